@@ -1,0 +1,98 @@
+"""Datasets: what makes a blob a set of examples to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule.engine import FormatError, io
+from chainrule.server import names
+from chainrule.server.blobs import BlobStore, check_digest
+from chainrule.server.errors import InvalidRequestError
+from chainrule.server.records import Dataset
+from chainrule.server.store import Store
+from chainrule.server.training.worker import Examples
+
+_FIELD = "dataset.digest"
+
+
+class DatasetCatalog:
+    """Creates and finds datasets. Its methods block."""
+
+    def __init__(self, store: Store, blobs: BlobStore) -> None:
+        self._store = store
+        self._blobs = blobs
+
+    def create(self, dataset_id: str, *, digest: str) -> Dataset:
+        """Check and store a dataset whose blob has been uploaded.
+
+        Raises InvalidRequestError, NotFoundError (no such blob) or AlreadyExistsError.
+        """
+        name = names.new_name("datasets", dataset_id, field="dataset_id")
+        examples = self._load(check_digest(digest, field=_FIELD))
+        return self._store.create_dataset(
+            Dataset(
+                name=name,
+                digest=digest,
+                num_examples=len(examples.inputs),
+                input_shape=examples.inputs.shape[1:],
+                num_classes=int(examples.targets.max()) + 1,
+                size_bytes=self._blobs.size(digest),
+                create_time=datetime.now(UTC),
+            )
+        )
+
+    def get(self, name: str) -> Dataset:
+        """Raises NotFoundError."""
+        return self._store.get_dataset(names.existing("datasets", name))
+
+    def list(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
+        """A page, newest first, and the token of the next."""
+        return self._store.list_datasets(page_size, page_token)
+
+    def load(self, dataset: Dataset) -> Examples:
+        """The examples."""
+        return self._load(dataset.digest)
+
+    def _load(self, digest: str) -> Examples:
+        try:
+            tensors = io.load(self._blobs.read(digest))
+        except FormatError as error:
+            raise InvalidRequestError.of(_FIELD, f'blob "{digest}" is not a safetensors file: {error}') from error
+        return check_examples(tensors)
+
+
+def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
+    """The examples a blob holds. Raises InvalidRequestError saying which example is wrong and how."""
+    if set(tensors) != {"inputs", "targets"}:
+        raise _refused(f'it holds the tensors {sorted(tensors)}; a dataset has "inputs" and "targets"')
+    inputs, targets = tensors["inputs"], tensors["targets"]
+    if inputs.dtype != np.float32:
+        raise _refused(f"inputs are {inputs.dtype}; convert them to float32")
+    if targets.dtype != np.int64 or targets.ndim != 1:
+        raise _refused(f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels of shape (N,)")
+    if inputs.ndim == 0 or len(inputs) != len(targets):
+        count = len(inputs) if inputs.ndim else 0
+        raise _refused(f"there are {count} inputs and {len(targets)} targets; give one target for each input")
+    if len(inputs) == 0:
+        raise _refused("it holds no examples; give at least one")
+    finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        count = int(np.count_nonzero(~finite))
+        raise _refused(
+            f"inputs hold NaN or infinite values in {count} of {len(inputs)} examples, the first is inputs[{bad}]; "
+            "replace or drop them"
+        )
+    if targets.min() < 0:
+        bad = int(np.argmin(targets))
+        raise _refused(f"targets[{bad}] is {targets[bad]}; class labels count from 0")
+    return Examples(inputs, targets)
+
+
+def _refused(description: str) -> InvalidRequestError:
+    return InvalidRequestError.of(_FIELD, description)

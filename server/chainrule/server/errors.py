@@ -1,0 +1,97 @@
+"""What the service refuses or cannot do, as one tree of errors. `rpc.status` alone knows how they look on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from chainrule.engine import ChainruleError
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A field of a request and what is wrong with it."""
+
+    field: str
+    """Path of the field, for example "job.config.shards"."""
+    description: str
+    """The value it has and the remedy."""
+
+
+class ServiceError(ChainruleError):
+    """Root of the errors that a client is told about."""
+
+    reason: ClassVar[str] = "SERVICE_ERROR"
+    """Kind of error as a constant."""
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: Mapping[str, str] = metadata
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class InvalidRequestError(ServiceError):
+    """A request that can never be right, whatever the state of the service."""
+
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        self.violations = tuple(violations)
+
+    @classmethod
+    def of(cls, field: str, description: str) -> InvalidRequestError:
+        return cls([Violation(field, description)])
+
+
+class NotFoundError(ServiceError):
+    """A resource or blob that is not there."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExistsError(ServiceError):
+    """A name or request id that stands for something else."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class IllegalStateError(ServiceError):
+    """A request that the resource's present state, or that of the cluster, does not allow."""
+
+    reason = "ILLEGAL_STATE"
+
+
+class DamagedBlobError(ServiceError):
+    """Content that does not have the digest it should have."""
+
+    reason = "DIGEST_MISMATCH"
+
+
+class IncompleteUploadError(ServiceError):
+    """An upload that ended before its last byte."""
+
+    reason = "UPLOAD_INCOMPLETE"
+
+
+class ClusterUnreachableError(ServiceError):
+    """Ray does not answer. Says nothing about the jobs on it."""
+
+    reason = "CLUSTER_UNREACHABLE"
+
+
+class StartupError(ServiceError):
+    """The service cannot start as configured."""
+
+    reason = "STARTUP"
+
+
+def _rebuild(cls: type[ServiceError], args: tuple[object, ...], attributes: dict[str, object]) -> ServiceError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error

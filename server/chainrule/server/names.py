@@ -1,0 +1,37 @@
+"""Resource names: models/{id}, datasets/{id}, jobs/{id}."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from chainrule.server.errors import InvalidRequestError, NotFoundError
+
+_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no 0/o, 1/i/l
+
+
+def new_name(collection: str, resource_id: str, *, field: str) -> str:
+    """The name a new resource gets. Raises InvalidRequestError naming `field` if the id is not well formed."""
+    if not _ID.fullmatch(resource_id):
+        raise InvalidRequestError.of(
+            field,
+            f"{resource_id!r} is not an id; use lower-case letters, digits and hyphens, at most 63, beginning with a "
+            'letter and not ending with a hyphen, for example "digits"',
+        )
+    return f"{collection}/{resource_id}"
+
+
+def existing(collection: str, name: str) -> str:
+    """The name, if it can be one of the collection's at all. Raises NotFoundError or InvalidRequestError."""
+    prefix, _, resource_id = name.partition("/")
+    if prefix != collection or not resource_id:
+        raise InvalidRequestError.of("name", f'{name!r} is no name in {collection}; it looks like "{collection}/ID"')
+    if not _ID.fullmatch(resource_id):
+        raise NotFoundError(f'there is no "{name}"', name=name)
+    return name
+
+
+def random_id() -> str:
+    """A new job's id: short enough to type, 60 bits, beginning with a letter."""
+    return secrets.choice(_ALPHABET[:23]) + "".join(secrets.choice(_ALPHABET) for _ in range(11))

@@ -1,0 +1,85 @@
+"""The tables. Times are integers: microseconds since 1970 UTC."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+
+metadata = MetaData()
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(80), nullable=False, unique=True),
+    Column("family", String(80), nullable=False),
+    Column("family_config", JSON, nullable=False),
+    Column("weights_digest", String(64), nullable=False),
+    Column("init_seed", String(20), nullable=False),  # 64 bits without a sign do not fit an SQL integer
+    Column("num_parameters", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(80), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False),
+    Column("num_examples", BigInteger, nullable=False),
+    Column("input_shape", JSON, nullable=False),
+    Column("num_classes", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(80), nullable=False, unique=True),
+    Column("request_id", String(128), unique=True),
+    Column("payload_digest", String(64), nullable=False),
+    Column("model", ForeignKey("models.name"), nullable=False),
+    Column("dataset", ForeignKey("datasets.name"), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("total_steps", BigInteger, nullable=False),
+    Column("state", String(20), nullable=False, index=True),
+    Column("attempt", Integer, nullable=False),
+    Column("weights_digest", String(64), nullable=False),
+    Column("failure", JSON),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("start_time_us", BigInteger),
+    Column("end_time_us", BigInteger),
+)
+
+job_history = Table(
+    "job_history",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job", ForeignKey("jobs.name"), nullable=False, index=True),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("job", ForeignKey("jobs.name"), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("loss", Float, nullable=False),
+    Column("accuracy", Float, nullable=False),
+    Column("num_examples", BigInteger, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("job", ForeignKey("jobs.name"), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("manifest_digest", String(64), nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+)

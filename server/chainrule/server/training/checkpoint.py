@@ -1,0 +1,73 @@
+"""Checkpoints: the training state as a safetensors file, and a manifest that says what it is and how to tell whether it
+is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from chainrule.engine import ChainruleError, io
+from chainrule.server.training.state import TrainingState
+
+FORMAT = "chainrule.checkpoint/1"
+
+_SECTIONS = ("parameters", "buffers", "momentum")
+
+
+class CheckpointError(ChainruleError):
+    """A checkpoint that is not whole or not one of ours."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is."""
+
+    job: str
+    """Resource name of the job."""
+    epoch: int
+    """Epochs done."""
+    step: int
+    """Steps done."""
+    state_digest: str
+    """SHA-256 of the state's safetensors file."""
+    state_bytes: int
+    """Its size."""
+    format: str = FORMAT
+    """Name and version of the layout."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Manifest:
+        """Raises CheckpointError if it is not a manifest of this format."""
+        try:
+            manifest = cls(**json.loads(content))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"not a checkpoint manifest: {error}") from error
+        if manifest.format != FORMAT:
+            raise CheckpointError(f"checkpoint of format {manifest.format!r}; this version reads {FORMAT!r}")
+        return manifest
+
+
+def pack(state: TrainingState) -> bytes:
+    """The state as a safetensors file; its tensors are named section/name."""
+    sections = {section: getattr(state, section) for section in _SECTIONS}
+    return io.save({f"{s}/{name}": array for s, arrays in sections.items() for name, array in arrays.items()})
+
+
+def unpack(content: bytes, manifest: Manifest) -> TrainingState:
+    """The state again. Raises CheckpointError if the content is not what the manifest says."""
+    digest = io.digest(content)
+    if digest != manifest.state_digest:
+        raise CheckpointError(
+            f"checkpoint of {manifest.job} at step {manifest.step} is damaged: "
+            f"its content has SHA-256 {digest}, its manifest says {manifest.state_digest}"
+        )
+    state = TrainingState(manifest.step, {}, {}, {})
+    for key, array in io.load(content).items():
+        section, _, name = key.partition("/")
+        if section not in _SECTIONS:
+            raise CheckpointError(f"checkpoint of {manifest.job} has a tensor {key!r} of no known section")
+        getattr(state, section)[name] = array
+    return state
