@@ -50,7 +50,7 @@ class DatasetCatalog:
         """Raises NotFoundError."""
         return self._store.get_dataset(names.existing("datasets", name))
 
-    def list(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
+    def page(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
         """A page, newest first, and the token of the next."""
         return self._store.list_datasets(page_size, page_token)
 

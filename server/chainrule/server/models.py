@@ -53,7 +53,7 @@ class ModelCatalog:
         """Raises NotFoundError."""
         return self._store.get_model(names.existing("models", name))
 
-    def list(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
+    def page(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
         """A page, newest first, and the token of the next."""
         return self._store.list_models(page_size, page_token)
 

@@ -406,7 +406,9 @@ def _get(db: Connection, table: sa.Table, name: str) -> RowMapping:
     row = _find(db, table, name)
     if row is None:
         kind = table.name.removesuffix("s")
-        raise NotFoundError(f'there is no {kind} "{name}"; list what there is with: chainrule {table.name} ls', name=name)
+        raise NotFoundError(
+            f'there is no {kind} "{name}"; list what there is with: chainrule {table.name} ls', name=name
+        )
     return row
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from chainrule.engine import ChainruleError, optim
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.link import Push, Weights
@@ -152,9 +153,7 @@ class Partition:
 class PartitionServer:
     """A partition that many can talk to at once: whoever pushes waits for the step to be complete."""
 
-    def __init__(
-        self, partition: Partition, publish: Callable[[Weights], Any] = lambda weights: weights
-    ) -> None:
+    def __init__(self, partition: Partition, publish: Callable[[Weights], Any] = lambda weights: weights) -> None:
         self._partition = partition
         self._publish = publish
         self._published = publish(partition.weights())
@@ -187,9 +186,7 @@ class PartitionServer:
         """What happened since a step; waits up to `timeout_s` seconds for something to happen."""
         try:
             async with asyncio.timeout(timeout_s), self._moved:
-                await self._moved.wait_for(
-                    lambda: self._failure is not None or self._partition.step > after_step
-                )
+                await self._moved.wait_for(lambda: self._failure is not None or self._partition.step > after_step)
         except TimeoutError:
             pass  # nothing new is an answer too
         metrics = tuple(metric for metric in self._partition.metrics if metric.step > after_step)

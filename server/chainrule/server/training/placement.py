@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import chainrule.engine as cr
 import ray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+import chainrule.engine as cr
 from chainrule.engine import models, nn
 from chainrule.server.training.coordinator import (
     Coordinator,
@@ -21,10 +26,6 @@ from chainrule.server.training.parameter_server import BatchNormRule, Partition,
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import TrainingState
 from chainrule.server.training.worker import Examples, Worker
-from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 PLACEMENT_TIMEOUT_S = 120.0
 """How long the cluster may take to make room for a job and start its parts."""
@@ -133,8 +134,7 @@ class RayPlacement:
         in_group = PlacementGroupSchedulingStrategy(placement_group=self._group)
         place = ray.remote(num_cpus=1, scheduling_strategy=in_group)(WorkerActor).remote
         self._workers = [
-            place(plan, self._examples[0], self._partitions, index, part, fence)
-            for index, part in enumerate(shards)
+            place(plan, self._examples[0], self._partitions, index, part, fence) for index, part in enumerate(shards)
         ]
         ready = [call(worker.ready.remote()) for worker in self._workers]
         try:
@@ -180,9 +180,7 @@ class RayWorker:
 class RayLauncher:
     """Starts attempts at jobs on the cluster this process is connected to."""
 
-    async def launch(
-        self, job: str, plan: Plan, state: TrainingState, examples: Examples, *, fence: int
-    ) -> RayAttempt:
+    async def launch(self, job: str, plan: Plan, state: TrainingState, examples: Examples, *, fence: int) -> RayAttempt:
         """Make room for the workers and start a coordinator. Raises PlacementError if there is no room in time."""
         group = placement_group([{"CPU": 1}] * plan.config.workers, name=job)
         try:

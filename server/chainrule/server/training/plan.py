@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-from chainrule.engine import data
 from numpy.typing import NDArray
+
+from chainrule.engine import data
 
 Indices = NDArray[np.int64]
 

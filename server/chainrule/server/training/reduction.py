@@ -9,6 +9,7 @@ Arrival order, worker count and assignment do not appear in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, Protocol, Self, TypeVar
 
 from chainrule.engine import ChainruleError
@@ -88,4 +89,4 @@ class TreeSum(Generic[T]):
 def assign(num_shards: int, num_workers: int) -> list[range]:
     """Contiguous shards for each worker, as even as can be."""
     bounds = [num_shards * worker // num_workers for worker in range(num_workers + 1)]
-    return [range(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]

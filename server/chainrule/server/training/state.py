@@ -32,9 +32,7 @@ class TrainingState:
 
     def copy(self) -> TrainingState:
         """The same state in memory of its own."""
-        return TrainingState(
-            self.step, _copied(self.parameters), _copied(self.buffers), _copied(self.momentum)
-        )
+        return TrainingState(self.step, _copied(self.parameters), _copied(self.buffers), _copied(self.momentum))
 
     def restrict(self, names: Collection[str]) -> TrainingState:
         """The part of the state under some names; the arrays are shared."""

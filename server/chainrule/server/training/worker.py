@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import chainrule.engine as cr
 import numpy as np
+
+import chainrule.engine as cr
 from chainrule.engine import models, nn
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.link import Link, Push

@@ -1,0 +1,93 @@
+"""`chainrule serve`: the service in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chainrule.engine import ChainruleError
+from chainrule.server.config import DEFAULT_PORT, ServerConfig
+
+if TYPE_CHECKING:  # Ray and gRPC are imported when the service starts, not by `chainrule --help`
+    from chainrule.server.cluster import RayCluster
+
+
+def serve(
+    data_dir: Annotated[
+        Path, typer.Option(help="Folder of the store and the blobs; made if missing.", envvar="CHAINRULE_DATA_DIR")
+    ] = Path(".chainrule"),
+    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, as HOST:PORT. Without it one is started here.")
+    ] = None,
+    num_cpus: Annotated[
+        int | None, typer.Option(min=1, help="Worker places of a cluster started here. [default: the machine's CPUs]")
+    ] = None,
+    address_file: Annotated[
+        Path | None, typer.Option(help="File to write HOST:PORT into once the service is ready.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Serve until SIGINT (Ctrl-C) or SIGTERM. Jobs that run then go on at the next start."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    config = ServerConfig(data_dir=data_dir, host=host, port=port, ray_address=ray_address, num_cpus=num_cpus)
+    try:
+        run(config, address_file)
+    except ImportError as error:
+        print(
+            f"chainrule serve needs the server's packages ({error}): pip install 'chainrule[server]'", file=sys.stderr
+        )
+        raise typer.Exit(1) from error
+    except ChainruleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+
+
+def run(config: ServerConfig, address_file: Path | None = None) -> None:
+    """Serve until told to stop by a signal. Raises StartupError."""
+    from chainrule.server.cluster import RayCluster
+
+    if config.ray_address is None:
+        cluster = RayCluster.start_local(config.num_cpus)
+    else:
+        cluster = RayCluster.join(config.ray_address)
+    try:
+        asyncio.run(_serve(config, cluster, address_file))
+    finally:
+        cluster.stop()
+
+
+async def _serve(config: ServerConfig, cluster: RayCluster, address_file: Path | None) -> None:
+    from chainrule.server.service import Service
+    from chainrule.server.training.placement import RayLauncher
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with Service(config, cluster, RayLauncher()) as service:
+        if address_file is not None:
+            _write_whole(address_file, f"{service.address}\n")
+        print(f"chainrule is serving on {service.address} (Ray at {cluster.address}); stop with Ctrl-C", flush=True)
+        await stop.wait()
+        print("stopping ...", flush=True)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever waits for it never sees half of it."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,26 @@
+"""Settings of the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_PORT = 50051
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How to serve."""
+
+    data_dir: Path
+    """Folder of the store and the blobs; made if missing. One server at a time may use it."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Only loopback: there is no authentication yet."""
+    port: int = DEFAULT_PORT
+    """Port to listen on; 0 lets the system choose one."""
+    ray_address: str | None = None
+    """Ray cluster to join, as host:port; None starts one on this machine."""
+    num_cpus: int | None = None
+    """Worker places of a cluster that is started here; None: the machine's CPUs, at least 2."""
+    grace_s: float = 2.0
+    """How long running calls may go on once the service is told to stop, in seconds."""

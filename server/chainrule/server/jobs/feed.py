@@ -1,0 +1,22 @@
+"""Wakes those who follow a job when something about it has changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+
+class Feed:
+    """One bell for each job. Lives in one event loop."""
+
+    def __init__(self) -> None:
+        self._bells: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def ring(self, job: str) -> None:
+        """Wake all that listen to a job now."""
+        if (bell := self._bells.pop(job, None)) is not None:
+            bell.set()
+
+    def listen(self, job: str) -> asyncio.Event:
+        """An event that is set at the next ring. Listen first, then read the job, then wait: so no change is missed."""
+        return self._bells[job]

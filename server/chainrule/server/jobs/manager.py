@@ -1,0 +1,190 @@
+"""The jobs of the service: which of them run now, and how they are followed and cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Protocol
+
+from chainrule.server import names
+from chainrule.server.errors import ClusterUnreachableError, IllegalStateError
+from chainrule.server.jobs import policies
+from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.run import JobRun
+from chainrule.server.jobs.submission import Submission, Submissions
+from chainrule.server.records import Job, JobState
+from chainrule.server.store import Store
+from chainrule.server.training.state import StepMetric
+
+QUEUE_INTERVAL_S = 5.0
+"""How often the queue is looked at when nothing has happened: a cluster can grow by itself."""
+METRICS_PAGE = 1000
+"""Most metrics read at a time when streaming."""
+
+logger = logging.getLogger(__name__)
+
+
+class Capacity(Protocol):
+    """What the cluster has for workers."""
+
+    async def total_cpus(self) -> float:
+        """All of it. Raises ClusterUnreachableError."""
+
+    async def free_cpus(self) -> float:
+        """What is not in use at the moment, by anybody. Raises ClusterUnreachableError."""
+
+
+class JobManager:
+    """Owns the running jobs. `start` it before use and `stop` it in the end."""
+
+    def __init__(
+        self,
+        store: Store,
+        submissions: Submissions,
+        capacity: Capacity,
+        feed: Feed,
+        make_run: Callable[[str], JobRun],
+    ) -> None:
+        self._store = store
+        self._submissions = submissions
+        self._capacity = capacity
+        self._feed = feed
+        self._make_run = make_run
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._cancelling: set[asyncio.Task[None]] = set()
+        self._demands: dict[str, int] = {}
+        self._wake = asyncio.Event()
+        self._queue: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up again what was unfinished when the service last stopped, then serve the queue."""
+        for job in await asyncio.to_thread(self._store.unfinished_jobs):
+            if job.state is JobState.CANCELLING:
+                await asyncio.to_thread(self._store.transition, job.name, JobState.CANCELLED, reason="")
+            elif job.state is not JobState.QUEUED:
+                logger.info("job %s: was %s when the service stopped; goes on", job.name, job.state.value)
+                await asyncio.to_thread(
+                    self._store.transition, job.name, JobState.RECOVERING, reason="the service was restarted"
+                )
+                self._begin(job)
+        self._queue = asyncio.create_task(self._serve_queue())
+
+    async def stop(self) -> None:
+        """Stop running jobs where they are: the next start goes on from their checkpoints."""
+        tasks = [*self._running.values(), *self._cancelling, *([self._queue] if self._queue else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def submit(self, submission: Submission) -> Job:
+        """Queue a job. Raises what Submissions.submit raises, and ClusterUnreachableError."""
+        cpus = await self._capacity.total_cpus()
+        job, new = await asyncio.to_thread(self._submissions.submit, submission, cluster_cpus=cpus)
+        if new:
+            logger.info("job %s: submitted (%s on %s)", job.name, job.model, job.dataset)
+        self._wake.set()
+        return job
+
+    async def get(self, name: str) -> Job:
+        """Raises NotFoundError."""
+        return await asyncio.to_thread(self._store.get_job, names.existing("jobs", name))
+
+    async def page(self, page_size: int, page_token: str) -> tuple[list[Job], str]:
+        """A page, newest first, and the token of the next."""
+        return await asyncio.to_thread(self._store.list_jobs, page_size, page_token)
+
+    async def metrics(self, name: str, *, after_step: int, limit: int) -> list[StepMetric]:
+        """Raises NotFoundError."""
+        name = names.existing("jobs", name)
+        return await asyncio.to_thread(self._store.metrics, name, after_step=after_step, limit=limit)
+
+    async def cancel(self, name: str) -> Job:
+        """Begin to stop a job. Raises NotFoundError, or IllegalStateError if it has ended."""
+        job = await self.get(name)
+        if job.state is JobState.CANCELLING:
+            return job
+        if job.state.terminal:
+            raise IllegalStateError(
+                f'job "{name}" is {job.state.value}; only a job that has not ended can be cancelled', name=name
+            )
+        job = await asyncio.to_thread(self._store.transition, name, JobState.CANCELLING, reason="asked to")
+        self._feed.ring(name)
+        cancelling = asyncio.create_task(self._finish_cancel(name))
+        self._cancelling.add(cancelling)
+        cancelling.add_done_callback(self._cancelling.discard)
+        return job
+
+    async def watch(self, name: str) -> AsyncIterator[Job]:
+        """The job now and after every change, until it has ended. Raises NotFoundError."""
+        last = None
+        while True:
+            bell = self._feed.listen(name)
+            job = await self.get(name)
+            if job != last:
+                yield job
+            if job.state.terminal:
+                return
+            last = job
+            await bell.wait()
+
+    async def stream_metrics(self, name: str, *, after_step: int) -> AsyncIterator[list[StepMetric]]:
+        """Metrics recorded so far, then new ones as they come, until the job has ended. Raises NotFoundError."""
+        while True:
+            bell = self._feed.listen(name)
+            job = await self.get(name)
+            while page := await self.metrics(name, after_step=after_step, limit=METRICS_PAGE):
+                yield page
+                after_step = page[-1].step
+            if job.state.terminal:
+                return
+            await bell.wait()
+
+    async def _finish_cancel(self, name: str) -> None:
+        if (task := self._running.get(name)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        with suppress(IllegalStateError):  # it has ended by itself in the meantime
+            await asyncio.to_thread(self._store.transition, name, JobState.CANCELLED, reason="")
+        self._feed.ring(name)
+        logger.info("job %s: cancelled", name)
+
+    async def _serve_queue(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._admit()
+            except ClusterUnreachableError as error:
+                logger.warning("the queue waits: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), QUEUE_INTERVAL_S)
+
+    async def _admit(self) -> None:
+        jobs = await asyncio.to_thread(self._store.unfinished_jobs)
+        waiting = {job.name: job for job in jobs if job.state is JobState.QUEUED}
+        if not waiting:
+            return
+        unused = await self._capacity.total_cpus() - sum(self._demands.values())
+        free = min(unused, await self._capacity.free_cpus())
+        demands = [policies.Demand(job.name, job.config.workers) for job in waiting.values()]
+        for name in policies.admit(demands, free_cpus=free):
+            try:
+                await asyncio.to_thread(self._store.transition, name, JobState.PREPARING, reason="the cluster has room")
+            except IllegalStateError:  # cancelled since it was listed
+                continue
+            self._feed.ring(name)
+            self._begin(waiting[name])
+
+    def _begin(self, job: Job) -> None:
+        task = asyncio.create_task(self._make_run(job.name).run(), name=job.name)
+        self._running[job.name] = task
+        self._demands[job.name] = job.config.workers
+        task.add_done_callback(lambda _: self._ended(job.name))
+
+    def _ended(self, name: str) -> None:
+        task = self._running.pop(name)
+        del self._demands[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("job %s: the service failed", name, exc_info=error)
+        self._wake.set()

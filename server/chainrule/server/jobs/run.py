@@ -1,0 +1,239 @@
+"""One job, from PREPARING to its end: starts attempts, stores what they report, and starts the next one from the last
+checkpoint when a process was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from typing import Protocol
+
+from chainrule.engine import ChainruleError, io
+from chainrule.server.blobs import BlobStore
+from chainrule.server.datasets import DatasetCatalog
+from chainrule.server.errors import ClusterUnreachableError, ServiceError
+from chainrule.server.jobs import policies
+from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.submission import make_plan
+from chainrule.server.models import ModelCatalog
+from chainrule.server.records import JobFailure, JobState
+from chainrule.server.store import Store
+from chainrule.server.training import checkpoint
+from chainrule.server.training.checkpoint import CheckpointError, Manifest
+from chainrule.server.training.coordinator import (
+    CheckpointTaken,
+    Event,
+    Failed,
+    Finished,
+    LostPartError,
+    Started,
+    StepsDone,
+    failure,
+)
+from chainrule.server.training.plan import Plan
+from chainrule.server.training.state import TrainingState
+from chainrule.server.training.worker import Examples
+
+EVENTS_TIMEOUT_S = 10.0
+"""How long one question to a coordinator waits for news."""
+SILENCE_TIMEOUT_S = 60.0
+"""How long a coordinator may take to answer before it counts as lost."""
+
+logger = logging.getLogger(__name__)
+
+
+class Attempt(Protocol):
+    """A coordinator at work."""
+
+    async def events(self, after: int, timeout_s: float) -> list[Event]:
+        """Events number `after` + 1 and on. Raises LostPartError if the coordinator is gone."""
+
+    async def stop(self) -> None:
+        """End the coordinator and its parts."""
+
+
+class Launcher(Protocol):
+    """Starts coordinators."""
+
+    async def launch(
+        self, job: str, plan: Plan, state: TrainingState, examples: Examples, *, fence: int
+    ) -> Attempt: ...
+
+
+class JobRun:
+    """Takes one job through its states. What it is told to stop by is cancellation of `run`."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: Store,
+        blobs: BlobStore,
+        models: ModelCatalog,
+        datasets: DatasetCatalog,
+        launcher: Launcher,
+        feed: Feed,
+    ) -> None:
+        self._name = name
+        self._store = store
+        self._blobs = blobs
+        self._models = models
+        self._datasets = datasets
+        self._launcher = launcher
+        self._feed = feed
+
+    async def run(self) -> None:
+        """Run the job to a terminal state, unless cancelled."""
+        try:
+            await self._attempts()
+        except ServiceError as error:
+            if (await asyncio.to_thread(self._store.get_job, self._name)).state.terminal:
+                raise
+            await self._fail(JobFailure(error.reason, error.message))
+        except Exception as error:  # a defect of the service: the job's owner must learn of it too
+            logger.exception("job %s: the service failed", self._name)
+            text = "".join(traceback.format_exception(error))
+            await self._fail(JobFailure("INTERNAL", f"the service failed: {error}", text))
+
+    async def _attempts(self) -> None:
+        losses = 0
+        outages = 0
+        while True:
+            before = await self._last_step()
+            try:
+                outcome = await self._attempt()
+            except ClusterUnreachableError as error:
+                outages += 1  # cannot reach is not failed: wait as long as it takes
+                await self._recover(f"the Ray cluster does not answer: {error}", policies.delay(outages))
+                continue
+            outages = 0
+            if isinstance(outcome, Finished):
+                await self._finalize()
+                return
+            if not outcome.lost:
+                await self._fail(JobFailure(outcome.reason, outcome.message, outcome.traceback))
+                return
+            losses = 1 if await self._last_step() > before else losses + 1
+            decision = policies.after_loss(losses, outcome.message)
+            logger.warning("job %s: lost a process (%s); %s", self._name, outcome.message, decision)
+            if isinstance(decision, policies.GiveUp):
+                await self._fail(JobFailure(outcome.reason, decision.message, outcome.traceback))
+                return
+            await self._recover(_first_line(outcome.message), decision.delay_s)
+
+    async def _attempt(self) -> Finished | Failed:
+        """Start a coordinator from the last checkpoint and store what it reports, until its last event."""
+        plan, state, examples = await asyncio.to_thread(self._load)
+        if state.step >= plan.total_steps:  # the service stopped between the last checkpoint and the end
+            return Finished()
+        fence = await asyncio.to_thread(self._store.next_attempt, self._name)
+        logger.info("job %s: attempt %d from step %d", self._name, fence, state.step)
+        try:
+            attempt = await self._launcher.launch(self._name, plan, state, examples, fence=fence)
+        except (ChainruleError, TimeoutError) as error:
+            if isinstance(error, ClusterUnreachableError):
+                raise
+            return failure(error)
+        del examples
+        try:
+            return await self._store_events(attempt, plan)
+        except (LostPartError, TimeoutError) as error:
+            cause = error if isinstance(error, LostPartError) else LostPartError("the coordinator does not answer")
+            return failure(cause)
+        finally:
+            await attempt.stop()
+
+    async def _store_events(self, attempt: Attempt, plan: Plan) -> Finished | Failed:
+        done = 0
+        while True:
+            async with asyncio.timeout(SILENCE_TIMEOUT_S):
+                events = await attempt.events(done, EVENTS_TIMEOUT_S)
+            for event in events:
+                if isinstance(event, Finished | Failed):
+                    return event
+                await self._store_event(event)
+                done += 1
+
+    async def _store_event(self, event: Started | StepsDone | CheckpointTaken) -> None:
+        match event:
+            case Started():
+                await self._move(JobState.RUNNING, "all workers are in place")
+            case StepsDone(metrics):
+                await asyncio.to_thread(self._store.add_metrics, self._name, metrics)
+            case CheckpointTaken():
+                await asyncio.to_thread(self._store_checkpoint, event)
+        self._feed.ring(self._name)
+
+    async def _finalize(self) -> None:
+        await self._move(JobState.FINALIZING, "all steps are done")
+        digest = await asyncio.to_thread(self._store_weights)
+        await self._move(JobState.SUCCEEDED, "", weights_digest=digest)
+        logger.info("job %s: succeeded, weights %s", self._name, digest)
+
+    async def _recover(self, reason: str, delay_s: float) -> None:
+        await self._move(JobState.RECOVERING, reason)
+        await asyncio.sleep(delay_s)
+
+    async def _fail(self, cause: JobFailure) -> None:
+        logger.warning("job %s: failed: %s", self._name, cause.message)
+        await self._move(JobState.FAILED, cause.reason, failure=cause)
+
+    async def _move(
+        self, to: JobState, reason: str, *, failure: JobFailure | None = None, weights_digest: str = ""
+    ) -> None:
+        await asyncio.to_thread(
+            self._store.transition, self._name, to, reason=reason, failure=failure, weights_digest=weights_digest
+        )
+        self._feed.ring(self._name)
+
+    # --- blocking parts, called in a thread --------------------------------------------------------------------
+
+    def _load(self) -> tuple[Plan, TrainingState, Examples]:
+        job = self._store.get_job(self._name)
+        model = self._store.get_model(job.model)
+        dataset = self._store.get_dataset(job.dataset)
+        plan = make_plan(model, dataset, job.config)
+        state = self._last_state()
+        if state is None:
+            module = self._models.load(model)
+            parameters = {name: value.numpy() for name, value in module.named_parameters()}
+            weights = {name: value.numpy() for name, value in module.state_dict().items()}
+            buffers = {name: value for name, value in weights.items() if name not in parameters}
+            state = TrainingState(0, parameters, buffers)
+        return plan, state, self._datasets.load(dataset)
+
+    def _last_state(self) -> TrainingState | None:
+        """The state of the latest checkpoint that is whole; None if there is none."""
+        for stored in self._store.checkpoints(self._name):
+            try:
+                manifest = Manifest.from_json(self._blobs.read(stored.manifest_digest))
+                return checkpoint.unpack(self._blobs.read(manifest.state_digest), manifest)
+            except (CheckpointError, ServiceError) as error:
+                logger.warning("job %s: the checkpoint of step %d is refused: %s", self._name, stored.step, error)
+        return None
+
+    async def _last_step(self) -> int:
+        stored = await asyncio.to_thread(self._store.checkpoints, self._name)
+        return stored[0].step if stored else 0
+
+    def _store_checkpoint(self, taken: CheckpointTaken) -> None:
+        digest = self._blobs.put(taken.content)
+        manifest = Manifest(
+            job=self._name,
+            epoch=taken.epoch,
+            step=taken.step,
+            state_digest=digest,
+            state_bytes=len(taken.content),
+        )
+        manifest_digest = self._blobs.put(manifest.to_json())
+        self._store.add_checkpoint(self._name, step=taken.step, epoch=taken.epoch, manifest_digest=manifest_digest)
+
+    def _store_weights(self) -> str:
+        state = self._last_state()
+        if state is None:
+            raise CheckpointError(f"{self._name} has no checkpoint to take the weights from")
+        return self._blobs.put(io.save(state.weights()))
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else ""

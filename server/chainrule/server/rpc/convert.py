@@ -1,0 +1,158 @@
+"""Records to messages and back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2, timestamp_pb2
+
+from chainrule.server import records
+from chainrule.server.jobs.submission import Submission
+from chainrule.server.training.plan import Sgd, TrainingConfig
+from chainrule.server.training.state import StepMetric
+from chainrule.v1 import dataset_pb2, job_pb2, model_pb2
+
+
+def timestamp(time: datetime) -> timestamp_pb2.Timestamp:
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def struct_to_dict(struct: struct_pb2.Struct) -> dict[str, object]:
+    """A Struct as plain Python values; its numbers are floats."""
+    return json_format.MessageToDict(struct)
+
+
+def dict_to_struct(values: Any) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    json_format.ParseDict(dict(values), struct)
+    return struct
+
+
+def model(record: records.Model) -> model_pb2.Model:
+    return model_pb2.Model(
+        name=record.name,
+        builtin=model_pb2.Builtin(family=record.family, config=dict_to_struct(record.family_config)),
+        weights_digest=record.weights_digest,
+        init_seed=record.init_seed,
+        num_parameters=record.num_parameters,
+        create_time=timestamp(record.create_time),
+    )
+
+
+def dataset(record: records.Dataset) -> dataset_pb2.Dataset:
+    return dataset_pb2.Dataset(
+        name=record.name,
+        digest=record.digest,
+        num_examples=record.num_examples,
+        input_shape=record.input_shape,
+        num_classes=record.num_classes,
+        size_bytes=record.size_bytes,
+        create_time=timestamp(record.create_time),
+    )
+
+
+def job(record: records.Job) -> job_pb2.Job:
+    message = job_pb2.Job(
+        name=record.name,
+        model=record.model,
+        dataset=record.dataset,
+        config=training_config(record.config),
+        state=job_state(record.state),
+        history=[
+            job_pb2.StateChange(state=job_state(change.state), time=timestamp(change.time), reason=change.reason)
+            for change in record.history
+        ],
+        progress=progress(record.progress),
+        weights_digest=record.weights_digest,
+        create_time=timestamp(record.create_time),
+    )
+    if record.failure is not None:
+        message.error.reason = record.failure.reason
+        message.error.message = record.failure.message
+        message.error.traceback = record.failure.traceback
+    if record.start_time is not None:
+        message.start_time.CopyFrom(timestamp(record.start_time))
+    if record.end_time is not None:
+        message.end_time.CopyFrom(timestamp(record.end_time))
+    return message
+
+
+def job_state(state: records.JobState) -> job_pb2.Job.State.ValueType:
+    return job_pb2.Job.State.Value(f"STATE_{state.value}")
+
+
+def progress(record: records.Progress) -> job_pb2.Progress:
+    message = job_pb2.Progress(
+        step=record.step,
+        total_steps=record.total_steps,
+        epoch=record.epoch,
+        total_epochs=record.total_epochs,
+        loss=record.loss,
+        accuracy=record.accuracy,
+        examples_per_second=record.examples_per_second,
+    )
+    if record.eta_s is not None:
+        message.eta.FromNanoseconds(round(record.eta_s * 1e9))
+    return message
+
+
+def metric(record: StepMetric) -> job_pb2.Metric:
+    message = job_pb2.Metric(
+        sequence=record.step,
+        step=record.step,
+        epoch=record.epoch,
+        loss=record.loss,
+        accuracy=record.accuracy,
+        num_examples=record.num_examples,
+    )
+    message.time.FromNanoseconds(round(record.time_s * 1e6) * 1000)
+    return message
+
+
+def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
+    sgd = config.optimizer
+    return job_pb2.TrainingConfig(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        shards=config.shards,
+        workers=config.workers,
+        seed=config.seed,
+        sgd=job_pb2.Sgd(
+            lr=sgd.lr,
+            momentum=sgd.momentum,
+            dampening=sgd.dampening,
+            weight_decay=sgd.weight_decay,
+            nesterov=sgd.nesterov,
+        ),
+    )
+
+
+def submission(request: job_pb2.CreateJobRequest) -> Submission:
+    return Submission(
+        model=request.job.model,
+        dataset=request.job.dataset,
+        config=training_config_record(request.job.config),
+        request_id=request.request_id,
+    )
+
+
+def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
+    """A configuration with its defaults: a number that is 0, where 0 makes no sense, was left out."""
+    default = TrainingConfig()
+    return TrainingConfig(
+        epochs=message.epochs or default.epochs,
+        batch_size=message.batch_size or default.batch_size,
+        shards=message.shards or default.shards,
+        workers=message.workers or default.workers,
+        seed=message.seed,
+        optimizer=Sgd(
+            lr=message.sgd.lr if message.sgd.HasField("lr") else default.optimizer.lr,
+            momentum=message.sgd.momentum,
+            dampening=message.sgd.dampening,
+            weight_decay=message.sgd.weight_decay,
+            nesterov=message.sgd.nesterov,
+        ),
+    )

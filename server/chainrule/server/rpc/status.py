@@ -1,0 +1,142 @@
+"""How errors look on the wire: one table from our errors to gRPC codes, and the one interceptor that applies it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from chainrule.engine import ChainruleError
+from chainrule.server import errors
+
+DOMAIN = "chainrule"
+"""Domain of the reasons in ErrorInfo."""
+RETRY_DELAY_S = 2
+"""After how long to try again what is unavailable."""
+
+CODES: dict[type[ChainruleError], grpc.StatusCode] = {
+    errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.IllegalStateError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.DamagedBlobError: grpc.StatusCode.DATA_LOSS,
+    errors.IncompleteUploadError: grpc.StatusCode.ABORTED,
+    errors.ClusterUnreachableError: grpc.StatusCode.UNAVAILABLE,
+}
+"""The code of each error. One that is not here, nor a subclass of one that is, is INTERNAL: a defect."""
+
+logger = logging.getLogger(__name__)
+
+
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """The code of an error: its own, or that of the closest base class that has one."""
+    for kind in type(error).__mro__:
+        if kind in CODES:
+            return CODES[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def status_of(error: BaseException, method: str) -> status_pb2.Status:
+    """An error as a google.rpc.Status with its details. What is not one of ours is logged, and says no more to the
+    client than an id to look for in the log."""
+    code = code_of(error)
+    if code is grpc.StatusCode.INTERNAL or not isinstance(error, errors.ServiceError):
+        incident = secrets.token_hex(4)
+        logger.error("%s: incident %s", method, incident, exc_info=error)
+        message = f"the service failed (incident {incident}); its log says more"
+        info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"incident": incident})
+        return _status(grpc.StatusCode.INTERNAL, message, [info])
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
+    ]
+    if isinstance(error, errors.InvalidRequestError):
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+            for v in error.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if code is grpc.StatusCode.UNAVAILABLE:
+        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_DELAY_S)))
+    return _status(code, error.message, details)
+
+
+def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> status_pb2.Status:
+    packed = []
+    for detail in details:
+        any_detail = any_pb2.Any()
+        any_detail.Pack(detail)
+        packed.append(any_detail)
+    return status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message, details=packed)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends calls whose handler raised with the status of what it raised."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/chainrule."):  # health and reflection speak for themselves
+            return handler
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            return make(cast(Any, _guard_stream(cast(Any, inner), method)), **codecs)
+        make = (
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        return make(cast(Any, _guard_unary(cast(Any, inner), method)), **codecs)
+
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _guard_unary(
+    inner: Callable[[Any, Context], Awaitable[Any]], method: str
+) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def guarded(request: Any, context: Context) -> Any:
+        try:
+            return await inner(request, context)
+        except Exception as error:  # noqa: BLE001 — every error ends the call with its status
+            await _abort(context, error, method)
+
+    return guarded
+
+
+def _guard_stream(
+    inner: Callable[[Any, Context], AsyncIterator[Any]], method: str
+) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in inner(request, context):
+                yield response
+        except Exception as error:  # noqa: BLE001 — every error ends the call with its status
+            await _abort(context, error, method)
+
+    return guarded
+
+
+async def _abort(context: Context, error: Exception, method: str) -> None:
+    if isinstance(error, grpc.aio.AbortError):  # the handler has ended the call itself
+        raise error
+    status = rpc_status.to_status(status_of(error, method))
+    await context.abort(status.code, status.details, status.trailing_metadata)

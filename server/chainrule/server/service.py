@@ -1,0 +1,189 @@
+"""The service as a whole: puts the parts together, opens them in order and closes them in the reverse order."""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import logging
+import os
+import socket
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import IO, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+import chainrule.server.cluster as ray_cluster  # isort: split  — before gRPC: it sets the environment of both
+from chainrule.server.blobs import BlobStore
+from chainrule.server.config import ServerConfig
+from chainrule.server.datasets import DatasetCatalog
+from chainrule.server.errors import StartupError
+from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.manager import JobManager
+from chainrule.server.jobs.run import JobRun, Launcher
+from chainrule.server.jobs.submission import Submissions
+from chainrule.server.models import ModelCatalog
+from chainrule.server.rpc.blobs import BlobServicer
+from chainrule.server.rpc.cluster import ClusterServicer
+from chainrule.server.rpc.datasets import DatasetServicer
+from chainrule.server.rpc.jobs import JobServicer
+from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.status import ErrorInterceptor
+from chainrule.server.store import Store
+from chainrule.v1 import (
+    blob_pb2,
+    blob_pb2_grpc,
+    cluster_pb2,
+    cluster_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+MAX_MESSAGE_BYTES = 16 * 1024**2
+
+SERVICES = tuple(
+    descriptor.full_name
+    for module in (blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2)
+    for descriptor in module.DESCRIPTOR.services_by_name.values()
+)
+"""Full names of the API's services."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """A running service: `async with Service(config, cluster, launcher) as service`. The cluster stays the caller's."""
+
+    def __init__(self, config: ServerConfig, cluster: ray_cluster.RayCluster, launcher: Launcher) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._launcher = launcher
+        self._closing = AsyncExitStack()
+        self.port = 0
+        """Port it listens on, once entered."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as host:port."""
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        return f"{host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as opening:
+            await self._open(opening)
+            self._closing = opening.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._closing.aclose()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        config = self._config
+        _refuse_public_host(config.host)
+        stack.enter_context(_own(config))
+        blobs = BlobStore(config.data_dir / "blobs")
+        store = Store(f"sqlite:///{config.data_dir / 'chainrule.db'}")
+        stack.callback(store.close)
+        models = ModelCatalog(store, blobs)
+        datasets = DatasetCatalog(store, blobs)
+        feed = Feed()
+        jobs = JobManager(
+            store,
+            Submissions(store, models, datasets),
+            self._cluster,
+            feed,
+            make_run=lambda name: JobRun(
+                name,
+                store=store,
+                blobs=blobs,
+                models=models,
+                datasets=datasets,
+                launcher=self._launcher,
+                feed=feed,
+            ),
+        )
+
+        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets), server)
+        job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(jobs), server)
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterServicer(self._cluster, datetime.now(UTC)), server)
+        healthy = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        self.port = _bind(server, config)
+
+        await jobs.start()
+        stack.push_async_callback(jobs.stop)
+        await server.start()
+        stack.push_async_callback(server.stop, config.grace_s)
+        for name in ("", *SERVICES):
+            await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+        stack.push_async_callback(healthy.enter_graceful_shutdown)
+        logger.info("serving on %s, data in %s", self.address, config.data_dir)
+
+
+def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    try:
+        return server.add_insecure_port(f"{host}:{config.port}")
+    except RuntimeError as error:
+        raise StartupError(
+            f"cannot listen on {host}:{config.port}: {_why_not(config)}; "
+            "end what listens there, or choose another port with --port (0: any free one)"
+        ) from error
+
+
+def _why_not(config: ServerConfig) -> str:
+    """gRPC does not say why it could not bind; the system does."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            return os.strerror(error.errno or 0).lower()
+    return "the address was in use a moment ago"
+
+
+def _refuse_public_host(host: str) -> None:
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise StartupError(
+            f"--host {host} is not a loopback address, and there is no authentication yet; "
+            "use 127.0.0.1, and a tunnel (for example ssh -L) to reach it from elsewhere"
+        )
+
+
+def _own(config: ServerConfig) -> IO[str]:
+    """Take the data folder for this process alone. The lock ends with the process, however it ends."""
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    lock = (config.data_dir / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise StartupError(
+            f"--data-dir {config.data_dir} is in use by another server; stop that one, or choose another folder"
+        ) from error
+    return lock
