@@ -1,0 +1,100 @@
+"""The client: where everything that the service offers begins."""
+
+import os
+from types import TracebackType
+from typing import Self
+
+from chainrule.client.blobs import Blobs
+from chainrule.client.channel import Connection, Settings
+from chainrule.client.cluster import Cluster, Node, ServerInfo
+from chainrule.client.datasets import Datasets
+from chainrule.client.errors import DeadlineExceeded, InvalidInputError, Unavailable, unreachable_message
+from chainrule.client.jobs import Jobs
+from chainrule.client.models import Models
+
+ADDRESS_VARIABLE = "CHAINRULE_ADDRESS"
+DEFAULT_ADDRESS = "localhost:50051"
+
+
+class Client:
+    """A connection to one chainrule server; close it, or use it in a `with` block.
+
+    It may be shared by threads.
+
+    Attributes:
+        models: the models of the server.
+        datasets: its datasets.
+        jobs: its jobs.
+        blobs: its blobs; the three above use it, it is seldom needed directly.
+
+    Args:
+        address: host:port of the server.
+        settings: deadlines and retries.
+
+    Raises:
+        InvalidInputError: `address` is not host:port.
+    """
+
+    def __init__(self, address: str, *, settings: Settings | None = None) -> None:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise InvalidInputError(f'address "{address}" is not host:port, for example {DEFAULT_ADDRESS}')
+        self._connection = Connection(address, settings or Settings())
+        self._cluster = Cluster(self._connection)
+        self.blobs = Blobs(self._connection)
+        self.models = Models(self._connection, self.blobs)
+        self.datasets = Datasets(self._connection, self.blobs)
+        self.jobs = Jobs(self._connection, self.blobs)
+
+    @classmethod
+    def connect(cls, address: str | None = None, *, timeout_s: float = 10.0, settings: Settings | None = None) -> Self:
+        """A client of the server at `address`, which has answered.
+
+        Args:
+            address: host:port; by default $CHAINRULE_ADDRESS, and localhost:50051 where that is not set.
+            timeout_s: the longest to wait for the server's answer.
+            settings: deadlines and retries of the calls to come.
+
+        Raises:
+            Unavailable: no server answers there; the message says what to do.
+            InvalidInputError: `address` is not host:port.
+        """
+        client = cls(address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, settings=settings)
+        try:
+            client.server_info(timeout_s=timeout_s)
+        except DeadlineExceeded as error:
+            client.close()
+            raise Unavailable(unreachable_message(client.address, f"no answer within {timeout_s:g} s")) from error
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    @property
+    def address(self) -> str:
+        """host:port of the server."""
+        return self._connection.address
+
+    def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
+        """What the server is and what it can do.
+
+        Args:
+            timeout_s: the longest to wait for the answer; by default that of every call.
+        """
+        return self._cluster.server_info(timeout_s=timeout_s)
+
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of the cluster that the server trains on."""
+        return self._cluster.nodes()
+
+    def close(self) -> None:
+        """Close the connection; calls under way end with ClientClosedError. Closing twice is fine."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,124 @@
+"""Models on the server: made from a module of the engine, or from a family and its configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from chainrule.client.blobs import Blobs, Transferred
+from chainrule.client.channel import Connection
+from chainrule.client.errors import InvalidInputError
+from chainrule.client.wire import moment, page_size, pages, resource_name
+from chainrule.engine import io, models, nn
+from chainrule.v1 import model_pb2, model_pb2_grpc
+from google.protobuf import json_format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A named architecture with weights to start training from."""
+
+    name: str
+    """Resource name, for example "models/digits"."""
+    family: str
+    """Family of the architecture, for example "small_cnn"."""
+    config: Mapping[str, Any]
+    """Configuration of the family, for example {"num_classes": 10}."""
+    weights_digest: str | None
+    """SHA-256 of the weights as a safetensors file; None where the server initialises them from init_seed."""
+    init_seed: int
+    """Seed of the initialisation where there are no weights."""
+    num_parameters: int
+    """Number of trainable values."""
+    create_time: datetime
+    """When it was created, in UTC."""
+
+
+class Models:
+    """The models of a server."""
+
+    def __init__(self, connection: Connection, blobs: Blobs) -> None:
+        self._connection = connection
+        self._blobs = blobs
+        self._stub = model_pb2_grpc.ModelServiceStub(connection.channel)
+
+    def create(self, model_id: str, module: nn.Module, *, transferred: Transferred | None = None) -> Model:
+        """Make a model with the architecture and the present weights of a module of the engine.
+
+        The same name with the same architecture and weights gives the model that is already there.
+
+        Args:
+            model_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
+            module: made by a function of `chainrule.engine.models`.
+            transferred: called with the bytes of weights sent so far and in all.
+
+        Raises:
+            ChainruleError: the module belongs to no family.
+            AlreadyExists: the name is taken by another model.
+            InvalidArgument: the server refuses the name or the configuration.
+        """
+        family, config = models.family_of(module)
+        weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+        return self.create_from_family(model_id, family, config, weights=weights, transferred=transferred)
+
+    def create_from_family(
+        self,
+        model_id: str,
+        family: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        weights: Mapping[str, np.ndarray] | None = None,
+        init_seed: int = 0,
+        transferred: Transferred | None = None,
+    ) -> Model:
+        """Make a model of a family that the server knows, without building it here.
+
+        Args:
+            config: what the family should not take its default for.
+            weights: state_dict name → array; None lets the server initialise them from `init_seed`.
+
+        Raises:
+            InvalidInputError: the configuration cannot be sent as JSON.
+            ChainruleError: as `create`.
+        """
+        message = model_pb2.Model(builtin=model_pb2.Builtin(family=family), init_seed=init_seed)
+        try:
+            message.builtin.config.update(dict(config or {}))
+        except ValueError as error:
+            raise InvalidInputError(f"the configuration of {family} is not made of JSON values: {error}") from error
+        if weights is not None:
+            message.weights_digest = self._blobs.upload(io.save(weights), transferred=transferred)
+        request = model_pb2.CreateModelRequest(model_id=model_id, model=message)
+        return _model(self._connection.call(self._stub.CreateModel, request))
+
+    def get(self, name: str) -> Model:
+        """The model of this name, "digits" or "models/digits".
+
+        Raises:
+            NotFound: there is none.
+        """
+        request = model_pb2.GetModelRequest(name=resource_name("models", name))
+        return _model(self._connection.call(self._stub.GetModel, request))
+
+    def list(self, *, limit: int | None = None) -> tuple[Model, ...]:
+        """The models, newest first; at most `limit`."""
+
+        def read_page(token: str) -> model_pb2.ListModelsResponse:
+            request = model_pb2.ListModelsRequest(page_size=page_size(limit), page_token=token)
+            return self._connection.call(self._stub.ListModels, request)
+
+        return tuple(islice((_model(m) for page in pages(read_page) for m in page.models), limit))
+
+
+def _model(message: model_pb2.Model) -> Model:
+    return Model(
+        name=message.name,
+        family=message.builtin.family,
+        config=json_format.MessageToDict(message.builtin.config),
+        weights_digest=message.weights_digest or None,
+        init_seed=message.init_seed,
+        num_parameters=message.num_parameters,
+        create_time=moment(message.create_time),
+    )

@@ -1,0 +1,87 @@
+"""The progress of a job for people to watch: one live line on a terminal, a line per epoch elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from chainrule.client.status import JobStatus
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+
+@contextmanager
+def show_progress(console: Console | None = None) -> Iterator[Callable[[JobStatus], None]]:
+    """A function that shows a job's status, to be called with each new one; the display ends with the block.
+
+    Args:
+        console: where to show it; stdout by default.
+    """
+    console = console or Console()
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    with Bar(*_columns(), console=console) as bar:
+        yield _LiveLine(bar, bar.add_task("", total=None))
+
+
+def describe(status: JobStatus) -> str:
+    """How far a job is, in one line without its name: state, epoch, step, loss, accuracy, examples/s, ETA."""
+    progress = status.progress
+    parts = [f"{status.state:<10}", f"epoch {progress.epoch}/{progress.total_epochs}"]
+    parts.append(f"step {progress.step}/{progress.total_steps}")
+    if progress.step:
+        parts.append(f"loss {progress.loss:.4f}")
+        parts.append(f"accuracy {progress.accuracy:.3f}")
+    if not status.state.is_final:
+        if progress.examples_per_second:
+            parts.append(f"{progress.examples_per_second:,.0f} examples/s")
+        if progress.eta_s is not None:
+            parts.append(f"ETA {duration(progress.eta_s)}")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> duration(75)
+    '1:15'
+    >>> duration(3725)
+    '1:02:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _LiveLine:
+    """Shows the status in a bar that is drawn anew."""
+
+    def __init__(self, bar: Bar, task: TaskID) -> None:
+        self._bar = bar
+        self._task = task
+
+    def __call__(self, status: JobStatus) -> None:
+        self._bar.update(
+            self._task,
+            completed=status.progress.step,
+            total=status.progress.total_steps or None,
+            description=describe(status),
+        )
+
+
+class _Lines:
+    """Prints the status when the state or the epoch is another one."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown: tuple[str, int] | None = None
+
+    def __call__(self, status: JobStatus) -> None:
+        seen = (status.state, status.progress.epoch)
+        if seen != self._shown:
+            self._shown = seen
+            self._console.print(f"{status.name}  {describe(status)}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return BarColumn(bar_width=20), TextColumn("{task.description}", markup=False)

@@ -1,0 +1,57 @@
+"""Small translations between the API's messages and Python values: names, times, pages."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+
+class Page(Protocol):
+    """The answer of a List call."""
+
+    @property
+    def next_page_token(self) -> str:
+        """Token of the next page; empty on the last."""
+
+
+AnyPage = TypeVar("AnyPage", bound=Page)
+
+MAX_PAGE_SIZE = 1000
+
+
+def resource_name(collection: str, name: str) -> str:
+    """The full name of a resource; a name that is already full is returned as it is.
+
+    >>> resource_name("models", "digits")
+    'models/digits'
+    """
+    return name if name.startswith(f"{collection}/") else f"{collection}/{name}"
+
+
+def short_name(name: str) -> str:
+    """The last part of a resource name.
+
+    >>> short_name("models/digits")
+    'digits'
+    """
+    return name.rpartition("/")[2]
+
+
+def moment(timestamp: Timestamp) -> datetime:
+    """A timestamp as a datetime in UTC."""
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def pages(read_page: Callable[[str], AnyPage]) -> Iterator[AnyPage]:
+    """All pages of a List call; `read_page` gets the token of each, empty for the first."""
+    page = read_page("")
+    yield page
+    while page.next_page_token:
+        page = read_page(page.next_page_token)
+        yield page
+
+
+def page_size(limit: int | None) -> int:
+    """The page to ask for when `limit` things are wanted; 0 leaves it to the server."""
+    return min(limit or 0, MAX_PAGE_SIZE)
