@@ -136,14 +136,14 @@ class JobRun:
             return failure(error)
         del examples
         try:
-            return await self._store_events(attempt, plan)
+            return await self._store_events(attempt)
         except (LostPartError, TimeoutError) as error:
             cause = error if isinstance(error, LostPartError) else LostPartError("the coordinator does not answer")
             return failure(cause)
         finally:
             await attempt.stop()
 
-    async def _store_events(self, attempt: Attempt, plan: Plan) -> Finished | Failed:
+    async def _store_events(self, attempt: Attempt) -> Finished | Failed:
         done = 0
         while True:
             async with asyncio.timeout(SILENCE_TIMEOUT_S):

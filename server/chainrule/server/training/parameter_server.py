@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,10 @@ class Partition:
     def weights(self) -> Weights:
         return Weights(self.step, self.state.parameters)
 
+    def state_now(self) -> TrainingState:
+        """A copy of the state as it is now."""
+        return replace(self.state, step=self.step).copy()
+
     def _update(self, total: Contribution) -> None:
         self._refuse_non_finite(total)
         self._apply_gradients(total)
@@ -112,9 +116,7 @@ class Partition:
             )
         )
         if self.plan.ends_epoch(self.step):
-            self.snapshots[self.step] = TrainingState(
-                self.step, self.state.parameters, self.state.buffers, self.state.momentum
-            ).copy()
+            self.snapshots[self.step] = self.state_now()
 
     def _refuse_non_finite(self, total: Contribution) -> None:
         where = f"step {self.step + 1} (epoch {self.plan.epoch_of(self.step) + 1})"

@@ -1,0 +1,164 @@
+"""One Ray cluster for the whole test session; servers are real processes that join it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import chainrule.engine as cr
+from chainrule.client import Client, Job
+from chainrule.engine import models, nn
+from chainrule.server.cluster import RayCluster
+
+CLUSTER_CPUS = 4
+Images = tuple[np.ndarray, np.ndarray]
+
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 30.0
+
+
+class ServerProcess:
+    """`chainrule serve` in a process of its own."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self.data_dir = data_dir
+        self._arguments = arguments
+        self._log = data_dir.with_name(f"{data_dir.name}.log")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = ""
+
+    def start(self) -> None:
+        """Start and wait until it is ready; fails with its log if it ends instead."""
+        address_file = self.data_dir.with_name(f"{self.data_dir.name}.address")
+        address_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "chainrule.client", "serve", "--port", "0", "--data-dir", str(self.data_dir)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--address-file", str(address_file), *self._arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_for(lambda: address_file.exists() or self._process_ended(), START_TIMEOUT_S, "the server to be ready")
+        assert address_file.exists(), f"the server ended:\n{self.log()}"
+        self.address = address_file.read_text().strip()
+
+    def terminate(self) -> int:
+        """End with SIGTERM; returns the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End with SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(STOP_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """End if it still runs."""
+        if self._process is not None and self._process.poll() is None:
+            try:
+                self.terminate()
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def _process_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait until a condition in another process holds, which nothing announces."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout_s:.0f} s for {what}")
+        time.sleep(0.02)
+
+
+def processes(title: str) -> list[int]:
+    """Ids of the processes whose command line begins so, for example "ray::WorkerActor"."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                command = (folder / "cmdline").read_bytes()
+            except OSError:  # ended meanwhile
+                continue
+            if command.startswith(title.encode()):
+                found.append(int(folder.name))
+    return found
+
+
+def network(**config: Any) -> nn.Module:
+    """A small `small_cnn`, always with the same weights."""
+    return models.build("small_cnn", {"width": 4, **config}, generator=cr.Generator(1))
+
+
+def submit(client: Client, images: Images, **config: Any) -> Job:
+    """Submit a job that trains the network on the images."""
+    inputs, targets = images
+    model = client.models.create("test", network())
+    dataset = client.datasets.create("test", inputs=inputs, targets=targets)
+    defaults = {"epochs": 2, "batch_size": 50, "shards": 4, "optimizer": {"lr": 0.05, "momentum": 0.9}}
+    return client.jobs.create(model=model, dataset=dataset, **{**defaults, **config})
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Address of the session's Ray cluster."""
+    before = dict(os.environ)
+    cluster = RayCluster.start_local(CLUSTER_CPUS)
+    yield cluster.address
+    cluster.stop()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def make_server(ray_address: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Makes servers on the session's cluster; they end with the test."""
+    made: list[ServerProcess] = []
+
+    def make(name: str = "data", *arguments: str) -> ServerProcess:
+        server = ServerProcess(tmp_path / name, "--ray-address", ray_address, *arguments)
+        made.append(server)
+        return server
+
+    yield make
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The session's server."""
+    server = ServerProcess(tmp_path_factory.mktemp("server") / "data", "--ray-address", ray_address)
+    server.start()
+    yield server
+    assert server.terminate() == 0, server.log()
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[Client]:
+    """A client of the session's server."""
+    with Client.connect(server.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def images() -> Images:
+    """200 random 8×8 images of ten classes."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(200, 1, 8, 8)).astype(np.float32), rng.integers(0, 10, size=200)

@@ -1,0 +1,161 @@
+"""`chainrule serve` as a process: how it starts, what it refuses to start with, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from chainrule.client import Client
+from tests.integration.conftest import Images, ServerProcess, submit, wait_for
+
+SERVE = [sys.executable, "-m", "chainrule.client", "serve"]
+
+
+def refused(*arguments: str) -> str:
+    """What a server that cannot start says on stderr."""
+    result = subprocess.run([*SERVE, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_port_in_use_is_named(server: ServerProcess, ray_address: str, tmp_path: Path) -> None:
+    port = server.address.rpartition(":")[2]
+    message = refused("--port", port, "--ray-address", ray_address, "--data-dir", str(tmp_path / "d"))
+    assert message == (
+        f"error: cannot listen on 127.0.0.1:{port}: address already in use; "
+        "end what listens there, or choose another port with --port (0: any free one)"
+    )
+
+
+def test_ray_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    message = refused("--ray-address", address, "--data-dir", str(tmp_path / "d"))
+    assert message.startswith(f"error: no Ray cluster answers at {address}")
+    assert "ray start --head" in message
+
+
+def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
+    message = refused("--ray-address", "nonsense", "--data-dir", str(tmp_path / "d"))
+    assert message == "error: --ray-address 'nonsense' is not host:port, for example 10.0.0.1:6379"
+
+
+def test_a_data_folder_in_use_is_named(server: ServerProcess, ray_address: str) -> None:
+    message = refused("--port", "0", "--ray-address", ray_address, "--data-dir", str(server.data_dir))
+    assert f"--data-dir {server.data_dir} is in use by another server" in message
+
+
+def test_a_public_address_is_refused(ray_address: str, tmp_path: Path) -> None:
+    message = refused("--host", "0.0.0.0", "--ray-address", ray_address, "--data-dir", str(tmp_path / "d"))
+    assert "--host 0.0.0.0 is not a loopback address, and there is no authentication yet" in message
+
+
+def test_a_server_with_its_own_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"TMPDIR": str(temporary)}
+    address_file = tmp_path / "address"
+    arguments = ["--port", "0", "--data-dir", str(tmp_path / "data"), "--address-file", str(address_file)]
+    process = subprocess.Popen([*SERVE, *arguments], env=environment, start_new_session=True)
+    try:
+        wait_for(lambda: address_file.exists() or process.poll() is not None, 90, "the server to be ready")
+        with Client.connect(address_file.read_text().strip()) as client:
+            assert client.server_info().owns_ray_cluster
+        group = _group(process.pid)
+        assert len(group) > 2  # the server, Ray's head and more
+        _listens_on_loopback_only(group)
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    wait_for(lambda: not _group(process.pid), 30, "Ray's processes to end")
+    assert list(temporary.iterdir()) == []
+
+
+def _group(session: int) -> list[int]:
+    """Processes of a session that are alive."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # ended meanwhile
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def _listens_on_loopback_only(processes: list[int]) -> None:
+    inodes = set()
+    for process in processes:
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            try:
+                target = os.readlink(descriptor)
+            except OSError:  # closed meanwhile
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:  # listening, and ours
+                assert fields[1].partition(":")[0] in loopback, line
+
+
+def buf(address: str, method: str, data: str) -> str:
+    tool = shutil.which("buf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert tool, "buf is part of chainrule[dev]"
+    url = f"http://{address}/{method}"
+    command = [tool, "curl", "--reflect", "--http2-prior-knowledge", "--protocol", "grpc", "--data", data, url]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_foreign_client_finds_its_way_by_reflection(server: ServerProcess, client: Client) -> None:
+    tool = shutil.which("buf", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert tool
+    command = [tool, "curl", "--list-methods", "--http2-prior-knowledge", "--protocol", "grpc"]
+    listed = subprocess.run(
+        [*command, f"http://{server.address}"], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    for service in ("ModelService", "DatasetService", "BlobService", "JobService", "ClusterService"):
+        assert f"chainrule.v1.{service}/" in listed
+    info = json.loads(buf(server.address, "chainrule.v1.ClusterService/GetServerInfo", "{}"))
+    assert info["version"] == client.server_info().version
+    health = json.loads(buf(server.address, "grpc.health.v1.Health/Check", '{"service": "chainrule.v1.JobService"}'))
+    assert health == {"status": "SERVING"}
+
+
+def test_a_foreign_client_reads_a_job(server: ServerProcess, client: Client, images: Images) -> None:
+    job = submit(client, images)
+    job.wait(timeout_s=60)
+    read = json.loads(buf(server.address, "chainrule.v1.JobService/GetJob", f'{{"name": "{job.name}"}}'))
+    assert read["name"] == job.name
+    assert read["state"] == "STATE_SUCCEEDED"
+    assert read["weightsDigest"] == job.weights_digest
+    listed = json.loads(buf(server.address, "chainrule.v1.JobService/ListJobs", '{"pageSize": 1}'))
+    assert listed["jobs"] == [read]
+
+
+def test_two_servers_of_one_cluster_do_not_meet(
+    make_server: Callable[..., ServerProcess], server: ServerProcess
+) -> None:
+    other = make_server("other")
+    other.start()
+    with Client.connect(other.address) as client:
+        assert client.jobs.list() == ()
+    assert other.terminate() == 0, other.log()

@@ -1,0 +1,157 @@
+"""Training without Ray: workers and partitions as plain objects in one process, stepped or in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import numpy as np
+
+from chainrule.engine import Generator, io, models
+from chainrule.server.training.coordinator import PartitionHandle, WorkerHandle
+from chainrule.server.training.link import Link, Push, Weights
+from chainrule.server.training.parameter_server import Partition, PartitionServer
+from chainrule.server.training.placement import batch_norm_rules
+from chainrule.server.training.plan import Plan, Sgd, TrainingConfig
+from chainrule.server.training.reduction import assign
+from chainrule.server.training.state import TrainingState, partition_names
+from chainrule.server.training.worker import Examples, Worker
+
+NUM_EXAMPLES = 50
+
+
+def examples(seed: int = 0) -> Examples:
+    """Random 8×8 images of ten classes."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(NUM_EXAMPLES, 1, 8, 8)).astype(np.float32)
+    return Examples(inputs, rng.integers(0, 10, size=NUM_EXAMPLES))
+
+
+def small_plan(
+    *, shards: int = 4, workers: int = 1, partitions: int = 1, epochs: int = 2, batch_size: int = 16
+) -> Plan:
+    """A `small_cnn` on the examples above; the last batch of an epoch is ragged."""
+    optimizer = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-4)
+    config = TrainingConfig(
+        epochs=epochs, batch_size=batch_size, shards=shards, workers=workers, seed=3, optimizer=optimizer
+    )
+    return Plan("small_cnn", {"width": 4}, NUM_EXAMPLES, config, partitions)
+
+
+def initial_state(plan: Plan) -> TrainingState:
+    """The state before the first step."""
+    model = models.build(plan.family, plan.family_config, generator=Generator(1))
+    parameters = {name: value.numpy().copy() for name, value in model.named_parameters()}
+    buffers = {name: np.array(value.numpy(), copy=True) for name, value in model.named_buffers()}
+    return TrainingState(0, parameters, buffers)
+
+
+def digest(state: TrainingState) -> str:
+    """One SHA-256 of weights, momentum and statistics."""
+    momentum = {f"momentum/{name}": array for name, array in state.momentum.items()}
+    return io.digest(io.save({**state.weights(), **momentum}))
+
+
+class LocalLink:
+    """A link to a partition in the same thread."""
+
+    def __init__(self, partition: Partition, names: frozenset[str]) -> None:
+        self.names = names
+        self._partition = partition
+
+    def pull(self) -> Weights:
+        return self._partition.weights()
+
+    def send(self, push: Push) -> None:
+        self._partition.push(push)
+
+    def receive(self) -> Weights:
+        return self._partition.weights()
+
+
+def make_partitions(plan: Plan, state: TrainingState) -> list[tuple[Partition, frozenset[str]]]:
+    parts = partition_names(state, plan.partitions)
+    return [(Partition(plan, state.restrict(part), batch_norm_rules(plan), fence=1), part) for part in parts]
+
+
+def train(plan: Plan, state: TrainingState, data: Examples, *, arrival_seed: int = 0) -> list[Partition]:
+    """Run a plan to its end, step by step; the order in which workers push is shuffled in every step."""
+    partitions = make_partitions(plan, state)
+    ranges = assign(plan.config.shards, plan.config.workers)
+    steps = []
+    for index, shards in enumerate(ranges):
+        links = [LocalLink(partition, names) for partition, names in partitions]
+        steps.append(Worker(plan, data, links, index=index, shards=shards, fence=1).steps())
+    arrival = random.Random(arrival_seed)
+    for _ in range(state.step, plan.total_steps):
+        for worker in arrival.sample(steps, len(steps)):
+            next(worker)
+    return [partition for partition, _ in partitions]
+
+
+def final_state(partitions: list[Partition]) -> TrainingState:
+    return TrainingState.join(partition.state_now() for partition in partitions)
+
+
+class ThreadLink:
+    """A link to a partition that an event loop of another thread serves."""
+
+    def __init__(self, server: PartitionServer, names: frozenset[str], loop: asyncio.AbstractEventLoop) -> None:
+        self.names = names
+        self._server = server
+        self._loop = loop
+        self._answer: Future[Weights] = Future()
+
+    def pull(self) -> Weights:
+        weights: Weights = asyncio.run_coroutine_threadsafe(self._server.pull(), self._loop).result(60)
+        return weights
+
+    def send(self, push: Push) -> None:
+        self._answer = asyncio.run_coroutine_threadsafe(self._server.exchange(push), self._loop)
+
+    def receive(self) -> Weights:
+        return self._answer.result(60)
+
+
+class ThreadWorker:
+    """A worker that runs in a thread."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def run(self) -> int:
+        return await asyncio.to_thread(self._worker.run)
+
+
+class LocalPlacement:
+    """Places partitions in the running event loop and workers in threads. `wrap` can put something around a worker."""
+
+    def __init__(self, data: Examples, wrap: Callable[[WorkerHandle, int], WorkerHandle] | None = None) -> None:
+        self._data = data
+        self._wrap = wrap
+        self._partitions: list[tuple[PartitionServer, frozenset[str]]] = []
+        self.stopped = False
+
+    async def start_partition(self, plan: Plan, state: TrainingState, *, fence: int) -> PartitionHandle:
+        # Weights go out as copies, as they do between processes: what a worker holds does not change under it.
+        server = PartitionServer(Partition(plan, state, batch_norm_rules(plan), fence=fence), publish=_copied)
+        self._partitions.append((server, frozenset(state.weights())))
+        return server
+
+    async def start_workers(self, plan: Plan, shards: list[range], *, fence: int) -> list[WorkerHandle]:
+        loop = asyncio.get_running_loop()
+        handles: list[WorkerHandle] = []
+        for index, part in enumerate(shards):
+            links: list[Link] = [ThreadLink(server, names, loop) for server, names in self._partitions]
+            handle = ThreadWorker(Worker(plan, self._data, links, index=index, shards=part, fence=fence))
+            handles.append(self._wrap(handle, index) if self._wrap else handle)
+        return handles
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+def _copied(weights: Weights) -> Weights:
+    return Weights(weights.step, {name: array.copy() for name, array in weights.parameters.items()})

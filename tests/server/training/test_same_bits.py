@@ -1,0 +1,91 @@
+"""The promise, without Ray: what is trained does not depend on who computes which part of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import chainrule.engine as cr
+from chainrule.engine import Generator, models, nn, optim
+from chainrule.server.training import checkpoint
+from chainrule.server.training.checkpoint import Manifest
+from tests.server.training.in_process import digest, examples, final_state, initial_state, small_plan, train
+
+
+def trained_digest(*, shards: int, workers: int, partitions: int = 1, arrival_seed: int = 0) -> str:
+    plan = small_plan(shards=shards, workers=workers, partitions=partitions)
+    return digest(final_state(train(plan, initial_state(plan), examples(), arrival_seed=arrival_seed)))
+
+
+@pytest.mark.parametrize("shards", [3, 4])
+def test_weights_momentum_and_statistics_do_not_depend_on_the_number_of_workers(shards: int) -> None:
+    digests = {trained_digest(shards=shards, workers=workers) for workers in range(1, shards + 1)}
+    assert len(digests) == 1
+
+
+def test_nor_on_the_order_of_arrival() -> None:
+    digests = {trained_digest(shards=4, workers=4, arrival_seed=seed) for seed in range(4)}
+    assert len(digests) == 1
+
+
+def test_nor_on_the_number_of_partitions() -> None:
+    digests = {trained_digest(shards=4, workers=2, partitions=partitions) for partitions in (1, 2, 3)}
+    assert len(digests) == 1
+
+
+def test_they_do_depend_on_the_number_of_shards() -> None:
+    assert trained_digest(shards=2, workers=1) != trained_digest(shards=4, workers=1)
+
+
+def test_a_batch_smaller_than_the_shards_leaves_some_empty() -> None:
+    plan = small_plan(shards=16, workers=1, batch_size=16)  # the last batch has 2 examples for 16 shards
+    assert [len(shard) for shard in plan.shards(3)] == [1, 1] + [0] * 14
+    assert trained_digest(shards=16, workers=1) == trained_digest(shards=16, workers=5)
+
+
+def test_training_from_a_checkpoint_gives_what_training_in_one_go_gives() -> None:
+    plan = small_plan(workers=2)
+    straight = train(plan, initial_state(plan), examples())
+    snapshot = straight[0].snapshots[plan.steps_per_epoch]
+    content = checkpoint.pack(snapshot)
+    manifest = Manifest("jobs/j", 1, snapshot.step, cr.io.digest(content), len(content))
+    resumed = train(plan, checkpoint.unpack(content, manifest), examples())
+    assert digest(final_state(resumed)) == digest(final_state(straight))
+
+
+def test_one_shard_trains_like_plain_local_code() -> None:
+    """The same bits as a loop anybody would write with `optim.SGD`."""
+    plan = small_plan(shards=1)
+    state = initial_state(plan)
+    data = examples()
+    server_state = final_state(train(plan, state, data))
+
+    model = models.build(plan.family, plan.family_config, generator=Generator(1))
+    sgd = plan.config.optimizer
+    optimizer = optim.SGD(model.parameters(), lr=sgd.lr, momentum=sgd.momentum, weight_decay=sgd.weight_decay)
+    loss_function = nn.CrossEntropyLoss()
+    for epoch in range(plan.config.epochs):
+        order = cr.data.epoch_order(plan.num_examples, seed=plan.config.seed, epoch=epoch)
+        for start in range(0, plan.num_examples, plan.config.batch_size):
+            batch = order[start : start + plan.config.batch_size]
+            optimizer.zero_grad()
+            logits = model(cr.from_numpy(data.inputs[batch]))
+            loss_function(logits, cr.from_numpy(data.targets[batch])).backward()
+            optimizer.step()
+
+    local = {name: value.numpy() for name, value in model.state_dict().items()}
+    trained = server_state.weights()
+    assert set(local) == set(trained)
+    for name, value in local.items():
+        np.testing.assert_array_equal(trained[name], value, err_msg=name)
+        assert trained[name].dtype == value.dtype, name
+
+
+def test_the_loss_falls_and_counts_add_up() -> None:
+    plan = small_plan(workers=2, epochs=8)
+    [partition] = train(plan, initial_state(plan), examples())
+    losses = [metric.loss for metric in partition.metrics]
+    assert losses[-1] < 0.5 * losses[0]
+    assert [metric.num_examples for metric in partition.metrics[:4]] == [16, 16, 16, 2]
+    assert [metric.step for metric in partition.metrics] == list(range(1, plan.total_steps + 1))
+    assert {metric.epoch for metric in partition.metrics} == set(range(1, 9))
