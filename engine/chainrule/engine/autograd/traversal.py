@@ -1,0 +1,232 @@
+"""The traversal: gradients flow from the outputs to the leaves, each node once, consumers first."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from chainrule.engine.autograd.graph import AccumulateGrad, Node, OpNode, is_alias
+from chainrule.engine.autograd.mode import set_grad_enabled
+from chainrule.engine.dtypes import Array
+from chainrule.engine.errors import AutogradError, ShapeError
+from chainrule.engine.tensor import Tensor
+
+Tensors = Tensor | Sequence[Tensor]
+
+
+def backward(
+    tensors: Tensors,
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    *,
+    inputs: Tensors | None = None,
+) -> None:
+    """Adds to `grad` of every leaf the gradient of `tensors`, each weighted by its entry of `grad_tensors`.
+
+    Args:
+        tensors: what to differentiate.
+        grad_tensors: for each a weight in its shape; may be left out for those with one element.
+        retain_graph: whether the graph can be walked again; `create_graph` by default.
+        create_graph: whether the gradients are recorded themselves, for higher derivatives.
+        inputs: adds to these leaves only.
+
+    Raises:
+        AutogradError: nothing to differentiate, the graph was freed, or a saved tensor was overwritten.
+    """
+    outputs = _listed(tensors)
+    roots = _roots(outputs, _weights(outputs, grad_tensors), create_graph)
+    keep = create_graph if retain_graph is None else retain_graph
+    if inputs is None:
+        _traverse(roots, keep=keep, recording=create_graph)
+        return
+    leaves = _listed(inputs)
+    if not all(x.is_leaf for x in leaves):
+        raise AutogradError("backward(inputs=...) takes leaves; use autograd.grad for the gradient of another tensor")
+    targets = {x.gradient_edge(): x for x in leaves}
+    _traverse(roots, keep=keep, recording=create_graph, only=_leading_to(roots, targets))
+
+
+def grad(
+    outputs: Tensors,
+    inputs: Tensors,
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    materialize_grads: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of `outputs` by `inputs`, returned rather than accumulated.
+
+    Args:
+        outputs: what to differentiate; several are added up.
+        inputs: by what; leaves or intermediate results.
+        grad_outputs: for each output a weight in its shape; may be left out for those with one element.
+        retain_graph: whether the graph can be walked again; `create_graph` by default.
+        create_graph: whether the gradients are recorded themselves, for higher derivatives.
+        allow_unused: gives None for an input that the outputs do not depend on, instead of an error.
+        materialize_grads: gives zeros for such an input.
+
+    Raises:
+        AutogradError: an input does not require a gradient or is not used; else as `backward`.
+    """
+    outputs, inputs = _listed(outputs), _listed(inputs)
+    if not inputs:
+        raise AutogradError("grad requires non-empty inputs.")
+    for x in inputs:
+        if not x.requires_grad:
+            raise AutogradError("One of the differentiated Tensors does not require grad")
+    roots = _roots(outputs, _weights(outputs, grad_outputs), create_graph)
+    keep = create_graph if retain_graph is None else retain_graph
+    targets = {x.gradient_edge(): x for x in inputs}
+    captured = _traverse(
+        roots, keep=keep, recording=create_graph, only=_leading_to(roots, targets), capture=targets.keys()
+    )
+    gradients: list[Tensor | None] = []
+    for x in inputs:
+        g = captured.get(x.gradient_edge())
+        if g is None and not (allow_unused or materialize_grads):
+            raise AutogradError(
+                "One of the differentiated Tensors appears to not have been used in the graph. "
+                "Set allow_unused=True if this is the desired behavior."
+            )
+        if g is None and materialize_grads:
+            g = np.zeros_like(x.data)
+        gradients.append(g if g is None or isinstance(g, Tensor) else Tensor.wrap(np.asarray(g)))
+    return tuple(gradients)
+
+
+def _traverse(
+    roots: Iterable[tuple[Node, Any]],
+    *,
+    keep: bool,
+    recording: bool,
+    only: set[Node] | None = None,
+    capture: Iterable[Node] = (),
+) -> dict[Node, Any]:
+    """Visits every node once, in falling order of their numbers.
+
+    A node's number is higher than those of all it consumes, so when it comes up, all that flows into it has arrived.
+
+    Args:
+        roots: nodes with the gradient of their output.
+        keep: whether the graph can be walked again.
+        recording: whether gradients are Tensors, which record what is done with them.
+        only: the nodes to visit, if not all.
+        capture: nodes whose arrived gradient is returned; leaves among them do not accumulate.
+
+    Returns:
+        The gradients that arrived at the nodes in `capture`.
+    """
+    captured: dict[Node, Any] = dict.fromkeys(capture)
+    arrived: dict[int, Any] = {}
+    nodes: dict[int, Node] = {}
+    pending: list[int] = []  # a heap of negative numbers: the highest first
+
+    def arrive(node: Node, gradient: Any) -> None:
+        number = node.sequence
+        if number in arrived:
+            arrived[number] = arrived[number] + gradient
+        else:
+            arrived[number] = gradient
+            nodes[number] = node
+            heapq.heappush(pending, -number)
+
+    with set_grad_enabled(True) if recording else nullcontext():
+        for node, g in roots:
+            arrive(node, g)
+        while pending:
+            number = -heapq.heappop(pending)
+            node, g = nodes.pop(number), arrived.pop(number)
+            if node in captured:
+                captured[node] = g
+            if isinstance(node, AccumulateGrad):
+                if node not in captured:
+                    accumulate(node.variable, g)
+                continue
+            assert isinstance(node, OpNode)
+            if only is not None and only.isdisjoint(node.edges):
+                continue
+            gradients = node.gradients(g, recording=recording)
+            for edge, gradient in zip(filter(None, node.edges), gradients, strict=True):
+                if only is not None and edge not in only:
+                    continue
+                arrive(edge, _own(gradient, g) if isinstance(edge, AccumulateGrad) else gradient)
+            if not keep:
+                node.free()
+    return captured
+
+
+def accumulate(variable: Tensor, gradient: Any) -> None:
+    """Adds an array, or a recorded Tensor, to `variable.grad`."""
+    if isinstance(gradient, Tensor):
+        variable.grad = gradient if variable.grad is None else variable.grad + gradient
+    elif variable.grad is None:
+        variable.grad = Tensor.wrap(np.asarray(gradient))
+    elif variable.grad.requires_grad:
+        variable.grad = Tensor.wrap(variable.grad.data + gradient)
+    else:
+        variable.grad.data += gradient
+        variable.grad.counter.value += 1
+
+
+def _own(gradient: Any, g: Any) -> Any:
+    """The gradient, copied if it shares memory with `g`: a leaf keeps what arrives and may write to it."""
+    if isinstance(gradient, Tensor):
+        return gradient.clone() if is_alias(gradient.data, g.data) else gradient
+    return gradient.copy() if is_alias(gradient, g) else gradient
+
+
+def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recording: bool) -> list[tuple[Node, Any]]:
+    """The nodes of the outputs with the gradients to start from."""
+    roots: list[tuple[Node, Any]] = []
+    for y, weight in zip(outputs, weights, strict=True):
+        if not y.requires_grad:
+            raise AutogradError("element 0 of tensors does not require grad and does not have a grad_fn")
+        g: Array | Tensor
+        if weight is None:
+            if y.data.size != 1:
+                raise AutogradError("grad can be implicitly created only for scalar outputs")
+            g = np.ones_like(y.data)
+        else:
+            if weight.shape != y.shape:
+                raise ShapeError(
+                    f"Mismatch in shape: grad_output has a shape of {list(weight.shape)} "
+                    f"and output has a shape of {list(y.shape)}."
+                )
+            g = weight.to(y.dtype) if recording else weight.data.astype(y.dtype, copy=y.grad_fn is None)
+        roots.append((y.gradient_edge(), Tensor.wrap(g) if recording and not isinstance(g, Tensor) else g))
+    return roots
+
+
+def _leading_to(roots: Iterable[tuple[Node, Any]], targets: Iterable[Node]) -> set[Node]:
+    """The nodes on a way from a root to a target, both included."""
+    reachable: dict[int, Node] = {}
+    stack = [node for node, _ in roots]
+    while stack:
+        node = stack.pop()
+        if node.sequence not in reachable:
+            reachable[node.sequence] = node
+            stack.extend(filter(None, node.edges))
+    leading = set(targets)
+    for _, node in sorted(reachable.items()):  # what a node consumes comes before it
+        if not leading.isdisjoint(node.edges):
+            leading.add(node)
+    return leading
+
+
+def _listed(tensors: Tensors) -> Sequence[Tensor]:
+    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+
+
+def _weights(outputs: Sequence[Tensor], weights: Tensor | Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
+    if weights is None:
+        return (None,) * len(outputs)
+    listed = (weights,) if isinstance(weights, Tensor) else tuple(weights)
+    if len(listed) != len(outputs):
+        raise AutogradError(f"{len(outputs)} outputs were given {len(listed)} gradients; give one for each")
+    return listed

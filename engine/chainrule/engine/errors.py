@@ -1,0 +1,85 @@
+"""The errors of chainrule: one root, and under it the engine's, each also the builtin PyTorch raises.
+
+ChainruleError
+├── AutogradError       (RuntimeError)         the graph cannot do what was asked of it
+├── ShapeError          (RuntimeError)         shapes do not fit
+├── DTypeError          (TypeError)            a dtype, or a thing that is no tensor, where another is needed
+├── TargetError         (IndexError)           a class index outside the classes
+├── StateDictError      (RuntimeError)         a state_dict does not fit its module
+├── FormatError         (ValueError)           bytes that are not what they claim to be
+├── ConfigError         (ValueError)           a setting that cannot be used: field, value, message
+├── UnknownFamilyError  (ValueError)           no such family of models: family, known
+└── UnsupportedError    (NotImplementedError)  PyTorch can, this version cannot
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ChainruleError(Exception):
+    """The root of every error chainrule raises on purpose."""
+
+
+class AutogradError(ChainruleError, RuntimeError):
+    """The graph cannot do what was asked of it."""
+
+
+class ShapeError(ChainruleError, RuntimeError):
+    """Shapes do not fit together."""
+
+
+class DTypeError(ChainruleError, TypeError):
+    """A dtype that the operation does not take, or a thing that is no tensor."""
+
+
+class TargetError(ChainruleError, IndexError):
+    """A target names a class that is not there."""
+
+
+class StateDictError(ChainruleError, RuntimeError):
+    """A state_dict does not fit the module it is loaded into."""
+
+
+class FormatError(ChainruleError, ValueError):
+    """Bytes are not what they claim to be."""
+
+
+class UnsupportedError(ChainruleError, NotImplementedError):
+    """PyTorch has it, this version of chainrule does not."""
+
+
+class ConfigError(ChainruleError, ValueError):
+    """A setting cannot be used.
+
+    Attributes:
+        field: the setting's name.
+        value: what was given.
+        message: what is wrong with it, and what would be right.
+    """
+
+    def __init__(self, field: str, value: object, message: str) -> None:
+        super().__init__(field, value, message)
+        self.field = field
+        self.value = value
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value!r}: {self.message}"
+
+
+class UnknownFamilyError(ChainruleError, ValueError):
+    """No family of models has this name.
+
+    Attributes:
+        family: the name that was asked for.
+        known: the names there are.
+    """
+
+    def __init__(self, family: str, known: Iterable[str]) -> None:
+        self.family = family
+        self.known = tuple(known)
+        super().__init__(family, self.known)
+
+    def __str__(self) -> str:
+        return f"there is no model family {self.family!r}; known families: {', '.join(self.known)}"

@@ -1,0 +1,69 @@
+"""A small convolutional network for small images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from chainrule.engine import nn
+from chainrule.engine.errors import ConfigError
+from chainrule.engine.models.registry import build, register, require_positive
+from chainrule.engine.random import Generator
+from chainrule.engine.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SmallCNNConfig:
+    """The settings of a small CNN."""
+
+    in_channels: int = 1
+    """Channels of an image."""
+    image_size: int = 8
+    """Height and width of an image; at least 4, since it is halved twice."""
+    width: int = 16
+    """Channels after the first block; the second has twice as many."""
+    num_classes: int = 10
+    """Classes to tell apart."""
+
+    def __post_init__(self) -> None:
+        require_positive(in_channels=self.in_channels, width=self.width, num_classes=self.num_classes)
+        if self.image_size < 4:
+            raise ConfigError("image_size", self.image_size, "must be at least 4, since it is halved twice")
+
+
+class SmallCNN(nn.Module):
+    """Two blocks of convolution, batch normalisation, ReLU and pooling, then a linear classifier."""
+
+    def __init__(self, config: SmallCNNConfig) -> None:
+        super().__init__()
+        width, size = config.width, config.image_size // 4
+        self.conv1 = nn.Conv2d(config.in_channels, width, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(2 * width)
+        self.relu = nn.ReLU()
+        self.pool = nn.MaxPool2d(2)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(2 * width * size * size, config.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.relu(self.bn1(self.conv1(x))))
+        x = self.pool(self.relu(self.bn2(self.conv2(x))))
+        logits: Tensor = self.fc(self.flatten(x))
+        return logits
+
+
+register("small_cnn", "Two convolution blocks and a linear classifier", SmallCNNConfig, SmallCNN)
+
+
+def small_cnn(
+    in_channels: int = 1,
+    image_size: int = 8,
+    width: int = 16,
+    num_classes: int = 10,
+    *,
+    generator: Generator | None = None,
+) -> SmallCNN:
+    """A small convolutional network; see `SmallCNNConfig`."""
+    config = {"in_channels": in_channels, "image_size": image_size, "width": width, "num_classes": num_classes}
+    return cast(SmallCNN, build("small_cnn", config, generator=generator))

@@ -1,0 +1,15 @@
+"""Every operation with its gradient beside it."""
+
+from chainrule.engine.ops import (
+    convolution,
+    elementwise,
+    linalg,
+    loss,
+    normalization,
+    op,
+    pooling,
+    reduction,
+    shape,
+)
+
+__all__ = ["convolution", "elementwise", "linalg", "loss", "normalization", "op", "pooling", "reduction", "shape"]

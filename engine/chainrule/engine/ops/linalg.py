@@ -1,0 +1,97 @@
+"""Products of matrices and vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from chainrule.engine.errors import ShapeError
+from chainrule.engine.ops.op import op, sum_to
+from chainrule.engine.ops.shape import reshape, squeeze, transpose, unsqueeze
+from chainrule.engine.tensor import Tensor
+
+
+@op("Dot", a=lambda g, b: g * b, b=lambda g, a: g * a)
+def dot(a: Any, b: Any) -> Any:
+    """y = Σ aᵢ·bᵢ."""
+    return np.dot(a, b)
+
+
+@op("Mv", a=lambda g, b: outer(g, b), b=lambda g, a: mv(a.T, g))
+def mv(a: Any, b: Any) -> Any:
+    """y = A·b."""
+    return a @ b
+
+
+def outer(a: Any, b: Any) -> Any:
+    """y = a·bᵀ."""
+    return mm(reshape(a, shape=(-1, 1)), reshape(b, shape=(1, -1)))
+
+
+@op("Mm", a=lambda g, b: mm(g, b.T), b=lambda g, a: mm(a.T, g))
+def mm(a: Any, b: Any) -> Any:
+    """y = A·B."""
+    return a @ b
+
+
+@op(
+    "Bmm",
+    a=lambda g, a_shape, b: sum_to(bmm(g, transpose(b, dim0=-2, dim1=-1)), shape=a_shape),
+    b=lambda g, a, b_shape: sum_to(bmm(transpose(a, dim0=-2, dim1=-1), g), shape=b_shape),
+)
+def bmm(a: Any, b: Any) -> Any:
+    """y = A·B for each pair of a batch; the batch dimensions broadcast."""
+    return np.matmul(a, b)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b by the dimensions: vectors, matrices, or batches of matrices that broadcast.
+
+    Raises:
+        ShapeError: an operand is 0-d, or the inner dimensions differ.
+    """
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise ShapeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({_by(a.shape)} and {_by(b.shape)}): "
+            f"{a.shape[-1]} columns meet {b.shape[-2 if b.ndim > 1 else 0]} rows"
+        )
+    match a.ndim, b.ndim:
+        case 1, 1:
+            return dot(a, b)
+        case 2, 1:
+            return mv(a, b)
+        case 2, 2:
+            return mm(a, b)
+        case 1, _:
+            product = matmul(unsqueeze(a, shape=(1, *a.shape)), b)
+            return squeeze(product, shape=product.shape[:-2] + product.shape[-1:])
+        case _, 1:
+            product = bmm(a, unsqueeze(b, shape=(*b.shape, 1)))
+            return squeeze(product, shape=product.shape[:-1])
+        case _:
+            return bmm(a, b)
+
+
+@op(
+    "Addmm",
+    x=lambda g, w: linear(g, w.T),
+    w=lambda g, x: mm(_rows(g).T, _rows(x)),
+    b=lambda g: sum_to(g, shape=g.shape[-1:]),
+)
+def linear(x: Any, w: Any, b: Any = None) -> Any:
+    """y = x·wᵀ + b, with x (..., I), w (O, I), b (O) or None, y (..., O)."""
+    y = (_rows(x) @ w.T).reshape(*x.shape[:-1], len(w))
+    if b is not None:
+        y += b
+    return y
+
+
+def _rows(x: Any) -> Any:
+    return x if x.ndim == 2 else reshape(x, shape=(-1, x.shape[-1]))
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

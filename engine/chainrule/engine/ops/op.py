@@ -1,0 +1,337 @@
+"""How an operation is declared: a forward on arrays and, beside it, the gradient of each input as a lambda.
+
+    mul = elementwise("Mul", np.multiply, a=lambda g, b: g * b, b=lambda g, a: g * a)
+
+The names of a gradient's parameters say what it uses, and so what is saved:
+
+    g                   the gradient of the output
+    y                   the output
+    <input>             the input of that name
+    <input>_shape       its shape alone (of a variadic input: the shapes of all)
+    <attribute>         a keyword-only argument of the forward
+    <intermediate>      what the forward returned beside its output, `return y, {"offsets": offsets}`
+    index               of a variadic input: which one the gradient is for
+
+Called with arrays, an operation computes arrays. Called with Tensors, it computes a Tensor and records how, if one of
+them requires a gradient. So one formula serves twice: on arrays in an ordinary backward pass, and on Tensors where the
+gradient itself is to be differentiated.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chainrule.engine.autograd.graph import Node, OpNode, Saved
+from chainrule.engine.autograd.mode import state
+from chainrule.engine.dtypes import DType, default_dtype, promote
+from chainrule.engine.errors import DTypeError
+from chainrule.engine.tensor import Tensor
+
+Gradient = Callable[..., Any]
+Scalar = (bool, int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What recording and its backward do when a given set of inputs requires gradients."""
+
+    formulas: tuple[tuple[int, Gradient, tuple[str, ...]], ...]
+    """Position of the input, its gradient, the names of the gradient's parameters."""
+    saved_names: tuple[str, ...]
+    """The inputs (and `y`) to save."""
+    saved_positions: tuple[int | None, ...]
+    """Where each of them is among the inputs; None for `y`."""
+    shape_names: tuple[tuple[str, int | None], ...]
+    """The shapes to keep, and the input each is of; None for those of a variadic input."""
+
+
+class Op:
+    """A differentiable operation; see the module.
+
+    Args:
+        name: as in `grad_fn`: "Mul" gives MulBackward0.
+        forward: arrays in, an array out, or a pair of it and a dict of named intermediates.
+        gradients: for each input that has one, its gradient.
+        inputs: the names of the inputs; by default the positional parameters of `forward`.
+        saves: the names of the intermediates.
+        view: whether the output may share memory with the first input.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        gradients: dict[str, Gradient],
+        *,
+        inputs: Sequence[str] | None = None,
+        saves: Sequence[str] = (),
+        view: bool = False,
+    ) -> None:
+        self.name = name
+        self.forward = forward
+        self.view = view
+        self.variadic = False
+        self.defaults: dict[str, Any] = {}
+        attributes: list[str] = []
+        if inputs is None:
+            inputs = []
+            for parameter in inspect.signature(forward).parameters.values():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    attributes.append(parameter.name)
+                    if parameter.default is not parameter.empty:
+                        self.defaults[parameter.name] = parameter.default
+                else:
+                    inputs.append(parameter.name)
+                    self.variadic = parameter.kind is parameter.VAR_POSITIONAL
+        self.inputs = tuple(inputs)
+        self.attributes = tuple(attributes)
+        self.__name__ = getattr(forward, "__name__", name.lower())
+        self.__doc__ = forward.__doc__
+        self._gradients = {name: (formula, _parameters(formula)) for name, formula in gradients.items()}
+        self._plans: dict[tuple[bool, ...], Plan | None] = {}
+        self._check({"g", "y", "index", *self.inputs, *self.attributes, *saves})
+
+    def _check(self, known: set[str]) -> None:
+        known |= {f"{name}_shape" for name in self.inputs}
+        for input_name, (_, names) in self._gradients.items():
+            if input_name not in self.inputs or not known.issuperset(names):
+                unknown = sorted(set(names) - known) or [input_name]
+                raise TypeError(f"{self.name}: the gradient of {input_name} uses {unknown}, which is not there")
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether any input has a gradient."""
+        return bool(self._gradients)
+
+    # The static type is of the public use, Tensors in and a Tensor out. Formulas, which are untyped, also pass arrays.
+    def __call__(self, *inputs: Any, **attributes: Any) -> Tensor:
+        if len(inputs) > len(self.inputs) and not self.variadic:
+            inputs, extra = inputs[: len(self.inputs)], inputs[len(self.inputs) :]
+            if len(extra) > len(self.attributes):
+                raise TypeError(f"{self.__name__}() takes {len(self.inputs) + len(self.attributes)} arguments")
+            attributes.update(zip(self.attributes, extra, strict=False))
+        for x in inputs:
+            if isinstance(x, Tensor):
+                return self._record(self.prepare(inputs), attributes)
+        result = self.forward(*inputs, **attributes)
+        return result[0] if type(result) is tuple else result  # type: ignore[no-any-return]
+
+    def _record(self, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Tensor:
+        arrays = []
+        needs = []
+        for x in inputs:
+            if isinstance(x, Tensor):
+                arrays.append(x.data)
+                needs.append(x.requires_grad)
+            else:
+                arrays.append(x)
+                needs.append(False)
+        result = self.forward(*arrays, **attributes)
+        intermediates: dict[str, Any] = {}
+        if type(result) is tuple:
+            result, intermediates = result
+        array = result if type(result) is np.ndarray else np.asarray(result)
+        y = Tensor.wrap(array, counter=inputs[0].counter if self.view and array.base is not None else None)
+        if state.enabled and True in needs and array.dtype.kind == "f":
+            plan = self._plan(tuple(needs))
+            if plan is not None:
+                y.set_history(self._node(plan, inputs, y, attributes, intermediates))
+        return y
+
+    def _node(
+        self,
+        plan: Plan,
+        inputs: tuple[Any, ...],
+        y: Tensor,
+        attributes: dict[str, Any],
+        intermediates: dict[str, Any],
+    ) -> OpNode:
+        edges: list[Node | None] = []
+        for position, x in enumerate(inputs):
+            if self.variadic or self.inputs[position] in self._gradients:
+                edges.append(x.gradient_edge() if isinstance(x, Tensor) and x.requires_grad else None)
+        saved: list[Any] = []
+        for position in plan.saved_positions:
+            if position is None:
+                saved.append(Saved(y.data, y.counter, None))
+            else:
+                x = inputs[position]
+                saved.append(Saved(x.data, x.counter, x) if isinstance(x, Tensor) else x)
+        return OpNode(self, plan, tuple(edges), tuple(saved), self.shapes(plan, inputs), attributes, intermediates)
+
+    def _plan(self, needs: tuple[bool, ...]) -> Plan | None:
+        try:
+            return self._plans[needs]
+        except KeyError:
+            return self._plans.setdefault(needs, self._make_plan(needs))
+
+    def _make_plan(self, needs: tuple[bool, ...]) -> Plan | None:
+        formulas = []
+        used: dict[str, None] = {}  # an ordered set
+        for position, needed in enumerate(needs):
+            input_name = self.inputs[0 if self.variadic else position]
+            if needed and input_name in self._gradients:
+                formula, names = self._gradients[input_name]
+                formulas.append((position, formula, names))
+                used.update(dict.fromkeys(names))
+        if not formulas:
+            return None
+        saved = [name for name in used if name == "y" or name in self.inputs]
+        shapes = {f"{name}_shape": position for position, name in enumerate(self.inputs)}
+        return Plan(
+            formulas=tuple(formulas),
+            saved_names=tuple(saved),
+            saved_positions=tuple(None if name == "y" else self.inputs.index(name) for name in saved),
+            shape_names=tuple((name, None if self.variadic else shapes[name]) for name in used if name in shapes),
+        )
+
+    # What a kind of operations may do its own way.
+
+    def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The inputs as the forward takes them; at least one is a Tensor."""
+        return inputs
+
+    def shapes(self, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The shapes of the inputs, if a gradient uses one."""
+        return tuple(map(np.shape, map(_data, inputs))) if plan.shape_names else ()
+
+    def fit(self, gradient: Any, shapes: tuple[Any, ...], position: int) -> Any:  # noqa: ARG002
+        """The gradient in the shape of the input it is for."""
+        return gradient
+
+
+def op(
+    name: str, *, saves: Sequence[str] = (), view: bool = False, **gradients: Gradient
+) -> Callable[[Callable[..., Any]], Op]:
+    """Declares the decorated forward as an operation, with the gradients of its inputs; see the module."""
+
+    def declare(forward: Callable[..., Any]) -> Op:
+        return Op(name, forward, gradients, saves=saves, view=view)
+
+    return declare
+
+
+# ---- Elementwise: dtypes are promoted, shapes broadcast ----
+
+
+class Elementwise(Op):
+    """An operation on each element: its inputs are promoted to one dtype and broadcast to one shape.
+
+    Args:
+        floating: whether integers become float32 first, as for exp.
+        exempt: an input that keeps its dtype, as a condition does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        gradients: dict[str, Gradient],
+        *,
+        inputs: Sequence[str] | None = None,
+        floating: bool = False,
+        exempt: str | None = None,
+    ) -> None:
+        super().__init__(name, forward, gradients, inputs=inputs)
+        self.floating = floating
+        self.exempt = -1 if exempt is None else self.inputs.index(exempt)
+
+    def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        dtype: DType | None = None
+        for position, x in enumerate(inputs):
+            if isinstance(x, Tensor):
+                if dtype is None and position != self.exempt:
+                    dtype = x.data.dtype
+                if x.data.dtype != dtype:
+                    break
+            elif type(x) not in Scalar:
+                break
+        else:
+            if dtype is not None and dtype.kind == "f":
+                return inputs  # tensors of one floating dtype, and Python numbers: nearly always
+        return self._promote(inputs)
+
+    def _promote(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        operands = [self._operand(x) for x in inputs]
+        mixed = [x for position, x in enumerate(operands) if position != self.exempt]
+        tensors = [x for x in mixed if isinstance(x, Tensor)]
+        dtype = promote(
+            [x.dtype for x in tensors if x.ndim],
+            [x.dtype for x in tensors if not x.ndim],
+            [x for x in mixed if not isinstance(x, Tensor)],
+        )
+        if self.floating and dtype.kind != "f":
+            dtype = default_dtype
+        promoted: list[Any] = []
+        for position, x in enumerate(operands):
+            if isinstance(x, Tensor):
+                promoted.append(x if position == self.exempt else x.to(dtype))
+            else:
+                promoted.append(dtype.type(x) if not tensors or dtype.kind != "f" else x)
+        return tuple(promoted)
+
+    def _operand(self, x: Any) -> Any:
+        if isinstance(x, Tensor) or type(x) in Scalar:
+            return x
+        if isinstance(x, np.ndarray):
+            return Tensor.wrap(x)
+        if isinstance(x, np.bool_ | np.number):
+            return x.item()
+        raise DTypeError(f"{self.__name__}(): expected a Tensor or a number, got {type(x).__name__}: {x!r}")
+
+    def shapes(self, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002
+        return tuple([x.data.shape if isinstance(x, Tensor) else np.shape(x) for x in inputs])
+
+    def fit(self, gradient: Any, shapes: tuple[Any, ...], position: int) -> Any:
+        shape = shapes[position]
+        return gradient if gradient.shape == shape else sum_to(gradient, shape=shape)
+
+
+def elementwise(
+    name: str,
+    forward: Callable[..., Any],
+    *,
+    inputs: Sequence[str] | None = None,
+    floating: bool = False,
+    exempt: str | None = None,
+    **gradients: Gradient,
+) -> Elementwise:
+    """Declares an elementwise operation; of a numpy ufunc the inputs are those that have a gradient."""
+    if inputs is None and isinstance(forward, np.ufunc):
+        inputs = tuple(gradients)
+    return Elementwise(name, forward, gradients, inputs=inputs, floating=floating, exempt=exempt)
+
+
+def _data(x: Any) -> Any:
+    return x.data if isinstance(x, Tensor) else x
+
+
+def _parameters(formula: Gradient) -> tuple[str, ...]:
+    return tuple(inspect.signature(formula).parameters)
+
+
+# ---- Broadcasting and its reverse, which elementwise gradients need ----
+
+
+@op("Expand", view=True, x=lambda g, x_shape: sum_to(g, shape=x_shape))
+def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """`x` repeated along new dimensions and those of length one, without copying."""
+    return np.broadcast_to(x, shape)
+
+
+@op("SumToSize", x=lambda g, x_shape: expand(g, shape=x_shape))
+def sum_to(x: Any, *, shape: tuple[int, ...]) -> Any:
+    """The reverse of broadcasting: `x` summed over what `expand` would have repeated."""
+    extra = x.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
+    )
+    return np.sum(x, axis=axes, dtype=x.dtype).reshape(shape)

@@ -1,0 +1,164 @@
+"""Random numbers that are a function of a seed and of how many draws came before, on every version of numpy.
+
+Draw number i of a generator reads the raw stream of a Philox keyed by (seed, i). Raw streams are fixed by numpy's
+compatibility policy, and what is made of them is made here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule.engine.dtypes import Array, DType, as_dtype, default_dtype, int64
+from chainrule.engine.errors import ConfigError
+from chainrule.engine.tensor import Tensor
+
+default_seed = 67280421310721  # PyTorch's
+_seed_mask = 2**64 - 1  # negative seeds mean what they mean to PyTorch
+
+
+def raw_stream(*key: int, size: int) -> npt.NDArray[np.uint64]:
+    """`size` 64-bit words that are a function of `key`, non-negative integers."""
+    return np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
+
+
+class Generator:
+    """A source of draws, each keyed by (seed, number of the draw)."""
+
+    def __init__(self, seed: int = default_seed) -> None:
+        self._seed = int(seed) & _seed_mask
+        self._draws = 0
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Starts over with another seed."""
+        self._seed, self._draws = int(seed) & _seed_mask, 0
+        return self
+
+    def initial_seed(self) -> int:
+        """The seed it was given."""
+        return self._seed
+
+    def get_state(self) -> tuple[int, int]:
+        """The seed and how many draws were made."""
+        return self._seed, self._draws
+
+    def set_state(self, state: tuple[int, int]) -> Generator:
+        """Continues from a state of `get_state`."""
+        self._seed, self._draws = state
+        return self
+
+    def __repr__(self) -> str:
+        return f"Generator(seed={self._seed}, draws={self._draws})"
+
+    def words(self, size: int) -> npt.NDArray[np.uint64]:
+        """The next draw: `size` words of 64 random bits."""
+        number = self._draws
+        self._draws += 1
+        return raw_stream(self._seed, number, size=size)
+
+    def uniform(self, shape: Sequence[int], dtype: DType = default_dtype) -> Array:
+        """The next draw: numbers in [0, 1), every multiple of 2⁻²⁴ (float32) or 2⁻⁵³ (float64) equally likely."""
+        bits = 24 if dtype == default_dtype else 53
+        words = self.words(int(np.prod(shape, dtype=np.int64))) >> np.uint64(64 - bits)
+        return (words.astype(dtype) * dtype.type(2.0**-bits)).reshape(tuple(shape))
+
+    def normal(self, shape: Sequence[int], dtype: DType = default_dtype) -> Array:
+        """The next draw: √(−2 ln u) · cos 2πv, standard normal (Box and Muller), for u in (0, 1] and v in [0, 1)."""
+        size = int(np.prod(shape, dtype=np.int64))
+        u, v = (self.words(2 * size) >> np.uint64(11)).astype(np.float64).reshape(2, size) * 2.0**-53
+        return (np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)).astype(dtype).reshape(tuple(shape))
+
+    def integers(self, low: int, high: int, shape: Sequence[int]) -> Array:
+        """The next draw: integers in [low, high). Their bias, below (high − low) / 2⁶⁴, is out of reach of any test."""
+        if high <= low:
+            raise ConfigError("high", high, f"must be above low = {low}")
+        words = self.words(int(np.prod(shape, dtype=np.int64))) % np.uint64(high - low)
+        return (words.astype(np.int64) + low).reshape(tuple(shape))
+
+
+default_generator = Generator()
+_local = threading.local()
+
+
+def current_generator() -> Generator:
+    """What draws when no generator is named: the innermost of `using` in this thread, else the default one."""
+    generator: Generator | None = getattr(_local, "generator", None)
+    return generator or default_generator
+
+
+@contextmanager
+def using(generator: Generator | None) -> Iterator[None]:
+    """Draws inside come from `generator` where none is named; None changes nothing."""
+    previous = getattr(_local, "generator", None)
+    _local.generator = generator or previous
+    try:
+        yield
+    finally:
+        _local.generator = previous
+
+
+def manual_seed(seed: int) -> Generator:
+    """Seeds the default generator, and gives it."""
+    return default_generator.manual_seed(seed)
+
+
+def initial_seed() -> int:
+    """The seed of the default generator."""
+    return default_generator.initial_seed()
+
+
+# ---- Tensors of random numbers ----
+
+
+def rand(
+    *size: int | Sequence[int],
+    generator: Generator | None = None,
+    dtype: npt.DTypeLike = default_dtype,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Numbers drawn evenly from [0, 1)."""
+    array = (generator or current_generator()).uniform(sizes(size), as_dtype(dtype))
+    return Tensor(array, requires_grad=requires_grad)
+
+
+def randn(
+    *size: int | Sequence[int],
+    generator: Generator | None = None,
+    dtype: npt.DTypeLike = default_dtype,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Numbers drawn from the normal distribution with mean 0 and variance 1."""
+    array = (generator or current_generator()).normal(sizes(size), as_dtype(dtype))
+    return Tensor(array, requires_grad=requires_grad)
+
+
+def randint(
+    low: int,
+    high: int | None = None,
+    size: Sequence[int] = (),
+    *,
+    generator: Generator | None = None,
+    dtype: npt.DTypeLike = int64,
+) -> Tensor:
+    """Integers drawn evenly from [low, high); with one bound, from [0, low)."""
+    if high is None:
+        low, high = 0, low
+    return Tensor((generator or current_generator()).integers(low, high, size).astype(as_dtype(dtype)))
+
+
+def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
+    """The integers from 0 to n − 1 in random order."""
+    return Tensor(np.argsort((generator or current_generator()).words(n), kind="stable"))
+
+
+def sizes(size: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
+    """The shape meant by f(2, 3) or f((2, 3))."""
+    if len(size) == 1 and not isinstance(size[0], int | np.integer):
+        return tuple(size[0])
+    flat: tuple[Any, ...] = tuple(size)
+    return flat

@@ -1,0 +1,43 @@
+"""How many threads numpy's matrix products use."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from threadpoolctl import ThreadpoolController
+
+from chainrule.engine.errors import ConfigError
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Lets matrix products use `num_threads` threads from now on, in the whole process.
+
+    The number of threads is part of what makes results the same bits: it decides the order of some sums.
+
+    Raises:
+        ConfigError: `num_threads` is no positive integer.
+    """
+    if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
+        raise ConfigError("num_threads", num_threads, "set_num_threads expects a positive integer")
+    for library in _controller().lib_controllers:
+        library.set_num_threads(num_threads)
+
+
+def get_num_threads() -> int:
+    """How many threads matrix products may use."""
+    return max((library.num_threads for library in _controller().lib_controllers), default=os.cpu_count() or 1)
+
+
+def blas_description() -> str:
+    """The BLAS library in words: `openblas 0.3.31 (SkylakeX)`."""
+    described = [
+        f"{library['internal_api']} {library['version']} ({library.get('architecture') or 'generic'})"
+        for library in _controller().info()
+    ]
+    return ", ".join(described) or "an unknown BLAS"
