@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -37,6 +38,7 @@ class ModelCatalog:
             state = {key: value.numpy() for key, value in module.state_dict().items()}
             weights_digest = self._blobs.put(io.save(state))
         _, full_config = models.family_of(module)
+        full_config = json.loads(json.dumps(full_config))  # as the store gives it back: lists for tuples
         return self._store.create_model(
             Model(
                 name=name,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from weakref import WeakValueDictionary
 
 
 class Feed:
     """One bell for each job. Lives in one event loop."""
 
     def __init__(self) -> None:
-        self._bells: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._bells: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # kept by who listens
 
     def ring(self, job: str) -> None:
         """Wake all that listen to a job now."""
@@ -19,4 +19,4 @@ class Feed:
 
     def listen(self, job: str) -> asyncio.Event:
         """An event that is set at the next ring. Listen first, then read the job, then wait: so no change is missed."""
-        return self._bells[job]
+        return self._bells.setdefault(job, asyncio.Event())

@@ -11,7 +11,7 @@ from typing import Protocol
 from chainrule.engine import ChainruleError, io
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
-from chainrule.server.errors import ClusterUnreachableError, ServiceError
+from chainrule.server.errors import ClusterUnreachableError, IllegalStateError, ServiceError
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.submission import make_plan
@@ -86,9 +86,9 @@ class JobRun:
         """Run the job to a terminal state, unless cancelled."""
         try:
             await self._attempts()
+        except IllegalStateError as error:  # only a cancel moves a job under its run's feet, and cancels the run next
+            logger.info("job %s: %s", self._name, error)
         except ServiceError as error:
-            if (await asyncio.to_thread(self._store.get_job, self._name)).state.terminal:
-                raise
             await self._fail(JobFailure(error.reason, error.message))
         except Exception as error:  # a defect of the service: the job's owner must learn of it too
             logger.exception("job %s: the service failed", self._name)

@@ -7,12 +7,13 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import chainrule.engine as cr
 from chainrule.engine import models, nn
+from chainrule.server.errors import ClusterUnreachableError
 from chainrule.server.training.coordinator import (
     Coordinator,
     Event,
@@ -181,7 +182,16 @@ class RayLauncher:
     """Starts attempts at jobs on the cluster this process is connected to."""
 
     async def launch(self, job: str, plan: Plan, state: TrainingState, examples: Examples, *, fence: int) -> RayAttempt:
-        """Make room for the workers and start a coordinator. Raises PlacementError if there is no room in time."""
+        """Make room for the workers and start a coordinator.
+
+        Raises PlacementError if there is no room in time, ClusterUnreachableError if Ray does not answer.
+        """
+        try:
+            return await self._launch(job, plan, state, examples, fence)
+        except (RayError, ConnectionError) as error:
+            raise ClusterUnreachableError(f"the Ray cluster does not start {job}: {error}") from error
+
+    async def _launch(self, job: str, plan: Plan, state: TrainingState, examples: Examples, fence: int) -> RayAttempt:
         group = placement_group([{"CPU": 1}] * plan.config.workers, name=job)
         try:
             if not await asyncio.to_thread(group.wait, PLACEMENT_TIMEOUT_S):
@@ -230,8 +240,8 @@ async def call(reference: Any) -> Any:
         cause: BaseException = error
         while isinstance(cause, RayTaskError):  # an error that crossed several actors is wrapped by each
             cause = cause.cause
-        if isinstance(cause, RayActorError):
+        if isinstance(cause, RayError):
             raise LostPartError(str(cause)) from error
         raise cause from error
-    except RayActorError as error:
+    except RayError as error:  # the process, its node or an object of it is gone
         raise LostPartError(str(error)) from error
