@@ -1,5 +1,7 @@
 """The connection to the server: the channel's options, and the three ways in which the client makes a call."""
 
+from __future__ import annotations  # grpc's classes are generic in their stubs only
+
 import json
 import threading
 import time
@@ -9,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+
 from chainrule.client.errors import (
     Cancelled,
     ClientClosedError,
@@ -19,7 +23,6 @@ from chainrule.client.errors import (
 )
 from chainrule.client.retry import Patience, RetryPolicy
 from chainrule.v1 import blob_pb2, cluster_pb2, cluster_pb2_grpc, dataset_pb2, job_pb2, model_pb2
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")

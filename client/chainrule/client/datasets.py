@@ -6,13 +6,14 @@ from datetime import datetime
 from itertools import islice
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from chainrule.client.blobs import Blobs, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import InvalidInputError
 from chainrule.client.wire import moment, page_size, pages, resource_name
 from chainrule.engine import io
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
-from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,11 +30,12 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import grpc
-from chainrule.engine import ChainruleError
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # type: ignore[import-untyped]
-from grpc_status import rpc_status  # type: ignore[import-untyped]
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpc_status import rpc_status
+
+from chainrule.engine import ChainruleError
 
 Detail = TypeVar("Detail", bound=Message)
 

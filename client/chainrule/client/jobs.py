@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+
 from chainrule.client.blobs import Blobs
 from chainrule.client.channel import Connection
 from chainrule.client.config import Sgd, TrainingConfig, to_message, to_sgd

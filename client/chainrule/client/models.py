@@ -7,13 +7,14 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from google.protobuf import json_format
+
 from chainrule.client.blobs import Blobs, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.wire import moment, page_size, pages, resource_name
+from chainrule.client.wire import moment, page_size, pages, plain, resource_name
 from chainrule.engine import io, models, nn
 from chainrule.v1 import model_pb2, model_pb2_grpc
-from google.protobuf import json_format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ def _model(message: model_pb2.Model) -> Model:
     return Model(
         name=message.name,
         family=message.builtin.family,
-        config=json_format.MessageToDict(message.builtin.config),
+        config=plain(json_format.MessageToDict(message.builtin.config)),
         weights_digest=message.weights_digest or None,
         init_seed=message.init_seed,
         num_parameters=message.num_parameters,

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from chainrule.client.status import JobStatus
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
+
+from chainrule.client.status import JobStatus
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -41,6 +41,15 @@ def short_name(name: str) -> str:
 def moment(timestamp: Timestamp) -> datetime:
     """A timestamp as a datetime in UTC."""
     return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def plain(value: Any) -> Any:
+    """A JSON value that came as a google.protobuf.Struct, whose numbers are all floats: whole ones as int again."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def pages(read_page: Callable[[str], AnyPage]) -> Iterator[AnyPage]:

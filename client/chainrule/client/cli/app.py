@@ -1,0 +1,48 @@
+"""The root of the command line: its groups, its global options, and the commands of other packages."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from chainrule.client.cli import cluster, datasets, demo, jobs, models, plugins, weights
+from chainrule.client.cli.session import AddressOption, FormatOption, Globals
+
+app = typer.Typer(
+    name="chainrule",
+    help="Train neural networks as a service: the same bits whatever the workers.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(weights.app, name="weights")
+app.command("cluster")(cluster.cluster)
+plugins.add_commands(app)
+
+
+def main() -> None:
+    """Run the command line: the entry point `chainrule`."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"chainrule {version('chainrule')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    address: AddressOption = None,
+    form: FormatOption = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Keep the options that were given before the command."""
+    ctx.obj = Globals(address=address, form=form)

@@ -1,0 +1,45 @@
+"""`chainrule cluster`: the server and the nodes it trains on."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from chainrule.client.cli.output import size, when
+from chainrule.client.cli.session import AddressOption, FormatOption, open_session
+
+if TYPE_CHECKING:
+    from chainrule.client.cluster import Node, ServerInfo
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All that the command shows."""
+
+    address: str
+    server: "ServerInfo"
+    nodes: "tuple[Node, ...]"
+
+
+def cluster(ctx: typer.Context, address: AddressOption = None, form: FormatOption = None) -> None:
+    """Show the server and the nodes it trains on."""
+    with open_session(ctx, address, form) as session:
+        client = session.client
+        overview = Overview(address=client.address, server=client.server_info(), nodes=client.nodes())
+        server = overview.server
+        owner = "started by this server" if server.owns_ray_cluster else "not its own"
+        session.output.record(
+            overview,
+            [
+                ("server", overview.address),
+                ("version", server.version),
+                ("started", when(server.start_time)),
+                ("kernels", server.kernels),
+                ("families", ", ".join(family.name for family in server.families)),
+                ("ray", f"{server.ray_address} ({owner})"),
+                *(
+                    ("node", f"{node.id}  {node.address}  {node.cpus:g} CPUs  {size(node.memory_bytes)}")
+                    for node in overview.nodes
+                ),
+            ],
+        )

@@ -1,0 +1,107 @@
+"""`chainrule models`: make models and list them."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from chainrule.client.cli.output import short_digest, when
+from chainrule.client.cli.session import AddressOption, FormatOption, open_session
+
+app = typer.Typer(help="Make models and list them.", no_args_is_help=True)
+
+
+def _parse_config(text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise typer.BadParameter('not a JSON object, for example {"num_classes": 10}')
+    return config
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name: lower-case letters, digits, hyphens.")],
+    family: Annotated[str, typer.Option(metavar="FAMILY", help='Its family; "chainrule models families" lists them.')],
+    config: Annotated[
+        Any,
+        typer.Option(
+            parser=_parse_config, metavar="JSON", help="Its configuration, for example '{\"num_classes\": 10}'."
+        ),
+    ] = "{}",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Weights to start from, as safetensors.",
+            show_default=False,
+        ),
+    ] = None,
+    init_seed: Annotated[int, typer.Option(min=0, help="Seed of the initialisation without --weights.")] = 0,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Make a model of a family that the server knows."""
+    with open_session(ctx, address, form) as session:
+        from chainrule.engine import io
+
+        made = session.client.models.create_from_family(
+            model,
+            family,
+            config,
+            weights=io.load(weights.read_bytes()) if weights else None,
+            init_seed=init_seed,
+        )
+        session.output.record(
+            made,
+            [
+                ("model", made.name),
+                ("family", made.family),
+                ("config", json.dumps(made.config)),
+                ("weights sha256", made.weights_digest or f"initialised by the server from seed {made.init_seed}"),
+                ("parameters", f"{made.num_parameters:,}"),
+                ("created", when(made.create_time)),
+            ],
+        )
+
+
+@app.command("ls")
+def list_models(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """List models, newest first."""
+    with open_session(ctx, address, form) as session:
+        session.output.rows(
+            session.client.models.list(limit=limit),
+            {
+                "MODEL": lambda m: m.name,
+                "FAMILY": lambda m: m.family,
+                "CONFIG": lambda m: json.dumps(m.config),
+                "PARAMETERS": lambda m: f"{m.num_parameters:,}",
+                "WEIGHTS": lambda m: short_digest(m.weights_digest),
+                "CREATED": lambda m: when(m.create_time),
+            },
+        )
+
+
+@app.command("families")
+def families(ctx: typer.Context, address: AddressOption = None, form: FormatOption = None) -> None:
+    """List the model families that the server can build, with the defaults of their configuration."""
+    with open_session(ctx, address, form) as session:
+        session.output.rows(
+            session.client.server_info().families,
+            {
+                "FAMILY": lambda f: f.name,
+                "CONFIG": lambda f: json.dumps(f.config),
+                "DESCRIPTION": lambda f: f.description,
+            },
+        )

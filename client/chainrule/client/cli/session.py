@@ -1,0 +1,85 @@
+"""What every command that calls the server shares: its options, its client, and how its errors are told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from chainrule.client.cli.exits import ExitCode
+from chainrule.client.cli.output import Format, Output
+
+if TYPE_CHECKING:
+    from chainrule.client.client import Client
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="The server. [default: $CHAINRULE_ADDRESS, else localhost:50051]",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="Tables for people or JSON for programs. [default: table]", show_default=False),
+]
+
+
+@dataclass(frozen=True)
+class Globals:
+    """The options given before the command; those given after it come first."""
+
+    address: str | None = None
+    form: Format | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """A command's connection and its output."""
+
+    client: "Client"
+    output: Output
+    address_option: str | None
+
+    def command(self, words: str) -> str:
+        """A command line for the same server, to be shown to people."""
+        return f"chainrule {words}" + (f" --address {self.address_option}" if self.address_option else "")
+
+
+@contextmanager
+def open_session(ctx: typer.Context, address: str | None, form: Format | None) -> Iterator[Session]:
+    """A client of the server that the options name; errors inside the block end the command with one line."""
+    given = ctx.find_object(Globals) or Globals()
+    address = address or given.address
+    with reported(ctx, form) as output:
+        from chainrule.client.client import Client
+
+        with Client.connect(address) as client:
+            yield Session(client, output, address)
+
+
+@contextmanager
+def reported(ctx: typer.Context, form: Format | None) -> Iterator[Output]:
+    """The output of a command; errors of the project inside the block are printed and become its exit code."""
+    from chainrule.engine import ChainruleError
+
+    given = ctx.find_object(Globals) or Globals()
+    output = Output(form or given.form or Format.TABLE)
+    try:
+        yield output
+    except ChainruleError as error:
+        _end(output, error)
+
+
+def _end(output: Output, error: Exception) -> NoReturn:
+    from chainrule.client.errors import InvalidInputError, JobCancelledError, JobFailedError
+
+    output.error(error)
+    if isinstance(error, JobFailedError):
+        raise typer.Exit(ExitCode.FAILED)
+    if isinstance(error, JobCancelledError):
+        raise typer.Exit(ExitCode.CANCELLED)
+    raise typer.Exit(ExitCode.USAGE if isinstance(error, InvalidInputError) else ExitCode.SERVICE)

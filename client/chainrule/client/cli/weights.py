@@ -1,0 +1,55 @@
+"""`chainrule weights`: fetch what a job has produced."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chainrule.client.cli.output import size
+from chainrule.client.cli.session import AddressOption, FormatOption, open_session
+
+app = typer.Typer(help="Fetch what a job has produced.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Fetch what a job has produced."""
+
+
+@app.command("get")
+def get(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job that has SUCCEEDED, for example jobs/7.")],
+    file: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help="The .safetensors file to write.")
+    ],
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Write the weights of a job to a safetensors file, checked against their digest."""
+    with open_session(ctx, address, form) as session:
+        from chainrule.engine import io
+
+        content = session.client.jobs.get(job).weights_file()
+        digest = io.digest(content)
+        _write_whole(file, content)
+        session.output.record(
+            {"file": str(file), "size_bytes": len(content), "weights_digest": digest},
+            [("file", str(file)), ("size", size(len(content))), ("weights sha256", digest)],
+        )
+
+
+def _write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that it is there with all of its content or not at all."""
+    from chainrule.client.errors import InvalidInputError
+
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        try:
+            part.write_bytes(content)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {file}: {error.strerror}") from error

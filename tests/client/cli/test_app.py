@@ -1,0 +1,138 @@
+"""The root of the command line, its global options, and its errors."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, version
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from chainrule.client.cli import plugins
+from chainrule.client.cli.app import app
+from chainrule.client.cli.exits import ExitCode
+from tests.client.fake_server import FakeServer
+
+Run = Callable[..., Result]
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version").stdout == f"chainrule {version('chainrule')}\n"
+
+
+def test_help_lists_every_command(run: Run) -> None:
+    for command in ("demo", "jobs", "models", "datasets", "weights", "cluster", "serve"):
+        assert f" {command} " in run("--help").stdout
+
+
+def test_python_dash_m_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "chainrule.client", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"chainrule {version('chainrule')}\n"
+
+
+@pytest.mark.parametrize("words", [("jobs", "frobnicate"), ("jobs", "submit"), ("cluster", "--format", "xml")])
+def test_wrong_usage_is_exit_code_2(run: Run, words: tuple[str, ...]) -> None:
+    assert run(*words).exit_code == ExitCode.USAGE
+
+
+def test_the_address_may_stand_before_or_after_the_command(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAINRULE_ADDRESS", "127.0.0.1:1")
+    assert run("--address", server.address, "cluster").exit_code == 0
+    assert run("cluster", "--address", server.address).exit_code == 0
+    assert run("--address", "127.0.0.1:1", "cluster", "--address", server.address).exit_code == 0
+
+
+def test_the_format_may_stand_before_the_command(run: Run) -> None:
+    assert json.loads(run("--format", "json", "models", "ls").stdout) == []
+
+
+def test_an_unreachable_server_is_one_line(run: Run, server: FakeServer) -> None:
+    server.stop()
+    result = run("jobs", "ls")
+    assert result.exit_code == ExitCode.SERVICE
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"error: cannot reach a chainrule server at {server.address}: ")
+    assert line.endswith('start one with "chainrule serve", or name another with --address or CHAINRULE_ADDRESS')
+
+
+def test_an_error_is_json_where_json_was_asked_for(run: Run) -> None:
+    result = run("jobs", "status", "jobs/9", "--format", "json")
+    assert result.exit_code == ExitCode.SERVICE
+    assert result.stdout == ""
+    assert json.loads(result.stderr) == {
+        "error": {
+            "type": "NotFound",
+            "code": "NOT_FOUND",
+            "message": "there is no jobs/9",
+            "reason": "JOB_NOT_FOUND",
+            "metadata": {"job": "jobs/9"},
+            "violations": [],
+        }
+    }
+
+
+def test_an_address_that_is_none_is_wrong_usage(run: Run) -> None:
+    result = run("cluster", "--address", "nowhere")
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == 'error: address "nowhere" is not host:port, for example localhost:50051\n'
+
+
+def test_an_address_in_brackets_is_printed_as_it_is(run: Run) -> None:
+    assert "[bold]:x" in run("cluster", "--address", "[bold]:x").stderr
+
+
+# Commands of other packages
+
+
+def greet(name: str, loud: bool = False) -> None:
+    """Greet somebody."""
+    typer.echo(f"HELLO {name}" if loud else f"hello {name}")
+
+
+def app_with(value: str) -> typer.Typer:
+    """A command line with the plug-in `greet`, which is said to be at `value`."""
+    base = typer.Typer()
+    base.callback()(lambda: None)
+    plugins.add_commands(base, (EntryPoint(name="greet", value=value, group=plugins.GROUP),))
+    return base
+
+
+def test_a_command_of_another_package_gets_its_arguments() -> None:
+    result = CliRunner().invoke(app_with(f"{__name__}:greet"), ["greet", "you", "--loud"])
+    assert (result.exit_code, result.stdout) == (0, "HELLO you\n")
+
+
+def test_a_command_of_another_package_has_its_own_help() -> None:
+    result = CliRunner().invoke(app_with(f"{__name__}:greet"), ["greet", "--help"])
+    assert result.exit_code == 0
+    assert "Greet somebody." in result.stdout
+    assert "--loud" in result.stdout
+
+
+@pytest.mark.parametrize("value", ["no_such_package_anywhere:serve", f"{__name__}:nothing"])
+def test_a_command_that_cannot_be_loaded_breaks_nothing_until_it_is_called(value: str) -> None:
+    base = app_with(value)
+    assert CliRunner().invoke(base, ["--help"]).exit_code == 0
+    result = CliRunner().invoke(base, ["greet", "--port", "0"])
+    assert result.exit_code == ExitCode.USAGE
+    assert f'"chainrule greet" cannot be loaded from {value}' in result.stderr
+    assert "pip install 'chainrule[server]'" in result.stderr
+
+
+def test_help_loads_no_command_of_another_package() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from chainrule.client.cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "assert 'chainrule.server' not in sys.modules, 'loaded'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+
+def test_the_commands_of_the_installed_packages_are_there() -> None:
+    assert "serve" in {command.name for command in app.registered_commands}

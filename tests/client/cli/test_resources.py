@@ -1,0 +1,185 @@
+"""`chainrule models`, `datasets`, `weights` and `cluster`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import Result
+
+from chainrule.client.cli.exits import ExitCode
+from chainrule.client.cli.output import size
+from chainrule.engine import io
+from chainrule.v1 import job_pb2
+from tests.client.fake_server import FakeServer
+
+Run = Callable[..., Result]
+RunJson = Callable[..., Any]
+INPUTS = np.arange(16, dtype=np.float32).reshape(4, 1, 2, 2)
+TARGETS = np.array([0, 1, 2, 1])
+WEIGHTS = {"bias": np.arange(3, dtype=np.float32)}
+
+
+# Models
+
+
+def test_a_model_is_made_from_a_family(run_json: RunJson) -> None:
+    made = run_json("models", "create", "digits", "--family", "small_cnn", "--config", '{"num_classes": 3}')
+    assert (made["name"], made["family"], made["config"]) == ("models/digits", "small_cnn", {"num_classes": 3})
+    assert (made["weights_digest"], made["init_seed"]) == (None, 0)
+
+
+def test_a_model_may_start_from_a_file_of_weights(run_json: RunJson, server: FakeServer, tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(io.save(WEIGHTS))
+    made = run_json("models", "create", "digits", "--family", "mlp", "--weights", str(file))
+    assert made["weights_digest"] == io.digest(file.read_bytes())
+    assert made["weights_digest"] in server.blobs
+
+
+@pytest.mark.parametrize("config", ["{", "[1]", "3"])
+def test_a_configuration_that_is_no_json_object_is_wrong_usage(run: Run, config: str) -> None:
+    result = run("models", "create", "digits", "--family", "mlp", "--config", config)
+    assert result.exit_code == ExitCode.USAGE
+
+
+def test_models_and_families_are_listed(run: Run, run_json: RunJson) -> None:
+    run("models", "create", "digits", "--family", "small_cnn")
+    assert [model["name"] for model in run_json("models", "ls")] == ["models/digits"]
+    assert run("models", "ls").stdout.splitlines()[1].split()[:2] == ["models/digits", "small_cnn"]
+    assert run_json("models", "families") == [
+        {"name": "small_cnn", "description": "Two blocks.", "config": {"num_classes": 10}}
+    ]
+    assert "small_cnn" in run("models", "families").stdout
+
+
+# Datasets
+
+
+@pytest.mark.parametrize("names", [("inputs", "targets"), ("x", "y")])
+def test_a_dataset_is_pushed_from_a_npz_file(
+    run_json: RunJson, server: FakeServer, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    np.savez(tmp_path / "d.npz", allow_pickle=False, **{names[0]: INPUTS, names[1]: TARGETS})
+    made = run_json("datasets", "push", "digits", str(tmp_path / "d.npz"))
+    assert made["name"] == "datasets/digits"
+    sent = io.load(server.blobs[made["digest"]])
+    np.testing.assert_array_equal(sent["inputs"], INPUTS)
+    np.testing.assert_array_equal(sent["targets"], TARGETS)
+
+
+def test_datasets_are_listed(run: Run, run_json: RunJson, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=INPUTS, y=TARGETS)
+    assert run("datasets", "push", "digits", str(tmp_path / "d.npz")).exit_code == 0
+    assert [dataset["input_shape"] for dataset in run_json("datasets", "ls")] == [[1, 2, 2]]
+    assert run("datasets", "ls").stdout.splitlines()[1].split()[:2] == ["datasets/digits", "4"]
+
+
+def write_pickled(file: Path) -> None:
+    np.savez(file, x=np.array([{"a": 1}], dtype=object), y=TARGETS)
+
+
+def write_other_names(file: Path) -> None:
+    np.savez(file, images=INPUTS, labels=TARGETS)
+
+
+def write_single_array(file: Path) -> None:
+    with file.open("wb") as stream:
+        np.save(stream, INPUTS)
+
+
+def write_rubbish(file: Path) -> None:
+    file.write_bytes(b"this is no archive")
+
+
+def write_broken_archive(file: Path) -> None:
+    file.write_bytes(b"PK\x03\x04 and then nothing")
+
+
+def write_nothing(file: Path) -> None:
+    file.touch()
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (write_pickled, "cannot be read as a .npz file: Object arrays cannot be loaded"),
+        (write_other_names, "has the arrays images, labels; a dataset needs inputs and targets (or x and y)"),
+        (write_single_array, "holds one array; a dataset is a .npz file with inputs and targets"),
+        (write_rubbish, "cannot be read as a .npz file"),
+        (write_broken_archive, "cannot be read as a .npz file"),
+        (write_nothing, "cannot be read as a .npz file"),
+    ],
+)
+def test_a_file_that_is_no_dataset_is_wrong_usage_and_nothing_is_sent(
+    run: Run, server: FakeServer, tmp_path: Path, write: Callable[[Path], None], message: str
+) -> None:
+    file = tmp_path / "d.npz"
+    write(file)
+    result = run("datasets", "push", "digits", str(file))
+    assert result.exit_code == ExitCode.USAGE
+    assert f"error: {file} {message}" in result.stderr
+    assert server.calls == []
+
+
+def test_labels_with_fractions_are_wrong_usage(run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=INPUTS, y=TARGETS + 0.5)
+    result = run("datasets", "push", "digits", str(tmp_path / "d.npz"))
+    assert result.exit_code == ExitCode.USAGE
+    assert "targets[0] is 0.5; class labels must be whole numbers" in result.stderr
+
+
+# Weights
+
+
+def test_the_weights_of_a_job_are_written_with_their_digest(
+    run_json: RunJson, server: FakeServer, tmp_path: Path
+) -> None:
+    content = io.save(WEIGHTS)
+    server.blobs[io.digest(content)] = content
+    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=io.digest(content))
+    file = tmp_path / "w.safetensors"
+    assert run_json("weights", "get", "jobs/1", "-o", str(file)) == {
+        "file": str(file),
+        "size_bytes": len(content),
+        "weights_digest": io.digest(content),
+    }
+    assert file.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_weights_are_not_written_before_the_job_has_succeeded(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_RUNNING)
+    result = run("weights", "get", "1", "-o", str(tmp_path / "w.safetensors"))
+    assert result.exit_code == ExitCode.SERVICE
+    assert "jobs/1 is RUNNING; only a SUCCEEDED job has weights" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_said(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    content = io.save(WEIGHTS)
+    server.blobs[io.digest(content)] = content
+    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=io.digest(content))
+    file = tmp_path / "nowhere" / "w.safetensors"
+    result = run("weights", "get", "1", "-o", str(file))
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == f"error: cannot write {file}: No such file or directory\n"
+
+
+# Cluster
+
+
+def test_the_cluster_is_the_server_and_its_nodes(run: Run, run_json: RunJson, server: FakeServer) -> None:
+    shown = run_json("cluster")
+    assert shown["address"] == server.address
+    assert (shown["server"]["version"], shown["server"]["ray_address"]) == ("0.1.0", "127.0.0.1:6379")
+    assert shown["nodes"] == [{"id": "a1", "address": "127.0.0.1", "cpus": 2.0, "memory_bytes": 4 * 1024**3}]
+    assert "a1  127.0.0.1  2 CPUs  4 GiB" in run("cluster").stdout
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"), [(0, "0 B"), (1536, "1.5 KiB"), (3 * 1024**3, "3 GiB"), (5 * 1024**4, "5 TiB")]
+)
+def test_sizes_are_in_binary_units(num_bytes: int, text: str) -> None:
+    assert size(num_bytes) == text

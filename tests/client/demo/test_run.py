@@ -1,0 +1,49 @@
+"""The demonstration says what it does, and its last two lines are its result."""
+
+import re
+
+import pytest
+
+import chainrule.engine as cr
+from chainrule.client.demo.run import DemoConfig, run
+from chainrule.engine import io, models
+from chainrule.v1 import job_pb2
+from tests.client.fake_server import FakeServer, metric
+
+
+@pytest.fixture
+def trained(server: FakeServer) -> str:
+    """The digest of weights that every job of the server has already produced."""
+    content = io.save({name: tensor.numpy() for name, tensor in models.small_cnn(num_classes=10).state_dict().items()})
+    digest = io.digest(content)
+    server.blobs[digest] = content
+    server.first_job = job_pb2.Job(state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=digest)
+    server.metrics = [metric(i, loss=1 / i) for i in range(1, 9)]
+    return digest
+
+
+def test_the_last_two_lines_are_accuracy_and_digest(
+    server: FakeServer, trained: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(DemoConfig(), address=server.address)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == f"test accuracy: {result.test_accuracy:.3f}"
+    assert lines[-1] == f"weights sha256: {trained}"
+    assert re.fullmatch(r"test accuracy: [01]\.\d{3}", lines[-2])
+    assert any("█▄▃▂▂▁▁▁" in line for line in lines)
+
+
+def test_it_can_be_run_again_on_the_same_server(server: FakeServer, trained: str) -> None:
+    first = run(DemoConfig(epochs=3, workers=1), address=server.address)
+    cr.manual_seed(99)
+    assert run(DemoConfig(epochs=3, workers=2), address=server.address) == first
+    assert len(server.jobs) == 2
+    assert len(server.models) == len(server.datasets) == 1
+
+
+def test_it_trains_as_told(server: FakeServer, trained: str) -> None:
+    run(DemoConfig(epochs=3, workers=1, shards=2), address=server.address)
+    [request] = server.requests("CreateJob")
+    config = request.job.config
+    assert (config.epochs, config.workers, config.shards, config.batch_size) == (3, 1, 2, 64)
+    assert (config.sgd.lr, config.sgd.momentum) == (0.05, 0.9)

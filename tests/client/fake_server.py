@@ -1,0 +1,359 @@
+"""A chainrule server in this process, without a store or a cluster: its answers and failures are scripted by tests."""
+# ruff: noqa: N802 -- gRPC names the methods
+
+import hashlib
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+
+from chainrule.v1 import (
+    blob_pb2,
+    blob_pb2_grpc,
+    cluster_pb2,
+    cluster_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+T = TypeVar("T")
+NOW = Timestamp(seconds=1_750_000_000)
+FAMILIES = (cluster_pb2.ModelFamily(name="small_cnn", description="Two blocks.", config_json='{"num_classes": 10}'),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An answer that is an error."""
+
+    code: grpc.StatusCode
+    message: str = ""
+    reason: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: Mapping[str, str] = field(default_factory=dict)
+    retry_after_s: int | None = None
+
+    def end(self, context: grpc.ServicerContext) -> None:
+        """End the call with it."""
+        details: list[Message] = []
+        if self.reason:
+            details.append(ErrorInfo(reason=self.reason, domain="chainrule", metadata=self.metadata))
+        if self.violations:
+            fields = [BadRequest.FieldViolation(field=f, description=d) for f, d in self.violations.items()]
+            details.append(BadRequest(field_violations=fields))
+        if self.retry_after_s is not None:
+            details.append(RetryInfo(retry_delay=Duration(seconds=self.retry_after_s)))
+        if not details:
+            context.abort(self.code, self.message)
+        packed = [AnyMessage() for _ in details]
+        for box, detail in zip(packed, details, strict=True):
+            box.Pack(detail)
+        status = Status(code=self.code.value[0], message=self.message, details=packed)
+        context.abort_with_status(rpc_status.to_status(status))
+
+
+BREAK = Failure(code=grpc.StatusCode.UNAVAILABLE, message="connection lost")
+
+
+class FakeServer(
+    blob_pb2_grpc.BlobServiceServicer,
+    cluster_pb2_grpc.ClusterServiceServicer,
+    dataset_pb2_grpc.DatasetServiceServicer,
+    job_pb2_grpc.JobServiceServicer,
+    model_pb2_grpc.ModelServiceServicer,
+):
+    """Keeps what it is sent, and does as it is told.
+
+    Attributes:
+        blobs: digest → content; a test may put a wrong content in.
+        jobs: name → job; changed with `put_job`, so that those who watch see it.
+        calls: every call so far, as (method, request).
+    """
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.models: dict[str, model_pb2.Model] = {}
+        self.datasets: dict[str, dataset_pb2.Dataset] = {}
+        self.jobs: dict[str, job_pb2.Job] = {}
+        self.metrics: list[job_pb2.Metric] = []
+        self.job_of_request: dict[str, str] = {}
+        self.first_job = job_pb2.Job(state=job_pb2.Job.STATE_QUEUED)
+        self.stored_digest: str | None = None  # what WriteBlob says it stored, in place of the truth
+        self.calls: list[tuple[str, Any]] = []
+        self._failures: dict[str, deque[Failure]] = defaultdict(deque)
+        self._takes: dict[str, deque[list[Any]]] = defaultdict(deque)
+        self._changed = threading.Condition()
+        self._stopping = False
+        self.port = 0
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Begin to serve, on the port of before if there was one."""
+        self._stopping = False
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        blob_pb2_grpc.add_BlobServiceServicer_to_server(self, self._server)
+        cluster_pb2_grpc.add_ClusterServiceServicer_to_server(self, self._server)
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(self, self._server)
+        job_pb2_grpc.add_JobServiceServicer_to_server(self, self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+    def stop(self) -> None:
+        """End all calls at once, and be unreachable."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._server.stop(None).wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # What tests say.
+
+    def fail(self, method: str, *failures: Failure) -> None:
+        """Let the next calls of a method fail, one after the other."""
+        self._failures[method].extend(failures)
+
+    def take(self, method: str, *items: Any) -> None:
+        """Let the next call of a stream send these messages; a Failure among them ends it with an error."""
+        self._takes[method].append(list(items))
+
+    def put_job(self, **fields: Any) -> job_pb2.Job:
+        """Add a job, or change some fields of it."""
+        with self._changed:
+            job = self.jobs.setdefault(fields["name"], job_pb2.Job(create_time=NOW))
+            job.MergeFrom(job_pb2.Job(**fields))
+            self._changed.notify_all()
+        return job
+
+    def requests(self, method: str) -> list[Any]:
+        """What a method was asked so far, oldest first."""
+        return [request for name, request in self.calls if name == method]
+
+    def _enter(self, method: str, request: Message, context: grpc.ServicerContext) -> None:
+        self.calls.append((method, request))
+        if self._failures[method]:
+            self._failures[method].popleft().end(context)
+
+    def _play(self, method: str, context: grpc.ServicerContext) -> Iterator[Any]:
+        for item in self._takes[method].popleft():
+            if isinstance(item, Failure):
+                item.end(context)
+            yield item
+
+    # BlobService
+
+    def FindMissingBlobs(
+        self, request: blob_pb2.FindMissingBlobsRequest, context: grpc.ServicerContext
+    ) -> blob_pb2.FindMissingBlobsResponse:
+        self._enter("FindMissingBlobs", request, context)
+        missing = [digest for digest in request.digests if digest not in self.blobs]
+        return blob_pb2.FindMissingBlobsResponse(missing_digests=missing)
+
+    def WriteBlob(
+        self, request_iterator: Iterable[blob_pb2.WriteBlobRequest], context: grpc.ServicerContext
+    ) -> blob_pb2.Blob:
+        requests = list(request_iterator)
+        self._enter("WriteBlob", requests[0], context)
+        content = b"".join(request.chunk for request in requests[1:])
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != requests[0].blob.digest:
+            Failure(code=grpc.StatusCode.DATA_LOSS, message="wrong digest", reason="DIGEST_MISMATCH").end(context)
+        self.blobs[digest] = content
+        return blob_pb2.Blob(digest=self.stored_digest or digest, size_bytes=len(content))
+
+    def ReadBlob(
+        self, request: blob_pb2.ReadBlobRequest, context: grpc.ServicerContext
+    ) -> Iterator[blob_pb2.ReadBlobResponse]:
+        self._enter("ReadBlob", request, context)
+        if self._takes["ReadBlob"]:
+            yield from self._play("ReadBlob", context)
+            return
+        content = self.blobs[request.digest][request.offset_bytes :]
+        for start in range(0, len(content), 1024 * 1024):
+            yield blob_pb2.ReadBlobResponse(chunk=content[start : start + 1024 * 1024])
+
+    # ClusterService
+
+    def GetServerInfo(
+        self, request: cluster_pb2.GetServerInfoRequest, context: grpc.ServicerContext
+    ) -> cluster_pb2.ServerInfo:
+        self._enter("GetServerInfo", request, context)
+        return cluster_pb2.ServerInfo(
+            version="0.1.0",
+            start_time=NOW,
+            ray_address="127.0.0.1:6379",
+            owns_ray_cluster=True,
+            kernels="reference",
+            families=FAMILIES,
+        )
+
+    def ListNodes(
+        self, request: cluster_pb2.ListNodesRequest, context: grpc.ServicerContext
+    ) -> cluster_pb2.ListNodesResponse:
+        self._enter("ListNodes", request, context)
+        node = cluster_pb2.Node(id="a1", address="127.0.0.1", cpus=2, memory_bytes=4 * 1024**3)
+        return cluster_pb2.ListNodesResponse(nodes=[node])
+
+    # ModelService
+
+    def CreateModel(self, request: model_pb2.CreateModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
+        self._enter("CreateModel", request, context)
+        name = f"models/{request.model_id}"
+        model = model_pb2.Model(name=name, num_parameters=1234, create_time=NOW)
+        model.MergeFrom(request.model)
+        if self.models.setdefault(name, model) != model:
+            Failure(code=grpc.StatusCode.ALREADY_EXISTS, message=f"{name} is another model").end(context)
+        return model
+
+    def GetModel(self, request: model_pb2.GetModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
+        self._enter("GetModel", request, context)
+        if request.name not in self.models:
+            Failure(code=grpc.StatusCode.NOT_FOUND, message=f"there is no {request.name}").end(context)
+        return self.models[request.name]
+
+    def ListModels(
+        self, request: model_pb2.ListModelsRequest, context: grpc.ServicerContext
+    ) -> model_pb2.ListModelsResponse:
+        self._enter("ListModels", request, context)
+        models, token = _page(list(self.models.values())[::-1], request.page_token)
+        return model_pb2.ListModelsResponse(models=models, next_page_token=token)
+
+    # DatasetService
+
+    def CreateDataset(
+        self, request: dataset_pb2.CreateDatasetRequest, context: grpc.ServicerContext
+    ) -> dataset_pb2.Dataset:
+        self._enter("CreateDataset", request, context)
+        name = f"datasets/{request.dataset_id}"
+        self.datasets[name] = dataset_pb2.Dataset(
+            name=name,
+            digest=request.dataset.digest,
+            num_examples=4,
+            input_shape=[1, 2, 2],
+            num_classes=3,
+            size_bytes=len(self.blobs[request.dataset.digest]),
+            create_time=NOW,
+        )
+        return self.datasets[name]
+
+    def GetDataset(self, request: dataset_pb2.GetDatasetRequest, context: grpc.ServicerContext) -> dataset_pb2.Dataset:
+        self._enter("GetDataset", request, context)
+        return self.datasets[request.name]
+
+    def ListDatasets(
+        self, request: dataset_pb2.ListDatasetsRequest, context: grpc.ServicerContext
+    ) -> dataset_pb2.ListDatasetsResponse:
+        self._enter("ListDatasets", request, context)
+        datasets, token = _page(list(self.datasets.values())[::-1], request.page_token)
+        return dataset_pb2.ListDatasetsResponse(datasets=datasets, next_page_token=token)
+
+    # JobService
+
+    def CreateJob(self, request: job_pb2.CreateJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        self._enter("CreateJob", request, context)
+        name = self.job_of_request.setdefault(request.request_id, f"jobs/{len(self.job_of_request) + 1}")
+        if name not in self.jobs:
+            job = job_pb2.Job(name=name, create_time=NOW)
+            job.MergeFrom(request.job)
+            job.MergeFrom(self.first_job)
+            self.jobs[name] = job
+        return self.jobs[name]
+
+    def GetJob(self, request: job_pb2.GetJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        self._enter("GetJob", request, context)
+        return self._job(request.name, context)
+
+    def ListJobs(self, request: job_pb2.ListJobsRequest, context: grpc.ServicerContext) -> job_pb2.ListJobsResponse:
+        self._enter("ListJobs", request, context)
+        jobs, token = _page(list(self.jobs.values())[::-1], request.page_token)
+        return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    def CancelJob(self, request: job_pb2.CancelJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        self._enter("CancelJob", request, context)
+        return self.put_job(name=request.name, state=job_pb2.Job.STATE_CANCELLING)
+
+    def WatchJob(self, request: job_pb2.WatchJobRequest, context: grpc.ServicerContext) -> Iterator[job_pb2.Job]:
+        self._enter("WatchJob", request, context)
+        if self._takes["WatchJob"]:
+            yield from self._play("WatchJob", context)
+            return
+        context.add_callback(self._wake)
+        shown = job_pb2.Job()
+        while shown.state not in {job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED}:
+            shown.CopyFrom(self._job(request.name, context))
+            yield shown
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._stopping or not context.is_active() or self.jobs[request.name] != shown, timeout=10
+                )
+                if self._stopping or not context.is_active():
+                    return
+
+    def StreamMetrics(
+        self, request: job_pb2.StreamMetricsRequest, context: grpc.ServicerContext
+    ) -> Iterator[job_pb2.StreamMetricsResponse]:
+        self._enter("StreamMetrics", request, context)
+        if self._takes["StreamMetrics"]:
+            yield from self._play("StreamMetrics", context)
+            return
+        yield job_pb2.StreamMetricsResponse(metrics=[m for m in self.metrics if m.sequence > request.after_sequence])
+
+    def ListMetrics(
+        self, request: job_pb2.ListMetricsRequest, context: grpc.ServicerContext
+    ) -> job_pb2.ListMetricsResponse:
+        self._enter("ListMetrics", request, context)
+        later = [m for m in self.metrics if m.sequence > request.after_sequence]
+        return job_pb2.ListMetricsResponse(metrics=later[:2])
+
+    def _job(self, name: str, context: grpc.ServicerContext) -> job_pb2.Job:
+        if name not in self.jobs:
+            Failure(
+                code=grpc.StatusCode.NOT_FOUND,
+                message=f"there is no {name}",
+                reason="JOB_NOT_FOUND",
+                metadata={"job": name},
+            ).end(context)
+        return self.jobs[name]
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def metric(sequence: int, *, loss: float = 0.5) -> job_pb2.Metric:
+    """The metrics of one step, one step an epoch."""
+    return job_pb2.Metric(
+        sequence=sequence, step=sequence, epoch=sequence, loss=loss, accuracy=0.75, num_examples=64, time=NOW
+    )
+
+
+def _page(things: list[T], token: str) -> tuple[list[T], str]:
+    """Two things a page; the token is the index of the next page's first."""
+    start = int(token or 0)
+    return things[start : start + 2], str(start + 2) if start + 2 < len(things) else ""

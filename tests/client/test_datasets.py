@@ -1,0 +1,93 @@
+"""Datasets are converted to what the API wants, or refused here where that would change their meaning."""
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+from chainrule.client import Client, InvalidInputError
+from chainrule.client.datasets import to_examples
+from chainrule.engine import io
+from tests.client.fake_server import FakeServer
+
+INPUTS = np.arange(16, dtype=np.float32).reshape(4, 1, 2, 2)
+TARGETS = np.array([0, 1, 2, 1])
+
+
+def test_a_dataset_is_sent_as_one_safetensors_blob(server: FakeServer, client: Client) -> None:
+    dataset = client.datasets.create("digits", inputs=INPUTS, targets=TARGETS)
+    examples = io.load(server.blobs[dataset.digest])
+    np.testing.assert_array_equal(examples["inputs"], INPUTS)
+    np.testing.assert_array_equal(examples["targets"], TARGETS)
+    assert (dataset.name, dataset.num_examples, dataset.input_shape) == ("datasets/digits", 4, (1, 2, 2))
+
+
+def test_the_same_examples_in_another_layout_are_the_same_dataset(client: Client) -> None:
+    made = client.datasets.create("a", inputs=INPUTS, targets=TARGETS)
+    again = client.datasets.create(
+        "b", inputs=np.asfortranarray(INPUTS.astype(np.float64)), targets=TARGETS.astype(np.uint8).tolist()
+    )
+    assert again.digest == made.digest
+
+
+@pytest.mark.parametrize("name", ["digits", "datasets/digits"])
+def test_a_dataset_is_found_by_its_short_and_its_full_name(client: Client, name: str) -> None:
+    made = client.datasets.create("digits", inputs=INPUTS, targets=TARGETS)
+    assert client.datasets.get(name) == made
+
+
+def test_datasets_are_listed_newest_first(client: Client) -> None:
+    for name in ("a", "b", "c"):
+        client.datasets.create(name, inputs=INPUTS, targets=TARGETS)
+    assert [dataset.name for dataset in client.datasets.list()] == ["datasets/c", "datasets/b", "datasets/a"]
+
+
+@pytest.mark.parametrize(
+    "inputs", [INPUTS, INPUTS.astype(np.float64), INPUTS.astype(np.uint8), INPUTS > 3, INPUTS[:, :, ::-1], [[1.5], [2]]]
+)
+def test_inputs_become_contiguous_float32(inputs: ArrayLike) -> None:
+    converted = to_examples(inputs=inputs, targets=TARGETS)["inputs"]
+    assert converted.dtype == np.float32
+    assert converted.flags.c_contiguous
+    np.testing.assert_array_equal(converted, inputs)
+
+
+@pytest.mark.parametrize("targets", [[0, 1, 2], np.array([0, 1], np.uint8), np.array([0.0, 2.0]), np.arange(8)[::2]])
+def test_targets_become_contiguous_int64(targets: ArrayLike) -> None:
+    converted = to_examples(inputs=INPUTS, targets=targets)["targets"]
+    assert converted.dtype == np.int64
+    assert converted.flags.c_contiguous
+    np.testing.assert_array_equal(converted, targets)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([0.0, 1.5], r"targets\[1\] is 1\.5; class labels must be whole numbers"),
+        ([0.0, np.nan], r"targets\[1\] is nan"),
+        (np.array([0, 2**64 - 1], np.uint64), r"targets\[1\] is 18446744073709551615"),
+        (["zero", "one"], "targets have dtype <U4"),
+        (np.array([0, None]), "targets have dtype object"),
+    ],
+)
+def test_targets_that_are_no_labels_are_refused_here(targets: ArrayLike, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        to_examples(inputs=INPUTS, targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.array([1e300, 1.0]), "inputs of dtype float64 hold values beyond the range of float32"),
+        (np.array([1j]), "inputs have dtype complex128"),
+        (["a"], "inputs have dtype <U1"),
+    ],
+)
+def test_inputs_that_do_not_fit_float32_are_refused_here(inputs: ArrayLike, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        to_examples(inputs=inputs, targets=TARGETS)
+
+
+def test_what_is_wrong_with_the_values_is_the_servers_to_say() -> None:
+    examples = to_examples(inputs=[np.nan, np.inf], targets=[-1])
+    np.testing.assert_array_equal(examples["inputs"], np.array([np.nan, np.inf], np.float32))
+    np.testing.assert_array_equal(examples["targets"], [-1])

@@ -1,0 +1,84 @@
+"""Models are sent with their architecture and weights, and read back as frozen values."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from chainrule.client import AlreadyExists, Client, InvalidInputError, NotFound
+from chainrule.engine import io, models, nn
+from tests.client.fake_server import FakeServer
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    return models.small_cnn(num_classes=10)
+
+
+def test_a_module_is_sent_as_its_family_and_its_weights(server: FakeServer, client: Client, module: nn.Module) -> None:
+    model = client.models.create("digits", module)
+    family, config = models.family_of(module)
+    assert (model.name, model.family, model.config) == ("models/digits", family, config)
+    assert model.weights_digest is not None
+    sent = io.load(server.blobs[model.weights_digest])
+    state = module.state_dict()
+    assert set(sent) == set(state)
+    for name, array in sent.items():
+        np.testing.assert_array_equal(array, state[name].numpy(), strict=True)
+
+
+def test_creating_the_same_model_again_gives_it_and_sends_nothing(
+    server: FakeServer, client: Client, module: nn.Module
+) -> None:
+    assert client.models.create("digits", module) == client.models.create("digits", module)
+    assert len(server.requests("WriteBlob")) == 1
+
+
+def test_another_model_of_the_same_name_is_refused(client: Client, module: nn.Module) -> None:
+    client.models.create("digits", module)
+    with pytest.raises(AlreadyExists, match="models/digits is another model"):
+        client.models.create_from_family("digits", "small_cnn", {"num_classes": 3})
+
+
+def test_the_server_may_initialise_the_weights(server: FakeServer, client: Client) -> None:
+    model = client.models.create_from_family("digits", "small_cnn", {"num_classes": 3, "width": 16}, init_seed=7)
+    assert (model.weights_digest, model.init_seed, model.config) == (None, 7, {"num_classes": 3, "width": 16})
+    assert server.blobs == {}
+
+
+def test_whole_numbers_of_a_configuration_come_back_whole(client: Client) -> None:
+    config = {"num_classes": 3, "rate": 0.5, "hidden": [32, 16], "bias": True}
+    model = client.models.create_from_family("digits", "mlp", config)
+    assert model.config == config
+    assert type(model.config["num_classes"]) is int
+
+
+def test_a_configuration_that_is_not_json_is_refused_here(server: FakeServer, client: Client) -> None:
+    with pytest.raises(InvalidInputError, match="the configuration of mlp is not made of JSON values"):
+        client.models.create_from_family("digits", "mlp", {"activation": object()})
+    assert server.requests("CreateModel") == []
+
+
+@pytest.mark.parametrize("name", ["digits", "models/digits"])
+def test_a_model_is_found_by_its_short_and_its_full_name(client: Client, name: str) -> None:
+    made = client.models.create_from_family("digits", "small_cnn")
+    assert client.models.get(name) == made
+
+
+def test_a_model_that_is_not_there_is_not_found(client: Client) -> None:
+    with pytest.raises(NotFound, match="there is no models/nothing"):
+        client.models.get("nothing")
+
+
+def test_models_are_listed_over_all_pages_and_up_to_a_limit(server: FakeServer, client: Client) -> None:
+    for i in range(5):
+        client.models.create_from_family(f"m{i}", "small_cnn")
+    assert [model.name for model in client.models.list()] == [f"models/m{i}" for i in (4, 3, 2, 1, 0)]
+    assert [model.name for model in client.models.list(limit=3)] == [f"models/m{i}" for i in (4, 3, 2)]
+    assert [request.page_token for request in server.requests("ListModels")] == ["", "2", "4", "", "2"]
+
+
+def test_a_model_cannot_be_changed(client: Client) -> None:
+    model = client.models.create_from_family("digits", "small_cnn")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.name = "models/other"  # type: ignore[misc]
