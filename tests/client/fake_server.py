@@ -82,6 +82,7 @@ class FakeServer(
     Attributes:
         blobs: digest → content; a test may put a wrong content in.
         jobs: name → job; changed with `put_job`, so that those who watch see it.
+        silent: methods that do not answer as long as the caller waits.
         calls: every call so far, as (method, request).
     """
 
@@ -94,6 +95,7 @@ class FakeServer(
         self.job_of_request: dict[str, str] = {}
         self.first_job = job_pb2.Job(state=job_pb2.Job.STATE_QUEUED)
         self.stored_digest: str | None = None  # what WriteBlob says it stored, in place of the truth
+        self.silent: set[str] = set()
         self.calls: list[tuple[str, Any]] = []
         self._failures: dict[str, deque[Failure]] = defaultdict(deque)
         self._takes: dict[str, deque[list[Any]]] = defaultdict(deque)
@@ -159,6 +161,10 @@ class FakeServer(
         self.calls.append((method, request))
         if self._failures[method]:
             self._failures[method].popleft().end(context)
+        if method in self.silent:
+            context.add_callback(self._wake)
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or not context.is_active(), timeout=10)
 
     def _play(self, method: str, context: grpc.ServicerContext) -> Iterator[Any]:
         for item in self._takes[method].popleft():

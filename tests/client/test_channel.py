@@ -79,6 +79,12 @@ def test_connect_says_what_to_do_when_no_server_is_there(server: FakeServer) -> 
     assert '"chainrule serve"' in str(caught.value)
 
 
+def test_connect_does_not_wait_for_ever(server: FakeServer) -> None:
+    server.silent.add("GetServerInfo")
+    with pytest.raises(Unavailable, match=r"cannot reach a chainrule server at .*: no answer within 0\.2 s; start one"):
+        Client.connect(server.address, timeout_s=0.2)
+
+
 def test_connect_takes_the_address_of_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHAINRULE_ADDRESS", server.address)
     with Client.connect() as client:
@@ -171,6 +177,16 @@ def test_a_stream_is_opened_again_when_its_own_deadline_is_over(server: FakeServ
         assert len(server.requests("WatchJob")) == 2
         server.put_job(name=running, state=SUCCEEDED)
         assert [status.state for status in statuses][-1] == "SUCCEEDED"
+
+
+def test_a_silent_stream_to_a_silent_server_is_given_up(server: FakeServer, running: str) -> None:
+    settings = Settings(call_timeout_s=0.1, stream_timeout_s=0.1, retry=RetryPolicy(window_s=0.0))
+    with Client.connect(server.address, settings=settings) as client:
+        statuses = client.jobs.get(running).watch()
+        next(statuses)
+        server.silent.add("GetServerInfo")
+        with pytest.raises(DeadlineExceeded, match="no answer from the server"):
+            next(statuses)
 
 
 def test_a_watch_ends_when_its_time_is_over(server: FakeServer, client: Client, running: str) -> None:

@@ -108,13 +108,14 @@ def test_an_unavailable_server_speaks_for_itself(server: FakeServer, client: Cli
     assert str(cancel(client, job)) == "shutting down"
 
 
-def test_a_deadline_of_ones_own_is_deadline_exceeded(server: FakeServer) -> None:
-    job = server.put_job(name="jobs/1", state=3).name
+def test_a_call_without_an_answer_is_deadline_exceeded(server: FakeServer) -> None:
+    server.silent.add("GetJob")
     with (
-        Client.connect(server.address, settings=Settings(call_timeout_s=1e-6)) as client,
-        pytest.raises(DeadlineExceeded, match=f"no answer from the server at {server.address} in time"),
+        Client.connect(server.address, settings=Settings(call_timeout_s=0.2)) as client,
+        pytest.raises(DeadlineExceeded, match=f"no answer from the server at {server.address} in time") as caught,
     ):
-        client.jobs.get(job)
+        client.jobs.get("jobs/1")
+    assert isinstance(caught.value, TimeoutError)
 
 
 @pytest.mark.parametrize("kind", [*ERROR_OF_CODE.values(), JobFailedError], ids=lambda kind: kind.__name__)

@@ -18,13 +18,13 @@ AddressOption = Annotated[
     typer.Option(
         "--address",
         metavar="HOST:PORT",
-        help="The server. [default: $CHAINRULE_ADDRESS, else localhost:50051]",
+        help="The server. \\[default: $CHAINRULE_ADDRESS, else localhost:50051]",
         show_default=False,
     ),
 ]
 FormatOption = Annotated[
     Format | None,
-    typer.Option("--format", help="Tables for people or JSON for programs. [default: table]", show_default=False),
+    typer.Option("--format", help="Tables for people or JSON for programs. \\[default: table]", show_default=False),
 ]
 
 
