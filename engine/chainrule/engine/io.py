@@ -59,9 +59,10 @@ def load(data: bytes) -> dict[str, Array]:
         FormatError: the bytes are malformed; the message says how.
     """
     try:
-        return safetensors.numpy.load(data)
+        arrays: dict[str, Array] = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise FormatError(f"not safetensors: {error} ({len(data)} bytes)") from error
+    return arrays
 
 
 def load_file(path: str | Path) -> dict[str, Array]:

@@ -65,13 +65,15 @@ class Generator:
         """The next draw: numbers in [0, 1), every multiple of 2⁻²⁴ (float32) or 2⁻⁵³ (float64) equally likely."""
         bits = 24 if dtype == default_dtype else 53
         words = self.words(int(np.prod(shape, dtype=np.int64))) >> np.uint64(64 - bits)
-        return (words.astype(dtype) * dtype.type(2.0**-bits)).reshape(tuple(shape))
+        values: Array = words.astype(dtype) * dtype.type(2.0**-bits)
+        return values.reshape(tuple(shape))
 
     def normal(self, shape: Sequence[int], dtype: DType = default_dtype) -> Array:
         """The next draw: √(−2 ln u) · cos 2πv, standard normal (Box and Muller), for u in (0, 1] and v in [0, 1)."""
         size = int(np.prod(shape, dtype=np.int64))
         u, v = (self.words(2 * size) >> np.uint64(11)).astype(np.float64).reshape(2, size) * 2.0**-53
-        return (np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)).astype(dtype).reshape(tuple(shape))
+        values: Array = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
+        return values.astype(dtype).reshape(tuple(shape))
 
     def integers(self, low: int, high: int, shape: Sequence[int]) -> Array:
         """The next draw: integers in [low, high). Their bias, below (high − low) / 2⁶⁴, is out of reach of any test."""

@@ -384,23 +384,23 @@ class Tensor:
     # ---- Comparisons ----
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return elementwise.eq(self, other)
+        return elementwise.eq(self, other) if isinstance(other, _operand_types) else NotImplemented
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return elementwise.ne(self, other)
+        return elementwise.ne(self, other) if isinstance(other, _operand_types) else NotImplemented
 
     __hash__ = object.__hash__
 
-    def __lt__(self, other: Operand) -> Tensor:
+    def __lt__(self, other: Any) -> Tensor:
         return elementwise.lt(self, other)
 
-    def __le__(self, other: Operand) -> Tensor:
+    def __le__(self, other: Any) -> Tensor:
         return elementwise.le(self, other)
 
-    def __gt__(self, other: Operand) -> Tensor:
+    def __gt__(self, other: Any) -> Tensor:
         return elementwise.gt(self, other)
 
-    def __ge__(self, other: Operand) -> Tensor:
+    def __ge__(self, other: Any) -> Tensor:
         return elementwise.ge(self, other)
 
     def __and__(self, other: Operand) -> Tensor:
@@ -519,15 +519,13 @@ class Tensor:
         Raises:
             ShapeError: the memory layout does not allow it.
         """
-        wanted = shaping.infer_shape(self.data.size, _ints(shape))
-        try:
-            np.reshape(self.data, wanted, copy=False)
-        except ValueError:
+        viewed = shaping.reshape(self, shape=shaping.infer_shape(self.data.size, _ints(shape)))
+        if self.data.size and not np.may_share_memory(self.data, viewed.data):
             raise ShapeError(
                 "view size is not compatible with input tensor's size and stride (at least one dimension spans across "
                 "two contiguous subspaces). Use .reshape(...) instead."
-            ) from None
-        return shaping.reshape(self, shape=wanted)
+            )
+        return viewed
 
     def view_as(self, other: Tensor) -> Tensor:
         return self.view(*other.shape)
@@ -706,6 +704,7 @@ class Tensor:
 
 
 Operand = Tensor | Array | Number
+_operand_types = (Tensor, np.ndarray, np.generic, bool, int, float)
 
 
 def _rebuild(kind: type[Tensor], array: Array, requires_grad: bool) -> Tensor:

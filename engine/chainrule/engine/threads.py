@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from chainrule.engine.errors import ConfigError
 

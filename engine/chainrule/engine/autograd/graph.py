@@ -23,6 +23,7 @@ class Node:
 
     __slots__ = ("__weakref__", "sequence")
 
+    sequence: int
     edges: tuple[Node | None, ...]
 
     def name(self) -> str:

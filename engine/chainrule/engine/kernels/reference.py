@@ -193,11 +193,15 @@ def pool_output_hw(shape: Shape, geometry: PoolGeometry) -> Pair:
 
 def batch_moments(x: Array) -> tuple[Array, Array]:
     """Mean and biased variance of each channel, in float64: sums of many elements lose digits otherwise."""
-    mean = np.mean(x, axis=(0, 2, 3), dtype=np.float64)
+    mean = _channel_mean(x)
     centred = x - mean.astype(x.dtype).reshape(1, -1, 1, 1)
-    shift = np.mean(centred, axis=(0, 2, 3), dtype=np.float64)
-    square = np.mean(np.square(centred, out=centred), axis=(0, 2, 3), dtype=np.float64)
+    shift = _channel_mean(centred)  # what rounding the mean to x's dtype left
+    square = _channel_mean(np.square(centred, out=centred))
     return mean, square - shift * shift
+
+
+def _channel_mean(x: Array) -> Array:
+    return np.asarray(np.mean(x, axis=(0, 2, 3), dtype=np.float64))
 
 
 # ---- Windows and padding, in (N, H, W, C) ----

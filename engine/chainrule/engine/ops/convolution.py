@@ -1,5 +1,8 @@
 """Convolution and its two gradients: three bilinear operations, each the gradient of the others."""
 
+# mypy: disable-error-code=has-type
+# A formula may name operations declared further down.
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,8 @@
 """Operations on each element: arithmetic, exponentials, activations, choices, comparisons."""
 
+# mypy: disable-error-code=has-type
+# A formula may name operations declared further down.
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,8 @@
 """Products of matrices and vectors."""
 
+# mypy: disable-error-code=has-type
+# A formula may name operations declared further down.
+
 from __future__ import annotations
 
 from typing import Any

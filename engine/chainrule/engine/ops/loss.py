@@ -39,7 +39,7 @@ def nll_loss(x: Any, *, target: Array, weight: Array, reduction: str) -> Any:
 
     x (N, C), target (N) of indices that are there, weight (N): 0 for an example to ignore, else 1.
     """
-    y = -weight * gather(x, dim=1, index=_column(target))[:, 0]
+    y = np.where(weight, -gather(x, dim=1, index=_column(target))[:, 0], 0)
     if reduction == "none":
         return y
     total = np.sum(y)

@@ -42,11 +42,12 @@ def _input_gradient(g: Any, x: Any, w: Any, mean: Array, variance: Array, eps: f
 def _normalised(x: Any, mean: Any, variance: Any, eps: float) -> tuple[Any, Any]:
     """x̂ = (x − μ) · r and r. Where the gradient is to be differentiated, μ and σ² are functions of x again."""
     if isinstance(x, Tensor):
-        centred = x - _channel_mean(x)
-        r = 1 / sqrt(_channel_mean(centred * centred) + eps)
-        return centred * r, r
-    r = _reciprocal_std(variance, eps, x.dtype)
-    return (x - _per_channel(mean.astype(x.dtype))) * r, r
+        centred: Any = x - _channel_mean(x)
+        r: Any = 1 / sqrt(_channel_mean(centred * centred) + eps)
+    else:
+        centred = x - _per_channel(mean.astype(x.dtype))
+        r = _reciprocal_std(variance, eps, x.dtype)
+    return centred * r, r
 
 
 def _channel_mean(x: Any) -> Any:

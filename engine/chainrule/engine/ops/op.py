@@ -17,6 +17,9 @@ them requires a gradient. So one formula serves twice: on arrays in an ordinary 
 gradient itself is to be differentiated.
 """
 
+# mypy: disable-error-code=has-type
+# A formula may name operations declared further down.
+
 from __future__ import annotations
 
 import inspect
@@ -155,8 +158,8 @@ class Op:
         intermediates: dict[str, Any],
     ) -> OpNode:
         edges: list[Node | None] = []
-        for position, x in enumerate(inputs):
-            if self.variadic or self.inputs[position] in self._gradients:
+        for number, x in enumerate(inputs):
+            if self.variadic or self.inputs[number] in self._gradients:
                 edges.append(x.gradient_edge() if isinstance(x, Tensor) and x.requires_grad else None)
         saved: list[Any] = []
         for position in plan.saved_positions:

@@ -1,5 +1,8 @@
 """Reductions: sum, mean, extremes, log-sum-exp. `dim` is None for all dimensions, one of them, or several."""
 
+# mypy: disable-error-code=has-type
+# A formula may name operations declared further down.
+
 from __future__ import annotations
 
 from typing import Any

@@ -3,6 +3,9 @@
 What numpy can express as a view is a view. Each of them is linear, and its gradient is its reverse.
 """
 
+# mypy: disable-error-code=has-type
+# A formula may name operations declared further down.
+
 from __future__ import annotations
 
 import math
@@ -13,6 +16,7 @@ import numpy as np
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ShapeError
 from chainrule.engine.ops.op import Op, op
+from chainrule.engine.tensor import Tensor
 
 Shape = tuple[int, ...]
 
@@ -52,7 +56,11 @@ def contiguous(x: Any) -> Any:
 
 
 def _getitem(x: Array, *, index: Any) -> Array:
-    return np.asarray(x[index])
+    if not is_basic(index):
+        return np.asarray(x[index])
+    parts = index if isinstance(index, tuple) else (index,)
+    view: Array = x[index] if ... in parts else x[(*parts, ...)]  # with `...` one element is a view, too
+    return view
 
 
 def _indexing(name: str, *, view: bool) -> Op:
@@ -76,7 +84,7 @@ def put(x: Any, *, index: Any, shape: Shape) -> Any:
     return y
 
 
-def getitem(x: Any, index: Any) -> Any:
+def getitem(x: Any, index: Any) -> Tensor:
     """x[index], recorded under the name that PyTorch gives this kind of index."""
     if is_basic(index):
         parts = index if isinstance(index, tuple) else (index,)

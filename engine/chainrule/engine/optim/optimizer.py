@@ -111,7 +111,7 @@ class Optimizer:
                     "loaded state dict contains a parameter group that doesn't match the size of "
                     f"optimizer's group: {len(loaded['params'])}, not {len(own['params'])}"
                 )
-        by_number = {}
+        by_number: dict[int, Tensor] = {}
         for loaded, own in zip(groups, self.param_groups, strict=True):
             by_number.update(zip(loaded["params"], own["params"], strict=True))
             own.update({key: value for key, value in loaded.items() if key != "params"})
