@@ -41,27 +41,12 @@ def gradcheck(
 
     Raises:
         GradcheckError: they do not agree; the message names the input and shows both Jacobians.
+        AutogradError: no input requires a gradient, or no output does.
     """
-    arguments = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    checked = [i for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad]
-    if not checked:
-        raise AutogradError("gradcheck expects at least one input tensor to require gradient")
-    with enable_grad():
-        outputs = _floating_outputs(func(*arguments))
-    if not any(y.requires_grad for y in outputs):
-        raise AutogradError("gradcheck: no output of the function requires a gradient")
-    for number, y in enumerate(outputs):
-        for i in checked:
-            analytic = _analytic(y, arguments[i])
-            numeric = _numeric(func, arguments, i, number, eps)
-            if not np.allclose(analytic, numeric, rtol=rtol, atol=atol, equal_nan=True):
-                if not raise_exception:
-                    return False
-                raise GradcheckError(
-                    f"Jacobian mismatch for output {number} with respect to input {i},\n"
-                    f"numerical:\n{numeric}\nanalytical:\n{analytic}"
-                )
-    return True
+    arguments = _listed(inputs)
+    if not any(y.requires_grad for y in _outputs(func, arguments)):
+        raise AutogradError("gradcheck expects an input and an output that require gradients")
+    return _agree(func, arguments, eps, atol, rtol, raise_exception)
 
 
 def gradgradcheck(
@@ -78,58 +63,76 @@ def gradgradcheck(
 
     `grad_outputs` weight the outputs of `func`; by default they are drawn, the same every time.
     """
-    arguments = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    checked = [i for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad]
-    with enable_grad():
-        outputs = _floating_outputs(func(*arguments))
+    arguments = _listed(inputs)
     if grad_outputs is None:
         draws = np.random.default_rng(0)
-        weights = [Tensor(np.asarray(draws.standard_normal(y.shape)), requires_grad=True) for y in outputs]
+        shapes = [y.shape for y in _outputs(func, arguments)]
+        weights = [Tensor(np.asarray(draws.standard_normal(shape)), requires_grad=True) for shape in shapes]
     else:
-        weights = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+        weights = _listed(grad_outputs)
 
-    def first_gradients(*args: Any) -> tuple[Tensor, ...]:
+    def gradients(*args: Any) -> tuple[Tensor, ...]:
         xs, gs = args[: len(arguments)], args[len(arguments) :]
-        ys = _floating_outputs(func(*xs))
-        gradients = grad(ys, [xs[i] for i in checked], gs, create_graph=True, materialize_grads=True)
-        return tuple(g for g in gradients if g is not None)
+        by = [x for x in xs if isinstance(x, Tensor) and x.requires_grad]
+        found = grad(_outputs(func, xs), by, gs, create_graph=True, materialize_grads=True)
+        return tuple(g for g in found if g is not None)
 
-    return gradcheck(
-        first_gradients, (*arguments, *weights), eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception
-    )
+    return _agree(gradients, [*arguments, *weights], eps, atol, rtol, raise_exception)
+
+
+def _agree(
+    func: Function, arguments: Sequence[Any], eps: float, atol: float, rtol: float, raise_exception: bool
+) -> bool:
+    """Whether both Jacobians agree for each pair of an output and an input."""
+    for number, y in enumerate(_outputs(func, arguments)):
+        for position, x in enumerate(arguments):
+            if not isinstance(x, Tensor) or not x.requires_grad:
+                continue
+            analytic, numeric = _analytic(y, x), _numeric(func, arguments, position, number, eps)
+            if not np.allclose(analytic, numeric, rtol=rtol, atol=atol, equal_nan=True):
+                if not raise_exception:
+                    return False
+                raise GradcheckError(
+                    f"Jacobian mismatch for output {number} with respect to input {position},\n"
+                    f"numerical:\n{numeric}\nanalytical:\n{analytic}"
+                )
+    return True
 
 
 def _analytic(y: Tensor, x: Tensor) -> Array:
-    """dy/dx as a matrix (elements of y, elements of x), a backward pass for each row."""
+    """dy/dx as a matrix (elements of y, elements of x): a backward pass for each row."""
     jacobian = np.zeros((y.numel(), x.numel()))
-    if not y.requires_grad:
-        return jacobian
-    for row in range(y.numel()):
-        weight = np.zeros(y.shape, y.dtype)
-        weight.flat[row] = 1
-        (g,) = grad(y, x, Tensor.wrap(weight), retain_graph=True, materialize_grads=True)
-        assert g is not None
-        jacobian[row] = g.data.ravel()
+    if y.requires_grad:
+        for row in range(y.numel()):
+            weight = np.zeros(y.shape, y.dtype)
+            weight.flat[row] = 1
+            (g,) = grad(y, x, Tensor.wrap(weight), retain_graph=True, materialize_grads=True)
+            assert g is not None
+            jacobian[row] = g.data.ravel()
     return jacobian
 
 
-def _numeric(func: Function, arguments: Sequence[Any], i: int, number: int, eps: float) -> Array:
-    """dy/dx as a matrix (elements of y, elements of x), two forward passes for each column."""
-    x: Tensor = arguments[i]
+def _numeric(func: Function, arguments: Sequence[Any], position: int, number: int, eps: float) -> Array:
+    """dy/dx as a matrix (elements of y, elements of x): two forward passes for each column."""
+    x: Tensor = arguments[position]
 
-    def value(shift: float, element: int) -> Array:
+    def value(element: int, shift: float) -> Array:
         moved = x.data.copy()
         moved.flat[element] += shift
         replaced = [*arguments]
-        replaced[i] = Tensor(moved, requires_grad=True)
-        with enable_grad():  # the function may itself differentiate
-            y = _floating_outputs(func(*replaced))[number]
-        return np.array(y.data, np.float64).ravel()
+        replaced[position] = Tensor(moved, requires_grad=True)
+        return np.array(_outputs(func, replaced)[number].data, np.float64).ravel()
 
-    columns = [(value(eps, n) - value(-eps, n)) / (2 * eps) for n in range(x.numel())]
-    return np.stack(columns, axis=1) if columns else np.zeros((_floating_outputs(func(*arguments))[number].numel(), 0))
+    columns = [(value(n, eps) - value(n, -eps)) / (2 * eps) for n in range(x.numel())]
+    return np.stack(columns, axis=1) if columns else np.zeros((_outputs(func, arguments)[number].numel(), 0))
 
 
-def _floating_outputs(result: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    outputs = [result] if isinstance(result, Tensor) else list(result)
-    return [y for y in outputs if y.is_floating_point()]
+def _outputs(func: Function, arguments: Sequence[Any]) -> list[Tensor]:
+    """The floating outputs of `func`, recorded whatever the mode."""
+    with enable_grad():
+        result = func(*arguments)
+    return [y for y in _listed(result) if y.is_floating_point()]
+
+
+def _listed(tensors: Tensor | Sequence[Any]) -> list[Any]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)

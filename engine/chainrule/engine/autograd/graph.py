@@ -137,7 +137,7 @@ class OpNode(Node):
             known[name] = self.shapes if position is None else self.shapes[position]
         gradients = []
         for position, formula, names in self.plan.formulas:
-            known["index"] = position
+            known["position"] = position
             gradient = formula(*[known[name] for name in names])
             gradients.append(self.op.fit(gradient, self.shapes, position))
         return gradients

@@ -10,7 +10,7 @@ The names of a gradient's parameters say what it uses, and so what is saved:
     <input>_shape       its shape alone (of a variadic input: the shapes of all)
     <attribute>         a keyword-only argument of the forward
     <intermediate>      what the forward returned beside its output, `return y, {"offsets": offsets}`
-    index               of a variadic input: which one the gradient is for
+    position            of a variadic input: which one the gradient is for
 
 Called with arrays, an operation computes arrays. Called with Tensors, it computes a Tensor and records how, if one of
 them requires a gradient. So one formula serves twice: on arrays in an ordinary backward pass, and on Tensors where the
@@ -97,10 +97,13 @@ class Op:
         self.__doc__ = forward.__doc__
         self._gradients = {name: (formula, _parameters(formula)) for name, formula in gradients.items()}
         self._plans: dict[tuple[bool, ...], Plan | None] = {}
-        self._check({"g", "y", "index", *self.inputs, *self.attributes, *saves})
+        self._check({"g", "y", "position"}, {*self.inputs, *self.attributes, *saves})
 
-    def _check(self, known: set[str]) -> None:
-        known |= {f"{name}_shape" for name in self.inputs}
+    def _check(self, reserved: set[str], own: set[str]) -> None:
+        """Refuses a declaration whose formulas could not be computed."""
+        if reserved & own:
+            raise TypeError(f"{self.name}: {sorted(reserved & own)} has a meaning of its own in a gradient")
+        known = reserved | own | {f"{name}_shape" for name in self.inputs}
         for input_name, (_, names) in self._gradients.items():
             if input_name not in self.inputs or not known.issuperset(names):
                 unknown = sorted(set(names) - known) or [input_name]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine.errors import ShapeError
-from chainrule.engine.ops.elementwise import eq, exp
+from chainrule.engine.ops.elementwise import cast, eq, exp
 from chainrule.engine.ops.op import expand, op
 from chainrule.engine.ops.shape import reshape
 
@@ -65,7 +65,7 @@ def mean(x: Any, *, dim: Dim = None, keepdim: bool = False) -> Any:
 
 def _share_of_extreme(g: Any, x: Any, y: Any, dim: Dim, keepdim: bool) -> Any:
     """g to the elements that are the extreme, in equal parts where there are several."""
-    is_extreme = eq(x, spread(y, x.shape, dim, keepdim))
+    is_extreme = cast(eq(x, spread(y, x.shape, dim, keepdim)), dtype=x.dtype)
     ties = sum(is_extreme, dim=dim, keepdim=keepdim)
     return spread(g / ties, x.shape, dim, keepdim) * is_extreme
 

@@ -120,7 +120,7 @@ def scatter(x: Any, *, dim: int, index: Array, shape: Shape) -> Any:
 # ---- Joining and cutting ----
 
 
-@op("Cat", tensors=lambda g, index, tensors_shape, dim: narrow(g, *_span(tensors_shape, dim, index), dim=dim))
+@op("Cat", tensors=lambda g, position, tensors_shape, dim: narrow(g, *_span(tensors_shape, dim, position), dim=dim))
 def cat(*tensors: Any, dim: int) -> Any:
     """The tensors one after another along `dim`, which is not negative."""
     return np.concatenate(tensors, axis=dim)
@@ -140,9 +140,10 @@ def pad_to(x: Any, *, start: int, size: int, dim: int) -> Any:
     return y
 
 
-def _span(shapes: tuple[Shape, ...], dim: int, index: int) -> tuple[int, int]:
-    start = sum(shape[dim] for shape in shapes[:index])
-    return start, shapes[index][dim]
+def _span(shapes: tuple[Shape, ...], dim: int, position: int) -> tuple[int, int]:
+    """Where the tensor at `position` begins along `dim` of all, and how long it is."""
+    start = sum(shape[dim] for shape in shapes[:position])
+    return start, shapes[position][dim]
 
 
 # ---- Shapes ----

@@ -1,0 +1,49 @@
+"""The public surface, and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGES = [
+    "chainrule.engine",
+    "chainrule.engine.autograd",
+    "chainrule.engine.kernels",
+    "chainrule.engine.models",
+    "chainrule.engine.nn",
+    "chainrule.engine.ops",
+    "chainrule.engine.optim",
+]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_all_is_sorted_and_complete(name: str) -> None:
+    package = importlib.import_module(name)
+    assert [*package.__all__] == sorted(set(package.__all__), key=_ruff_order)
+    assert all(hasattr(package, exported) for exported in package.__all__)
+
+
+def _ruff_order(name: str) -> tuple[int, str]:
+    """CONSTANTS, Classes, functions: the order that ruff keeps."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
+def test_import_is_light() -> None:
+    heavy = ["torch", "ray", "grpc", "chainrule.server", "chainrule.client"]
+    code = f"import sys, chainrule.engine; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["tensor", "ops.op", "autograd.graph", "nn.functional", "kernels.reference"])
+def test_any_module_can_be_imported_first(name: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import chainrule.engine.{name}"], check=True)
+
+
+def test_chainrule_is_a_namespace_package() -> None:
+    import chainrule.engine
+
+    assert not (Path(chainrule.engine.__file__).parent.parent / "__init__.py").exists()
