@@ -128,7 +128,7 @@ def running(server: FakeServer) -> str:
 
 def test_a_stream_goes_on_after_breaks(server: FakeServer, client: Client, running: str) -> None:
     server.take("WatchJob", job_at(1), BREAK)
-    server.take("WatchJob", BREAK)
+    server.take("WatchJob", Failure(code=grpc.StatusCode.CANCELLED, message="cut off"))
     server.take("WatchJob", job_at(2), job_at(3, SUCCEEDED))
     assert [status.progress.step for status in client.jobs.get(running).watch()] == [1, 2, 3]
     assert len(server.requests("WatchJob")) == 3

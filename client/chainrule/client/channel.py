@@ -203,7 +203,7 @@ class Connection:
                 else:
                     patience.restore()
                     continue
-            except (Cancelled, Unavailable) as error:
+            except (Cancelled, Unavailable) as error:  # nobody here cancels: the other side cut it off
                 broken = error
             patience.spend(broken, at_most_s=None if end is None else max(end - time.monotonic(), 0.0))
 

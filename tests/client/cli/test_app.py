@@ -70,6 +70,7 @@ def test_an_error_is_json_where_json_was_asked_for(run: Run) -> None:
             "type": "NotFound",
             "code": "NOT_FOUND",
             "message": "there is no jobs/9",
+            "job": None,
             "reason": "JOB_NOT_FOUND",
             "metadata": {"job": "jobs/9"},
             "violations": [],

@@ -59,6 +59,8 @@ def test_the_exit_code_of_a_wait_is_the_jobs_result(
 def test_a_failed_job_says_why(run: Run, server: FakeServer) -> None:
     server.first_job = FAILED
     assert "error: jobs/1 FAILED (NON_FINITE_LOSS): the loss is NaN\n" in run(*SUBMIT, "--wait").stderr
+    error = json.loads(run("jobs", "watch", "1", "--format", "json").stderr)["error"]
+    assert (error["type"], error["job"], error["reason"]) == ("JobFailedError", "jobs/1", "NON_FINITE_LOSS")
 
 
 def test_a_server_that_cannot_be_reached_is_no_failed_job(run: Run, server: FakeServer) -> None:

@@ -112,6 +112,7 @@ def error_to_json(error: Exception) -> dict[str, Any]:
         "type": type(error).__name__,
         "message": str(error),
         "code": code.name if code else None,
+        "job": getattr(error, "job", "") or None,
         "reason": getattr(error, "reason", "") or None,
         "metadata": getattr(error, "metadata", {}),
         "violations": to_json(getattr(error, "violations", ())),

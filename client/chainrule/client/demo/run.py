@@ -109,7 +109,10 @@ def _train_and_test(client: Client, config: DemoConfig, console: Console) -> Dem
     with show_progress(console) as show:
         job.wait(progress=show)
     losses = [metric.loss for metric in job.metrics()]
-    console.print(f"loss      {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}, {time.monotonic() - began:.1f} s")
+    took_s = time.monotonic() - began
+    console.print(
+        f"loss      {losses[0]:.3f} {sparkline(losses, width=40)} {losses[-1]:.3f}, {took_s:.1f} s", soft_wrap=True
+    )
 
     content = job.weights_file()
     result = DemoResult(
