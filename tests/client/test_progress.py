@@ -63,3 +63,12 @@ def test_on_a_terminal_the_last_status_stands_in_the_end() -> None:
         show(status(step=1))
         show(status(step=6, state=job_pb2.Job.STATE_SUCCEEDED))
     assert "SUCCEEDED   epoch 2/2  step 6/6" in out.getvalue()
+
+
+def test_on_a_narrow_terminal_nothing_is_cut_off() -> None:
+    out = io.StringIO()
+    with show_progress(Console(file=out, force_terminal=True, no_color=True, width=60)) as show:
+        show(status(step=4))
+    shown = out.getvalue()
+    assert "…" not in shown
+    assert "ETA 1:15" in shown

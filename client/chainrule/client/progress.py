@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from chainrule.client.status import JobStatus
 
@@ -85,4 +86,5 @@ class _Lines:
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
-    return BarColumn(bar_width=20), TextColumn("{task.description}", markup=False)
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False))  # folded, never cut
+    return BarColumn(bar_width=12), text
