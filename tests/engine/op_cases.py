@@ -63,8 +63,7 @@ class Case:
     def arrays(self, dtype: str = "float64") -> list[Array]:
         draws = np.random.default_rng(7)
         return [
-            array if array.dtype.kind != "f" else array.astype(dtype)
-            for array in (make(draws) for make in self.inputs)
+            array if array.dtype.kind != "f" else array.astype(dtype) for array in (make(draws) for make in self.inputs)
         ]
 
 

@@ -128,7 +128,7 @@ def test_overwriting_a_saved_input_is_noticed() -> None:
     x, w = leaf(2.0), cr.tensor([3.0])
     y = x * w
     w.zero_()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation.*version 1; expected version 0"):
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation.*version 1; expected version 0"):
         y.backward()
 
 

@@ -71,10 +71,10 @@ def test_value_and_gradient_are_those_of_pytorch(case: Case, dtype: str, torch: 
     ours = [leaf(x) for x in case.arrays(dtype)]
     theirs = [torch.tensor(x).requires_grad_(x.dtype.kind == "f") for x in case.arrays(dtype)]
     y, expected = case.call(cr, *ours), case.call(torch, *theirs)
-    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-10, "atol": 1e-12}
+    rtol, atol = (1e-5, 1e-5) if dtype == "float32" else (1e-10, 1e-12)
 
     assert str(y.dtype) == str(expected.dtype).removeprefix("torch.")
-    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), **tolerance, strict=True)
+    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), rtol=rtol, atol=atol, strict=True)
     assert y.requires_grad == expected.requires_grad
     if not expected.requires_grad:
         return
@@ -84,4 +84,4 @@ def test_value_and_gradient_are_those_of_pytorch(case: Case, dtype: str, torch: 
     for x, t in zip(ours, theirs, strict=True):
         if t.grad is not None:
             assert x.grad is not None
-            np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), **tolerance, strict=True)
+            np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=rtol, atol=atol, strict=True)

@@ -22,7 +22,7 @@ class Optimizer:
         state: for each parameter what the optimizer remembers of it.
     """
 
-    def __init__(self, params: Iterable[Tensor] | Iterable[Group], defaults: Group) -> None:
+    def __init__(self, params: Iterable[Tensor] | Iterable[Mapping[str, Any]], defaults: Group) -> None:
         if isinstance(params, Tensor):
             raise DTypeError("params argument given to the optimizer should be an iterable of Tensors or dicts")
         self.defaults = defaults
@@ -32,9 +32,8 @@ class Optimizer:
         listed = list(params)
         if not listed:
             raise ConfigError("params", [], "optimizer got an empty parameter list")
-        groups = listed if isinstance(listed[0], dict) else [{"params": listed}]
-        for group in groups:
-            assert isinstance(group, dict)
+        for group in listed if isinstance(listed[0], Mapping) else [{"params": listed}]:
+            assert isinstance(group, Mapping)
             self.add_param_group(group)
 
     def check_group(self, group: Group) -> None:
@@ -44,7 +43,7 @@ class Optimizer:
         """Takes a step of one parameter; each kind of optimizer defines it."""
         raise NotImplementedError
 
-    def add_param_group(self, param_group: Group) -> None:
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Adds parameters with settings of their own; the rest are the optimizer's.
 
         Raises:

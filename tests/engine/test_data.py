@@ -1,0 +1,54 @@
+"""The order of examples is a function of seed and epoch, and batches cut it without loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import chainrule.engine as cr
+from chainrule.engine.data import batch_indices, epoch_order, num_batches, split
+
+
+def test_order_is_a_permutation_and_these_forever() -> None:
+    order = epoch_order(10, seed=1, epoch=2)
+    assert order.dtype == np.int64
+    assert sorted(order.tolist()) == list(range(10))
+    assert order.tolist() == GOLDEN_ORDER
+
+
+GOLDEN_ORDER = [7, 1, 3, 0, 4, 8, 9, 2, 6, 5]
+
+
+def test_order_depends_on_seed_and_epoch() -> None:
+    orders = {tuple(epoch_order(20, seed=seed, epoch=epoch).tolist()) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+def test_batches_cover_the_order_and_the_last_is_ragged() -> None:
+    order = epoch_order(10, seed=0, epoch=0)
+    assert num_batches(10, 4) == 3
+    batches = [batch_indices(order, 4, index) for index in range(3)]
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert np.concatenate(batches).tolist() == order.tolist()
+    assert num_batches(8, 4) == 2
+    assert num_batches(0, 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "lengths"), [(10, 4, [3, 3, 2, 2]), (8, 4, [2, 2, 2, 2]), (2, 4, [1, 1, 0, 0]), (0, 2, [0, 0])]
+)
+def test_split_gives_the_first_parts_the_remainder(size: int, parts: int, lengths: list[int]) -> None:
+    slices = split(size, parts)
+    assert [part.stop - part.start for part in slices] == lengths
+    assert np.concatenate([np.arange(size)[part] for part in slices]).tolist() == list(range(size))
+
+
+def test_impossible_numbers_are_refused() -> None:
+    with pytest.raises(cr.ConfigError, match="batch_size=0: must be at least 1"):
+        num_batches(10, 0)
+    with pytest.raises(cr.ConfigError, match="num_parts=0"):
+        split(3, 0)
+    with pytest.raises(cr.ConfigError, match="seed=-1"):
+        epoch_order(3, seed=-1, epoch=0)
+    with pytest.raises(cr.ConfigError, match="index=3: the epoch has 3 batches"):
+        batch_indices(epoch_order(10, seed=0, epoch=0), 4, 3)
