@@ -52,7 +52,7 @@ def test_a_job_of_one_shard_has_the_bits_of_local_training(client: Client, image
             loss.backward()
             optimizer.step()
 
-    local = {name: value.numpy() for name, value in model.state_dict().items()}
+    local = {name: value.data for name, value in model.state_dict().items()}
     assert set(trained) == set(local)
     for name, value in local.items():
         np.testing.assert_array_equal(trained[name], value, err_msg=name)

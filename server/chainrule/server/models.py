@@ -35,7 +35,7 @@ class ModelCatalog:
             check_digest(weights_digest, field="model.weights_digest")
             self._load_weights(module, weights_digest)
         else:
-            state = {key: value.numpy() for key, value in module.state_dict().items()}
+            state = {key: value.data for key, value in module.state_dict().items()}
             weights_digest = self._blobs.put(io.save(state))
         _, full_config = models.family_of(module)
         full_config = json.loads(json.dumps(full_config))  # as the store gives it back: lists for tuples

@@ -43,8 +43,8 @@ def small_plan(
 def initial_state(plan: Plan) -> TrainingState:
     """The state before the first step."""
     model = models.build(plan.family, plan.family_config, generator=Generator(1))
-    parameters = {name: value.numpy().copy() for name, value in model.named_parameters()}
-    buffers = {name: np.array(value.numpy(), copy=True) for name, value in model.named_buffers()}
+    parameters = {name: value.data.copy() for name, value in model.named_parameters()}
+    buffers = {name: np.array(value.data, copy=True) for name, value in model.named_buffers()}
     return TrainingState(0, parameters, buffers)
 
 

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 
+from chainrule.engine import io
 from chainrule.server.training import checkpoint
 from chainrule.server.training.checkpoint import Manifest
 from chainrule.server.training.coordinator import (
@@ -58,7 +59,7 @@ async def test_a_run_reports_every_step_and_epoch_and_the_same_weights() -> None
     assert placement.stopped
 
     content = checkpoints[-1].content
-    manifest = Manifest("jobs/j", 2, 8, checkpoint.io.digest(content), len(content))
+    manifest = Manifest("jobs/j", 2, 8, io.digest(content), len(content))
     expected = final_state(train(small_plan(shards=4), initial_state(plan), examples()))
     assert digest(checkpoint.unpack(content, manifest)) == digest(expected)
 

@@ -65,11 +65,11 @@ def test_shape_does_not_depend_on_who_adds_what(num_shards: int) -> None:
 
 
 def test_sum_of_floats_has_one_value_where_plain_orders_have_many() -> None:
-    values = np.random.default_rng(0).normal(size=8).astype(np.float32) * 10.0 ** np.arange(8)
+    values = (np.random.default_rng(0).normal(size=8) * 10.0 ** np.arange(8)).astype(np.float32)
     plain, tree = set(), set()
     for order in itertools.islice(itertools.permutations(range(8)), 0, 40320, 997):
         plain.add(float(sum((values[i] for i in order), np.float32(0))))
-        total = TreeSum[np.float64](8)
+        total = TreeSum[np.float32](8)
         for shard in order:
             total.add(Block(shard), values[shard])
         tree.add(float(total.total()))

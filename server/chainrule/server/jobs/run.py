@@ -196,8 +196,8 @@ class JobRun:
         state = self._last_state()
         if state is None:
             module = self._models.load(model)
-            parameters = {name: value.numpy() for name, value in module.named_parameters()}
-            weights = {name: value.numpy() for name, value in module.state_dict().items()}
+            parameters = {name: value.data for name, value in module.named_parameters()}
+            weights = {name: value.data for name, value in module.state_dict().items()}
             buffers = {name: value for name, value in weights.items() if name not in parameters}
             state = TrainingState(0, parameters, buffers)
         return plan, state, self._datasets.load(dataset)

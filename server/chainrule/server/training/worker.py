@@ -99,7 +99,7 @@ class Worker:
             gradients={name: _gradient(p) for name, p in self.parameters.items()},
             statistics={name: value * value.dtype.type(share) for name, value in statistics.items()},
             loss=float(loss.item()) * share,
-            num_correct=int(np.count_nonzero(logits.numpy().argmax(axis=1) == targets.numpy())),
+            num_correct=int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data)),
             num_examples=len(indices),
         )
 

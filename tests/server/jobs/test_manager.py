@@ -1,0 +1,136 @@
+"""The queue, cancelling and following, with a launcher in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chainrule.server.errors import AlreadyExistsError, IllegalStateError, NotFoundError
+from chainrule.server.records import JobState
+from tests.server.jobs.service_parts import CONFIG, LocalLauncher, Parts
+
+LONG = replace(CONFIG, epochs=100_000)
+
+
+@asynccontextmanager
+async def running(folder: Path, *script: int | str | None, cpus: float = 4) -> AsyncIterator[Parts]:
+    """The parts of a service that has started."""
+    parts = Parts(folder, LocalLauncher(*script), cpus=cpus)
+    await parts.manager.start()
+    try:
+        yield parts
+    finally:
+        await parts.manager.stop()
+        parts.store.close()
+
+
+async def in_state(parts: Parts, name: str, state: JobState) -> None:
+    async with asyncio.timeout(60):
+        async for job in parts.manager.watch(name):
+            if job.state is state:
+                return
+    pytest.fail(f"{name} never became {state.value}")
+
+
+async def test_a_submitted_job_runs_to_its_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission())
+        assert job.state is JobState.QUEUED
+        assert (await parts.ended(job.name)).state is JobState.SUCCEEDED
+
+
+async def test_watching_shows_every_state_up_to_the_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission())
+        last = await parts.ended(job.name)
+        assert [change.state for change in last.history][-1] is JobState.SUCCEEDED
+        assert [seen async for seen in parts.manager.watch(job.name)] == [last]
+
+
+async def test_metrics_stream_without_gaps_until_the_end(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission())
+        steps = [m.step async for page in parts.manager.stream_metrics(job.name, after_step=2) for m in page]
+        assert steps == list(range(3, 13))
+
+
+async def test_a_cancelled_job_stops_its_attempt(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission(LONG))
+        await in_state(parts, job.name, JobState.RUNNING)
+        assert (await parts.manager.cancel(job.name)).state is JobState.CANCELLING
+        assert (await parts.ended(job.name)).state is JobState.CANCELLED
+        assert parts.launcher.attempts[0].stopped
+
+
+async def test_cancelling_twice_is_no_error_until_the_job_has_ended(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission(LONG))
+        await in_state(parts, job.name, JobState.RUNNING)
+        await asyncio.gather(*(parts.manager.cancel(job.name) for _ in range(3)), return_exceptions=True)
+        await parts.ended(job.name)
+        with pytest.raises(IllegalStateError, match="is CANCELLED; only a job that has not ended can be cancelled"):
+            await parts.manager.cancel(job.name)
+
+
+async def test_a_job_waits_until_there_is_room(tmp_path: Path) -> None:
+    async with running(tmp_path, cpus=3) as parts:
+        first = await parts.manager.submit(parts.submission(LONG))
+        second = await parts.manager.submit(parts.submission())
+        await in_state(parts, first.name, JobState.RUNNING)
+        assert (await parts.manager.get(second.name)).state is JobState.QUEUED
+        await parts.manager.cancel(first.name)
+        assert (await parts.ended(second.name)).state is JobState.SUCCEEDED
+
+
+async def test_a_queued_job_can_be_cancelled(tmp_path: Path) -> None:
+    async with running(tmp_path, cpus=2) as parts:
+        first = await parts.manager.submit(parts.submission(LONG))
+        second = await parts.manager.submit(parts.submission())
+        await parts.manager.cancel(second.name)
+        ended = await parts.ended(second.name)
+        assert [change.state.value for change in ended.history] == ["QUEUED", "CANCELLING", "CANCELLED"]
+        await parts.manager.cancel(first.name)
+
+
+async def test_a_restarted_service_goes_on_with_what_was_unfinished(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission(replace(CONFIG, epochs=40)))
+        async with asyncio.timeout(60):
+            async for seen in parts.manager.watch(job.name):
+                if seen.progress.epoch >= 2:
+                    break
+    async with running(tmp_path) as parts:
+        ended = await parts.ended(job.name)
+    assert ended.state is JobState.SUCCEEDED
+    assert parts.launcher.first_steps[0] >= 4
+    assert "the service was restarted" in [change.reason for change in ended.history]
+
+
+async def test_a_cancel_that_a_crash_cut_off_is_finished_at_the_next_start(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, LocalLauncher())
+    job, _ = parts.submissions.submit(parts.submission(), cluster_cpus=4)
+    parts.store.transition(job.name, JobState.CANCELLING)
+    parts.store.close()
+    async with running(tmp_path) as parts:
+        assert (await parts.manager.get(job.name)).state is JobState.CANCELLED
+
+
+async def test_a_repeated_request_is_answered_with_the_first_job(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        first = await parts.manager.submit(parts.submission(request_id="r"))
+        assert (await parts.manager.submit(parts.submission(request_id="r"))).name == first.name
+        with pytest.raises(AlreadyExistsError):
+            await parts.manager.submit(parts.submission(LONG, request_id="r"))
+        await parts.ended(first.name)
+
+
+async def test_following_an_unknown_job_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as parts:
+        with pytest.raises(NotFoundError):
+            await anext(parts.manager.watch("jobs/nope"))

@@ -1,0 +1,90 @@
+"""Errors on the wire."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from chainrule.engine import ChainruleError
+from chainrule.server import errors
+from chainrule.server.rpc.status import CODES, code_of, status_of
+
+
+def details(error: Exception) -> dict[str, object]:
+    found = {}
+    for detail in status_of(error, "/m").details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+            if detail.Is(kind.DESCRIPTOR):
+                message = kind()
+                detail.Unpack(message)
+                found[kind.DESCRIPTOR.name] = message
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidRequestError.of("f", "d"), grpc.StatusCode.INVALID_ARGUMENT),
+        (errors.NotFoundError("m"), grpc.StatusCode.NOT_FOUND),
+        (errors.AlreadyExistsError("m"), grpc.StatusCode.ALREADY_EXISTS),
+        (errors.IllegalStateError("m"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.DamagedBlobError("m"), grpc.StatusCode.DATA_LOSS),
+        (errors.IncompleteUploadError("m"), grpc.StatusCode.ABORTED),
+        (errors.ClusterUnreachableError("m"), grpc.StatusCode.UNAVAILABLE),
+        (ChainruleError("m"), grpc.StatusCode.INTERNAL),
+        (ZeroDivisionError("m"), grpc.StatusCode.INTERNAL),
+    ],
+)
+def test_each_error_has_its_code(error: Exception, code: grpc.StatusCode) -> None:
+    assert code_of(error) is code
+
+
+def test_a_subclass_has_the_code_of_its_base() -> None:
+    class Special(errors.NotFoundError):
+        pass
+
+    assert code_of(Special("m")) is grpc.StatusCode.NOT_FOUND
+
+
+def test_every_service_error_but_those_of_the_start_is_in_the_table() -> None:
+    assert set(errors.ServiceError.__subclasses__()) - set(CODES) <= {errors.StartupError}
+
+
+def test_details_carry_reason_metadata_and_violations() -> None:
+    info = details(errors.NotFoundError("m", name="jobs/x"))["ErrorInfo"]
+    assert isinstance(info, error_details_pb2.ErrorInfo)
+    assert (info.reason, info.domain, dict(info.metadata)) == ("NOT_FOUND", "chainrule", {"name": "jobs/x"})
+    two = errors.InvalidRequestError([errors.Violation("a", "is 1"), errors.Violation("b", "is 2")])
+    bad = details(two)["BadRequest"]
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    assert [(v.field, v.description) for v in bad.field_violations] == [("a", "is 1"), ("b", "is 2")]
+    assert status_of(two, "/m").message == "a: is 1; b: is 2"
+
+
+def test_what_is_unavailable_says_when_to_try_again() -> None:
+    retry = details(errors.ClusterUnreachableError("m"))["RetryInfo"]
+    assert isinstance(retry, error_details_pb2.RetryInfo)
+    assert retry.retry_delay.seconds > 0
+
+
+def test_a_defect_tells_the_client_an_id_and_the_log_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        status = status_of(ValueError("secret"), "/chainrule.v1.JobService/GetJob")
+    assert "secret" not in status.message
+    incident = status.message.partition("incident ")[2][:8]
+    assert f"GetJob: incident {incident}" in caplog.text
+    assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.NotFoundError("m", name="x"), errors.InvalidRequestError.of("f", "d")],
+)
+def test_service_errors_survive_pickling(error: errors.ServiceError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), again.__dict__) == (str(error), error.__dict__)
