@@ -8,8 +8,11 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from chainrule.client import Client
 from tests.integration.conftest import Images, ServerProcess, submit, wait_for
@@ -62,15 +65,21 @@ def test_a_public_address_is_refused(ray_address: str, tmp_path: Path) -> None:
     assert "--host 0.0.0.0 is not a loopback address, and there is no authentication yet" in message
 
 
-def test_a_server_with_its_own_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """An empty temporary folder with a short path: longer ones are no use to Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="cr-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_server_with_its_own_cluster_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"TMPDIR": str(temporary)}
     address_file = tmp_path / "address"
     arguments = ["--port", "0", "--data-dir", str(tmp_path / "data"), "--address-file", str(address_file)]
     process = subprocess.Popen([*SERVE, *arguments], env=environment, start_new_session=True)
     try:
         wait_for(lambda: address_file.exists() or process.poll() is not None, 90, "the server to be ready")
+        assert address_file.exists(), "the server ended"
         with Client.connect(address_file.read_text().strip()) as client:
             assert client.server_info().owns_ray_cluster
         group = _group(process.pid)

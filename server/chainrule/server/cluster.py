@@ -25,6 +25,8 @@ CONNECT_TIMEOUT_S = 5.0
 """How long a cluster to join may take to accept a connection."""
 MIN_LOCAL_CPUS = 2
 """A cluster of its own offers at least this many worker places, even on a smaller machine."""
+MAX_TEMPORARY_PATH = 20
+"""Longest path of a temporary folder that Ray's sockets fit under: a socket's whole path has 104 bytes at most."""
 START_ATTEMPTS = 2
 """Starting Ray on a busy machine times out now and then; a second try does it."""
 
@@ -54,7 +56,7 @@ class RayCluster:
     def start_local(cls, num_cpus: int | None = None) -> RayCluster:
         """Start a cluster on this machine: it listens on loopback only, asks for a token, and keeps its files in a
         private folder that `stop` removes. Blocks for some seconds. Raises StartupError."""
-        folder = Path(tempfile.mkdtemp(prefix="chainrule-ray-"))  # mode 0700; short, since it holds socket paths
+        folder = _private_folder()
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
@@ -77,7 +79,7 @@ class RayCluster:
                     _temp_dir=str(folder),
                 )
                 break
-            except (RuntimeError, TimeoutError, ConnectionError, ray.exceptions.RayError) as error:
+            except (RuntimeError, OSError, ray.exceptions.RayError) as error:
                 ray.shutdown()
                 if attempt == START_ATTEMPTS:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -102,7 +104,7 @@ class RayCluster:
 
         try:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-        except (RuntimeError, TimeoutError, ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
             raise StartupError(f"cannot join the Ray cluster at {address}: {error}") from error
         logger.info("joined the Ray cluster at %s", address)
         return cls(address, owned=False, folder=None)
@@ -153,8 +155,16 @@ class RayCluster:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 return await asyncio.to_thread(question)
-        except (TimeoutError, ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ray.exceptions.RayError) as error:
             raise ClusterUnreachableError(
                 f"the Ray cluster at {self.address} does not answer ({type(error).__name__}: {error})",
                 address=self.address,
             ) from error
+
+
+def _private_folder() -> Path:
+    """A new folder that only this user can read, at a path short enough for Ray's sockets."""
+    temporary = tempfile.gettempdir()
+    if len(temporary) > MAX_TEMPORARY_PATH:  # as on macOS
+        temporary = "/tmp"
+    return Path(tempfile.mkdtemp(prefix="cr-ray-", dir=temporary))

@@ -81,6 +81,8 @@ def build(family: str, config: Mapping[str, object], init_seed: int) -> nn.Modul
     except UnknownFamilyError as error:
         raise InvalidRequestError.of("model.builtin.family", str(error)) from error
     except ConfigError as error:
-        raise InvalidRequestError.of(f"model.builtin.config.{error.field}", error.message) from error
+        raise InvalidRequestError.of(
+            f"model.builtin.config.{error.field}", f"is {error.value!r}: {error.message}"
+        ) from error
     except ChainruleError as error:
         raise InvalidRequestError.of("model.builtin.config", str(error)) from error

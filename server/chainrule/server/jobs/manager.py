@@ -18,8 +18,8 @@ from chainrule.server.records import Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.training.state import StepMetric
 
-QUEUE_INTERVAL_S = 5.0
-"""How often the queue is looked at when nothing has happened: a cluster can grow by itself."""
+QUEUE_INTERVAL_S = 1.0
+"""How often the queue is looked at when nothing has happened here: a cluster can grow, and others can leave it."""
 METRICS_PAGE = 1000
 """Most metrics read at a time when streaming."""
 
