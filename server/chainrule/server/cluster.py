@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import secrets
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any
 
 # Read when Ray and gRPC are first imported, so they are set before that.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # its fork handlers deadlock beside Ray's
@@ -25,12 +26,13 @@ CONNECT_TIMEOUT_S = 5.0
 """How long a cluster to join may take to accept a connection."""
 MIN_LOCAL_CPUS = 2
 """A cluster of its own offers at least this many worker places, even on a smaller machine."""
+FOLDER_PREFIX = "cr-ray-"
+"""What the names of our clusters' folders begin with. Short: Ray's sockets lie far below."""
 MAX_TEMPORARY_PATH = 20
 """Longest path of a temporary folder that Ray's sockets fit under: a socket's whole path has 104 bytes at most."""
 START_ATTEMPTS = 2
 """Starting Ray on a busy machine times out now and then; a second try does it."""
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -47,16 +49,17 @@ class Node:
 class RayCluster:
     """A connection to Ray. Make one with `start_local` or `join`, and `stop` it in the end."""
 
-    def __init__(self, address: str, *, owned: bool, folder: Path | None) -> None:
+    def __init__(self, address: str, *, folder: Path | None = None, lock: IO[str] | None = None) -> None:
         self.address = address
-        self.owned = owned
+        self.owned = folder is not None
         self._folder = folder
+        self._lock = lock
 
     @classmethod
     def start_local(cls, num_cpus: int | None = None) -> RayCluster:
         """Start a cluster on this machine: it listens on loopback only, asks for a token, and keeps its files in a
         private folder that `stop` removes. Blocks for some seconds. Raises StartupError."""
-        folder = _private_folder()
+        folder, lock = _private_folder()
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
@@ -87,7 +90,7 @@ class RayCluster:
                 logger.warning("Ray did not start (%s); trying once more", error)
         address = str(context.address_info["gcs_address"])
         logger.info("started a Ray cluster at %s with %d CPUs", address, cpus)
-        return cls(address, owned=True, folder=folder)
+        return cls(address, folder=folder, lock=lock)
 
     @classmethod
     def join(cls, address: str) -> RayCluster:
@@ -107,7 +110,7 @@ class RayCluster:
         except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
             raise StartupError(f"cannot join the Ray cluster at {address}: {error}") from error
         logger.info("joined the Ray cluster at %s", address)
-        return cls(address, owned=False, folder=None)
+        return cls(address)
 
     def stop(self) -> None:
         """Disconnect, and end the cluster if it is our own. Blocks for a second or two."""
@@ -116,6 +119,8 @@ class RayCluster:
         ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
 
     async def nodes(self) -> list[Node]:
         """The nodes that are alive, by id. Raises ClusterUnreachableError."""
@@ -162,9 +167,29 @@ class RayCluster:
             ) from error
 
 
-def _private_folder() -> Path:
-    """A new folder that only this user can read, at a path short enough for Ray's sockets."""
-    temporary = tempfile.gettempdir()
-    if len(temporary) > MAX_TEMPORARY_PATH:  # as on macOS
-        temporary = "/tmp"
-    return Path(tempfile.mkdtemp(prefix="cr-ray-", dir=temporary))
+def _private_folder() -> tuple[Path, IO[str]]:
+    """A new folder that only this user can read, at a path short enough for Ray's sockets, and the lock that says it is
+    in use. Folders that a killed server has left, whose locks nobody holds, are removed."""
+    temporary = Path(tempfile.gettempdir())
+    if len(str(temporary)) > MAX_TEMPORARY_PATH:  # as on macOS
+        temporary = Path("/tmp")
+    for leftover in temporary.glob(f"{FOLDER_PREFIX}*"):
+        if leftover.stat().st_uid == os.getuid() and (lock := _try_lock(leftover)) is not None:
+            logger.info("removing %s, which a server that was killed has left", leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+            lock.close()
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=temporary))
+    lock = _try_lock(folder)
+    assert lock is not None  # nobody else knows of it yet
+    return folder, lock
+
+
+def _try_lock(folder: Path) -> IO[str] | None:
+    """Hold a folder's lock until the file is closed or this process ends; None if another process holds it."""
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
