@@ -64,7 +64,7 @@ class JobManager:
             if job.state is JobState.CANCELLING:
                 await asyncio.to_thread(self._store.transition, job.name, JobState.CANCELLED, reason="")
             elif job.state is not JobState.QUEUED:
-                logger.info("job %s: was %s when the service stopped; goes on", job.name, job.state.value)
+                logger.info("%s: was %s when the service stopped; goes on", job.name, job.state.value)
                 await asyncio.to_thread(
                     self._store.transition, job.name, JobState.RECOVERING, reason="the service was restarted"
                 )
@@ -83,7 +83,7 @@ class JobManager:
         cpus = await self._capacity.total_cpus()
         job, new = await asyncio.to_thread(self._submissions.submit, submission, cluster_cpus=cpus)
         if new:
-            logger.info("job %s: submitted (%s on %s)", job.name, job.model, job.dataset)
+            logger.info("%s: submitted (%s on %s)", job.name, job.model, job.dataset)
         self._wake.set()
         return job
 
@@ -148,7 +148,7 @@ class JobManager:
         with suppress(IllegalStateError):  # it has ended by itself in the meantime
             await asyncio.to_thread(self._store.transition, name, JobState.CANCELLED, reason="")
         self._feed.ring(name)
-        logger.info("job %s: cancelled", name)
+        logger.info("%s: cancelled", name)
 
     async def _serve_queue(self) -> None:
         while True:
@@ -186,5 +186,5 @@ class JobManager:
         task = self._running.pop(name)
         del self._demands[name]
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("job %s: the service failed", name, exc_info=error)
+            logger.error("%s: the service failed", name, exc_info=error)
         self._wake.set()

@@ -87,11 +87,11 @@ class JobRun:
         try:
             await self._attempts()
         except IllegalStateError as error:  # only a cancel moves a job under its run's feet, and cancels the run next
-            logger.info("job %s: %s", self._name, error)
+            logger.info("%s: %s", self._name, error)
         except ServiceError as error:
             await self._fail(JobFailure(error.reason, error.message))
         except Exception as error:  # a defect of the service: the job's owner must learn of it too
-            logger.exception("job %s: the service failed", self._name)
+            logger.exception("%s: the service failed", self._name)
             text = "".join(traceback.format_exception(error))
             await self._fail(JobFailure("INTERNAL", f"the service failed: {error}", text))
 
@@ -115,7 +115,7 @@ class JobRun:
                 return
             losses = 1 if await self._last_step() > before else losses + 1
             decision = policies.after_loss(losses, outcome.message)
-            logger.warning("job %s: lost a process (%s); %s", self._name, outcome.message, decision)
+            logger.warning("%s: lost a process (%s); %s", self._name, outcome.message, decision)
             if isinstance(decision, policies.GiveUp):
                 await self._fail(JobFailure(outcome.reason, decision.message, outcome.traceback))
                 return
@@ -127,7 +127,7 @@ class JobRun:
         if state.step >= plan.total_steps:  # the service stopped between the last checkpoint and the end
             return Finished()
         fence = await asyncio.to_thread(self._store.next_attempt, self._name)
-        logger.info("job %s: attempt %d from step %d", self._name, fence, state.step)
+        logger.info("%s: attempt %d from step %d", self._name, fence, state.step)
         try:
             attempt = await self._launcher.launch(self._name, plan, state, examples, fence=fence)
         except (ChainruleError, TimeoutError) as error:
@@ -168,14 +168,14 @@ class JobRun:
         await self._move(JobState.FINALIZING, "all steps are done")
         digest = await asyncio.to_thread(self._store_weights)
         await self._move(JobState.SUCCEEDED, "", weights_digest=digest)
-        logger.info("job %s: succeeded, weights %s", self._name, digest)
+        logger.info("%s: succeeded, weights %s", self._name, digest)
 
     async def _recover(self, reason: str, delay_s: float) -> None:
         await self._move(JobState.RECOVERING, reason)
         await asyncio.sleep(delay_s)
 
     async def _fail(self, cause: JobFailure) -> None:
-        logger.warning("job %s: failed: %s", self._name, cause.message)
+        logger.warning("%s: failed: %s", self._name, cause.message)
         await self._move(JobState.FAILED, cause.reason, failure=cause)
 
     async def _move(
@@ -209,7 +209,7 @@ class JobRun:
                 manifest = Manifest.from_json(self._blobs.read(stored.manifest_digest))
                 return checkpoint.unpack(self._blobs.read(manifest.state_digest), manifest)
             except (CheckpointError, ServiceError) as error:
-                logger.warning("job %s: the checkpoint of step %d is refused: %s", self._name, stored.step, error)
+                logger.warning("%s: the checkpoint of step %d is refused: %s", self._name, stored.step, error)
         return None
 
     async def _last_step(self) -> int:
