@@ -13,6 +13,7 @@ INSTANCES = [
     cr.AutogradError("a"),
     cr.ShapeError("b"),
     cr.DTypeError("c"),
+    cr.DimensionError("c"),
     cr.TargetError("d"),
     cr.StateDictError("e"),
     cr.FormatError("f"),

@@ -103,10 +103,9 @@ def test_reshapes() -> None:
         (lambda x: x.reshape(-1, 4), r"shape '\[-1, 4\]' is invalid for input of size 6"),
         (lambda x: x.reshape(-1, -1), "only one dimension can be inferred"),
         (lambda x: x.T.view(6), r"Use .reshape\(...\) instead"),
-        (lambda x: x.sum(2), r"expected to be in range of \[-2, 1\], (but )?got 2"),
-        (lambda x: x.transpose(0, 2), r"expected to be in range of \[-2, 1\], but got 2"),
         (lambda x: x.permute(0, 0), "must name each of the 2 dimensions once"),
-        (lambda x: x.expand(2, 4), r"cannot be expanded to \[2, 4\]"),
+        (lambda x: x.expand(2, 4), r"expand\(\): .*\(2,4\)"),
+        (lambda x: x + cr.ones(2), r"add\(\): operands could not be broadcast together with shapes \(2,3\) \(2,\)"),
         (lambda x: x @ cr.ones(2), r"mat1 and mat2 shapes cannot be multiplied \(2x3 and 2\)"),
         (lambda x: cr.cat([x, cr.ones(1, 1)]), "Sizes of tensors must match except in dimension 0"),
         (lambda x: cr.stack([x, cr.ones(1, 1)]), "equal size"),
@@ -117,6 +116,20 @@ def test_reshapes() -> None:
 def test_impossible_shapes_are_explained(call: Any, message: str) -> None:
     with pytest.raises(cr.ShapeError, match=message):
         call(cr.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "call", [lambda x: x.sum(2), lambda x: x.transpose(0, 2), lambda x: x.argmax(-3), lambda x: x.unsqueeze(4)]
+)
+def test_dimensions_that_are_not_there_are_index_errors(call: Any) -> None:
+    with pytest.raises(IndexError, match="Dimension out of range") as caught:
+        call(cr.ones(2, 3))
+    assert isinstance(caught.value, cr.DimensionError)
+
+
+def test_products_of_different_dtypes_are_refused() -> None:
+    with pytest.raises(cr.DTypeError, match="float32 and float64"):
+        cr.ones(2, 2) @ cr.ones(2, 2, dtype=cr.float64)
 
 
 def test_extremes_along_a_dimension_have_indices_and_gradients() -> None:

@@ -1,15 +1,18 @@
 """The errors of chainrule: one root, and under it the engine's, each also the builtin PyTorch raises.
 
-ChainruleError
-├── AutogradError       (RuntimeError)         the graph cannot do what was asked of it
-├── ShapeError          (RuntimeError)         shapes do not fit
-├── DTypeError          (TypeError)            a dtype, or a thing that is no tensor, where another is needed
-├── TargetError         (IndexError)           a class index outside the classes
-├── StateDictError      (RuntimeError)         a state_dict does not fit its module
-├── FormatError         (ValueError)           bytes that are not what they claim to be
-├── ConfigError         (ValueError)           a setting that cannot be used: field, value, message
-├── UnknownFamilyError  (ValueError)           no such family of models: family, known
-└── UnsupportedError    (NotImplementedError)  PyTorch can, this version cannot
+    ChainruleError
+    ├── AutogradError       (RuntimeError)         the graph cannot do what was asked of it
+    ├── ShapeError          (RuntimeError)         shapes do not fit
+    ├── DTypeError          (TypeError)            a dtype, or a thing that is no tensor, where another is needed
+    ├── DimensionError      (IndexError)           a dimension that the tensor does not have
+    ├── TargetError         (IndexError)           a class index outside the classes
+    ├── StateDictError      (RuntimeError)         a state_dict does not fit its module
+    ├── FormatError         (ValueError)           bytes that are not what they claim to be
+    ├── ConfigError         (ValueError)           a setting that cannot be used: field, value, message
+    ├── UnknownFamilyError  (ValueError)           no such family of models: family, known
+    └── UnsupportedError    (NotImplementedError)  PyTorch can, this version cannot
+
+A message names the thing, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ class ShapeError(ChainruleError, RuntimeError):
 
 class DTypeError(ChainruleError, TypeError):
     """A dtype that the operation does not take, or a thing that is no tensor."""
+
+
+class DimensionError(ChainruleError, IndexError):
+    """The tensor does not have this dimension."""
 
 
 class TargetError(ChainruleError, IndexError):

@@ -22,7 +22,7 @@ from chainrule.engine.dtypes import (
     int64,
     type_name,
 )
-from chainrule.engine.errors import AutogradError, DTypeError, ShapeError, UnsupportedError
+from chainrule.engine.errors import AutogradError, DimensionError, DTypeError, ShapeError, UnsupportedError
 from chainrule.engine.formatting import format_tensor
 
 if TYPE_CHECKING:
@@ -549,7 +549,7 @@ class Tensor:
     def unsqueeze(self, dim: int) -> Tensor:
         """With a new dimension of length one at `dim`."""
         if not -self.ndim - 1 <= dim <= self.ndim:
-            raise ShapeError(
+            raise DimensionError(
                 f"Dimension out of range (expected to be in range of [{-self.ndim - 1}, {self.ndim}], but got {dim})"
             )
         axis = dim % (self.ndim + 1)
@@ -587,10 +587,7 @@ class Tensor:
         wanted = _ints(shape)
         new = len(wanted) - self.ndim
         wanted = tuple(self.shape[i - new] if n == -1 and i >= new else n for i, n in enumerate(wanted))
-        try:
-            return op.expand(self, shape=wanted)
-        except ValueError:
-            raise ShapeError(f"a tensor of shape {list(self.shape)} cannot be expanded to {list(wanted)}") from None
+        return op.expand(self, shape=wanted)
 
     def contiguous(self) -> Tensor:
         """The tensor with its elements in memory row by row: itself if they are, else a copy."""
@@ -606,7 +603,7 @@ class Tensor:
     def _axis(self, dim: int) -> int:
         limit = self.ndim or 1
         if not -limit <= dim < limit:
-            raise ShapeError(
+            raise DimensionError(
                 f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got {dim})"
             )
         return dim % limit

@@ -127,6 +127,8 @@ def test_assignments_are_checked() -> None:
     net: Any = Net()
     with pytest.raises(TypeError, match="cannot assign 'Tensor' as parameter 'scale'"):
         net.scale = cr.ones(1)
+    with pytest.raises(TypeError, match="cannot assign 'str' as child module 'last'"):
+        net.last = "layer"
     net.scale = None
     assert "scale" not in dict(net.named_parameters())
     net.steps = cr.tensor(3)

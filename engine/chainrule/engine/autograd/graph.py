@@ -148,7 +148,7 @@ class OpNode(Node):
             return saved.array
         if saved.tensor is not None and saved.tensor.data is saved.array:
             return saved.tensor
-        from chainrule.engine.tensor import Tensor
+        from chainrule.engine.tensor import Tensor  # which is built on this module
 
         history = self if saved.tensor is None else None
         return Tensor.wrap(saved.array, counter=saved.counter, grad_fn=history)

@@ -86,7 +86,11 @@ class Module:
             self._parameters[name] = None
         elif name in self._buffers and (value is None or isinstance(value, Tensor)):
             self._buffers[name] = value
-        elif name in self._modules and value is None:
+        elif name in self._modules:
+            if value is not None:
+                raise TypeError(
+                    f"cannot assign '{type(value).__name__}' as child module '{name}' (Module or None expected)"
+                )
             self._modules[name] = None
         else:
             object.__setattr__(self, name, value)

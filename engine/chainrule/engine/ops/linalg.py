@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.errors import ShapeError
+from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.ops.op import op, sum_to
 from chainrule.engine.ops.shape import reshape, squeeze, transpose, unsqueeze
 from chainrule.engine.tensor import Tensor
@@ -53,6 +53,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         ShapeError: an operand is 0-d, or the inner dimensions differ.
+        DTypeError: the dtypes differ.
     """
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
@@ -61,6 +62,8 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
             f"mat1 and mat2 shapes cannot be multiplied ({_by(a.shape)} and {_by(b.shape)}): "
             f"{a.shape[-1]} columns meet {b.shape[-2 if b.ndim > 1 else 0]} rows"
         )
+    if a.dtype != b.dtype:
+        raise DTypeError(f"matmul: expected both to have the same dtype, but they are {a.dtype} and {b.dtype}")
     match a.ndim, b.ndim:
         case 1, 1:
             return dot(a, b)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ import numpy as np
 from chainrule.engine.autograd.graph import Node, OpNode, Saved
 from chainrule.engine.autograd.mode import state
 from chainrule.engine.dtypes import DType, default_dtype, promote
-from chainrule.engine.errors import DTypeError
+from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
 from chainrule.engine.tensor import Tensor
 
 Gradient = Callable[..., Any]
@@ -93,7 +94,8 @@ class Op:
                     self.variadic = parameter.kind is parameter.VAR_POSITIONAL
         self.inputs = tuple(inputs)
         self.attributes = tuple(attributes)
-        self.__name__ = getattr(forward, "__name__", name.lower())
+        plain = isinstance(forward, FunctionType) and forward.__name__[0].isalpha()
+        self.__name__ = forward.__name__ if plain else name.lower()  # of a ufunc or a helper, what PyTorch calls it
         self.__doc__ = forward.__doc__
         self._gradients = {name: (formula, _parameters(formula)) for name, formula in gradients.items()}
         self._plans: dict[tuple[bool, ...], Plan | None] = {}
@@ -140,7 +142,12 @@ class Op:
             else:
                 arrays.append(x)
                 needs.append(False)
-        result = self.forward(*arrays, **attributes)
+        try:
+            result = self.forward(*arrays, **attributes)
+        except np.exceptions.AxisError as error:
+            raise DimensionError(f"{self.__name__}(): Dimension out of range: {error}") from None
+        except ValueError as error:  # numpy's word for shapes that do not fit
+            raise ShapeError(f"{self.__name__}(): {error}") from None
         intermediates: dict[str, Any] = {}
         if type(result) is tuple:
             result, intermediates = result

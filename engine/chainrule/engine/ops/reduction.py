@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.errors import ShapeError
+from chainrule.engine.errors import DimensionError, ShapeError
 from chainrule.engine.ops.elementwise import cast, eq, exp
 from chainrule.engine.ops.op import expand, op
 from chainrule.engine.ops.shape import reshape
@@ -21,7 +21,8 @@ def axes_of(ndim: int, dim: Dim) -> tuple[int, ...]:
     """The dimensions `dim` means, counted from 0.
 
     Raises:
-        ShapeError: one of them is not there, or is named twice.
+        DimensionError: one of them is not there.
+        ShapeError: one of them is named twice.
     """
     if dim is None or dim == ():
         return tuple(range(ndim))
@@ -29,7 +30,7 @@ def axes_of(ndim: int, dim: Dim) -> tuple[int, ...]:
     limit = ndim or 1  # a 0-d tensor takes -1 and 0
     for axis in axes:
         if not -limit <= axis < limit:
-            raise ShapeError(f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], got {axis})")
+            raise DimensionError(f"Dimension out of range (expected to be in [{-limit}, {limit - 1}], but got {axis})")
     axes = tuple(axis % limit for axis in axes)
     if len(set(axes)) < len(axes):
         raise ShapeError(f"dim {dim} names a dimension twice")
