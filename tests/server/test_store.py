@@ -165,6 +165,18 @@ def test_progress_counts_from_when_the_job_last_ran(store: Store, clock: Clock) 
     assert progress.eta_s == pytest.approx(16.0)
 
 
+def test_pace_is_that_of_the_latest_steps(store: Store, clock: Clock) -> None:
+    store.create_job(replace(JOB, total_steps=1000))
+    store.transition(JOB.name, JobState.PREPARING)
+    store.transition(JOB.name, JobState.RUNNING)
+    slow = [metric(step, time_s=clock.now_s + 10 * step) for step in range(1, 51)]
+    fast = [metric(step, time_s=clock.now_s + 500 + 0.1 * (step - 50)) for step in range(51, 201)]
+    store.add_metrics(JOB.name, slow + fast)
+    progress = store.get_job(JOB.name).progress
+    assert progress.examples_per_second == pytest.approx(100.0)
+    assert progress.eta_s == pytest.approx(80.0)
+
+
 def test_metrics_computed_again_are_kept_once(store: Store) -> None:
     store.create_job(JOB)
     store.add_metrics(JOB.name, [metric(1), metric(2)])

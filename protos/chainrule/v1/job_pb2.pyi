@@ -299,7 +299,7 @@ class Progress(_message.Message):
     accuracy: _builtins.float
     """Share of the examples of the last step that were classified right, from 0 to 1."""
     examples_per_second: _builtins.float
-    """Examples trained on per second, since the training last started or resumed."""
+    """Examples trained on per second, over the last 100 steps."""
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
         """Time left at that pace; unset when unknown."""

@@ -32,6 +32,10 @@ BUSY_TIMEOUT_S = 30.0
 """How long a transaction waits for another one's lock."""
 
 
+PACE_STEPS = 100
+"""How many steps the pace of a job is taken from."""
+
+
 @dataclass(frozen=True)
 class NewJob:
     """A job as submitted."""
@@ -358,29 +362,35 @@ def _job(db: Connection, row: RowMapping) -> Job:
 def _progress(db: Connection, row: RowMapping, config: TrainingConfig, changes: Sequence[RowMapping]) -> Progress:
     table = schema.metrics.c
     total_steps = row["total_steps"]
-    latest_query = sa.select(schema.metrics).where(table.job == row["name"]).order_by(table.step.desc()).limit(1)
-    latest = db.execute(latest_query).mappings().first()
-    if latest is None:
+    query = sa.select(schema.metrics).where(table.job == row["name"]).order_by(table.step.desc()).limit(PACE_STEPS + 1)
+    latest = db.execute(query).mappings().all()
+    if not latest:
         return Progress(0, total_steps, 0, config.epochs)
-    running = [c["time_us"] for c in changes if c["state"] == JobState.RUNNING.value]
-    since = running[-1] if running else row["create_time_us"]
-    pace_query = sa.select(sa.func.sum(table.num_examples), sa.func.count()).where(
-        table.job == row["name"], table.time_us >= since
-    )
-    examples, steps = db.execute(pace_query).one()
-    seconds = (latest["time_us"] - since) / 1e6
-    known = seconds > 0 and bool(steps)
-    steps_left = total_steps - latest["step"]
+    last = latest[0]
+    rate, seconds_per_step = _pace(latest, changes)
     return Progress(
-        step=latest["step"],
+        step=last["step"],
         total_steps=total_steps,
-        epoch=latest["epoch"],
+        epoch=last["epoch"],
         total_epochs=config.epochs,
-        loss=latest["loss"],
-        accuracy=latest["accuracy"],
-        examples_per_second=examples / seconds if known else 0.0,
-        eta_s=steps_left * seconds / steps if known else None,
+        loss=last["loss"],
+        accuracy=last["accuracy"],
+        examples_per_second=rate,
+        eta_s=seconds_per_step * (total_steps - last["step"]) if rate else None,
     )
+
+
+def _pace(latest: Sequence[RowMapping], changes: Sequence[RowMapping]) -> tuple[float, float]:
+    """Examples per second and seconds per step over the latest steps (newest first), but no further back than when the
+    job last began to run; zeros if that is too little to tell."""
+    since = max((c["time_us"] for c in changes if c["state"] == JobState.RUNNING.value), default=0)
+    steps = [step for step in latest if step["time_us"] >= since]
+    if len(steps) > PACE_STEPS:  # the oldest only says when the next one began
+        since = steps.pop()["time_us"]
+    seconds = (latest[0]["time_us"] - since) / 1e6
+    if not steps or seconds <= 0:
+        return 0.0, 0.0
+    return sum(step["num_examples"] for step in steps) / seconds, seconds / len(steps)
 
 
 def _config(values: Mapping[str, Any]) -> TrainingConfig:
