@@ -98,6 +98,22 @@ async def test_a_queued_job_can_be_cancelled(tmp_path: Path) -> None:
         await parts.manager.cancel(first.name)
 
 
+@pytest.mark.parametrize("ticks", range(6))
+async def test_the_queue_can_be_stopped_at_the_moment_it_is_woken(tmp_path: Path, ticks: int) -> None:
+    """asyncio.wait_for of Python 3.11 lost the cancellation here, and the service never stopped."""
+    parts = Parts(tmp_path, LocalLauncher())
+    await parts.manager.start()
+    async with asyncio.timeout(10):
+        while not parts.manager._wake._waiters:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+    parts.manager._wake.set()
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await parts.manager.stop()
+    parts.store.close()
+
+
 async def test_a_restarted_service_goes_on_with_what_was_unfinished(tmp_path: Path) -> None:
     async with running(tmp_path) as parts:
         job = await parts.manager.submit(parts.submission(replace(CONFIG, epochs=40)))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from threading import Thread
+from typing import Any
 
 import numpy as np
 
 from chainrule.engine import Generator, io, models
 from chainrule.server.training.coordinator import PartitionHandle, WorkerHandle
-from chainrule.server.training.link import Link, Push, Weights
+from chainrule.server.training.link import Link, LinkError, Push, Weights
 from chainrule.server.training.parameter_server import Partition, PartitionServer
 from chainrule.server.training.placement import batch_norm_rules
 from chainrule.server.training.plan import Plan, Sgd, TrainingConfig
@@ -96,33 +98,56 @@ def final_state(partitions: list[Partition]) -> TrainingState:
 
 
 class ThreadLink:
-    """A link to a partition that an event loop of another thread serves."""
+    """A link to a partition that an event loop of another thread serves. It breaks when `broken` is done."""
 
-    def __init__(self, server: PartitionServer, names: frozenset[str], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, server: PartitionServer, names: frozenset[str], loop: asyncio.AbstractEventLoop, broken: Future[None]
+    ) -> None:
         self.names = names
         self._server = server
         self._loop = loop
+        self._broken = broken
         self._answer: Future[Weights] = Future()
 
     def pull(self) -> Weights:
-        weights: Weights = asyncio.run_coroutine_threadsafe(self._server.pull(), self._loop).result(60)
-        return weights
+        self._answer = self._ask(self._server.pull())
+        return self.receive()
 
     def send(self, push: Push) -> None:
-        self._answer = asyncio.run_coroutine_threadsafe(self._server.exchange(push), self._loop)
+        self._answer = self._ask(self._server.exchange(push))
 
     def receive(self) -> Weights:
-        return self._answer.result(60)
+        either: list[Future[Any]] = [self._answer, self._broken]
+        wait(either, return_when=FIRST_COMPLETED)
+        if not self._answer.done():
+            raise LinkError("the attempt was stopped")
+        return self._answer.result()
+
+    def _ask(self, question: Coroutine[Any, Any, Weights]) -> Future[Weights]:
+        if self._broken.done():
+            question.close()
+            raise LinkError("the attempt was stopped")
+        return asyncio.run_coroutine_threadsafe(question, self._loop)
 
 
 class ThreadWorker:
-    """A worker that runs in a thread."""
+    """A worker that runs in a thread of its own."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     async def run(self) -> int:
-        return await asyncio.to_thread(self._worker.run)
+        steps: Future[int] = Future()
+        steps.set_running_or_notify_cancel()  # who waits can be cancelled, the thread cannot
+
+        def compute() -> None:
+            try:
+                steps.set_result(self._worker.run())
+            except Exception as error:  # noqa: BLE001 — handed to who waits
+                steps.set_exception(error)
+
+        Thread(target=compute, daemon=True).start()
+        return await asyncio.wrap_future(steps)
 
 
 class LocalPlacement:
@@ -132,7 +157,7 @@ class LocalPlacement:
         self._data = data
         self._wrap = wrap
         self._partitions: list[tuple[PartitionServer, frozenset[str]]] = []
-        self.stopped = False
+        self._broken: Future[None] = Future()
 
     async def start_partition(self, plan: Plan, state: TrainingState, *, fence: int) -> PartitionHandle:
         # Weights go out as copies, as they do between processes: what a worker holds does not change under it.
@@ -144,13 +169,17 @@ class LocalPlacement:
         loop = asyncio.get_running_loop()
         handles: list[WorkerHandle] = []
         for index, part in enumerate(shards):
-            links: list[Link] = [ThreadLink(server, names, loop) for server, names in self._partitions]
+            links: list[Link] = [ThreadLink(server, names, loop, self._broken) for server, names in self._partitions]
             handle = ThreadWorker(Worker(plan, self._data, links, index=index, shards=part, fence=fence))
             handles.append(self._wrap(handle, index) if self._wrap else handle)
         return handles
 
+    @property
+    def stopped(self) -> bool:
+        return self._broken.done()
+
     async def stop(self) -> None:
-        self.stopped = True
+        self._broken.set_result(None)
 
 
 def _copied(weights: Weights) -> Weights:

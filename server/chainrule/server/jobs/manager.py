@@ -158,7 +158,8 @@ class JobManager:
             except ClusterUnreachableError as error:
                 logger.warning("the queue waits: %s", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), QUEUE_INTERVAL_S)
+                async with asyncio.timeout(QUEUE_INTERVAL_S):
+                    await self._wake.wait()
 
     async def _admit(self) -> None:
         jobs = await asyncio.to_thread(self._store.unfinished_jobs)

@@ -139,7 +139,8 @@ class RayPlacement:
         ]
         ready = [call(worker.ready.remote()) for worker in self._workers]
         try:
-            await asyncio.wait_for(asyncio.gather(*ready), PLACEMENT_TIMEOUT_S)
+            async with asyncio.timeout(PLACEMENT_TIMEOUT_S):
+                await asyncio.gather(*ready)
         except TimeoutError as error:
             raise PlacementError(
                 f"{len(shards)} workers did not start within {PLACEMENT_TIMEOUT_S:.0f} s; "
