@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -98,15 +99,27 @@ async def test_a_queued_job_can_be_cancelled(tmp_path: Path) -> None:
         await parts.manager.cancel(first.name)
 
 
+class Announced(asyncio.Event):
+    """An event that says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_for = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.waited_for.set()
+        return await super().wait()
+
+
 @pytest.mark.parametrize("ticks", range(6))
 async def test_the_queue_can_be_stopped_at_the_moment_it_is_woken(tmp_path: Path, ticks: int) -> None:
     """asyncio.wait_for of Python 3.11 lost the cancellation here, and the service never stopped."""
     parts = Parts(tmp_path, LocalLauncher())
+    wake = parts.manager._wake = Announced()
     await parts.manager.start()
     async with asyncio.timeout(10):
-        while not parts.manager._wake._waiters:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
-    parts.manager._wake.set()
+        await wake.waited_for.wait()
+    wake.set()
     for _ in range(ticks):
         await asyncio.sleep(0)
     async with asyncio.timeout(10):
