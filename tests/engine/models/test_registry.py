@@ -61,13 +61,47 @@ def test_mlp_without_hidden_layers_is_linear() -> None:
         ("mlp", {"num_classes": 0}, "num_classes", "must be at least 1"),
         ("mlp", {"hidden": 128}, "hidden", "expected a list of int, got int"),
         ("mlp", {"hidden": [128, 0]}, "hidden", "every width must be at least 1"),
+        ("mlp", {"hidden": [128, 1e300]}, "hidden", "every width must be at most 1,000,000"),
+        ("mlp", {"hidden": [1] * 101}, "hidden", "must be at most 100 layers, there are 101"),
+        ("mlp", {"in_features": 1e12}, "in_features", "must be at most 10,000,000"),
+        ("mlp", {"num_classes": 1e12}, "num_classes", "must be at most 1,000,000"),
+        ("mlp", {"num_classes": float("inf")}, "num_classes", "expected int, got float"),
         ("small_cnn", {"image_size": 3}, "image_size", "must be at least 4"),
+        ("small_cnn", {"image_size": 1e9}, "image_size", "must be at most 256"),
+        ("small_cnn", {"width": 1e9}, "width", "must be at most 512"),
+        ("small_cnn", {"in_channels": 65}, "in_channels", "must be at most 64"),
+        ("small_cnn", {"num_classes": 1e9}, "num_classes", "must be at most 1,000,000"),
     ],
 )
 def test_wrong_settings_are_named(family: str, config: dict[str, Any], field: str, message: str) -> None:
     with pytest.raises(cr.ConfigError, match=message) as caught:
         models.build(family, config)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("mlp", {}),
+        ("mlp", {"hidden": []}),
+        ("mlp", {"in_features": 7, "hidden": [5, 3, 2], "num_classes": 4}),
+        ("small_cnn", {}),
+        ("small_cnn", {"in_channels": 3, "image_size": 13, "width": 5, "num_classes": 7}),
+    ],
+)
+def test_parameters_are_counted_without_building(family: str, config: dict[str, Any]) -> None:
+    built = models.build(family, config)
+    assert models.family(family).num_parameters(config) == sum(p.numel() for p in built.parameters())
+
+
+def test_the_parameters_of_what_could_not_be_built_are_counted() -> None:
+    config = {"in_features": 10_000_000, "hidden": [1_000_000] * 100}
+    assert models.family("mlp").num_parameters(config) > 10**14
+
+
+def test_small_cnn_refuses_images_of_another_size() -> None:
+    with pytest.raises(cr.ShapeError, match=r"takes images of shape \(N, 1, 8, 8\), got \(2, 1, 9, 9\)"):
+        models.small_cnn()(cr.zeros(2, 1, 9, 9))
 
 
 def test_unknown_families_are_named() -> None:

@@ -1,10 +1,11 @@
 """Families of models, by name and configuration."""
 
 from chainrule.engine.models.mlp import MLP, MLPConfig, mlp
-from chainrule.engine.models.registry import Family, build, families, family_of
+from chainrule.engine.models.registry import MAX_CLASSES, Family, build, families, family, family_of
 from chainrule.engine.models.small_cnn import SmallCNN, SmallCNNConfig, small_cnn
 
 __all__ = [
+    "MAX_CLASSES",
     "MLP",
     "Family",
     "MLPConfig",
@@ -12,6 +13,7 @@ __all__ = [
     "SmallCNNConfig",
     "build",
     "families",
+    "family",
     "family_of",
     "mlp",
     "small_cnn",

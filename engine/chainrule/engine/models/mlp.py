@@ -8,9 +8,13 @@ from typing import cast
 
 from chainrule.engine import nn
 from chainrule.engine.errors import ConfigError
-from chainrule.engine.models.registry import build, register, require_positive
+from chainrule.engine.models.registry import MAX_CLASSES, build, register, require_within
 from chainrule.engine.random import Generator
 from chainrule.engine.tensor import Tensor
+
+MAX_FEATURES = 10_000_000
+MAX_WIDTH = 1_000_000
+MAX_LAYERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,22 @@ class MLPConfig:
     """Classes to tell apart."""
 
     def __post_init__(self) -> None:
-        require_positive(in_features=self.in_features, num_classes=self.num_classes)
+        require_within("in_features", self.in_features, 1, MAX_FEATURES)
+        require_within("num_classes", self.num_classes, 1, MAX_CLASSES)
+        if len(self.hidden) > MAX_LAYERS:
+            raise ConfigError(
+                "hidden", self.hidden, f"must be at most {MAX_LAYERS} layers, there are {len(self.hidden)}"
+            )
         if any(width < 1 for width in self.hidden):
             raise ConfigError("hidden", self.hidden, "every width must be at least 1")
+        if any(width > MAX_WIDTH for width in self.hidden):
+            raise ConfigError("hidden", self.hidden, f"every width must be at most {MAX_WIDTH:,}")
+
+    @property
+    def num_parameters(self) -> int:
+        """Σ (a + 1)·b over neighbouring widths a, b."""
+        widths = (self.in_features, *self.hidden, self.num_classes)
+        return sum((narrow + 1) * wide for narrow, wide in itertools.pairwise(widths))
 
 
 class MLP(nn.Module):

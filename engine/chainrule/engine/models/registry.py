@@ -11,6 +11,9 @@ from chainrule.engine import nn
 from chainrule.engine.errors import ConfigError, UnknownFamilyError
 from chainrule.engine.random import Generator, using
 
+MAX_CLASSES = 1_000_000
+"""Most classes that a family tells apart."""
+
 _attribute = "_chainrule_family"
 
 
@@ -23,7 +26,17 @@ class Family:
     description: str
     """In a few words."""
     config: type[Any]
-    """A frozen dataclass: its fields are the settings, with their defaults."""
+    """A frozen dataclass: its fields are the settings, with their defaults and bounds; its `num_parameters` counts the
+    parameters of the model, from the settings alone."""
+
+    def num_parameters(self, config: Mapping[str, object] | None = None) -> int:
+        """How many values the parameters of a model have. Nothing is built; `config` is as for `build`.
+
+        Raises:
+            ConfigError: as `build` does.
+        """
+        count: int = parse_config(self.config, config or {}).num_parameters
+        return count
 
 
 _families: dict[str, Family] = {}
@@ -41,6 +54,17 @@ def families() -> dict[str, Family]:
     return dict(_families)
 
 
+def family(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        UnknownFamilyError: there is none.
+    """
+    if name not in _families:
+        raise UnknownFamilyError(name, sorted(_families))
+    return _families[name]
+
+
 def build(name: str, config: Mapping[str, object] | None = None, *, generator: Generator | None = None) -> nn.Module:
     """A model of a family, with parameters drawn from `generator` (the default one, if None).
 
@@ -54,9 +78,7 @@ def build(name: str, config: Mapping[str, object] | None = None, *, generator: G
         UnknownFamilyError: no such family.
         ConfigError: an unknown setting, a wrong type, or a value out of range; `field` names it.
     """
-    if name not in _families:
-        raise UnknownFamilyError(name, sorted(_families))
-    settings = parse_config(_families[name].config, config or {})
+    settings = parse_config(family(name).config, config or {})
     with using(generator):
         model = _makers[name](settings)
     setattr(model, _attribute, (name, asdict(settings)))
@@ -96,11 +118,12 @@ def parse_config(config: type[Any], values: Mapping[str, object]) -> Any:
     return config(**parsed)
 
 
-def require_positive(**values: int) -> None:
-    """Raises ConfigError for the first value below 1."""
-    for field, value in values.items():
-        if value < 1:
-            raise ConfigError(field, value, "must be at least 1")
+def require_within(field: str, value: int, lowest: int, highest: int) -> None:
+    """Raises ConfigError if the value is below the lowest or above the highest."""
+    if value < lowest:
+        raise ConfigError(field, value, f"must be at least {lowest}")
+    if value > highest:
+        raise ConfigError(field, value, f"must be at most {highest:,}")
 
 
 def _parse(field: str, value: object, kind: Any) -> object:
