@@ -72,6 +72,7 @@ def test_a_killed_parameter_server_changes_nothing(client: Client, images: Image
     wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
     os.kill(processes("ray::PartitionActor")[0], signal.SIGKILL)
     assert finished(job) == expected
+    assert "RECOVERING" in [change.state for change in job.status().history]
 
 
 def test_a_killed_coordinator_changes_nothing(client: Client, images: Images, expected: str) -> None:
@@ -79,6 +80,7 @@ def test_a_killed_coordinator_changes_nothing(client: Client, images: Images, ex
     wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
     os.kill(processes("ray::CoordinatorActor")[0], signal.SIGKILL)
     assert finished(job) == expected
+    assert "RECOVERING" in [change.state for change in job.status().history]
 
 
 def test_a_service_killed_in_the_middle_of_a_job_goes_on_with_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -84,10 +85,32 @@ class ClusterUnreachableError(ServiceError):
     reason = "CLUSTER_UNREACHABLE"
 
 
+class OutOfMemoryError(ServiceError):
+    """The service has too little memory for a request."""
+
+    reason = "OUT_OF_MEMORY"
+
+
+class StoreUnavailableError(ServiceError):
+    """The database does not answer or cannot write."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
 class StartupError(ServiceError):
     """The service cannot start as configured."""
 
     reason = "STARTUP"
+
+
+def echo(value: object) -> str:
+    """What a client sent, to be repeated to it: its repr, without the middle where that is long."""
+    return _shortening.repr(value)
+
+
+_shortening = reprlib.Repr()
+_shortening.maxstring = _shortening.maxother = 100
+_shortening.maxlist = _shortening.maxtuple = 8
 
 
 def _rebuild(cls: type[ServiceError], args: tuple[object, ...], attributes: dict[str, object]) -> ServiceError:

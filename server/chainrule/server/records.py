@@ -29,18 +29,27 @@ class JobState(enum.Enum):
         return not TRANSITIONS[self]
 
 
-_S = JobState
-
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    _S.QUEUED: frozenset({_S.PREPARING, _S.CANCELLING}),
-    _S.PREPARING: frozenset({_S.RUNNING, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
-    _S.RUNNING: frozenset({_S.FINALIZING, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
-    _S.RECOVERING: frozenset({_S.RUNNING, _S.RECOVERING, _S.FINALIZING, _S.FAILED, _S.CANCELLING}),
-    _S.FINALIZING: frozenset({_S.SUCCEEDED, _S.RECOVERING, _S.FAILED, _S.CANCELLING}),
-    _S.CANCELLING: frozenset({_S.CANCELLED, _S.SUCCEEDED, _S.FAILED}),
-    _S.SUCCEEDED: frozenset(),
-    _S.FAILED: frozenset(),
-    _S.CANCELLED: frozenset(),
+    JobState.QUEUED: frozenset({JobState.PREPARING, JobState.CANCELLING}),
+    JobState.PREPARING: frozenset(
+        {JobState.QUEUED, JobState.RUNNING, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLING}
+    ),
+    JobState.RUNNING: frozenset({JobState.FINALIZING, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLING}),
+    JobState.RECOVERING: frozenset(
+        {
+            JobState.QUEUED,
+            JobState.RUNNING,
+            JobState.RECOVERING,
+            JobState.FINALIZING,
+            JobState.FAILED,
+            JobState.CANCELLING,
+        }
+    ),
+    JobState.FINALIZING: frozenset({JobState.SUCCEEDED, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLING}),
+    JobState.CANCELLING: frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
 }
 """The states that can follow each state. Terminal states absorb."""
 

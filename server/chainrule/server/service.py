@@ -109,8 +109,9 @@ class Service:
             Submissions(store, models, datasets),
             self._cluster,
             feed,
-            make_run=lambda name: JobRun(
+            make_run=lambda name, workers: JobRun(
                 name,
+                workers=workers,
                 store=store,
                 blobs=blobs,
                 models=models,

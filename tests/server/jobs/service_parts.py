@@ -17,7 +17,7 @@ from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Job
 from chainrule.server.store import Store
-from chainrule.server.training.coordinator import CheckpointTaken, Coordinator, Event, LostPartError
+from chainrule.server.training.coordinator import CheckpointTaken, Coordinator, Event, LostPartError, PlacementError
 from chainrule.server.training.plan import Plan, Sgd, TrainingConfig
 from chainrule.server.training.state import TrainingState
 from chainrule.server.training.worker import Examples
@@ -39,10 +39,10 @@ class LocalAttempt:
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         if self._lost_after == 0:
             raise LostPartError("the coordinator died of signal 9")
-        [event, *_] = await self._coordinator.events(after, timeout_s)
-        if isinstance(event, CheckpointTaken) and self._lost_after is not None:
+        events = (await self._coordinator.events(after, timeout_s))[:1]
+        if events and isinstance(events[0], CheckpointTaken) and self._lost_after is not None:
             self._lost_after -= 1
-        return [event]
+        return events
 
     async def stop(self) -> None:
         self.stopped = True
@@ -53,20 +53,24 @@ class LocalAttempt:
 
 class LocalLauncher:
     """Starts attempts in this process. `script` has a word for each: after how many checkpoints it is lost (None: it
-    runs to its end), or "unreachable". Attempts beyond the script run to their end."""
+    runs to its end), "unreachable" or "no room". Attempts beyond the script run to their end."""
 
     def __init__(self, *script: int | str | None) -> None:
         self._script = list(script)
         self.attempts: list[LocalAttempt] = []
         self.fences: list[int] = []
         self.first_steps: list[int] = []
+        self.workers: list[int] = []
 
     async def launch(self, job: str, plan: Plan, state: TrainingState, data: Examples, *, fence: int) -> LocalAttempt:
         self.fences.append(fence)
         self.first_steps.append(state.step)
+        self.workers.append(plan.config.workers)
         word = self._script.pop(0) if self._script else None
         if word == "unreachable":
             raise ClusterUnreachableError("no route to host")
+        if word == "no room":
+            raise PlacementError("2 CPUs are wanted")
         assert not isinstance(word, str)
         attempt = LocalAttempt(Coordinator(plan, state, LocalPlacement(data), fence=fence), word)
         self.attempts.append(attempt)
@@ -99,9 +103,10 @@ class Parts:
         self.feed = Feed()
         self.manager = JobManager(self.store, self.submissions, FixedCapacity(cpus), self.feed, make_run=self.make_run)
 
-    def make_run(self, name: str) -> JobRun:
+    def make_run(self, name: str, workers: int = 2) -> JobRun:
         return JobRun(
             name,
+            workers=workers,
             store=self.store,
             blobs=self.blobs,
             models=self.models,

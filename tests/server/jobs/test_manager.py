@@ -11,11 +11,18 @@ from typing import Literal
 
 import pytest
 
-from chainrule.server.errors import AlreadyExistsError, IllegalStateError, NotFoundError
-from chainrule.server.records import JobState
+from chainrule.server.errors import AlreadyExistsError, IllegalStateError, NotFoundError, StoreUnavailableError
+from chainrule.server.jobs import manager
+from chainrule.server.records import Job, JobState
+from chainrule.server.training.plan import Sgd
 from tests.server.jobs.service_parts import CONFIG, LocalLauncher, Parts
 
 LONG = replace(CONFIG, epochs=100_000)
+
+
+@pytest.fixture(autouse=True)
+def _quick_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "QUEUE_INTERVAL_S", 0.05)
 
 
 @asynccontextmanager
@@ -69,14 +76,77 @@ async def test_a_cancelled_job_stops_its_attempt(tmp_path: Path) -> None:
         assert parts.launcher.attempts[0].stopped
 
 
-async def test_cancelling_twice_is_no_error_until_the_job_has_ended(tmp_path: Path) -> None:
+async def test_cancelling_again_is_no_error(tmp_path: Path) -> None:
     async with running(tmp_path) as parts:
         job = await parts.manager.submit(parts.submission(LONG))
         await in_state(parts, job.name, JobState.RUNNING)
-        await asyncio.gather(*(parts.manager.cancel(job.name) for _ in range(3)), return_exceptions=True)
-        await parts.ended(job.name)
-        with pytest.raises(IllegalStateError, match="is CANCELLED; only a job that has not ended can be cancelled"):
+        answers = await asyncio.gather(*(parts.manager.cancel(job.name) for _ in range(3)))
+        assert {answer.state for answer in answers} <= {JobState.CANCELLING, JobState.CANCELLED}
+        ended = await parts.ended(job.name)
+        assert (await parts.manager.cancel(job.name)) == ended
+        assert [change.state.value for change in ended.history].count("CANCELLING") == 1
+
+
+@pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED])
+async def test_what_has_ended_otherwise_cannot_be_cancelled(tmp_path: Path, end: JobState) -> None:
+    optimizer = Sgd(lr=1e30) if end is JobState.FAILED else CONFIG.optimizer
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission(replace(CONFIG, optimizer=optimizer)))
+        assert (await parts.ended(job.name)).state is end
+        with pytest.raises(IllegalStateError, match=f"is {end.value}; only a job that has not ended can be cancelled"):
             await parts.manager.cancel(job.name)
+
+
+async def test_a_job_cancelled_just_before_it_begins_does_not_begin(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, LocalLauncher())
+    job, _ = parts.submissions.submit(parts.submission(), cluster_cpus=4)
+    parts.store.transition(job.name, JobState.PREPARING)
+    await parts.manager.cancel(job.name)
+    await parts.ended(job.name)
+    await parts.make_run(job.name).run()
+    assert parts.launcher.fences == []
+    assert parts.store.get_job(job.name).state is JobState.CANCELLED
+    parts.store.close()
+
+
+async def test_a_defect_in_one_pass_does_not_stop_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as parts:
+        real, failures = parts.store.unfinished_jobs, [ZeroDivisionError("a defect"), StoreUnavailableError("locked")]
+
+        def unfinished_jobs() -> list[Job]:
+            if failures:
+                raise failures.pop()
+            return real()
+
+        monkeypatch.setattr(parts.store, "unfinished_jobs", unfinished_jobs)
+        job = await parts.manager.submit(parts.submission())
+        assert (await parts.ended(job.name)).state is JobState.SUCCEEDED
+    assert "a defect" in caplog.text
+
+
+async def test_a_job_without_room_waits_in_the_queue_again(tmp_path: Path) -> None:
+    async with running(tmp_path, "no room") as parts:
+        job = await parts.manager.submit(parts.submission())
+        ended = await parts.ended(job.name)
+    assert ended.state is JobState.SUCCEEDED
+    assert [change.reason for change in ended.history][2] == "waits for room: 2 CPUs are wanted"
+
+
+async def test_a_job_of_a_larger_cluster_goes_on_with_fewer_workers_to_the_same_weights(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "small").mkdir()
+    digests = []
+    for folder, cpus in (("large", 4), ("small", 1)):
+        parts = Parts(tmp_path / folder, LocalLauncher(), cpus=cpus)
+        job, _ = parts.submissions.submit(parts.submission(), cluster_cpus=4)
+        await parts.manager.start()
+        digests.append((await parts.ended(job.name)).weights_digest)
+        await parts.manager.stop()
+        parts.store.close()
+        assert parts.launcher.workers == [min(2, cpus)]
+    assert digests[0] == digests[1]
 
 
 async def test_a_job_waits_until_there_is_room(tmp_path: Path) -> None:

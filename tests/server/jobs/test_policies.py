@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chainrule.server.jobs.policies import MAX_DELAY_S, Demand, GiveUp, Retry, admit, after_loss, delay
+from chainrule.server.jobs.policies import MAX_DELAY_S, Demand, GiveUp, Retry, admit, after_loss, cpus_for, delay
 
 
 def test_jobs_are_admitted_in_order_while_there_is_room() -> None:
@@ -30,3 +30,8 @@ def test_attempts_that_keep_being_lost_are_given_up_with_the_last_cause() -> Non
 
 def test_pauses_have_an_upper_bound() -> None:
     assert delay(10_000) == MAX_DELAY_S
+
+
+@pytest.mark.parametrize(("workers", "total", "cpus"), [(3, 8.0, 3), (3, 2.0, 2), (3, 2.9, 2), (3, 0.0, 1)])
+def test_a_job_is_given_what_the_cluster_has_at_all(workers: int, total: float, cpus: int) -> None:
+    assert cpus_for(workers, total_cpus=total) == cpus

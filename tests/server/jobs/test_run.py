@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chainrule.server.errors import StoreUnavailableError
 from chainrule.server.jobs import policies
 from chainrule.server.records import Job, JobState
+from chainrule.server.store import Store
 from chainrule.server.training.checkpoint import Manifest
 from chainrule.server.training.plan import Plan, Sgd
 from chainrule.server.training.state import TrainingState
@@ -102,10 +105,10 @@ async def test_a_job_at_fault_fails_at_once_with_its_traceback(tmp_path: Path) -
 
 
 class DamagingLauncher(LocalLauncher):
-    """Loses the first attempt after two checkpoints, and flips a byte of the second when it stops."""
+    """Flips a byte of the latest checkpoint when the first attempt stops."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(2)
+    def __init__(self, folder: Path, *script: int | None) -> None:
+        super().__init__(*script)
         self._folder = folder
 
     async def launch(self, job: str, plan: Plan, state: TrainingState, data: Examples, *, fence: int) -> LocalAttempt:
@@ -127,7 +130,44 @@ def flip_last_byte(folder: Path, job: str) -> None:
 
 
 async def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path, expected: str) -> None:
-    launcher = DamagingLauncher(tmp_path)
+    launcher = DamagingLauncher(tmp_path, 2)
     job = await run_job(tmp_path, launcher)
     assert launcher.first_steps == [0, STEPS_PER_EPOCH]
+    assert job.weights_digest == expected
+
+
+async def test_a_damaged_last_checkpoint_is_computed_again_and_not_passed_over(tmp_path: Path, expected: str) -> None:
+    """Otherwise the weights of an earlier epoch would be given out as the result."""
+    launcher = DamagingLauncher(tmp_path, None)
+    job = await run_job(tmp_path, launcher)
+    assert launcher.first_steps == [0, 2 * STEPS_PER_EPOCH]
+    assert states(job)[-4:] == ["RECOVERING", "RUNNING", "FINALIZING", "SUCCEEDED"]
+    assert job.weights_digest == expected
+
+
+async def test_a_store_that_fails_for_a_while_costs_nothing(
+    tmp_path: Path, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_metrics, real_transition = Store.add_metrics, Store.transition
+    failures = {"metrics": 1, "transition": 2}
+
+    def failing(what: str) -> None:
+        if failures[what]:
+            failures[what] -= 1
+            raise StoreUnavailableError("database is locked")
+
+    def add_metrics(store: Store, *args: Any) -> None:
+        failing("metrics")
+        real_metrics(store, *args)
+
+    def transition(store: Store, name: str, to: JobState, **kwargs: Any) -> Job:
+        if to is JobState.SUCCEEDED:
+            failing("transition")
+        return real_transition(store, name, to, **kwargs)
+
+    monkeypatch.setattr(Store, "add_metrics", add_metrics)
+    monkeypatch.setattr(Store, "transition", transition)
+    job = await run_job(tmp_path, LocalLauncher())
+    assert failures == {"metrics": 0, "transition": 0}
+    assert job.history[3].reason == "database is locked"
     assert job.weights_digest == expected

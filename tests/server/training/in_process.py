@@ -13,12 +13,11 @@ import numpy as np
 
 from chainrule.engine import Generator, io, models
 from chainrule.server.training.coordinator import PartitionHandle, WorkerHandle
-from chainrule.server.training.link import Link, LinkError, Push, Weights
-from chainrule.server.training.parameter_server import Partition, PartitionServer
-from chainrule.server.training.placement import batch_norm_rules
+from chainrule.server.training.link import LinkError, Push, Weights
+from chainrule.server.training.parameter_server import Partition, PartitionServer, Report, batch_norm_rules
 from chainrule.server.training.plan import Plan, Sgd, TrainingConfig
 from chainrule.server.training.reduction import assign
-from chainrule.server.training.state import TrainingState, partition_names
+from chainrule.server.training.state import TrainingState
 from chainrule.server.training.worker import Examples, Worker
 
 NUM_EXAMPLES = 50
@@ -31,15 +30,13 @@ def examples(seed: int = 0) -> Examples:
     return Examples(inputs, rng.integers(0, 10, size=NUM_EXAMPLES))
 
 
-def small_plan(
-    *, shards: int = 4, workers: int = 1, partitions: int = 1, epochs: int = 2, batch_size: int = 16
-) -> Plan:
+def small_plan(*, shards: int = 4, workers: int = 1, epochs: int = 2, batch_size: int = 16) -> Plan:
     """A `small_cnn` on the examples above; the last batch of an epoch is ragged."""
     optimizer = Sgd(lr=0.05, momentum=0.9, weight_decay=1e-4)
     config = TrainingConfig(
         epochs=epochs, batch_size=batch_size, shards=shards, workers=workers, seed=3, optimizer=optimizer
     )
-    return Plan("small_cnn", {"width": 4}, NUM_EXAMPLES, config, partitions)
+    return Plan("small_cnn", {"width": 4}, NUM_EXAMPLES, config)
 
 
 def initial_state(plan: Plan) -> TrainingState:
@@ -59,8 +56,7 @@ def digest(state: TrainingState) -> str:
 class LocalLink:
     """A link to a partition in the same thread."""
 
-    def __init__(self, partition: Partition, names: frozenset[str]) -> None:
-        self.names = names
+    def __init__(self, partition: Partition) -> None:
         self._partition = partition
 
     def pull(self) -> Weights:
@@ -73,37 +69,29 @@ class LocalLink:
         return self._partition.weights()
 
 
-def make_partitions(plan: Plan, state: TrainingState) -> list[tuple[Partition, frozenset[str]]]:
-    parts = partition_names(state, plan.partitions)
-    return [(Partition(plan, state.restrict(part), batch_norm_rules(plan), fence=1), part) for part in parts]
+def make_partition(plan: Plan, state: TrainingState) -> Partition:
+    return Partition(plan, state, batch_norm_rules(plan), fence=1)
 
 
-def train(plan: Plan, state: TrainingState, data: Examples, *, arrival_seed: int = 0) -> list[Partition]:
+def train(plan: Plan, state: TrainingState, data: Examples, *, arrival_seed: int = 0) -> Partition:
     """Run a plan to its end, step by step; the order in which workers push is shuffled in every step."""
-    partitions = make_partitions(plan, state)
+    partition = make_partition(plan, state)
     ranges = assign(plan.config.shards, plan.config.workers)
-    steps = []
-    for index, shards in enumerate(ranges):
-        links = [LocalLink(partition, names) for partition, names in partitions]
-        steps.append(Worker(plan, data, links, index=index, shards=shards, fence=1).steps())
+    steps = [
+        Worker(plan, data, LocalLink(partition), index=index, shards=shards, fence=1).steps()
+        for index, shards in enumerate(ranges)
+    ]
     arrival = random.Random(arrival_seed)
     for _ in range(state.step, plan.total_steps):
         for worker in arrival.sample(steps, len(steps)):
             next(worker)
-    return [partition for partition, _ in partitions]
-
-
-def final_state(partitions: list[Partition]) -> TrainingState:
-    return TrainingState.join(partition.state_now() for partition in partitions)
+    return partition
 
 
 class ThreadLink:
     """A link to a partition that an event loop of another thread serves. It breaks when `broken` is done."""
 
-    def __init__(
-        self, server: PartitionServer, names: frozenset[str], loop: asyncio.AbstractEventLoop, broken: Future[None]
-    ) -> None:
-        self.names = names
+    def __init__(self, server: PartitionServer, loop: asyncio.AbstractEventLoop, broken: Future[None]) -> None:
         self._server = server
         self._loop = loop
         self._broken = broken
@@ -150,27 +138,51 @@ class ThreadWorker:
         return await asyncio.wrap_future(steps)
 
 
-class LocalPlacement:
-    """Places partitions in the running event loop and workers in threads. `wrap` can put something around a worker."""
+class PatientPartitionServer(PartitionServer):
+    """Holds the workers back at the end of each epoch until its snapshot has been fetched, so that each epoch has its
+    checkpoint however fast it was."""
 
-    def __init__(self, data: Examples, wrap: Callable[[WorkerHandle, int], WorkerHandle] | None = None) -> None:
+    async def exchange(self, push: Push) -> Any:
+        weights = await super().exchange(push)
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._partition.snapshot is None)
+        return weights
+
+    async def report(self, after_step: int, timeout_s: float, *, with_snapshot: bool) -> Report:
+        report = await super().report(after_step, timeout_s, with_snapshot=with_snapshot)
+        async with self._moved:
+            self._moved.notify_all()
+        return report
+
+
+class LocalPlacement:
+    """Places the partition in the running event loop and workers in threads; `wrap` can put something around one."""
+
+    def __init__(
+        self,
+        data: Examples,
+        wrap: Callable[[WorkerHandle, int], WorkerHandle] | None = None,
+        server_class: type[PartitionServer] = PatientPartitionServer,
+    ) -> None:
         self._data = data
         self._wrap = wrap
-        self._partitions: list[tuple[PartitionServer, frozenset[str]]] = []
+        self._server_class = server_class
+        self._server: PartitionServer | None = None
         self._broken: Future[None] = Future()
 
     async def start_partition(self, plan: Plan, state: TrainingState, *, fence: int) -> PartitionHandle:
         # Weights go out as copies, as they do between processes: what a worker holds does not change under it.
-        server = PartitionServer(Partition(plan, state, batch_norm_rules(plan), fence=fence), publish=_copied)
-        self._partitions.append((server, frozenset(state.weights())))
-        return server
+        partition = Partition(plan, state, batch_norm_rules(plan), fence=fence)
+        self._server = self._server_class(partition, publish=_copied)
+        return self._server
 
     async def start_workers(self, plan: Plan, shards: list[range], *, fence: int) -> list[WorkerHandle]:
+        assert self._server is not None
         loop = asyncio.get_running_loop()
         handles: list[WorkerHandle] = []
         for index, part in enumerate(shards):
-            links: list[Link] = [ThreadLink(server, names, loop, self._broken) for server, names in self._partitions]
-            handle = ThreadWorker(Worker(plan, self._data, links, index=index, shards=part, fence=fence))
+            link = ThreadLink(self._server, loop, self._broken)
+            handle = ThreadWorker(Worker(plan, self._data, link, index=index, shards=part, fence=fence))
             handles.append(self._wrap(handle, index) if self._wrap else handle)
         return handles
 

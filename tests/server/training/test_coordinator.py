@@ -23,12 +23,13 @@ from chainrule.server.training.coordinator import (
     WorkerHandle,
     failure,
 )
-from chainrule.server.training.parameter_server import NonFiniteError
+from chainrule.server.training.link import LinkError
+from chainrule.server.training.parameter_server import NonFiniteError, PartitionServer, StalePushError
+from chainrule.server.training.reduction import ReductionError
 from tests.server.training.in_process import (
     LocalPlacement,
     digest,
     examples,
-    final_state,
     initial_state,
     small_plan,
     train,
@@ -46,7 +47,7 @@ async def all_events(coordinator: Coordinator) -> list[Event]:
 
 
 async def test_a_run_reports_every_step_and_epoch_and_the_same_weights() -> None:
-    plan = small_plan(shards=4, workers=3, partitions=2)
+    plan = small_plan(shards=4, workers=3)
     placement = LocalPlacement(examples())
     events = await all_events(Coordinator(plan, initial_state(plan), placement, fence=1))
 
@@ -60,7 +61,7 @@ async def test_a_run_reports_every_step_and_epoch_and_the_same_weights() -> None
 
     content = checkpoints[-1].content
     manifest = Manifest("jobs/j", 2, 8, io.digest(content), len(content))
-    expected = final_state(train(small_plan(shards=4), initial_state(plan), examples()))
+    expected = train(small_plan(shards=4), initial_state(plan), examples()).state_now()
     assert digest(checkpoint.unpack(content, manifest)) == digest(expected)
 
 
@@ -78,6 +79,7 @@ class Dying:
     ("error", "reason", "lost"),
     [
         (LostPartError("worker died of signal 9"), "PART_LOST", True),
+        (LinkError("no answer within 600 s"), "PART_LOST", True),
         (NonFiniteError("the loss is nan at step 3"), "NON_FINITE", False),
         (PlacementError("no CPUs"), "NO_ROOM", False),
         (ZeroDivisionError("division by zero"), "TRAINING_ERROR", False),
@@ -108,6 +110,28 @@ async def test_a_job_that_diverges_fails_with_the_cause_and_not_with_what_follow
     assert "the loss is nan at step 1 (epoch 1)" in last.message
 
 
+async def test_checkpoints_wait_for_one_another_and_metrics_do_not_wait_for_them() -> None:
+    """A service that stores slowly gets fewer checkpoints, not a heap of them; but every step, and the last state."""
+    plan = small_plan(epochs=40)
+    coordinator = Coordinator(
+        plan, initial_state(plan), LocalPlacement(examples(), server_class=PartitionServer), fence=1
+    )
+    running = asyncio.create_task(coordinator.run())
+    held: list[Event] = []
+    async with asyncio.timeout(60):
+        while sum(len(e.metrics) for e in held if isinstance(e, StepsDone)) < plan.total_steps:
+            held = await coordinator.events(0, timeout_s=1)  # asks again for the first: nothing is stored yet
+            await asyncio.sleep(0.01)
+    assert sum(isinstance(event, CheckpointTaken) for event in held) == 1
+    rest: list[Event] = []
+    while not (rest and isinstance(rest[-1], Finished)):
+        async with asyncio.timeout(60):
+            rest += await coordinator.events(len(held) + len(rest), timeout_s=10)
+    await running
+    checkpoints = [event.step for event in rest if isinstance(event, CheckpointTaken)]
+    assert checkpoints[-1] == plan.total_steps
+
+
 async def test_events_that_were_dealt_with_are_forgotten() -> None:
     plan = small_plan(epochs=1)
     coordinator = Coordinator(plan, initial_state(plan), LocalPlacement(examples()), fence=1)
@@ -118,12 +142,22 @@ async def test_events_that_were_dealt_with_are_forgotten() -> None:
 
 async def test_a_plan_that_is_done_finishes_at_once() -> None:
     plan = small_plan(epochs=1)
-    done = final_state(train(plan, initial_state(plan), examples()))
+    done = train(plan, initial_state(plan), examples()).state_now()
     events = await all_events(Coordinator(plan, done, LocalPlacement(examples()), fence=1))
     assert events == [Finished()]
 
 
-@pytest.mark.parametrize("error", [LostPartError("gone"), NonFiniteError("nan"), PlacementError("full")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        LostPartError("gone"),
+        NonFiniteError("nan"),
+        PlacementError("full"),
+        LinkError("late"),
+        StalePushError("old"),
+        ReductionError("twice"),
+    ],
+)
 def test_errors_survive_the_way_between_processes(error: Exception) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 
 from chainrule.server.training.link import Push
-from chainrule.server.training.parameter_server import NonFiniteError, Partition, PartitionServer, StalePushError
-from chainrule.server.training.plan import Plan
+from chainrule.server.training.parameter_server import (
+    NonFiniteError,
+    Partition,
+    PartitionServer,
+    Report,
+    StalePushError,
+)
+from chainrule.server.training.plan import Plan, Sgd
 from chainrule.server.training.reduction import Block, ReductionError
 from chainrule.server.training.state import Contribution
 from chainrule.server.training.worker import Worker
-from tests.server.training.in_process import LocalLink, examples, initial_state, make_partitions, small_plan
+from tests.server.training.in_process import LocalLink, examples, initial_state, make_partition, small_plan
 
 
 @pytest.fixture
@@ -24,15 +30,11 @@ def plan() -> Plan:
 
 @pytest.fixture
 def partition(plan: Plan) -> Partition:
-    [(partition, _)] = make_partitions(plan, initial_state(plan))
-    return partition
+    return make_partition(plan, initial_state(plan))
 
 
 def push_of(plan: Plan, partition: Partition, shard: int) -> Push:
-    names = frozenset(partition.state.weights())
-    worker = Worker(
-        plan, examples(), [LocalLink(partition, names)], index=shard, shards=range(shard, shard + 1), fence=1
-    )
+    worker = Worker(plan, examples(), LocalLink(partition), index=shard, shards=range(shard, shard + 1), fence=1)
     worker.load(partition.weights().parameters)
     return Push(fence=1, step=partition.step, worker=shard, blocks=tuple(worker.compute(partition.step)))
 
@@ -92,6 +94,30 @@ def test_a_loss_that_is_not_finite_is_refused(plan: Plan, partition: Partition) 
         partition.push(replace(push, blocks=((block, replace(contribution, loss=np.inf)),)))
 
 
+def test_parameters_that_the_last_update_blew_up_are_refused(plan: Plan) -> None:
+    """No loss follows the last update to show it."""
+    plan = replace(plan, config=replace(plan.config, batch_size=50, optimizer=Sgd(lr=1e300)))
+    partition = make_partition(plan, initial_state(plan))
+    partition.push(push_of(plan, partition, 0))
+    with pytest.raises(NonFiniteError, match=r"fc\.bias, fc\.weight is not finite after step 1"):
+        partition.push(push_of(plan, partition, 1))
+    assert partition.snapshot is None
+
+
+async def test_snapshots_do_not_pile_up(plan: Plan) -> None:
+    plan = replace(plan, config=replace(plan.config, batch_size=50, epochs=3))
+    partition = make_partition(plan, initial_state(plan))
+    server = PartitionServer(partition)
+    for _ in range(3):  # an epoch each
+        await asyncio.gather(*(server.exchange(push_of(plan, partition, shard)) for shard in (0, 1)))
+    without = await server.report(0, timeout_s=1.0, with_snapshot=False)
+    assert ([metric.step for metric in without.metrics], without.snapshot) == ([1, 2, 3], None)
+    report = await server.report(2, timeout_s=1.0, with_snapshot=True)
+    assert report.snapshot is not None
+    assert ([metric.step for metric in report.metrics], report.snapshot.step) == ([3], 3)
+    assert await server.report(3, timeout_s=0.01, with_snapshot=True) == Report((), None)
+
+
 async def test_whoever_waits_learns_why_the_step_cannot_be_done(plan: Plan, partition: Partition) -> None:
     server = PartitionServer(partition)
     waiting = asyncio.create_task(server.exchange(push_of(plan, partition, 0)))
@@ -101,14 +127,14 @@ async def test_whoever_waits_learns_why_the_step_cannot_be_done(plan: Plan, part
     with pytest.raises(NonFiniteError):
         await waiting
     with pytest.raises(NonFiniteError):
-        await server.report(0, timeout_s=1.0)
+        await server.report(0, timeout_s=1.0, with_snapshot=True)
 
 
 async def test_a_report_waits_for_news_and_says_so_if_there_is_none(plan: Plan, partition: Partition) -> None:
     server = PartitionServer(partition)
-    empty = await server.report(0, timeout_s=0.01)
-    assert (empty.metrics, empty.finished) == ((), False)
-    report = asyncio.create_task(server.report(0, timeout_s=30.0))
+    empty = await server.report(0, timeout_s=0.01, with_snapshot=True)
+    assert empty == Report((), None)
+    report = asyncio.create_task(server.report(0, timeout_s=30.0, with_snapshot=True))
     await asyncio.gather(*(server.exchange(push_of(plan, partition, shard)) for shard in (0, 1)))
     assert [metric.step for metric in (await report).metrics] == [1]
 
@@ -121,7 +147,7 @@ def test_empty_contributions_add_nothing() -> None:
 
 
 def test_blocks_of_a_worker_with_all_shards_are_one(plan: Plan, partition: Partition) -> None:
-    worker = Worker(plan, examples(), [LocalLink(partition, frozenset())], index=0, shards=range(2), fence=1)
+    worker = Worker(plan, examples(), LocalLink(partition), index=0, shards=range(2), fence=1)
     worker.load(partition.weights().parameters)
     [(block, contribution)] = worker.compute(0)
     assert block == Block(0, 2)

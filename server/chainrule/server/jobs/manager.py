@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from chainrule.server import names
-from chainrule.server.errors import ClusterUnreachableError, IllegalStateError
+from chainrule.server.errors import ClusterUnreachableError, IllegalStateError, StoreUnavailableError
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.run import JobRun
@@ -45,7 +45,7 @@ class JobManager:
         submissions: Submissions,
         capacity: Capacity,
         feed: Feed,
-        make_run: Callable[[str], JobRun],
+        make_run: Callable[[str, int], JobRun],
     ) -> None:
         self._store = store
         self._submissions = submissions
@@ -62,13 +62,12 @@ class JobManager:
         """Take up again what was unfinished when the service last stopped, then serve the queue."""
         for job in await asyncio.to_thread(self._store.unfinished_jobs):
             if job.state is JobState.CANCELLING:
-                await asyncio.to_thread(self._store.transition, job.name, JobState.CANCELLED, reason="")
+                await asyncio.to_thread(self._store.transition, job.name, JobState.CANCELLED)
             elif job.state is not JobState.QUEUED:
                 logger.info("%s: was %s when the service stopped; goes on", job.name, job.state.value)
-                await asyncio.to_thread(
-                    self._store.transition, job.name, JobState.RECOVERING, reason="the service was restarted"
-                )
-                self._begin(job)
+                restarted = "the service was restarted"
+                await asyncio.to_thread(self._store.transition, job.name, JobState.RECOVERING, reason=restarted)
+                await asyncio.to_thread(self._store.transition, job.name, JobState.QUEUED, reason=restarted)
         self._queue = asyncio.create_task(self._serve_queue())
 
     async def stop(self) -> None:
@@ -80,6 +79,9 @@ class JobManager:
 
     async def submit(self, submission: Submission) -> Job:
         """Queue a job. Raises what Submissions.submit raises, and ClusterUnreachableError."""
+        known = await asyncio.to_thread(self._submissions.find, submission)
+        if known is not None:
+            return known
         cpus = await self._capacity.total_cpus()
         job, new = await asyncio.to_thread(self._submissions.submit, submission, cluster_cpus=cpus)
         if new:
@@ -101,19 +103,15 @@ class JobManager:
         return await asyncio.to_thread(self._store.metrics, name, after_step=after_step, limit=limit)
 
     async def cancel(self, name: str) -> Job:
-        """Begin to stop a job. Raises NotFoundError, or IllegalStateError if it has ended."""
-        job = await self.get(name)
-        if job.state is JobState.CANCELLING:
-            return job
-        if job.state.terminal:
-            raise IllegalStateError(
-                f'job "{name}" is {job.state.value}; only a job that has not ended can be cancelled', name=name
-            )
-        job = await asyncio.to_thread(self._store.transition, name, JobState.CANCELLING, reason="asked to")
-        self._feed.ring(name)
-        cancelling = asyncio.create_task(self._finish_cancel(name))
-        self._cancelling.add(cancelling)
-        cancelling.add_done_callback(self._cancelling.discard)
+        """Begin to stop a job; one that is cancelled already stays so. Raises NotFoundError, or IllegalStateError if it
+        has succeeded or failed."""
+        name = names.existing("jobs", name)
+        job, began = await asyncio.to_thread(self._store.cancel, name)
+        if began:
+            self._feed.ring(name)
+            cancelling = asyncio.create_task(self._finish_cancel(name))
+            self._cancelling.add(cancelling)
+            cancelling.add_done_callback(self._cancelling.discard)
         return job
 
     async def watch(self, name: str) -> AsyncIterator[Job]:
@@ -146,7 +144,7 @@ class JobManager:
             task.cancel()
             await asyncio.wait([task])
         with suppress(IllegalStateError):  # it has ended by itself in the meantime
-            await asyncio.to_thread(self._store.transition, name, JobState.CANCELLED, reason="")
+            await asyncio.to_thread(self._store.transition, name, JobState.CANCELLED)
         self._feed.ring(name)
         logger.info("%s: cancelled", name)
 
@@ -155,8 +153,10 @@ class JobManager:
             self._wake.clear()
             try:
                 await self._admit()
-            except ClusterUnreachableError as error:
+            except (ClusterUnreachableError, StoreUnavailableError) as error:
                 logger.warning("the queue waits: %s", error)
+            except Exception:  # a defect in one pass must not stop the queue for all jobs to come
+                logger.exception("the queue failed; it goes on")
             with suppress(TimeoutError):
                 async with asyncio.timeout(QUEUE_INTERVAL_S):
                     await self._wake.wait()
@@ -166,22 +166,25 @@ class JobManager:
         waiting = {job.name: job for job in jobs if job.state is JobState.QUEUED}
         if not waiting:
             return
-        unused = await self._capacity.total_cpus() - sum(self._demands.values())
-        free = min(unused, await self._capacity.free_cpus())
-        demands = [policies.Demand(job.name, job.config.workers) for job in waiting.values()]
-        for name in policies.admit(demands, free_cpus=free):
+        total = await self._capacity.total_cpus()
+        free = min(total - sum(self._demands.values()), await self._capacity.free_cpus())
+        demands = {
+            name: policies.Demand(name, policies.cpus_for(job.config.workers, total_cpus=total))
+            for name, job in waiting.items()
+        }
+        for name in policies.admit(list(demands.values()), free_cpus=free):
             try:
                 await asyncio.to_thread(self._store.transition, name, JobState.PREPARING, reason="the cluster has room")
             except IllegalStateError:  # cancelled since it was listed
                 continue
             self._feed.ring(name)
-            self._begin(waiting[name])
+            self._begin(demands[name])
 
-    def _begin(self, job: Job) -> None:
-        task = asyncio.create_task(self._make_run(job.name).run(), name=job.name)
-        self._running[job.name] = task
-        self._demands[job.name] = job.config.workers
-        task.add_done_callback(lambda _: self._ended(job.name))
+    def _begin(self, demand: policies.Demand) -> None:
+        task = asyncio.create_task(self._make_run(demand.job, demand.cpus).run(), name=demand.job)
+        self._running[demand.job] = task
+        self._demands[demand.job] = demand.cpus
+        task.add_done_callback(lambda _: self._ended(demand.job))
 
     def _ended(self, name: str) -> None:
         task = self._running.pop(name)

@@ -21,6 +21,12 @@ class Demand:
     cpus: int
 
 
+def cpus_for(workers: int, *, total_cpus: float) -> int:
+    """CPUs a job is given: one for each of its workers, or as many as the cluster has at all: what a larger cluster has
+    accepted runs with fewer workers on a smaller one, to the same weights."""
+    return max(1, min(workers, int(total_cpus)))
+
+
 def admit(waiting: Sequence[Demand], *, free_cpus: float) -> list[str]:
     """The jobs to start now: in order of submission, and none overtakes one that has to wait, so that a large job is
     not kept out for ever by small ones."""

@@ -4,14 +4,21 @@ checkpoint when a process was lost."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import traceback
+from dataclasses import replace
 from typing import Protocol
 
-from chainrule.engine import ChainruleError, io
+from chainrule.engine import io
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
-from chainrule.server.errors import ClusterUnreachableError, IllegalStateError, ServiceError
+from chainrule.server.errors import (
+    ClusterUnreachableError,
+    IllegalStateError,
+    ServiceError,
+    StoreUnavailableError,
+)
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.submission import make_plan
@@ -21,11 +28,13 @@ from chainrule.server.store import Store
 from chainrule.server.training import checkpoint
 from chainrule.server.training.checkpoint import CheckpointError, Manifest
 from chainrule.server.training.coordinator import (
+    NO_ROOM,
     CheckpointTaken,
     Event,
     Failed,
     Finished,
     LostPartError,
+    PlacementError,
     Started,
     StepsDone,
     failure,
@@ -67,6 +76,7 @@ class JobRun:
         self,
         name: str,
         *,
+        workers: int,
         store: Store,
         blobs: BlobStore,
         models: ModelCatalog,
@@ -75,6 +85,7 @@ class JobRun:
         feed: Feed,
     ) -> None:
         self._name = name
+        self._workers = workers
         self._store = store
         self._blobs = blobs
         self._models = models
@@ -83,9 +94,11 @@ class JobRun:
         self._feed = feed
 
     async def run(self) -> None:
-        """Run the job to a terminal state, unless cancelled."""
+        """Run the job to a terminal state, or back to QUEUED if the cluster has no room; unless cancelled."""
         try:
-            await self._attempts()
+            job = await asyncio.to_thread(self._store.get_job, self._name)
+            if job.state is JobState.PREPARING:  # else it was cancelled before this began
+                await self._attempts()
         except IllegalStateError as error:  # only a cancel moves a job under its run's feet, and cancels the run next
             logger.info("%s: %s", self._name, error)
         except ServiceError as error:
@@ -101,57 +114,61 @@ class JobRun:
         while True:
             before = await self._last_step()
             try:
-                outcome = await self._attempt()
-            except ClusterUnreachableError as error:
+                failed = await self._attempt() or await self._finalize()
+            except (ClusterUnreachableError, StoreUnavailableError) as error:
                 outages += 1  # cannot reach is not failed: wait as long as it takes
-                await self._recover(f"the Ray cluster does not answer: {error}", policies.delay(outages))
+                await self._recover(str(error), policies.delay(outages))
                 continue
-            outages = 0
-            if isinstance(outcome, Finished):
-                await self._finalize()
+            except PlacementError as error:
+                await self._move(JobState.QUEUED, f"waits for room: {error}")
                 return
-            if not outcome.lost:
-                await self._fail(JobFailure(outcome.reason, outcome.message, outcome.traceback))
+            if failed is None:
+                return
+            outages = 0
+            if not failed.lost:
+                await self._fail(JobFailure(failed.reason, failed.message, failed.traceback))
                 return
             losses = 1 if await self._last_step() > before else losses + 1
-            decision = policies.after_loss(losses, outcome.message)
-            logger.warning("%s: lost a process (%s); %s", self._name, outcome.message, decision)
+            decision = policies.after_loss(losses, failed.message)
+            logger.warning("%s: lost a part (%s); %s", self._name, failed.message, decision)
             if isinstance(decision, policies.GiveUp):
-                await self._fail(JobFailure(outcome.reason, decision.message, outcome.traceback))
+                await self._fail(JobFailure(failed.reason, decision.message, failed.traceback))
                 return
-            await self._recover(_first_line(outcome.message), decision.delay_s)
+            await self._recover(_first_line(failed.message), decision.delay_s)
 
-    async def _attempt(self) -> Finished | Failed:
-        """Start a coordinator from the last checkpoint and store what it reports, until its last event."""
+    async def _attempt(self) -> Failed | None:
+        """Start a coordinator from the last checkpoint and store what it reports; None once all steps are done."""
         plan, state, examples = await asyncio.to_thread(self._load)
         if state.step >= plan.total_steps:  # the service stopped between the last checkpoint and the end
-            return Finished()
+            return None
         fence = await asyncio.to_thread(self._store.next_attempt, self._name)
-        logger.info("%s: attempt %d from step %d", self._name, fence, state.step)
-        try:
-            attempt = await self._launcher.launch(self._name, plan, state, examples, fence=fence)
-        except (ChainruleError, TimeoutError) as error:
-            if isinstance(error, ClusterUnreachableError):
-                raise
-            return failure(error)
+        logger.info("%s: attempt %d from step %d, %d workers", self._name, fence, state.step, self._workers)
+        attempt = await self._launcher.launch(self._name, plan, state, examples, fence=fence)
         del examples
         try:
             return await self._store_events(attempt)
-        except (LostPartError, TimeoutError) as error:
-            cause = error if isinstance(error, LostPartError) else LostPartError("the coordinator does not answer")
-            return failure(cause)
+        except LostPartError as error:
+            return failure(error)
+        except TimeoutError:
+            return failure(LostPartError(f"the coordinator did not answer within {SILENCE_TIMEOUT_S:.0f} s"))
         finally:
             await attempt.stop()
 
-    async def _store_events(self, attempt: Attempt) -> Finished | Failed:
+    async def _store_events(self, attempt: Attempt) -> Failed | None:
         done = 0
         while True:
             async with asyncio.timeout(SILENCE_TIMEOUT_S):
                 events = await attempt.events(done, EVENTS_TIMEOUT_S)
             for event in events:
-                if isinstance(event, Finished | Failed):
-                    return event
-                await self._store_event(event)
+                match event:
+                    case Finished():
+                        return None
+                    case Failed(reason=reason) if reason == NO_ROOM:
+                        raise PlacementError(event.message)
+                    case Failed():
+                        return event
+                    case _:
+                        await self._store_event(event)
                 done += 1
 
     async def _store_event(self, event: Started | StepsDone | CheckpointTaken) -> None:
@@ -164,11 +181,16 @@ class JobRun:
                 await asyncio.to_thread(self._store_checkpoint, event)
         self._feed.ring(self._name)
 
-    async def _finalize(self) -> None:
+    async def _finalize(self) -> Failed | None:
+        """Store the weights; if the last checkpoint turns out to be damaged, there is nothing to store yet."""
         await self._move(JobState.FINALIZING, "all steps are done")
-        digest = await asyncio.to_thread(self._store_weights)
+        try:
+            digest = await asyncio.to_thread(self._store_weights)
+        except CheckpointError as error:
+            return failure(LostPartError(str(error)))
         await self._move(JobState.SUCCEEDED, "", weights_digest=digest)
         logger.info("%s: succeeded, weights %s", self._name, digest)
+        return None
 
     async def _recover(self, reason: str, delay_s: float) -> None:
         await self._move(JobState.RECOVERING, reason)
@@ -181,9 +203,21 @@ class JobRun:
     async def _move(
         self, to: JobState, reason: str, *, failure: JobFailure | None = None, weights_digest: str = ""
     ) -> None:
-        await asyncio.to_thread(
-            self._store.transition, self._name, to, reason=reason, failure=failure, weights_digest=weights_digest
-        )
+        """Persist a transition, however long the store takes to answer: nothing is done on one that is not stored."""
+        for tries in itertools.count(1):
+            try:
+                await asyncio.to_thread(
+                    self._store.transition,
+                    self._name,
+                    to,
+                    reason=reason,
+                    failure=failure,
+                    weights_digest=weights_digest,
+                )
+                break
+            except StoreUnavailableError as error:
+                logger.error("%s: cannot become %s yet: %s", self._name, to.value, error)
+                await asyncio.sleep(policies.delay(tries))
         self._feed.ring(self._name)
 
     # --- blocking parts, called in a thread --------------------------------------------------------------------
@@ -192,7 +226,7 @@ class JobRun:
         job = self._store.get_job(self._name)
         model = self._store.get_model(job.model)
         dataset = self._store.get_dataset(job.dataset)
-        plan = make_plan(model, dataset, job.config)
+        plan = make_plan(model, dataset, replace(job.config, workers=self._workers))
         state = self._last_state()
         if state is None:
             module = self._models.load(model)
@@ -230,8 +264,9 @@ class JobRun:
 
     def _store_weights(self) -> str:
         state = self._last_state()
-        if state is None:
-            raise CheckpointError(f"{self._name} has no checkpoint to take the weights from")
+        job = self._store.get_job(self._name)
+        if state is None or state.step != job.progress.total_steps:
+            raise CheckpointError(f"the last checkpoint of {self._name} cannot be read; its steps are computed again")
         return self._blobs.put(io.save(state.weights()))
 
 

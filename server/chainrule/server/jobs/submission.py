@@ -46,6 +46,13 @@ class Submissions:
         self._models = models
         self._datasets = datasets
 
+    def find(self, submission: Submission) -> Job | None:
+        """The job that the request id has made before, if any: a repeated call is answered even if the job could not be
+        made any more. Raises AlreadyExistsError if it was made of another payload."""
+        if not submission.request_id:
+            return None
+        return self._store.find_job_of_request(submission.request_id, submission.payload_digest)
+
     def submit(self, submission: Submission, *, cluster_cpus: float) -> tuple[Job, bool]:
         """Store a job as QUEUED; True with it if it is new.
 
@@ -56,15 +63,11 @@ class Submissions:
             raise InvalidRequestError.of(
                 "request_id", f"it has {len(submission.request_id)} characters; use at most {MAX_REQUEST_ID_LENGTH}"
             )
-        if submission.request_id:  # a repeated call is answered even if the job could not be made any more
-            known = self._store.find_job_of_request(submission.request_id, submission.payload_digest)
-            if known is not None:
-                return known, False
         violations = check_config(submission.config)
         if violations:
             raise InvalidRequestError(violations)
-        model = self._models.get(submission.model)
-        dataset = self._datasets.get(submission.dataset)
+        model = self._models.get(submission.model, field="job.model")
+        dataset = self._datasets.get(submission.dataset, field="job.dataset")
         self._try_model(model, dataset)
         workers = submission.config.workers
         if workers > cluster_cpus:

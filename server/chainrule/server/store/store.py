@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from chainrule.server.errors import AlreadyExistsError, IllegalStateError, InvalidRequestError, NotFoundError
+from chainrule.server.errors import (
+    AlreadyExistsError,
+    IllegalStateError,
+    InvalidRequestError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from chainrule.server.records import (
     TRANSITIONS,
     Checkpoint,
@@ -21,19 +26,13 @@ from chainrule.server.records import (
     JobFailure,
     JobState,
     Model,
-    Progress,
-    StateChange,
 )
-from chainrule.server.store import schema
-from chainrule.server.training.plan import Sgd, TrainingConfig
+from chainrule.server.store import rows, schema
+from chainrule.server.training.plan import TrainingConfig
 from chainrule.server.training.state import StepMetric
 
 BUSY_TIMEOUT_S = 30.0
 """How long a transaction waits for another one's lock."""
-
-
-PACE_STEPS = 100
-"""How many steps the pace of a job is taken from."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ class Store:
                 values = asdict(model) | {"init_seed": str(model.init_seed), "create_time_us": self._now_us()}
                 del values["create_time"]
                 db.execute(schema.models.insert().values(**values))
-                return _model(_get(db, schema.models, model.name))
-            known = _model(row)
+                return rows.model(_get(db, schema.models, model.name))
+            known = rows.model(row)
             wanted = (model.family, dict(model.family_config), model.weights_digest)
             if (known.family, dict(known.family_config), known.weights_digest) != wanted:
                 raise AlreadyExistsError(
@@ -89,13 +88,13 @@ class Store:
     def get_model(self, name: str) -> Model:
         """Raises NotFoundError."""
         with self._read() as db:
-            return _model(_get(db, schema.models, name))
+            return rows.model(_get(db, schema.models, name))
 
     def list_models(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
         """A page, newest first, and the token of the next."""
         with self._read() as db:
-            rows, token = _page(db, schema.models, page_size, page_token)
-            return [_model(row) for row in rows], token
+            found, token = _page(db, schema.models, page_size, page_token)
+            return [rows.model(row) for row in found], token
 
     # --- datasets ----------------------------------------------------------------------------------------------
 
@@ -107,8 +106,8 @@ class Store:
                 values = asdict(dataset) | {"create_time_us": self._now_us()}
                 del values["create_time"]
                 db.execute(schema.datasets.insert().values(**values))
-                return _dataset(_get(db, schema.datasets, dataset.name))
-            known = _dataset(row)
+                return rows.dataset(_get(db, schema.datasets, dataset.name))
+            known = rows.dataset(row)
             if known.digest != dataset.digest:
                 raise AlreadyExistsError(
                     f'there is already a dataset "{dataset.name}" with other content (SHA-256 {known.digest}); '
@@ -120,13 +119,13 @@ class Store:
     def get_dataset(self, name: str) -> Dataset:
         """Raises NotFoundError."""
         with self._read() as db:
-            return _dataset(_get(db, schema.datasets, name))
+            return rows.dataset(_get(db, schema.datasets, name))
 
     def list_datasets(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
         """A page, newest first, and the token of the next."""
         with self._read() as db:
-            rows, token = _page(db, schema.datasets, page_size, page_token)
-            return [_dataset(row) for row in rows], token
+            found, token = _page(db, schema.datasets, page_size, page_token)
+            return [rows.dataset(row) for row in found], token
 
     # --- jobs --------------------------------------------------------------------------------------------------
 
@@ -156,7 +155,7 @@ class Store:
                 )
             )
             _record(db, new.name, JobState.QUEUED, "submitted", now)
-            return _job(db, _get(db, schema.jobs, new.name)), True
+            return rows.job(db, _get(db, schema.jobs, new.name)), True
 
     def find_job_of_request(self, request_id: str, payload_digest: str) -> Job | None:
         """The job a request id has made, if any. Raises AlreadyExistsError if it was made of another payload."""
@@ -166,20 +165,20 @@ class Store:
     def get_job(self, name: str) -> Job:
         """Raises NotFoundError."""
         with self._read() as db:
-            return _job(db, _get(db, schema.jobs, name))
+            return rows.job(db, _get(db, schema.jobs, name))
 
     def list_jobs(self, page_size: int, page_token: str) -> tuple[list[Job], str]:
         """A page, newest first, and the token of the next."""
         with self._read() as db:
-            rows, token = _page(db, schema.jobs, page_size, page_token)
-            return [_job(db, row) for row in rows], token
+            found, token = _page(db, schema.jobs, page_size, page_token)
+            return [rows.job(db, row) for row in found], token
 
     def unfinished_jobs(self) -> list[Job]:
         """All jobs that have not ended, oldest first."""
         states = [state.value for state in JobState if not state.terminal]
         with self._read() as db:
             query = sa.select(schema.jobs).where(schema.jobs.c.state.in_(states)).order_by(schema.jobs.c.id)
-            return [_job(db, row) for row in db.execute(query).mappings().all()]
+            return [rows.job(db, row) for row in db.execute(query).mappings().all()]
 
     def transition(
         self,
@@ -195,19 +194,27 @@ class Store:
             state = JobState(_get(db, schema.jobs, name)["state"])
             if to not in TRANSITIONS[state]:
                 raise IllegalStateError(f'job "{name}" is {state.value} and cannot become {to.value}', name=name)
-            now = self._now_us()
-            values: dict[str, Any] = {"state": to.value}
-            if to is JobState.RUNNING:
-                values["start_time_us"] = sa.func.coalesce(schema.jobs.c.start_time_us, now)
-            if to.terminal:
-                values["end_time_us"] = now
+            values: dict[str, Any] = {}
             if failure is not None:
                 values["failure"] = asdict(failure)
             if weights_digest:
                 values["weights_digest"] = weights_digest
-            db.execute(schema.jobs.update().where(schema.jobs.c.name == name).values(**values))
-            _record(db, name, to, reason, now)
-            return _job(db, _get(db, schema.jobs, name))
+            return self._move(db, name, to, reason, values)
+
+    def cancel(self, name: str) -> tuple[Job, bool]:
+        """Move a job to CANCELLING; True with it if this call did so, False if it was cancelled before.
+
+        Raises IllegalStateError if it has succeeded or failed.
+        """
+        with self._write() as db:
+            job = rows.job(db, _get(db, schema.jobs, name))
+            if job.state in (JobState.CANCELLING, JobState.CANCELLED):
+                return job, False
+            if job.state.terminal:
+                raise IllegalStateError(
+                    f'job "{name}" is {job.state.value}; only a job that has not ended can be cancelled', name=name
+                )
+            return self._move(db, name, JobState.CANCELLING, "asked to", {}), True
 
     def next_attempt(self, name: str) -> int:
         """Number the next attempt at a job, from 1. The numbers never repeat: they are the fences."""
@@ -223,7 +230,7 @@ class Store:
         with self._write() as db:
             latest = sa.select(sa.func.max(schema.metrics.c.step)).where(schema.metrics.c.job == name)
             known = db.execute(latest).scalar() or 0
-            rows = [
+            new = [
                 {
                     "job": name,
                     "step": metric.step,
@@ -236,8 +243,8 @@ class Store:
                 for metric in metrics
                 if metric.step > known
             ]
-            if rows:
-                db.execute(schema.metrics.insert(), rows)
+            if new:
+                db.execute(schema.metrics.insert(), new)
 
     def metrics(self, name: str, *, after_step: int, limit: int) -> list[StepMetric]:
         """Metrics of the steps after `after_step`, in order. Raises NotFoundError if there is no such job."""
@@ -245,18 +252,8 @@ class Store:
         query = sa.select(schema.metrics).where(table.job == name, table.step > after_step)
         with self._read() as db:
             _get(db, schema.jobs, name)
-            rows = db.execute(query.order_by(table.step).limit(limit)).mappings().all()
-        return [
-            StepMetric(
-                step=row["step"],
-                epoch=row["epoch"],
-                loss=row["loss"],
-                accuracy=row["accuracy"],
-                num_examples=row["num_examples"],
-                time_s=row["time_us"] / 1e6,
-            )
-            for row in rows
-        ]
+            found = db.execute(query.order_by(table.step).limit(limit)).mappings().all()
+        return [rows.metric(row) for row in found]
 
     def add_checkpoint(self, job: str, *, step: int, epoch: int, manifest_digest: str) -> None:
         """Remember a checkpoint whose blobs are stored. One of the same step was computed again and is the same."""
@@ -275,10 +272,7 @@ class Store:
         table = schema.checkpoints
         query = sa.select(table).where(table.c.job == job).order_by(table.c.step.desc())
         with self._read() as db:
-            return [
-                Checkpoint(row["job"], row["step"], row["epoch"], row["manifest_digest"], _time(row["create_time_us"]))
-                for row in db.execute(query).mappings()
-            ]
+            return [rows.checkpoint(row) for row in db.execute(query).mappings()]
 
     # --- private -----------------------------------------------------------------------------------------------
 
@@ -295,114 +289,39 @@ class Store:
                 "use a new request_id for another job",
                 name=row["name"],
             )
-        return _job(db, row)
+        return rows.job(db, row)
+
+    def _move(self, db: Connection, name: str, to: JobState, reason: str, values: Mapping[str, Any]) -> Job:
+        now = self._now_us()
+        values = {**values, "state": to.value}
+        if to is JobState.RUNNING:
+            values["start_time_us"] = sa.func.coalesce(schema.jobs.c.start_time_us, now)
+        if to.terminal:
+            values["end_time_us"] = now
+        db.execute(schema.jobs.update().where(schema.jobs.c.name == name).values(**values))
+        _record(db, name, to, reason, now)
+        return rows.job(db, _get(db, schema.jobs, name))
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(read=True) as db:
+        with _available(), self._engine.connect().execution_options(read=True) as db:
             yield db
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._engine.begin() as db:
+        with _available(), self._engine.begin() as db:
             yield db
 
     def _now_us(self) -> int:
         return round(self._clock() * 1e6)
 
 
-# --- rows to records -------------------------------------------------------------------------------------------
-
-
-def _model(row: RowMapping) -> Model:
-    return Model(
-        name=row["name"],
-        family=row["family"],
-        family_config=row["family_config"],
-        weights_digest=row["weights_digest"],
-        init_seed=int(row["init_seed"]),
-        num_parameters=row["num_parameters"],
-        create_time=_time(row["create_time_us"]),
-    )
-
-
-def _dataset(row: RowMapping) -> Dataset:
-    return Dataset(
-        name=row["name"],
-        digest=row["digest"],
-        num_examples=row["num_examples"],
-        input_shape=tuple(row["input_shape"]),
-        num_classes=row["num_classes"],
-        size_bytes=row["size_bytes"],
-        create_time=_time(row["create_time_us"]),
-    )
-
-
-def _job(db: Connection, row: RowMapping) -> Job:
-    table = schema.job_history
-    query = sa.select(table).where(table.c.job == row["name"]).order_by(table.c.id)
-    changes = db.execute(query).mappings().all()
-    config = _config(row["config"])
-    return Job(
-        name=row["name"],
-        model=row["model"],
-        dataset=row["dataset"],
-        config=config,
-        state=JobState(row["state"]),
-        history=tuple(StateChange(JobState(c["state"]), _time(c["time_us"]), c["reason"]) for c in changes),
-        create_time=_time(row["create_time_us"]),
-        start_time=_optional_time(row["start_time_us"]),
-        end_time=_optional_time(row["end_time_us"]),
-        weights_digest=row["weights_digest"],
-        failure=JobFailure(**row["failure"]) if row["failure"] else None,
-        progress=_progress(db, row, config, changes),
-    )
-
-
-def _progress(db: Connection, row: RowMapping, config: TrainingConfig, changes: Sequence[RowMapping]) -> Progress:
-    table = schema.metrics.c
-    total_steps = row["total_steps"]
-    query = sa.select(schema.metrics).where(table.job == row["name"]).order_by(table.step.desc()).limit(PACE_STEPS + 1)
-    latest = db.execute(query).mappings().all()
-    if not latest:
-        return Progress(0, total_steps, 0, config.epochs)
-    last = latest[0]
-    rate, seconds_per_step = _pace(latest, changes)
-    return Progress(
-        step=last["step"],
-        total_steps=total_steps,
-        epoch=last["epoch"],
-        total_epochs=config.epochs,
-        loss=last["loss"],
-        accuracy=last["accuracy"],
-        examples_per_second=rate,
-        eta_s=seconds_per_step * (total_steps - last["step"]) if rate else None,
-    )
-
-
-def _pace(latest: Sequence[RowMapping], changes: Sequence[RowMapping]) -> tuple[float, float]:
-    """Examples per second and seconds per step over the latest steps (newest first), but no further back than when the
-    job last began to run; zeros if that is too little to tell."""
-    since = max((c["time_us"] for c in changes if c["state"] == JobState.RUNNING.value), default=0)
-    steps = [step for step in latest if step["time_us"] >= since]
-    if len(steps) > PACE_STEPS:  # the oldest only says when the next one began
-        since = steps.pop()["time_us"]
-    seconds = (latest[0]["time_us"] - since) / 1e6
-    if not steps or seconds <= 0:
-        return 0.0, 0.0
-    return sum(step["num_examples"] for step in steps) / seconds, seconds / len(steps)
-
-
-def _config(values: Mapping[str, Any]) -> TrainingConfig:
-    return TrainingConfig(**{**values, "optimizer": Sgd(**values["optimizer"])})
-
-
-def _time(time_us: int) -> datetime:
-    return datetime.fromtimestamp(time_us / 1e6, UTC)
-
-
-def _optional_time(time_us: int | None) -> datetime | None:
-    return None if time_us is None else _time(time_us)
+@contextmanager
+def _available() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # locked, full, gone
+        raise StoreUnavailableError(f"the store does not answer: {error.args[0]}") from error
 
 
 # --- queries ---------------------------------------------------------------------------------------------------

@@ -14,15 +14,22 @@ from typing import Any, Protocol
 
 from chainrule.engine import ChainruleError
 from chainrule.server.training import checkpoint
+from chainrule.server.training.link import LinkError
 from chainrule.server.training.parameter_server import NonFiniteError, Report
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import assign
-from chainrule.server.training.state import StepMetric, TrainingState, partition_names
+from chainrule.server.training.state import StepMetric, TrainingState
 
 REPORT_TIMEOUT_S = 5.0
 """How long one question to a partition waits for news."""
+STEP_TIMEOUT_S = 900.0
+"""How long a step may take before its workers count as lost."""
 REPORT_INTERVAL_S = 0.1
 """Least time between two questions: fast steps are reported in batches, not one call each."""
+
+
+NO_ROOM = "NO_ROOM"
+"""Reason of an attempt for which the cluster had no room."""
 
 
 class LostPartError(ChainruleError):
@@ -36,8 +43,7 @@ class PlacementError(ChainruleError):
 class PartitionHandle(Protocol):
     """A placed partition. Calls raise LostPartError if its process is gone."""
 
-    async def report(self, after_step: int, timeout_s: float) -> Report: ...
-    async def take_snapshot(self, step: int) -> TrainingState: ...
+    async def report(self, after_step: int, timeout_s: float, *, with_snapshot: bool) -> Report: ...
 
 
 class WorkerHandle(Protocol):
@@ -54,7 +60,7 @@ class Placement(Protocol):
         """Start a partition that owns `state`. Raises PlacementError."""
 
     async def start_workers(self, plan: Plan, shards: list[range], *, fence: int) -> list[WorkerHandle]:
-        """Start a worker for each range of shards, linked to all partitions. Raises PlacementError."""
+        """Start a worker for each range of shards, linked to the partition. Raises PlacementError."""
 
     async def stop(self) -> None:
         """End everything that was started."""
@@ -128,44 +134,56 @@ class Coordinator:
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         """Events number `after` + 1 and on, waiting up to `timeout_s` seconds for one. Asking for what comes after an
         event says that all up to it have been dealt with: they are forgotten."""
+        async with self._news:
+            del self._events[: after - self._dropped]
+            self._dropped = after
+            self._news.notify_all()
         try:
             async with asyncio.timeout(timeout_s), self._news:
-                await self._news.wait_for(lambda: self._dropped + len(self._events) > after)
+                await self._news.wait_for(lambda: bool(self._events))
         except TimeoutError:
-            return []
-        del self._events[: after - self._dropped]
-        self._dropped = after
+            pass  # nothing new is an answer too
         return list(self._events)
 
     async def _train(self) -> None:
         if self._state.step >= self._plan.total_steps:
             return
-        parts = partition_names(self._state, self._plan.partitions)
-        partitions = [
-            await self._placement.start_partition(self._plan, self._state.restrict(part), fence=self._fence)
-            for part in parts
-        ]
+        partition = await self._placement.start_partition(self._plan, self._state, fence=self._fence)
         ranges = assign(self._plan.config.shards, self._plan.config.workers)
         workers = await self._placement.start_workers(self._plan, ranges, fence=self._fence)
         await self._emit(Started())
-        await _first_failure(self._follow(partitions), *(worker.run() for worker in workers))
+        await _first_failure(self._follow(partition), *(worker.run() for worker in workers))
 
-    async def _follow(self, partitions: list[PartitionHandle]) -> None:
-        """Turn the partitions' reports into events until all steps are done."""
-        step = self._state.step
-        while True:
-            report = await partitions[0].report(step, REPORT_TIMEOUT_S)
+    async def _follow(self, partition: PartitionHandle) -> None:
+        """Turn the partition's reports into events until the checkpoint after the last step is one of them.
+
+        The next snapshot is fetched once the checkpoint before it has been stored: where epochs end faster than their
+        checkpoints are stored, some have none, and none pile up.
+        """
+        clock = asyncio.get_running_loop().time
+        step = checkpointed = self._state.step
+        last_step_s = clock()
+        while checkpointed < self._plan.total_steps:
+            if step == self._plan.total_steps:
+                await self._checkpoints_stored()
+            report = await partition.report(step, REPORT_TIMEOUT_S, with_snapshot=not self._checkpoint_waits())
             if report.metrics:
-                step = report.metrics[-1].step
+                step, last_step_s = report.metrics[-1].step, clock()
                 await self._emit(StepsDone(report.metrics))
-            for snapshot in report.snapshots:
-                parts = [await partition.take_snapshot(snapshot) for partition in partitions]
-                content = checkpoint.pack(TrainingState.join(parts))
-                epoch = self._plan.epoch_of(snapshot - 1) + 1
-                await self._emit(CheckpointTaken(snapshot, epoch, content))
-            if report.finished:
-                return
+            if report.snapshot is not None:
+                checkpointed = report.snapshot.step
+                content = checkpoint.pack(report.snapshot)
+                await self._emit(CheckpointTaken(checkpointed, self._plan.epoch_of(checkpointed - 1) + 1, content))
+            if clock() - last_step_s > STEP_TIMEOUT_S:
+                raise LostPartError(f"step {step + 1} was not done within {STEP_TIMEOUT_S:.0f} s; a worker hangs")
             await asyncio.sleep(REPORT_INTERVAL_S)
+
+    def _checkpoint_waits(self) -> bool:
+        return any(isinstance(event, CheckpointTaken) for event in self._events)
+
+    async def _checkpoints_stored(self) -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: not self._checkpoint_waits())
 
     async def _emit(self, event: Event) -> None:
         async with self._news:
@@ -175,16 +193,17 @@ class Coordinator:
 
 def failure(error: Exception) -> Failed:
     """What an exception means for the attempt."""
-    if isinstance(error, LostPartError):
+    lost = isinstance(error, LostPartError | LinkError)  # no answer is no fault of the job
+    if lost:
         reason = "PART_LOST"
     elif isinstance(error, PlacementError):
-        reason = "NO_ROOM"
+        reason = NO_ROOM
     elif isinstance(error, NonFiniteError):
         reason = "NON_FINITE"
     else:
         reason = "TRAINING_ERROR"
     text = "".join(traceback.format_exception(error))
-    return Failed(reason, str(error), text, lost=isinstance(error, LostPartError))
+    return Failed(reason, str(error), text, lost=lost)
 
 
 async def _first_failure(*parts: Coroutine[Any, Any, Any]) -> None:
@@ -197,7 +216,7 @@ async def _first_failure(*parts: Coroutine[Any, Any, Any]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         errors = [error for task in done if (error := task.exception()) is not None]
-        errors.sort(key=lambda error: isinstance(error, LostPartError))
+        errors.sort(key=lambda error: isinstance(error, LostPartError | LinkError))
         if errors:
             raise errors[0]
     finally:

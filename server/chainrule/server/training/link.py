@@ -1,4 +1,4 @@
-"""How a worker and a partition of the parameter server exchange a step. Users of a link see the interface only; what
+"""How a worker and the parameter server exchange a step. Users of a link see the interface only; what
 carries the bytes can change."""
 
 from __future__ import annotations
@@ -40,11 +40,7 @@ class Weights:
 
 
 class Link(Protocol):
-    """A worker's connection to one partition. Not for use from several threads."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Names of the parameters and buffers that the partition owns."""
+    """A worker's connection to the parameter server. Not for use from several threads."""
 
     def pull(self) -> Weights:
         """The weights as they are now."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine import ChainruleError, optim
+from chainrule.engine import ChainruleError, models, nn, optim
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.link import Push, Weights
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import TreeSum
 from chainrule.server.training.state import Contribution, StepMetric, TrainingState
+
+REMEDY = "lower job.config.sgd.lr or look at the inputs' scale"
 
 
 class StalePushError(ChainruleError):
@@ -40,16 +42,29 @@ class BatchNormRule:
     """Weight of the new value; None: the cumulative average."""
 
 
+def batch_norm_rules(plan: Plan) -> tuple[BatchNormRule, ...]:
+    """How the running statistics of a plan's model are updated."""
+    model = models.build(plan.family, plan.family_config)
+    return tuple(
+        BatchNormRule(
+            mean=f"{name}.running_mean",
+            variance=f"{name}.running_var",
+            count=f"{name}.num_batches_tracked",
+            momentum=module.momentum,
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
+    )
+
+
 @dataclass(frozen=True)
 class Report:
     """What happened since a step."""
 
     metrics: tuple[StepMetric, ...]
     """One for each step done since, in order."""
-    snapshots: tuple[int, ...]
-    """Steps whose state is kept to be fetched."""
-    finished: bool
-    """Whether all steps of the plan are done."""
+    snapshot: TrainingState | None
+    """The state after the last epoch that ended, if it was asked for and has not been handed out before."""
 
 
 class Partition:
@@ -66,11 +81,13 @@ class Partition:
     ) -> None:
         self.plan = plan
         self.state = state.copy()
-        self.rules = tuple(rule for rule in rules if rule.count in state.buffers)
+        self.rules = rules
         self.fence = fence
         self.step = state.step
         self.metrics: list[StepMetric] = []
-        self.snapshots: dict[int, TrainingState] = {}
+        self.snapshot: TrainingState | None = None
+        """The state after the last epoch that ended and has not been fetched: one that nobody fetches in time gives way
+        to the next, so that snapshots cannot pile up."""
         self._clock = clock
         self._sum = TreeSum[Contribution](plan.config.shards)
 
@@ -116,16 +133,22 @@ class Partition:
             )
         )
         if self.plan.ends_epoch(self.step):
-            self.snapshots[self.step] = self.state_now()
+            self._refuse_non_finite_parameters()
+            self.snapshot = self.state_now()
 
     def _refuse_non_finite(self, total: Contribution) -> None:
         where = f"step {self.step + 1} (epoch {self.plan.epoch_of(self.step) + 1})"
-        remedy = "lower optimizer.sgd.lr or look at the inputs' scale"
         if not np.isfinite(total.loss):
-            raise NonFiniteError(f"the loss is {total.loss} at {where}; {remedy}")
+            raise NonFiniteError(f"the loss is {total.loss} at {where}; {REMEDY}")
         bad = sorted(name for name, g in total.gradients.items() if not np.isfinite(g).all())
         if bad:
-            raise NonFiniteError(f"the gradient of {', '.join(bad)} is not finite at {where}; {remedy}")
+            raise NonFiniteError(f"the gradient of {', '.join(bad)} is not finite at {where}; {REMEDY}")
+
+    def _refuse_non_finite_parameters(self) -> None:
+        """The last update of all is followed by no loss that would show what it has done."""
+        bad = sorted(name for name, parameter in self.state.parameters.items() if not np.isfinite(parameter).all())
+        if bad:
+            raise NonFiniteError(f"{', '.join(bad)} is not finite after step {self.step}; {REMEDY}")
 
     def _apply_gradients(self, total: Contribution) -> None:
         sgd = self.plan.config.optimizer
@@ -184,24 +207,26 @@ class PartitionServer:
                 raise self._failure
             return self._published
 
-    async def report(self, after_step: int, timeout_s: float) -> Report:
-        """What happened since a step; waits up to `timeout_s` seconds for something to happen."""
+    async def report(self, after_step: int, timeout_s: float, *, with_snapshot: bool) -> Report:
+        """What happened since a step; waits up to `timeout_s` seconds for something to happen.
+
+        Asking for what comes after a step says that what came up to it has arrived: it is not kept any longer.
+        """
+        partition = self._partition
+
+        def news() -> bool:
+            waiting = with_snapshot and partition.snapshot is not None
+            return self._failure is not None or partition.step > after_step or waiting
+
         try:
             async with asyncio.timeout(timeout_s), self._moved:
-                await self._moved.wait_for(lambda: self._failure is not None or self._partition.step > after_step)
+                await self._moved.wait_for(news)
         except TimeoutError:
             pass  # nothing new is an answer too
-        metrics = tuple(metric for metric in self._partition.metrics if metric.step > after_step)
-        if self._failure is not None and not metrics:
+        partition.metrics = [metric for metric in partition.metrics if metric.step > after_step]
+        if self._failure is not None and not partition.metrics:
             raise self._failure
-        return Report(
-            metrics=metrics,
-            snapshots=tuple(sorted(self._partition.snapshots)),
-            finished=self._partition.step >= self._partition.plan.total_steps,
-        )
-
-    async def take_snapshot(self, step: int) -> TrainingState:
-        """The state as it was after a step; it is not kept any longer, nor are the metrics up to it."""
-        state = self._partition.snapshots.pop(step)
-        self._partition.metrics = [m for m in self._partition.metrics if m.step > step]
-        return state
+        snapshot = None
+        if with_snapshot:
+            snapshot, partition.snapshot = partition.snapshot, None
+        return Report(tuple(partition.metrics), snapshot)

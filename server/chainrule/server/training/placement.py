@@ -12,8 +12,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 import chainrule.engine as cr
-from chainrule.engine import models, nn
-from chainrule.server.errors import ClusterUnreachableError
+from chainrule.server.ray_calls import RayCalls
 from chainrule.server.training.coordinator import (
     Coordinator,
     Event,
@@ -23,38 +22,32 @@ from chainrule.server.training.coordinator import (
     WorkerHandle,
 )
 from chainrule.server.training.link import LinkError, Push, Weights
-from chainrule.server.training.parameter_server import BatchNormRule, Partition, PartitionServer, Report
+from chainrule.server.training.parameter_server import Partition, PartitionServer, Report, batch_norm_rules
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import TrainingState
 from chainrule.server.training.worker import Examples, Worker
 
-PLACEMENT_TIMEOUT_S = 120.0
-"""How long the cluster may take to make room for a job and start its parts."""
+PLACEMENT_TIMEOUT_S = 30.0
+"""How long the cluster may take to make room for a job, and then to start its workers."""
+ROOM_INTERVAL_S = 1
+"""How long one question for the room of a job waits for it: none keeps a thread from the others for longer."""
+CALL_TIMEOUT_S = 15.0
+"""How long Ray may take for a call that it answers at once when it is well."""
+START_TIMEOUT_S = 60.0
+"""How long Ray may take to copy a job's examples and state and to begin starting its coordinator."""
+REPORT_MARGIN_S = 30.0
+"""How long a partition may take to answer beyond the time that it waits for news."""
+SNAPSHOT_TIMEOUT_S = 120.0
+"""How long a partition may take to answer with a snapshot in addition."""
 EXCHANGE_TIMEOUT_S = 600.0
 """How long a worker waits for the others in one step."""
-
-
-def batch_norm_rules(plan: Plan) -> tuple[BatchNormRule, ...]:
-    """How the running statistics of a plan's model are updated."""
-    model = models.build(plan.family, plan.family_config)
-    return tuple(
-        BatchNormRule(
-            mean=f"{name}.running_mean",
-            variance=f"{name}.running_var",
-            count=f"{name}.num_batches_tracked",
-            momentum=module.momentum,
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
-    )
 
 
 class RayLink:
     """A link over Ray calls: one call per step; the weights come back as a reference to an object that every worker
     of the node reads in place."""
 
-    def __init__(self, partition: ActorHandle, names: frozenset[str], timeout_s: float) -> None:
-        self.names = names
+    def __init__(self, partition: ActorHandle, timeout_s: float) -> None:
         self._partition = partition
         self._timeout_s = timeout_s
         self._pending: Any = None
@@ -92,14 +85,14 @@ class WorkerActor:
         self,
         plan: Plan,
         examples: Examples,
-        partitions: list[tuple[ActorHandle, frozenset[str]]],
+        partition: ActorHandle,
         index: int,
         shards: range,
         fence: int,
     ) -> None:
         cr.set_num_threads(1)  # the number of BLAS threads changes the bits
-        links = [RayLink(partition, names, EXCHANGE_TIMEOUT_S) for partition, names in partitions]
-        self._worker = Worker(plan, examples, links, index=index, shards=shards, fence=fence)
+        link = RayLink(partition, EXCHANGE_TIMEOUT_S)
+        self._worker = Worker(plan, examples, link, index=index, shards=shards, fence=fence)
 
     def ready(self) -> None:
         """Answers once the constructor has returned."""
@@ -123,19 +116,18 @@ class RayPlacement:
     def __init__(self, examples: list[Any], group: PlacementGroup) -> None:
         self._examples = examples  # [reference]: in a list, so that Ray does not fetch it for this process
         self._group = group
-        self._partitions: list[tuple[ActorHandle, frozenset[str]]] = []
+        self._partition: ActorHandle | None = None
         self._workers: list[ActorHandle] = []
 
     async def start_partition(self, plan: Plan, state: TrainingState, *, fence: int) -> PartitionHandle:
-        actor = ray.remote(num_cpus=0)(PartitionActor).remote(plan, state, fence)
-        self._partitions.append((actor, frozenset(state.weights())))
-        return RayPartition(actor)
+        self._partition = ray.remote(num_cpus=0)(PartitionActor).remote(plan, state, fence)
+        return RayPartition(self._partition)
 
     async def start_workers(self, plan: Plan, shards: list[range], *, fence: int) -> list[WorkerHandle]:
         in_group = PlacementGroupSchedulingStrategy(placement_group=self._group)
         place = ray.remote(num_cpus=1, scheduling_strategy=in_group)(WorkerActor).remote
         self._workers = [
-            place(plan, self._examples[0], self._partitions, index, part, fence) for index, part in enumerate(shards)
+            place(plan, self._examples[0], self._partition, index, part, fence) for index, part in enumerate(shards)
         ]
         ready = [call(worker.ready.remote()) for worker in self._workers]
         try:
@@ -149,7 +141,7 @@ class RayPlacement:
         return [RayWorker(worker) for worker in self._workers]
 
     async def stop(self) -> None:
-        for actor in [*self._workers, *(actor for actor, _ in self._partitions)]:
+        for actor in [*self._workers, *([self._partition] if self._partition else [])]:
             ray.kill(actor)
 
 
@@ -159,13 +151,16 @@ class RayPartition:
     def __init__(self, actor: ActorHandle) -> None:
         self._actor = actor
 
-    async def report(self, after_step: int, timeout_s: float) -> Report:
-        report: Report = await call(self._actor.report.remote(after_step, timeout_s))
+    async def report(self, after_step: int, timeout_s: float, *, with_snapshot: bool) -> Report:
+        deadline_s = timeout_s + REPORT_MARGIN_S + (SNAPSHOT_TIMEOUT_S if with_snapshot else 0.0)
+        try:
+            async with asyncio.timeout(deadline_s):
+                report: Report = await call(
+                    self._actor.report.remote(after_step, timeout_s, with_snapshot=with_snapshot)
+                )
+        except TimeoutError as error:
+            raise LostPartError(f"the parameter server does not answer within {deadline_s:.0f} s") from error
         return report
-
-    async def take_snapshot(self, step: int) -> TrainingState:
-        state: TrainingState = await call(self._actor.take_snapshot.remote(step))
-        return state
 
 
 class RayWorker:
@@ -180,43 +175,57 @@ class RayWorker:
 
 
 class RayLauncher:
-    """Starts attempts at jobs on the cluster this process is connected to."""
+    """Starts attempts at jobs on the cluster that `calls` go to."""
+
+    def __init__(self, calls: RayCalls) -> None:
+        self._calls = calls
 
     async def launch(self, job: str, plan: Plan, state: TrainingState, examples: Examples, *, fence: int) -> RayAttempt:
-        """Make room for the workers and start a coordinator.
+        """Make room for the workers and start a coordinator. If it raises, nothing of it stays on the cluster.
 
         Raises PlacementError if there is no room in time, ClusterUnreachableError if Ray does not answer.
         """
-        try:
-            return await self._launch(job, plan, state, examples, fence)
-        except (RayError, ConnectionError) as error:
-            raise ClusterUnreachableError(f"the Ray cluster does not start {job}: {error}") from error
 
-    async def _launch(self, job: str, plan: Plan, state: TrainingState, examples: Examples, fence: int) -> RayAttempt:
-        group = placement_group([{"CPU": 1}] * plan.config.workers, name=job)
-        try:
-            if not await asyncio.to_thread(group.wait, PLACEMENT_TIMEOUT_S):
-                raise PlacementError(
-                    f"{job} waited {PLACEMENT_TIMEOUT_S:.0f} s for {plan.config.workers} CPUs; "
-                    f"free are {ray.available_resources().get('CPU', 0):g}; "
-                    "ask for fewer workers or add nodes"
-                )
-            examples_ref = await asyncio.to_thread(ray.put, examples)
+        def make_group() -> PlacementGroup:
+            return placement_group([{"CPU": 1}] * plan.config.workers, name=job)
+
+        def start() -> RayAttempt:
+            examples_ref = ray.put(examples)
             actor = (
                 ray.remote(num_cpus=0)(CoordinatorActor)
                 .options(name=f"coordinator:{job}:{fence}")
                 .remote(plan, state, [examples_ref], group, fence)
             )
+            return RayAttempt(self._calls, job, actor, group, examples_ref)
+
+        group = await self._calls.run(make_group, timeout_s=CALL_TIMEOUT_S, undo=remove_placement_group)
+        try:
+            await self._room(job, plan.config.workers, group)
+            return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=RayAttempt.kill)
         except BaseException:
-            remove_placement_group(group)
+            await self._calls.finish(f"free the CPUs of {job}", lambda: remove_placement_group(group))
             raise
-        return RayAttempt(actor, group, examples_ref)
+
+    async def _room(self, job: str, workers: int, group: PlacementGroup) -> None:
+        """Wait until the cluster has made room for a group. Raises PlacementError, ClusterUnreachableError."""
+        try:
+            async with asyncio.timeout(PLACEMENT_TIMEOUT_S):
+                while not await self._calls.run(lambda: group.wait(ROOM_INTERVAL_S), timeout_s=CALL_TIMEOUT_S):
+                    pass
+        except TimeoutError as error:
+            free = await self._calls.ask(ray.available_resources, timeout_s=CALL_TIMEOUT_S)
+            raise PlacementError(
+                f"{job} waited {PLACEMENT_TIMEOUT_S:.0f} s for {workers} CPUs; free are {free.get('CPU', 0):g}; "
+                "ask for fewer workers or add nodes"
+            ) from error
 
 
 class RayAttempt:
     """A running attempt: its coordinator, and all that ends with it."""
 
-    def __init__(self, actor: ActorHandle, group: PlacementGroup, examples_ref: Any) -> None:
+    def __init__(self, calls: RayCalls, job: str, actor: ActorHandle, group: PlacementGroup, examples_ref: Any) -> None:
+        self._calls = calls
+        self._job = job
         self._actor = actor
         self._group = group
         self._examples_ref = examples_ref  # the dataset stays in the object store as long as this lives
@@ -228,8 +237,16 @@ class RayAttempt:
         return events
 
     async def stop(self) -> None:
-        """End the coordinator; its parts end with their owner, and the group's CPUs are free again."""
+        """End the coordinator; its parts end with their owner, and the group's CPUs are free again. If Ray does not
+        answer, that happens once it does: the attempts to come have a later fence."""
+        await self._calls.finish(f"end the processes of {self._job}", self._end)
+
+    def kill(self) -> None:
+        """End the coordinator. Blocks while Ray does not answer."""
         ray.kill(self._actor)
+
+    def _end(self) -> None:
+        self.kill()
         remove_placement_group(self._group)
 
 

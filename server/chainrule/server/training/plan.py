@@ -60,8 +60,6 @@ class Plan:
     """Size of the dataset."""
     config: TrainingConfig
     """How to train."""
-    partitions: int = 1
-    """Parameter server partitions. Does not change the weights."""
 
     @property
     def steps_per_epoch(self) -> int:

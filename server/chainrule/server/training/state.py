@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,29 +34,6 @@ class TrainingState:
         """The same state in memory of its own."""
         return TrainingState(self.step, _copied(self.parameters), _copied(self.buffers), _copied(self.momentum))
 
-    def restrict(self, names: Collection[str]) -> TrainingState:
-        """The part of the state under some names; the arrays are shared."""
-        return TrainingState(
-            self.step,
-            _restricted(self.parameters, names),
-            _restricted(self.buffers, names),
-            _restricted(self.momentum, names),
-        )
-
-    @classmethod
-    def join(cls, parts: Iterable[TrainingState]) -> TrainingState:
-        """Partitions' states put together again. All must be of one step."""
-        parts = list(parts)
-        steps = {part.step for part in parts}
-        if len(steps) != 1:
-            raise ValueError(f"cannot join states of different steps: {sorted(steps)}")
-        joined = cls(steps.pop(), {}, {}, {})
-        for part in parts:
-            joined.parameters.update(part.parameters)
-            joined.buffers.update(part.buffers)
-            joined.momentum.update(part.momentum)
-        return joined
-
 
 @dataclass(frozen=True)
 class Contribution:
@@ -87,16 +64,6 @@ class Contribution:
             self.num_examples + other.num_examples,
         )
 
-    def restrict(self, names: Collection[str]) -> Contribution:
-        """The part that concerns some names; loss and counts stay whole."""
-        return Contribution(
-            _restricted(self.gradients, names),
-            _restricted(self.statistics, names),
-            self.loss,
-            self.num_correct,
-            self.num_examples,
-        )
-
 
 NOTHING = Contribution({}, {}, 0.0, 0, 0)
 """The contribution of an empty shard."""
@@ -120,28 +87,5 @@ class StepMetric:
     """When it was done, in seconds since 1970 UTC."""
 
 
-def partition_names(state: TrainingState, num_partitions: int) -> list[frozenset[str]]:
-    """Names of parameters and buffers for each partition: the largest first, each to the partition with the least.
-    The buffers of one layer are updated together and stay together."""
-    groups: dict[str, list[str]] = {}
-    for name in state.parameters:
-        groups[name] = [name]
-    for name in state.buffers:
-        groups.setdefault(f"buffers of {name.rpartition('.')[0]}", []).append(name)
-    arrays = state.weights()
-    sizes = {group: sum(arrays[name].nbytes for name in names) for group, names in groups.items()}
-    parts: list[list[str]] = [[] for _ in range(num_partitions)]
-    loads = [0] * num_partitions
-    for group in sorted(sizes, key=lambda group: (-sizes[group], group)):
-        lightest = loads.index(min(loads))
-        parts[lightest] += groups[group]
-        loads[lightest] += sizes[group]
-    return [frozenset(part) for part in parts]
-
-
 def _copied(arrays: Mapping[str, Array]) -> Arrays:
     return {name: np.array(array, copy=True) for name, array in arrays.items()}
-
-
-def _restricted(arrays: Mapping[str, Array], names: Collection[str]) -> Arrays:
-    return {name: array for name, array in arrays.items() if name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,10 @@ class Examples:
 class Worker:
     """Computes some shards of every step of a plan."""
 
-    def __init__(
-        self, plan: Plan, examples: Examples, links: Sequence[Link], *, index: int, shards: range, fence: int
-    ) -> None:
+    def __init__(self, plan: Plan, examples: Examples, link: Link, *, index: int, shards: range, fence: int) -> None:
         self.plan = plan
         self.examples = examples
-        self.links = links
+        self.link = link
         self.index = index
         self.shards = shards
         self.fence = fence
@@ -51,16 +49,12 @@ class Worker:
 
         A driver that steps several workers in one thread can so let all of them send before any waits.
         """
-        weights = [link.pull() for link in self.links]
-        while (step := weights[0].step) < self.plan.total_steps:
-            for part in weights:
-                self.load(part.parameters)
-            blocks = self.compute(step)
-            for link in self.links:
-                own = tuple((block, value.restrict(link.names)) for block, value in blocks)
-                link.send(Push(self.fence, step, self.index, own))
+        weights = self.link.pull()
+        while (step := weights.step) < self.plan.total_steps:
+            self.load(weights.parameters)
+            self.link.send(Push(self.fence, step, self.index, tuple(self.compute(step))))
             yield step
-            weights = [link.receive() for link in self.links]
+            weights = self.link.receive()
 
     def load(self, parameters: Mapping[str, Array]) -> None:
         """Compute with these parameters from now on; they are only read."""

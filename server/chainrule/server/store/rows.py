@@ -1,0 +1,124 @@
+"""Rows of the tables as records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from chainrule.server.records import Checkpoint, Dataset, Job, JobFailure, JobState, Model, Progress, StateChange
+from chainrule.server.store import schema
+from chainrule.server.training.plan import Sgd, TrainingConfig
+from chainrule.server.training.state import StepMetric
+
+PACE_STEPS = 100
+"""How many steps the pace of a job is taken from."""
+
+
+def model(row: RowMapping) -> Model:
+    return Model(
+        name=row["name"],
+        family=row["family"],
+        family_config=row["family_config"],
+        weights_digest=row["weights_digest"],
+        init_seed=int(row["init_seed"]),
+        num_parameters=row["num_parameters"],
+        create_time=time(row["create_time_us"]),
+    )
+
+
+def dataset(row: RowMapping) -> Dataset:
+    return Dataset(
+        name=row["name"],
+        digest=row["digest"],
+        num_examples=row["num_examples"],
+        input_shape=tuple(row["input_shape"]),
+        num_classes=row["num_classes"],
+        size_bytes=row["size_bytes"],
+        create_time=time(row["create_time_us"]),
+    )
+
+
+def job(db: Connection, row: RowMapping) -> Job:
+    table = schema.job_history
+    query = sa.select(table).where(table.c.job == row["name"]).order_by(table.c.id)
+    changes = db.execute(query).mappings().all()
+    config = _config(row["config"])
+    return Job(
+        name=row["name"],
+        model=row["model"],
+        dataset=row["dataset"],
+        config=config,
+        state=JobState(row["state"]),
+        history=tuple(StateChange(JobState(c["state"]), time(c["time_us"]), c["reason"]) for c in changes),
+        create_time=time(row["create_time_us"]),
+        start_time=_optional_time(row["start_time_us"]),
+        end_time=_optional_time(row["end_time_us"]),
+        weights_digest=row["weights_digest"],
+        failure=JobFailure(**row["failure"]) if row["failure"] else None,
+        progress=_progress(db, row, config, changes),
+    )
+
+
+def _progress(db: Connection, row: RowMapping, config: TrainingConfig, changes: Sequence[RowMapping]) -> Progress:
+    table = schema.metrics.c
+    total_steps = row["total_steps"]
+    query = sa.select(schema.metrics).where(table.job == row["name"]).order_by(table.step.desc()).limit(PACE_STEPS + 1)
+    latest = db.execute(query).mappings().all()
+    if not latest:
+        return Progress(0, total_steps, 0, config.epochs)
+    last = latest[0]
+    rate, seconds_per_step = _pace(latest, changes)
+    return Progress(
+        step=last["step"],
+        total_steps=total_steps,
+        epoch=last["epoch"],
+        total_epochs=config.epochs,
+        loss=last["loss"],
+        accuracy=last["accuracy"],
+        examples_per_second=rate,
+        eta_s=seconds_per_step * (total_steps - last["step"]) if rate else None,
+    )
+
+
+def _pace(latest: Sequence[RowMapping], changes: Sequence[RowMapping]) -> tuple[float, float]:
+    """Examples per second and seconds per step over the latest steps (newest first), but no further back than when the
+    job last began to run; zeros if that is too little to tell."""
+    since = max((c["time_us"] for c in changes if c["state"] == JobState.RUNNING.value), default=0)
+    steps = [step for step in latest if step["time_us"] >= since]
+    if len(steps) > PACE_STEPS:  # the oldest only says when the next one began
+        since = steps.pop()["time_us"]
+    seconds = (latest[0]["time_us"] - since) / 1e6
+    if not steps or seconds <= 0:
+        return 0.0, 0.0
+    return sum(step["num_examples"] for step in steps) / seconds, seconds / len(steps)
+
+
+def _config(values: Mapping[str, Any]) -> TrainingConfig:
+    return TrainingConfig(**{**values, "optimizer": Sgd(**values["optimizer"])})
+
+
+def time(time_us: int) -> datetime:
+    return datetime.fromtimestamp(time_us / 1e6, UTC)
+
+
+def _optional_time(time_us: int | None) -> datetime | None:
+    return None if time_us is None else time(time_us)
+
+
+def metric(row: RowMapping) -> StepMetric:
+    return StepMetric(
+        step=row["step"],
+        epoch=row["epoch"],
+        loss=row["loss"],
+        accuracy=row["accuracy"],
+        num_examples=row["num_examples"],
+        time_s=row["time_us"] / 1e6,
+    )
+
+
+def checkpoint(row: RowMapping) -> Checkpoint:
+    return Checkpoint(row["job"], row["step"], row["epoch"], row["manifest_digest"], time(row["create_time_us"]))
