@@ -334,7 +334,7 @@ class JobError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     TRACEBACK_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """The kind of failure as a constant, for example "NON_FINITE_LOSS"."""
+    """The kind of failure as a constant, for example "NON_FINITE"."""
     message: _builtins.str
     """What happened and what to do, for people."""
     traceback: _builtins.str

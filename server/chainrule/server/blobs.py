@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,15 +19,31 @@ from chainrule.server.errors import (
     IncompleteUploadError,
     InvalidRequestError,
     NotFoundError,
+    echo,
 )
 
+MAX_BLOB_BYTES = 64 * 1024**3
+"""Largest blob that is accepted."""
+MAX_DIGESTS = 1000
+"""Most digests that are looked for at a time."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_COPY_BYTES = 1024**2
+_EMPTY = hashlib.sha256().hexdigest()
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A byte string that is stored, or announced."""
+
+    digest: str
+    size_bytes: int
 
 
 def check_digest(digest: str, *, field: str) -> str:
     """The digest, if it is well formed. Nothing else ever becomes part of a path."""
     if not _DIGEST.fullmatch(digest):
-        raise InvalidRequestError.of(field, f"{digest!r} is not a SHA-256: 64 lower-case hexadecimal digits")
+        raise InvalidRequestError.of(field, f"{echo(digest)} is not a SHA-256: 64 lower-case hexadecimal digits")
     return digest
 
 
@@ -36,30 +54,59 @@ class BlobStore:
         self._folder = folder
         self._incoming = folder / "incoming"
         self._incoming.mkdir(parents=True, exist_ok=True)
+        _fsync_folder(folder.parent)
         for leftover in self._incoming.iterdir():  # of uploads that a crash cut off
             leftover.unlink()
 
     def path(self, digest: str) -> Path:
         """Where a blob lies. Raises NotFoundError if it is not there."""
-        path = self._path(digest)
-        if not path.exists():
+        if not self.contains(digest):
             raise NotFoundError(f'there is no blob "{digest}"; upload it with WriteBlob', digest=digest)
-        return path
+        return self._path(digest)
 
     def contains(self, digest: str) -> bool:
-        return self._path(digest).exists()
+        """Whether a blob is there. A file cut off at its beginning counts as missing."""
+        path = self._path(digest)
+        return path.exists() and (digest == _EMPTY or path.stat().st_size > 0)
+
+    def missing(self, digests: list[str]) -> list[str]:
+        """Those that are not there, in the order given. Raises InvalidRequestError if they are too many."""
+        if len(digests) > MAX_DIGESTS:
+            raise InvalidRequestError.of("digests", f"are {len(digests)}; ask for at most {MAX_DIGESTS:,}")
+        return [digest for digest in digests if not self.contains(check_digest(digest, field="digests"))]
 
     def size(self, digest: str) -> int:
         """Length of a blob in bytes. Raises NotFoundError."""
         return self.path(digest).stat().st_size
 
     def read(self, digest: str) -> bytes:
-        """A blob's content. Raises NotFoundError, or DamagedBlobError if it no longer has its digest."""
+        """A blob's content.
+
+        Raises NotFoundError, or DamagedBlobError if it no longer has its digest: it is then missing until it is
+        uploaded again.
+        """
         content = self.path(digest).read_bytes()
-        actual = hashlib.sha256(content).hexdigest()
-        if actual != digest:
-            raise DamagedBlobError(f'blob "{digest}" is damaged on disk: its content has SHA-256 {actual}')
+        self._check(digest, hashlib.sha256(content).hexdigest())
         return content
+
+    def chunks(self, digest: str, *, offset_bytes: int, chunk_bytes: int) -> Iterator[bytes]:
+        """A blob's content from an offset on, in pieces.
+
+        Raises NotFoundError, InvalidRequestError if the blob has fewer bytes than the offset, or, after its last piece,
+        DamagedBlobError as `read` does; only a blob that is read from its beginning can be checked.
+        """
+        path = self.path(digest)
+        size = path.stat().st_size
+        if not 0 <= offset_bytes <= size:
+            raise InvalidRequestError.of("offset_bytes", f"is {offset_bytes}; use 0 to {size}, the size of the blob")
+        found = hashlib.sha256()
+        with path.open("rb") as file:
+            file.seek(offset_bytes)
+            while chunk := file.read(chunk_bytes):
+                found.update(chunk)
+                yield chunk
+        if offset_bytes == 0:
+            self._check(digest, found.hexdigest())
 
     def put(self, content: bytes) -> str:
         """Store a byte string and return its digest."""
@@ -70,10 +117,52 @@ class BlobStore:
         return digest
 
     def upload(self, digest: str, size_bytes: int) -> Upload:
-        """Begin to store a blob; use as a context manager."""
-        target = self._path(digest)
-        target.parent.mkdir(exist_ok=True)
-        return Upload(target, self._incoming, digest, size_bytes)
+        """An upload that replaces the blob, if it is there; use as a context manager."""
+        return Upload(self._path(digest), self._incoming, digest, size_bytes)
+
+    async def receive(self, parts: AsyncIterator[Blob | bytes | None]) -> Blob:
+        """Store what comes in parts: what the blob will be, then its content in chunks. A blob that is there already
+        is not stored again.
+
+        Raises InvalidRequestError if the parts are not these, and what `Upload` raises.
+        """
+        blob = await anext(parts, None)
+        if not isinstance(blob, Blob):
+            raise InvalidRequestError.of("blob", "is not set in the first message; begin with the digest and the size")
+        check_digest(blob.digest, field="blob.digest")
+        if not 0 <= blob.size_bytes <= MAX_BLOB_BYTES:
+            raise InvalidRequestError.of("blob.size_bytes", f"is {blob.size_bytes}; use 0 to {MAX_BLOB_BYTES}")
+        stored = await asyncio.to_thread(self._stored, blob.digest)
+        if stored is not None:
+            return stored
+        with self.upload(blob.digest, blob.size_bytes) as upload:
+            async for chunk in parts:
+                if not isinstance(chunk, bytes):
+                    raise InvalidRequestError.of("chunk", "is not set; every message after the first carries a chunk")
+                await asyncio.to_thread(upload.write, chunk)
+            await asyncio.to_thread(upload.commit)
+        return blob
+
+    def _stored(self, digest: str) -> Blob | None:
+        """The blob, if it is there and whole. One that is damaged is moved aside."""
+        try:
+            return Blob(digest, sum(map(len, self.chunks(digest, offset_bytes=0, chunk_bytes=_COPY_BYTES))))
+        except (NotFoundError, DamagedBlobError):
+            return None
+
+    def _check(self, digest: str, actual: str) -> None:
+        if actual == digest:
+            return
+        path = self._path(digest)
+        aside = path.with_suffix(".damaged")
+        with contextlib.suppress(FileNotFoundError):  # another reader was faster
+            path.replace(aside)
+        raise DamagedBlobError(
+            f'blob "{digest}" is damaged on disk: its content has SHA-256 {actual}. It was moved to {aside.name} and '
+            "counts as missing: upload it again with WriteBlob",
+            digest=digest,
+            actual=actual,
+        )
 
     def _path(self, digest: str) -> Path:
         check_digest(digest, field="digest")
@@ -81,17 +170,15 @@ class BlobStore:
 
 
 class Upload:
-    """A blob on its way in. Leaving the `with` block without `commit` leaves nothing behind."""
+    """A blob on its way in, as a context manager: leaving it without `commit` leaves nothing behind."""
 
     def __init__(self, target: Path, incoming: Path, digest: str, size_bytes: int) -> None:
         self._target = target
+        self._incoming = incoming
         self._digest = digest
         self._size_bytes = size_bytes
         self._received = 0
         self._hash = hashlib.sha256()
-        handle, name = tempfile.mkstemp(dir=incoming, prefix=f"{digest[:12]}-")
-        self._file = os.fdopen(handle, "wb")
-        self._temporary = Path(name)
 
     def write(self, chunk: bytes) -> None:
         """Add the next bytes. Raises DamagedBlobError if they are more than announced."""
@@ -123,10 +210,16 @@ class Upload:
             )
         self._file.flush()
         os.fsync(self._file.fileno())
+        folder = self._target.parent
+        folder.mkdir(exist_ok=True)
         os.replace(self._temporary, self._target)
-        _fsync_folder(self._target.parent)
+        _fsync_folder(folder)
+        _fsync_folder(folder.parent)  # the folder may be new; if another upload made it, that may not be on disk yet
 
     def __enter__(self) -> Self:
+        handle, name = tempfile.mkstemp(dir=self._incoming, prefix=f"{self._digest[:12]}-")
+        self._file = os.fdopen(handle, "wb")
+        self._temporary = Path(name)
         return self
 
     def __exit__(
@@ -135,14 +228,6 @@ class Upload:
         self._file.close()
         with contextlib.suppress(FileNotFoundError):  # committed: renamed away
             self._temporary.unlink()
-
-
-def read_chunks(path: Path, *, offset_bytes: int, chunk_bytes: int) -> Iterator[bytes]:
-    """The content of a file from an offset on, in pieces."""
-    with path.open("rb") as file:
-        file.seek(offset_bytes)
-        while chunk := file.read(chunk_bytes):
-            yield chunk
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from chainrule.engine import FormatError, io
 from chainrule.server import names
 from chainrule.server.blobs import BlobStore, check_digest
-from chainrule.server.errors import InvalidRequestError
+from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Dataset
 from chainrule.server.store import Store
 from chainrule.server.training.worker import Examples
+
+MAX_CLASSES = 2**31 - 1
+"""Most classes a dataset may have; its largest label is one less."""
 
 _FIELD = "dataset.digest"
 
@@ -46,9 +49,9 @@ class DatasetCatalog:
             )
         )
 
-    def get(self, name: str) -> Dataset:
-        """Raises NotFoundError."""
-        return self._store.get_dataset(names.existing("datasets", name))
+    def get(self, name: str, *, field: str = "name") -> Dataset:
+        """Raises NotFoundError, or InvalidRequestError naming the request's field."""
+        return self._store.get_dataset(names.existing("datasets", name, field=field))
 
     def page(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
         """A page, newest first, and the token of the next."""
@@ -62,24 +65,31 @@ class DatasetCatalog:
         try:
             tensors = io.load(self._blobs.read(digest))
         except FormatError as error:
-            raise InvalidRequestError.of(_FIELD, f'blob "{digest}" is not a safetensors file: {error}') from error
+            raise _refused(
+                f'blob "{digest}" is no safetensors file of float32 inputs and int64 targets: {error}'
+            ) from error
         return check_examples(tensors)
 
 
 def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
     """The examples a blob holds. Raises InvalidRequestError saying which example is wrong and how."""
     if set(tensors) != {"inputs", "targets"}:
-        raise _refused(f'it holds the tensors {sorted(tensors)}; a dataset has "inputs" and "targets"')
+        raise _refused(f'it holds the tensors {echo(sorted(tensors))}; a dataset has "inputs" and "targets"')
     inputs, targets = tensors["inputs"], tensors["targets"]
     if inputs.dtype != np.float32:
         raise _refused(f"inputs are {inputs.dtype}; convert them to float32")
     if targets.dtype != np.int64 or targets.ndim != 1:
         raise _refused(f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels of shape (N,)")
-    if inputs.ndim == 0 or len(inputs) != len(targets):
-        count = len(inputs) if inputs.ndim else 0
-        raise _refused(f"there are {count} inputs and {len(targets)} targets; give one target for each input")
+    if inputs.ndim == 0:
+        raise _refused("inputs are a single number of shape (); give an array of shape (N, ...), one row per example")
+    if len(inputs) != len(targets):
+        raise _refused(f"there are {len(inputs)} inputs and {len(targets)} targets; give one target for each input")
     if len(inputs) == 0:
         raise _refused("it holds no examples; give at least one")
+    if inputs.size == 0:
+        raise _refused(
+            f"inputs have the shape {inputs.shape}: examples without a single number; leave out no dimension"
+        )
     finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
     if not finite.all():
         bad = int(np.argmin(finite))
@@ -91,6 +101,9 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
     if targets.min() < 0:
         bad = int(np.argmin(targets))
         raise _refused(f"targets[{bad}] is {targets[bad]}; class labels count from 0")
+    if targets.max() >= MAX_CLASSES:
+        bad = int(np.argmax(targets))
+        raise _refused(f"targets[{bad}] is {targets[bad]}; class labels are 0 to {MAX_CLASSES - 1}")
     return Examples(inputs, targets)
 
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import chainrule.engine as cr
-from chainrule.engine import ChainruleError, ConfigError, UnknownFamilyError, io, models, nn
+from chainrule.engine import ConfigError, UnknownFamilyError, io, models, nn
 from chainrule.server import names
 from chainrule.server.blobs import BlobStore, check_digest
-from chainrule.server.errors import InvalidRequestError
+from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Model
 from chainrule.server.store import Store
+
+MAX_PARAMETERS = 100_000_000
+"""Parameters of the largest model that is accepted: 400 MB, of which creating it takes about three copies."""
 
 
 class ModelCatalog:
@@ -51,9 +54,9 @@ class ModelCatalog:
             )
         )
 
-    def get(self, name: str) -> Model:
-        """Raises NotFoundError."""
-        return self._store.get_model(names.existing("models", name))
+    def get(self, name: str, *, field: str = "name") -> Model:
+        """Raises NotFoundError, or InvalidRequestError naming the request's field."""
+        return self._store.get_model(names.existing("models", name, field=field))
 
     def page(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
         """A page, newest first, and the token of the next."""
@@ -75,14 +78,18 @@ class ModelCatalog:
 
 
 def build(family: str, config: Mapping[str, object], init_seed: int) -> nn.Module:
-    """A network of a family. Raises InvalidRequestError naming the field that is wrong."""
+    """A network of a family, of at most MAX_PARAMETERS. Raises InvalidRequestError naming the field that is wrong."""
     try:
+        num_parameters = models.family(family).num_parameters(config)
+        if num_parameters > MAX_PARAMETERS:
+            raise InvalidRequestError.of(
+                "model.builtin.config",
+                f"makes a model of {num_parameters:,} parameters; choose sizes that make at most {MAX_PARAMETERS:,}",
+            )
         return models.build(family, config, generator=cr.Generator(init_seed))
     except UnknownFamilyError as error:
         raise InvalidRequestError.of("model.builtin.family", str(error)) from error
     except ConfigError as error:
         raise InvalidRequestError.of(
-            f"model.builtin.config.{error.field}", f"is {error.value!r}: {error.message}"
+            f"model.builtin.config.{error.field}", f"is {echo(error.value)}: {error.message}"
         ) from error
-    except ChainruleError as error:
-        raise InvalidRequestError.of("model.builtin.config", str(error)) from error

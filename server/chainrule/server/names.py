@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 
-from chainrule.server.errors import InvalidRequestError, NotFoundError
+from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no 0/o, 1/i/l
@@ -16,19 +16,24 @@ def new_name(collection: str, resource_id: str, *, field: str) -> str:
     if not _ID.fullmatch(resource_id):
         raise InvalidRequestError.of(
             field,
-            f"{resource_id!r} is not an id; use lower-case letters, digits and hyphens, at most 63, beginning with a "
-            'letter and not ending with a hyphen, for example "digits"',
+            f"{echo(resource_id)} is not an id; use lower-case letters, digits and hyphens, at most 63, beginning with "
+            'a letter and not ending with a hyphen, for example "digits"',
         )
     return f"{collection}/{resource_id}"
 
 
-def existing(collection: str, name: str) -> str:
-    """The name, if it can be one of the collection's at all. Raises NotFoundError or InvalidRequestError."""
+def existing(collection: str, name: str, *, field: str = "name") -> str:
+    """The name, if it can be one of the collection's at all.
+
+    Raises NotFoundError, or InvalidRequestError naming `field`.
+    """
     prefix, _, resource_id = name.partition("/")
     if prefix != collection or not resource_id:
-        raise InvalidRequestError.of("name", f'{name!r} is no name in {collection}; it looks like "{collection}/ID"')
+        raise InvalidRequestError.of(
+            field, f'{echo(name)} is no name in {collection}; one looks like "{collection}/ID"'
+        )
     if not _ID.fullmatch(resource_id):
-        raise NotFoundError(f'there is no "{name}"', name=name)
+        raise NotFoundError(f"there is no {echo(name)}; list what there is with: chainrule {collection} ls", name=name)
     return name
 
 

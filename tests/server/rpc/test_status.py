@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import pickle
+from urllib.parse import quote
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from chainrule.engine import ChainruleError
 from chainrule.server import errors
@@ -35,6 +38,8 @@ def details(error: Exception) -> dict[str, object]:
         (errors.DamagedBlobError("m"), grpc.StatusCode.DATA_LOSS),
         (errors.IncompleteUploadError("m"), grpc.StatusCode.ABORTED),
         (errors.ClusterUnreachableError("m"), grpc.StatusCode.UNAVAILABLE),
+        (errors.StoreUnavailableError("m"), grpc.StatusCode.UNAVAILABLE),
+        (errors.OutOfMemoryError("m"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (ChainruleError("m"), grpc.StatusCode.INTERNAL),
         (ZeroDivisionError("m"), grpc.StatusCode.INTERNAL),
     ],
@@ -80,11 +85,52 @@ def test_a_defect_tells_the_client_an_id_and_the_log_the_rest(caplog: pytest.Log
     assert "secret" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "error",
-    [errors.NotFoundError("m", name="x"), errors.InvalidRequestError.of("f", "d")],
-)
-def test_service_errors_survive_pickling(error: errors.ServiceError) -> None:
+def test_too_little_memory_is_said_to_be_that() -> None:
+    status = status_of(MemoryError("Unable to allocate 1 TiB"), "/m")
+    assert status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert "too little memory" in status.message
+
+
+# --- long texts ------------------------------------------------------------------------------------------------
+
+
+def test_a_long_text_is_told_without_its_middle() -> None:
+    error = errors.InvalidRequestError.of("f", "begins" + "x" * 20_000 + "the remedy")
+    bad = details(error)["BadRequest"]
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    for text in (bad.field_violations[0].description, status_of(error, "/m").message):
+        assert "begins" in text
+        assert "bytes, cut]" in text
+        assert text.endswith("the remedy")
+        assert 900 < len(text.encode()) <= 1000
+
+
+def test_of_many_violations_the_last_says_how_many_more() -> None:
+    bad = details(errors.InvalidRequestError([errors.Violation(f"f{i}", "d") for i in range(40)]))["BadRequest"]
+    assert isinstance(bad, error_details_pb2.BadRequest)
+    assert [v.field for v in bad.field_violations] == [*(f"f{i}" for i in range(15)), "…"]
+    assert bad.field_violations[15].description == "and 25 more are wrong"
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 1000])
+@pytest.mark.parametrize("letter", ["x", "\N{BOMB}"])
+def test_any_status_fits_into_the_trailers(count: int, letter: str) -> None:
+    error = errors.InvalidRequestError([errors.Violation(letter * 5000, letter * 5000)] * count)
+    error.metadata = {"name": letter * 5000}
+    status = rpc_status.to_status(status_of(error, "/m"))
+    trailers = sum(len(value) * 4 // 3 for _, value in status.trailing_metadata)
+    assert trailers + len(quote(status.details)) < 8000
+
+
+# --- pickling --------------------------------------------------------------------------------------------------
+
+
+ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ServiceError)]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_service_errors_survive_pickling(kind: type[errors.ServiceError]) -> None:
+    error = kind.of("f", "d") if issubclass(kind, errors.InvalidRequestError) else kind("m", name="x")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert (str(again), again.__dict__) == (str(error), error.__dict__)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from chainrule.server import records
+from chainrule.server.blobs import Blob
+from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
 from chainrule.server.training.plan import Sgd, TrainingConfig
 from chainrule.server.training.state import StepMetric
-from chainrule.v1 import dataset_pb2, job_pb2, model_pb2
+from chainrule.v1 import blob_pb2, dataset_pb2, job_pb2, model_pb2
 
 
 def timestamp(time: datetime) -> timestamp_pb2.Timestamp:
@@ -20,15 +23,47 @@ def timestamp(time: datetime) -> timestamp_pb2.Timestamp:
     return message
 
 
-def struct_to_dict(struct: struct_pb2.Struct) -> dict[str, object]:
-    """A Struct as plain Python values; its numbers are floats."""
-    return json_format.MessageToDict(struct)
+def struct_to_dict(struct: struct_pb2.Struct, *, field: str) -> dict[str, object]:
+    """A Struct as plain Python values; its numbers are floats.
+
+    Raises InvalidRequestError, naming the place in the request's field, for a number that JSON does not have.
+    """
+    return {name: _value(value, f"{field}.{name}") for name, value in struct.fields.items()}
+
+
+def _value(value: struct_pb2.Value, field: str) -> object:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return struct_to_dict(value.struct_value, field=field)
+        case "list_value":
+            return [_value(part, f"{field}[{i}]") for i, part in enumerate(value.list_value.values)]
+        case "number_value":
+            if not math.isfinite(value.number_value):
+                raise InvalidRequestError.of(field, f"is {value.number_value}; use a finite number")
+            return value.number_value
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
 
 
 def dict_to_struct(values: Any) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
     json_format.ParseDict(dict(values), struct)
     return struct
+
+
+def upload_part(message: blob_pb2.WriteBlobRequest) -> Blob | bytes | None:
+    """What a message of an upload carries; None if that is nothing."""
+    match message.WhichOneof("part"):
+        case "blob":
+            return Blob(message.blob.digest, message.blob.size_bytes)
+        case "chunk":
+            return message.chunk
+        case _:
+            return None
 
 
 def model(record: records.Model) -> model_pb2.Model:

@@ -9,7 +9,7 @@ import grpc
 
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.rpc import convert
-from chainrule.server.rpc.paging import page_size
+from chainrule.server.rpc.paging import page_size, page_token
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,5 +31,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     async def ListDatasets(
         self, request: dataset_pb2.ListDatasetsRequest, context: Context
     ) -> dataset_pb2.ListDatasetsResponse:
-        page, token = await asyncio.to_thread(self._datasets.page, page_size(request.page_size), request.page_token)
+        page, token = await asyncio.to_thread(
+            self._datasets.page, page_size(request.page_size), page_token(request.page_token)
+        )
         return dataset_pb2.ListDatasetsResponse(datasets=map(convert.dataset, page), next_page_token=token)

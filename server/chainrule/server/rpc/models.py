@@ -10,7 +10,7 @@ import grpc
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
-from chainrule.server.rpc.paging import page_size
+from chainrule.server.rpc.paging import page_size, page_token
 from chainrule.v1 import model_pb2, model_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,7 +29,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             self._models.create,
             request.model_id,
             family=request.model.builtin.family,
-            config=convert.struct_to_dict(request.model.builtin.config),
+            config=convert.struct_to_dict(request.model.builtin.config, field="model.builtin.config"),
             weights_digest=request.model.weights_digest,
             init_seed=request.model.init_seed,
         )
@@ -39,5 +39,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return convert.model(await asyncio.to_thread(self._models.get, request.name))
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
-        page, token = await asyncio.to_thread(self._models.page, page_size(request.page_size), request.page_token)
+        page, token = await asyncio.to_thread(
+            self._models.page, page_size(request.page_size), page_token(request.page_token)
+        )
         return model_pb2.ListModelsResponse(models=map(convert.model, page), next_page_token=token)

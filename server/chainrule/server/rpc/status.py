@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import grpc
@@ -21,6 +21,14 @@ DOMAIN = "chainrule"
 RETRY_DELAY_S = 2
 """After how long to try again what is unavailable."""
 
+MAX_TEXT_BYTES = 1000
+"""Longest message or description; of what is longer, the middle is left out."""
+MAX_METADATA_BYTES = 100
+MAX_VIOLATIONS = 16
+MAX_VIOLATIONS_BYTES = 2000
+"""All violations together. gRPC carries a status in the trailers, the message twice and in the worst case
+percent-encoded, and drops what exceeds 8 KiB in all."""
+
 CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
@@ -28,7 +36,9 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.IllegalStateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DamagedBlobError: grpc.StatusCode.DATA_LOSS,
     errors.IncompleteUploadError: grpc.StatusCode.ABORTED,
+    errors.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ClusterUnreachableError: grpc.StatusCode.UNAVAILABLE,
+    errors.StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
 }
 """The code of each error. One that is not here, nor a subclass of one that is, is INTERNAL: a defect."""
 
@@ -46,6 +56,11 @@ def code_of(error: BaseException) -> grpc.StatusCode:
 def status_of(error: BaseException, method: str) -> status_pb2.Status:
     """An error as a google.rpc.Status with its details. What is not one of ours is logged, and says no more to the
     client than an id to look for in the log."""
+    if isinstance(error, MemoryError):
+        logger.error("%s: out of memory", method, exc_info=error)
+        error = errors.OutOfMemoryError(
+            "the service has too little memory for this request; send less at a time, or serve from a larger machine"
+        )
     code = code_of(error)
     if code is grpc.StatusCode.INTERNAL or not isinstance(error, errors.ServiceError):
         incident = secrets.token_hex(4)
@@ -54,17 +69,40 @@ def status_of(error: BaseException, method: str) -> status_pb2.Status:
         info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"incident": incident})
         return _status(grpc.StatusCode.INTERNAL, message, [info])
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=dict(error.metadata))
+        error_details_pb2.ErrorInfo(
+            reason=error.reason,
+            domain=DOMAIN,
+            metadata={key: _cut(value, MAX_METADATA_BYTES) for key, value in error.metadata.items()},
+        )
     ]
     if isinstance(error, errors.InvalidRequestError):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
+        details.append(_bad_request(error.violations))
     if code is grpc.StatusCode.UNAVAILABLE:
         details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_DELAY_S)))
     return _status(code, error.message, details)
+
+
+def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:
+    told = list(violations)
+    if len(told) > MAX_VIOLATIONS:
+        told[MAX_VIOLATIONS - 1 :] = [errors.Violation("…", f"and {len(told) - MAX_VIOLATIONS + 1} more are wrong")]
+    share = min(MAX_TEXT_BYTES, MAX_VIOLATIONS_BYTES // max(len(told), 1))
+    request = error_details_pb2.BadRequest()
+    for violation in told:
+        field = _cut(violation.field, share // 2)
+        description = _cut(violation.description, share - len(field.encode()))
+        request.field_violations.add(field=field, description=description)
+    return request
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """The text, without its middle if it is longer: the beginning names the thing, the end has the remedy."""
+    encoded = text.encode()
+    if len(encoded) <= most_bytes:
+        return text
+    mark = f" … [{len(encoded):,} bytes, cut] … "
+    half = (most_bytes - len(mark.encode())) // 2
+    return encoded[:half].decode(errors="ignore") + mark + encoded[-half:].decode(errors="ignore")
 
 
 def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> status_pb2.Status:
@@ -73,7 +111,7 @@ def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> stat
         any_detail = any_pb2.Any()
         any_detail.Pack(detail)
         packed.append(any_detail)
-    return status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message, details=packed)
+    return status_pb2.Status(code=code_pb2.Code.Value(code.name), message=_cut(message, MAX_TEXT_BYTES), details=packed)
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
