@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,15 +31,29 @@ STOP_TIMEOUT_S = 30.0
 class ServerProcess:
     """`chainrule serve` in a process of its own."""
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.data_dir = data_dir
         self._arguments = arguments
+        self._environment = environment
         self._log = data_dir.with_name(f"{data_dir.name}.log")
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
 
+    @property
+    def pid(self) -> int:
+        """Its process, and the session of all that it has started."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start and wait until it is ready; fails with its log if it ends instead."""
+        address_file = self.begin()
+        wait_for(lambda: address_file.exists() or self.has_ended(), START_TIMEOUT_S, "the server to be ready")
+        assert address_file.exists(), f"the server ended:\n{self.log()}"
+        self.address = address_file.read_text().strip()
+
+    def begin(self) -> Path:
+        """Start; returns the file that is there once it is ready."""
         address_file = self.data_dir.with_name(f"{self.data_dir.name}.address")
         address_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "chainrule.client", "serve", "--port", "0", "--data-dir", str(self.data_dir)]
@@ -46,10 +62,10 @@ class ServerProcess:
                 [*command, "--address-file", str(address_file), *self._arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
             )
-        wait_for(lambda: address_file.exists() or self._process_ended(), START_TIMEOUT_S, "the server to be ready")
-        assert address_file.exists(), f"the server ended:\n{self.log()}"
-        self.address = address_file.read_text().strip()
+        return address_file
 
     def terminate(self) -> int:
         """End with SIGTERM; returns the exit code."""
@@ -74,7 +90,7 @@ class ServerProcess:
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
-    def _process_ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None
 
 
@@ -101,6 +117,26 @@ def processes(title: str) -> list[int]:
     return found
 
 
+def alive_in_session(session: int) -> dict[int, str]:
+    """The processes of a session that are alive, with their command lines."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:  # ended meanwhile
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found[int(folder.name)] = command
+    return found
+
+
+def without_ray(**more: str) -> dict[str, str]:
+    """This process's environment as it was before it started a cluster."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | more
+
+
 def network(**config: Any) -> nn.Module:
     """A small `small_cnn`, always with the same weights."""
     return models.build("small_cnn", {"width": 4, **config}, generator=cr.Generator(1))
@@ -119,9 +155,10 @@ def submit(client: Client, images: Images, **config: Any) -> Job:
 def ray_address() -> Iterator[str]:
     """Address of the session's Ray cluster."""
     before = dict(os.environ)
-    cluster = RayCluster.start_local(CLUSTER_CPUS)
+    cluster = RayCluster(num_cpus=CLUSTER_CPUS)
+    asyncio.run(cluster.start())
     yield cluster.address
-    cluster.stop()
+    assert cluster.stop()
     os.environ.clear()
     os.environ.update(before)
 
@@ -148,6 +185,13 @@ def server(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     server.start()
     yield server
     assert server.terminate() == 0, server.log()
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """An empty temporary folder with a short path: longer ones are no use to Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="cr-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -8,14 +8,19 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from chainrule.client import Client
-from tests.integration.conftest import Images, ServerProcess, submit, wait_for
+from tests.integration.conftest import (
+    START_TIMEOUT_S,
+    Images,
+    ServerProcess,
+    alive_in_session,
+    submit,
+    wait_for,
+    without_ray,
+)
 
 SERVE = [sys.executable, "-m", "chainrule.client", "serve"]
 
@@ -65,45 +70,42 @@ def test_a_public_address_is_refused(ray_address: str, tmp_path: Path) -> None:
     assert "--host 0.0.0.0 is not a loopback address, and there is no authentication yet" in message
 
 
-@pytest.fixture
-def temporary() -> Iterator[Path]:
-    """An empty temporary folder with a short path: longer ones are no use to Ray's sockets."""
-    with tempfile.TemporaryDirectory(prefix="cr-", dir="/tmp") as folder:
-        yield Path(folder)
-
-
 def test_a_server_with_its_own_cluster_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"TMPDIR": str(temporary)}
-    address_file = tmp_path / "address"
-    arguments = ["--port", "0", "--data-dir", str(tmp_path / "data"), "--address-file", str(address_file)]
-    process = subprocess.Popen([*SERVE, *arguments], env=environment, start_new_session=True)
+    server = ServerProcess(tmp_path / "data", environment=without_ray(TMPDIR=str(temporary)))
     try:
-        wait_for(lambda: address_file.exists() or process.poll() is not None, 90, "the server to be ready")
-        assert address_file.exists(), "the server ended"
-        with Client.connect(address_file.read_text().strip()) as client:
+        server.start()
+        with Client.connect(server.address) as client:
             assert client.server_info().owns_ray_cluster
-        group = _group(process.pid)
-        assert len(group) > 2  # the server, Ray's head and more
-        _listens_on_loopback_only(group)
+        processes = alive_in_session(server.pid)
+        assert len(processes) > 2  # the server, Ray's head and more
+        _listens_on_loopback_only(list(processes))
+        assert server.terminate() == 0
+        assert "SIGTERM" not in server.log()  # Ray would print a stack
+        _assert_nothing_is_left(server, temporary)
     finally:
-        process.terminate()
-        assert process.wait(30) == 0
-    wait_for(lambda: not _group(process.pid), 30, "Ray's processes to end")
+        server.stop()
+
+
+def test_a_server_stopped_while_ray_starts_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
+    server = ServerProcess(tmp_path / "data", environment=without_ray(TMPDIR=str(temporary)))
+    try:
+        ready = server.begin()
+        wait_for(
+            lambda: any("gcs_server" in command for command in alive_in_session(server.pid).values()),
+            START_TIMEOUT_S,
+            "Ray to begin to start",
+        )
+        assert server.terminate() == 0
+        assert not ready.exists()
+        assert "Traceback" not in server.log()
+        _assert_nothing_is_left(server, temporary)
+    finally:
+        server.stop()
+
+
+def _assert_nothing_is_left(server: ServerProcess, temporary: Path) -> None:
+    assert alive_in_session(server.pid) == {}
     assert list(temporary.iterdir()) == []
-
-
-def _group(session: int) -> list[int]:
-    """Processes of a session that are alive."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # ended meanwhile
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(folder.name))
-    return found
 
 
 def _listens_on_loopback_only(processes: list[int]) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,30 +61,62 @@ def run(config: ServerConfig, address_file: Path | None = None) -> None:
     """Serve until told to stop by a signal. Raises StartupError."""
     from chainrule.server.cluster import RayCluster
 
-    if config.ray_address is None:
-        cluster = RayCluster.start_local(config.num_cpus)
-    else:
-        cluster = RayCluster.join(config.ray_address)
+    cluster = RayCluster(config.ray_address, num_cpus=config.num_cpus)
     try:
         asyncio.run(_serve(config, cluster, address_file))
     finally:
-        cluster.stop()
+        if not cluster.stop():
+            _exit_at_once(sys.exception())
 
 
 async def _serve(config: ServerConfig, cluster: RayCluster, address_file: Path | None) -> None:
-    from chainrule.server.service import Service
-    from chainrule.server.training.placement import RayLauncher
-
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    _stop_by_signal(stop)
+    if await _started(cluster, stop):
+        _stop_by_signal(stop)  # once more: Ray has put a handler before ours that prints a stack
+        from chainrule.server.service import Service
+        from chainrule.server.training.placement import RayLauncher
+
+        async with Service(config, cluster, RayLauncher(cluster.calls)) as service:
+            if address_file is not None:
+                _write_whole(address_file, f"{service.address}\n")
+            print(f"chainrule is serving on {service.address} (Ray at {cluster.address}); stop with Ctrl-C", flush=True)
+            await stop.wait()
+            print("stopping ...", flush=True)
+
+
+def _stop_by_signal(stop: asyncio.Event) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with Service(config, cluster, RayLauncher()) as service:
-        if address_file is not None:
-            _write_whole(address_file, f"{service.address}\n")
-        print(f"chainrule is serving on {service.address} (Ray at {cluster.address}); stop with Ctrl-C", flush=True)
-        await stop.wait()
-        print("stopping ...", flush=True)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _started(cluster: RayCluster, stop: asyncio.Event) -> bool:
+    """Start a cluster, unless told to stop meanwhile. Raises StartupError."""
+    starting = asyncio.create_task(cluster.start())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            print("stopping ...", flush=True)
+            return False
+        starting.result()
+        return True
+    finally:
+        starting.cancel()
+        stopping.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+
+
+def _exit_at_once(error: BaseException | None) -> None:
+    """End this process without the parts of Ray that hang and would keep it from ending."""
+    if isinstance(error, ChainruleError):
+        print(f"error: {error}", file=sys.stderr)
+    elif error is not None:
+        traceback.print_exception(error)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if error is None else 1)
 
 
 def _write_whole(path: Path, text: str) -> None:
