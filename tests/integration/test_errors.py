@@ -13,13 +13,24 @@ import pytest
 from chainrule.client import (
     AlreadyExists,
     Client,
+    DataLoss,
     FailedPrecondition,
     InvalidArgument,
     JobFailedError,
     NotFound,
 )
-from chainrule.v1 import blob_pb2, blob_pb2_grpc, job_pb2, job_pb2_grpc
-from tests.integration.conftest import Images, ServerProcess, network, submit
+from chainrule.engine import io
+from chainrule.v1 import (
+    blob_pb2,
+    blob_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+from tests.integration.conftest import Images, ServerProcess, network, submit, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +64,64 @@ def test_unknown_model_family(client: Client) -> None:
         ({"num_classes": "ten"}, "num_classes"),
         ({"num_classes": 2.5}, "num_classes"),
         ({"clases": 10}, "clases"),
+        ({"num_classes": 75_000_000}, "num_classes"),
+        ({"image_size": 1_000_000_000}, "image_size"),
     ],
 )
 def test_bad_configuration_value(client: Client, config: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidArgument) as error:
         client.models.create_from_family("bad-config", "small_cnn", config)
     description = violated(error)[f"model.builtin.config.{field}"]
-    assert str(config[field]) in description
+    assert str(config[field]).removesuffix("000000") in description
+
+
+def test_a_model_that_is_too_large(client: Client) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        client.models.create_from_family("too-large", "mlp", {"hidden": [1_000_000] * 100})
+    assert "makes a model of 99,000" in violated(error)["model.builtin.config"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_setting_that_is_no_finite_number(channel: grpc.Channel, number: float) -> None:
+    model = model_pb2.Model(builtin=model_pb2.Builtin(family="mlp"))
+    model.builtin.config.fields["num_classes"].number_value = number
+    with pytest.raises(grpc.RpcError) as error:
+        model_pb2_grpc.ModelServiceStub(channel).CreateModel(model_pb2.CreateModelRequest(model_id="m", model=model))
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.value.details() == f"model.builtin.config.num_classes: is {number}; use a finite number"
+
+
+@pytest.mark.parametrize("token", ["9" * 20, "9" * 5000, "x"])
+def test_a_page_token_that_is_none(channel: grpc.Channel, token: str) -> None:
+    for call in (
+        lambda: model_pb2_grpc.ModelServiceStub(channel).ListModels(model_pb2.ListModelsRequest(page_token=token)),
+        lambda: dataset_pb2_grpc.DatasetServiceStub(channel).ListDatasets(
+            dataset_pb2.ListDatasetsRequest(page_token=token)
+        ),
+        lambda: job_pb2_grpc.JobServiceStub(channel).ListJobs(job_pb2.ListJobsRequest(page_token=token)),
+    ):
+        with pytest.raises(grpc.RpcError) as error:
+            call()
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert (error.value.details() or "").startswith("page_token: ")
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{BOMB}"])
+def test_a_name_of_any_length_is_answered(client: Client, letter: str) -> None:
+    with pytest.raises(InvalidArgument, match="is not an id"):
+        client.models.create_from_family(letter * 20_000, "mlp")
+    with pytest.raises(InvalidArgument, match="known families"):
+        client.models.create_from_family("m", letter * 20_000)
+    with pytest.raises(InvalidArgument, match="there is no such setting"):
+        client.models.create_from_family("m", "mlp", {letter * 20_000: 1})
+    with pytest.raises(NotFound, match="list what there is"):
+        client.jobs.get(f"jobs/{letter * 20_000}")
+
+
+def test_weights_with_many_names(client: Client) -> None:
+    weights = {f"layers.{i}.attention.projection.weight": np.zeros(1, np.float32) for i in range(500)}
+    with pytest.raises(InvalidArgument, match="does not hold weights of this architecture"):
+        client.models.create_from_family("many-names", "small_cnn", weights=weights)
 
 
 def test_weights_of_another_architecture(client: Client) -> None:
@@ -76,6 +138,8 @@ def test_weights_of_another_architecture(client: Client) -> None:
         (lambda x, y: (np.where(x == x[7, 0, 0, 0], np.inf, x), y), "NaN or infinite values in 1 of 200 examples"),
         (lambda x, y: (x, y[:-1]), "200 inputs and 199 targets"),
         (lambda x, y: (x[:0], y[:0]), "no examples"),
+        (lambda x, y: (x[..., :0], y), "without a single number"),
+        (lambda x, y: (x, y + (2**63 - 10)), "class labels are 0 to 2147483646"),
     ],
 )
 def test_bad_data(client: Client, images: Images, spoil: Callable[[Any, Any], tuple[Any, Any]], message: str) -> None:
@@ -83,6 +147,16 @@ def test_bad_data(client: Client, images: Images, spoil: Callable[[Any, Any], tu
     with pytest.raises(InvalidArgument) as error:
         client.datasets.create("bad-data", inputs=inputs, targets=targets)
     assert message in violated(error)["dataset.digest"]
+
+
+def test_weights_given_as_a_dataset(channel: grpc.Channel, client: Client) -> None:
+    weights = io.save({f"layers.{i}.attention.projection.weight": np.zeros(1, np.float32) for i in range(500)})
+    dataset = dataset_pb2.Dataset(digest=client.blobs.upload(weights))
+    request = dataset_pb2.CreateDatasetRequest(dataset_id="weights", dataset=dataset)
+    with pytest.raises(grpc.RpcError) as error:
+        dataset_pb2_grpc.DatasetServiceStub(channel).CreateDataset(request)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert 'a dataset has "inputs" and "targets"' in (error.value.details() or "")
 
 
 def test_label_that_the_model_does_not_know(client: Client, images: Images) -> None:
@@ -170,6 +244,21 @@ def test_upload_whose_client_goes_away(server: ServerProcess, channel: grpc.Chan
         blob_pb2_grpc.BlobServiceStub(channel).WriteBlob(broken())
     stub = blob_pb2_grpc.BlobServiceStub(channel)
     assert stub.FindMissingBlobs(blob_pb2.FindMissingBlobsRequest(digests=[digest])).missing_digests == [digest]
+    incoming = server.data_dir / "blobs" / "incoming"
+    wait_for(lambda: list(incoming.iterdir()) == [], 10, "the server to remove what had arrived")
+
+
+def test_a_stored_blob_that_was_cut_off_can_be_uploaded_again(client: Client, server: ServerProcess) -> None:
+    content = b"v" * 5000
+    digest = client.blobs.upload(content)
+    path = server.data_dir / "blobs" / digest[:2] / digest
+    for kept_bytes in (0, 100):
+        path.write_bytes(content[:kept_bytes])
+        if kept_bytes:
+            with pytest.raises(DataLoss, match="counts as missing: upload it again"):
+                client.blobs.download(digest)
+        client.blobs.upload(content)
+        assert client.blobs.download(digest) == content
 
 
 def test_unknown_blob_and_what_is_no_digest(channel: grpc.Channel) -> None:
@@ -201,13 +290,11 @@ def test_cancel_of_a_finished_job(client: Client, images: Images) -> None:
 
 def test_a_job_that_diverges_fails_and_says_where(client: Client, images: Images) -> None:
     job = submit(client, images, epochs=20, optimizer={"lr": 1e30})
-    with pytest.raises(JobFailedError, match=r"NON_FINITE.*at step \d+ \(epoch \d+\); lower optimizer.sgd.lr"):
+    with pytest.raises(JobFailedError, match=r"NON_FINITE.*at step \d+ \(epoch \d+\); lower job\.config\.sgd\.lr"):
         job.wait(timeout_s=60)
 
 
 def test_a_model_without_architecture(channel: grpc.Channel) -> None:
-    from chainrule.v1 import model_pb2, model_pb2_grpc
-
     with pytest.raises(grpc.RpcError) as error:
         model_pb2_grpc.ModelServiceStub(channel).CreateModel(model_pb2.CreateModelRequest(model_id="m"))
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -114,7 +114,7 @@ def test_too_many_digests_at_a_time_are_refused(blobs: BlobStore) -> None:
 
 
 def test_what_is_stored_and_the_folder_it_is_in_are_on_disk(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced = []
+    synced: list[Path] = []
     monkeypatch.setattr(blobs_module, "_fsync_folder", synced.append)
     blobs.put(CONTENT)
     folder = blobs.path(DIGEST).parent

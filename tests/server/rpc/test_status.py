@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-import pickle
 from urllib.parse import quote
 
 import grpc
@@ -120,17 +118,3 @@ def test_any_status_fits_into_the_trailers(count: int, letter: str) -> None:
     status = rpc_status.to_status(status_of(error, "/m"))
     trailers = sum(len(value) * 4 // 3 for _, value in status.trailing_metadata)
     assert trailers + len(quote(status.details)) < 8000
-
-
-# --- pickling --------------------------------------------------------------------------------------------------
-
-
-ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ServiceError)]
-
-
-@pytest.mark.parametrize("kind", ERRORS)
-def test_service_errors_survive_pickling(kind: type[errors.ServiceError]) -> None:
-    error = kind.of("f", "d") if issubclass(kind, errors.InvalidRequestError) else kind("m", name="x")
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is type(error)
-    assert (str(again), again.__dict__) == (str(error), error.__dict__)

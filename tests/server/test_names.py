@@ -1,0 +1,46 @@
+"""Resource names."""
+
+from __future__ import annotations
+
+import pytest
+
+from chainrule.server import names
+from chainrule.server.errors import InvalidRequestError, NotFoundError
+
+
+@pytest.mark.parametrize("resource_id", ["a", "digits", "small-cnn-2", "a" * 63])
+def test_an_id_becomes_a_name(resource_id: str) -> None:
+    name = names.new_name("models", resource_id, field="model_id")
+    assert name == f"models/{resource_id}"
+    assert names.existing("models", name) == name
+
+
+@pytest.mark.parametrize("resource_id", ["", "A", "1a", "-a", "a-", "a_b", "a/b", "a" * 64, "a\n", "ä"])
+def test_what_is_no_id_is_refused_in_its_field(resource_id: str) -> None:
+    with pytest.raises(InvalidRequestError, match="is not an id; use lower-case letters") as caught:
+        names.new_name("models", resource_id, field="model_id")
+    assert caught.value.violations[0].field == "model_id"
+
+
+def test_a_long_id_is_not_repeated_whole() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        names.new_name("models", "x" * 20_000, field="model_id")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["", "digits", "models/digits", "datasets/", "/digits", "x" * 20_000])
+def test_a_name_of_another_collection_is_refused_in_its_field(name: str) -> None:
+    with pytest.raises(InvalidRequestError, match='one looks like "datasets/ID"') as caught:
+        names.existing("datasets", name, field="job.dataset")
+    assert caught.value.violations[0].field == "job.dataset"
+
+
+def test_a_name_that_nothing_can_have_is_not_found() -> None:
+    with pytest.raises(NotFoundError, match="there is no 'jobs/No Such'; list what there is with: chainrule jobs ls"):
+        names.existing("jobs", "jobs/No Such")
+
+
+def test_random_ids_are_ids_and_differ() -> None:
+    ids = {names.random_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(names.new_name("jobs", each, field="") for each in ids)
