@@ -91,10 +91,26 @@ def test_connect_takes_the_address_of_the_environment(server: FakeServer, monkey
         assert client.address == server.address
 
 
-@pytest.mark.parametrize("address", ["localhost", "localhost:", ":50051", "http://localhost"])
+@pytest.mark.parametrize("address", ["localhost", "localhost:", ":50051", "localhost/a:50051"])
 def test_an_address_without_host_or_port_is_refused_here(address: str) -> None:
     with pytest.raises(InvalidInputError, match="is not host:port, for example localhost:50051"):
         Client.connect(address)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_a_port_that_cannot_be_is_refused_here(port: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Client.connect(f"localhost:{port}")
+    assert str(caught.value) == f'address "localhost:{port}" has port {port}; it must be from 1 to 65535'
+
+
+@pytest.mark.parametrize("address", ["http://localhost", "http://localhost:50051"])
+def test_an_address_with_a_scheme_is_refused_here(address: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        Client.connect(address)
+    assert str(caught.value) == (
+        f'address "{address}" has a scheme; it must be host:port alone, for example localhost:50051'
+    )
 
 
 def test_a_closed_client_says_so(client: Client) -> None:

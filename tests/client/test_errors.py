@@ -77,6 +77,14 @@ def test_refused_fields_are_violations_and_show_in_tracebacks(server: FakeServer
     assert error.__notes__ == ["name: must be jobs/{job}"]
 
 
+def test_a_field_that_the_message_tells_is_told_once(server: FakeServer, client: Client, job: str) -> None:
+    server.fail(
+        "CancelJob",
+        Failure(code=grpc.StatusCode.INVALID_ARGUMENT, message="name: is bad; is wrong", violations={"name": "is bad"}),
+    )
+    assert not hasattr(cancel(client, job), "__notes__")
+
+
 def test_the_wait_that_the_server_asks_for_is_told(server: FakeServer, client: Client, job: str) -> None:
     server.fail("CancelJob", Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="full", retry_after_s=7))
     error = cancel(client, job)

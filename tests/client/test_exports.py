@@ -95,7 +95,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_command_line_loads_neither_grpc_nor_numpy_nor_the_engine_before_it_needs_them() -> None:
-    loaded = modules_after("import chainrule.client.cli")
+    loaded = modules_after("import chainrule.client.cli.app")
     assert loaded.isdisjoint({"grpc", "numpy", "chainrule.engine", "chainrule.server", "google.protobuf"})
 
 

@@ -26,7 +26,9 @@ from chainrule.client import (
     Sgd,
     TrainingConfig,
 )
+from chainrule.client.config import from_message, to_message
 from chainrule.client.status import state_from_message
+from chainrule.client.wire import POSITIVE_INT32, UINT64
 from chainrule.engine import io
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import BREAK, NOW, Failure, FakeServer, metric
@@ -116,11 +118,41 @@ def test_an_unknown_field_of_the_optimizer_is_refused_here(server: FakeServer, c
     assert server.requests("CreateJob") == []
 
 
-def test_a_value_that_does_not_fit_its_field_is_refused_here(client: Client) -> None:
-    with pytest.raises(InvalidInputError, match=r"epochs=1\.5.* cannot be sent"):
-        client.jobs.create(model="m", dataset="d", epochs=1.5)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInputError, match=r"seed=-1.* cannot be sent"):
-        client.jobs.create(model="m", dataset="d", seed=-1)
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("epochs", 1.5, POSITIVE_INT32),
+        ("epochs", 99999999999, "a whole number from 1 to 2147483647"),
+        ("batch_size", 2**31, POSITIVE_INT32),
+        ("shards", "4", POSITIVE_INT32),
+        ("workers", -(2**31) - 1, POSITIVE_INT32),
+        ("seed", -1, "a whole number from 0 to 18446744073709551615"),
+        ("seed", 2**64, UINT64),
+    ],
+)
+def test_a_value_that_does_not_fit_its_field_is_refused_here_by_name(
+    client: Client, field: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        client.jobs.create(model="m", dataset="d", **{field: value})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{field} is {value!r}; it must be {allowed}"
+
+
+def test_a_value_of_the_optimizer_that_is_no_number_is_refused_here(client: Client) -> None:
+    with pytest.raises(InvalidInputError, match=r"^lr is 'fast'; it must be a number$"):
+        client.jobs.create(model="m", dataset="d", optimizer={"lr": "fast"})
+
+
+def test_a_zero_is_sent_and_not_taken_for_a_default() -> None:
+    names = ("epochs", "batch_size", "shards", "workers", "seed")
+    config = to_message(TrainingConfig(epochs=0, batch_size=0, shards=0, workers=0, seed=0, optimizer=Sgd(lr=0.0)))
+    assert [getattr(config, name) for name in names] == [0] * 5
+    assert config.sgd.HasField("lr")
+    told = {field.name for field, _ in config.ListFields()}
+    assert told >= {name for name in names if config.DESCRIPTOR.fields_by_name[name].has_presence}
+    assert from_message(config) == TrainingConfig(
+        epochs=0, batch_size=0, shards=0, workers=0, seed=0, optimizer=Sgd(lr=0.0)
+    )
 
 
 # Reading
@@ -154,6 +186,15 @@ def test_a_status_says_all_that_the_server_says(server: FakeServer, client: Clie
 def test_the_time_left_is_in_seconds(server: FakeServer, client: Client) -> None:
     server.put_job(name="jobs/1", progress=job_pb2.Progress(eta=Duration(seconds=2, nanos=500_000_000)))
     assert client.jobs.get("1").status().progress.eta_s == 2.5
+
+
+def test_before_the_first_step_there_is_neither_loss_nor_accuracy(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", progress=job_pb2.Progress(step=0, total_steps=9))
+    progress = client.jobs.get("1").status().progress
+    assert (progress.loss, progress.accuracy) == (None, None)
+    server.put_job(name="jobs/1", progress=job_pb2.Progress(step=1, accuracy=0.0))
+    progress = client.jobs.get("1").status().progress
+    assert (progress.loss, progress.accuracy) == (0.0, 0.0)
 
 
 def test_every_state_of_the_api_has_its_name_here() -> None:

@@ -59,6 +59,21 @@ def test_a_configuration_that_is_not_json_is_refused_here(server: FakeServer, cl
     assert server.requests("CreateModel") == []
 
 
+def test_the_keys_of_a_configuration_are_in_order(client: Client) -> None:
+    config = {key: {"b": 1, "a": 2} for key in ("width", "depth", "num_classes", "activation", "bias")}
+    made = client.models.create_from_family("digits", "mlp", config)
+    assert list(made.config) == sorted(config)
+    assert list(made.config["width"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 99999999999999999999999])
+def test_a_seed_beyond_64_bits_is_refused_here(server: FakeServer, client: Client, seed: int) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        client.models.create_from_family("digits", "mlp", init_seed=seed)
+    assert str(caught.value) == f"init_seed is {seed}; it must be a whole number from 0 to 18446744073709551615"
+    assert server.requests("CreateModel") == []
+
+
 @pytest.mark.parametrize("name", ["digits", "models/digits"])
 def test_a_model_is_found_by_its_short_and_its_full_name(client: Client, name: str) -> None:
     made = client.models.create_from_family("digits", "small_cnn")

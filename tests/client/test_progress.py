@@ -1,6 +1,7 @@
 """The progress of a job: a line per epoch where there is no terminal, one live line on a terminal."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -65,10 +66,24 @@ def test_on_a_terminal_the_last_status_stands_in_the_end() -> None:
     assert "SUCCEEDED   epoch 2/2  step 6/6" in out.getvalue()
 
 
-def test_on_a_narrow_terminal_nothing_is_cut_off() -> None:
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_live_line_stays_one_line_without_cuts(width: int) -> None:
     out = io.StringIO()
-    with show_progress(Console(file=out, force_terminal=True, no_color=True, width=60)) as show:
+    with show_progress(Console(file=out, force_terminal=True, color_system=None, width=width)) as show:
         show(status(step=4))
-    shown = out.getvalue()
-    assert "…" not in shown
-    assert "ETA 1:15" in shown
+    lines = [
+        line for line in re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "\r", out.getvalue()).split("\r") if "RUNNING" in line
+    ]
+    assert lines
+    for line in lines:
+        assert "…" not in line
+        assert "epoch 2/2" in line
+        assert len(line.rstrip("\n")) <= width
+        assert line.rstrip("\n").count("\n") == 0
+
+
+def test_what_is_missed_least_is_left_out_first() -> None:
+    full = describe(status(step=4))
+    assert describe(status(step=4), width=len(full)) == full
+    assert describe(status(step=4), width=67) == "RUNNING     epoch 2/2  loss 0.2500  accuracy 0.900  ETA 1:15"
+    assert describe(status(step=4), width=1) == "RUNNING     epoch 2/2"

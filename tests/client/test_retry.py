@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from chainrule.client import RetryPolicy, Unavailable
+from chainrule.client import DeadlineExceeded, RetryPolicy, Unavailable
 from chainrule.client.retry import Patience
 
 POLICY = RetryPolicy(window_s=10.0, first_delay_s=1.0, max_delay_s=4.0)
@@ -73,6 +73,40 @@ def test_a_window_of_zero_never_tries_again(clock: FakeClock) -> None:
     with pytest.raises(Unavailable, match="lost"):
         Patience(RetryPolicy(window_s=0.0), clock).spend(LOST)
     assert clock.waits == []
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.name, record.getMessage()) for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
+    patience: Patience, caplog: pytest.LogCaptureFixture
+) -> None:
+    patience.spend(LOST)
+    assert warnings(caplog) == []
+    patience.spend(LOST)
+    patience.spend(LOST)
+    gone = ("chainrule.client", "the server does not answer; trying again for up to 9 s")
+    assert warnings(caplog) == [gone]
+    patience.restore()
+    patience.restore()
+    assert warnings(caplog) == [gone, ("chainrule.client", "the server answers again")]
+
+
+def test_a_connection_that_is_cut_once_is_not_worth_a_word(
+    patience: Patience, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        patience.spend(LOST)
+        patience.restore()
+    assert warnings(caplog) == []
+
+
+def test_a_server_that_hangs_is_told_at_once_with_the_time_that_is_left(
+    patience: Patience, caplog: pytest.LogCaptureFixture
+) -> None:
+    patience.spend(DeadlineExceeded("silence"), at_most_s=4.0)
+    assert warnings(caplog) == [("chainrule.client", "the server does not answer; trying again for up to 4 s")]
 
 
 def test_many_failures_do_not_overflow() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from chainrule.client.sparkline import sparkline
+from chainrule.client.sparkline import ASCII_BLOCKS, BLOCKS, blocks_for, sparkline
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,13 @@ def test_more_values_than_columns_are_averaged() -> None:
 @pytest.mark.parametrize("count", [1, 59, 60, 61, 119, 345])
 def test_a_line_is_never_wider_than_asked_for(count: int) -> None:
     assert len(sparkline(list(range(count)), width=60)) == min(count, 60)
+
+
+def test_a_stream_that_has_no_blocks_gets_ascii() -> None:
+    assert (blocks_for("utf-8"), blocks_for("ascii")) == (BLOCKS, ASCII_BLOCKS)
+    assert sparkline([1, 2, 4, 8], blocks=ASCII_BLOCKS) == "_.~#"
+    assert len(ASCII_BLOCKS) == len(BLOCKS)
+    assert ASCII_BLOCKS.isascii()
 
 
 def test_a_width_below_one_is_refused() -> None:

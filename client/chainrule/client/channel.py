@@ -155,7 +155,9 @@ class Connection:
         while True:
             try:
                 with self._translated():
-                    return method(iter(requests()), timeout=self.settings.transfer_timeout_s)
+                    response = method(iter(requests()), timeout=self.settings.transfer_timeout_s)
+                patience.restore()
+                return response
             except Unavailable as error:
                 patience.spend(error)
 

@@ -14,6 +14,7 @@ from chainrule.client.models import Models
 
 ADDRESS_VARIABLE = "CHAINRULE_ADDRESS"
 DEFAULT_ADDRESS = "localhost:50051"
+MAX_PORT = 65535
 
 
 class Client:
@@ -32,13 +33,11 @@ class Client:
         settings: deadlines and retries.
 
     Raises:
-        InvalidInputError: `address` is not host:port.
+        InvalidInputError: `address` is not host:port, with a port from 1 to 65535.
     """
 
     def __init__(self, address: str, *, settings: Settings | None = None) -> None:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise InvalidInputError(f'address "{address}" is not host:port, for example {DEFAULT_ADDRESS}')
+        _check_address(address)
         self._connection = Connection(address, settings or Settings())
         self._cluster = Cluster(self._connection)
         self.blobs = Blobs(self._connection)
@@ -98,3 +97,15 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_address(address: str) -> None:
+    if "://" in address:
+        raise InvalidInputError(
+            f'address "{address}" has a scheme; it must be host:port alone, for example {DEFAULT_ADDRESS}'
+        )
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdecimal():
+        raise InvalidInputError(f'address "{address}" is not host:port, for example {DEFAULT_ADDRESS}')
+    if not 1 <= int(port) <= MAX_PORT:
+        raise InvalidInputError(f'address "{address}" has port {port}; it must be from 1 to {MAX_PORT}')

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from chainrule.client.errors import InvalidInputError
+from chainrule.client.wire import POSITIVE_INT32, UINT64, put
 from chainrule.v1 import job_pb2
 
 
@@ -58,22 +59,19 @@ def to_sgd(optimizer: Sgd | Mapping[str, Any] | None) -> Sgd:
 
 
 def to_message(config: TrainingConfig) -> job_pb2.TrainingConfig:
-    """The API's form of a configuration.
+    """The API's form of a configuration, with every field set: the server takes none of its defaults.
 
     Raises:
         InvalidInputError: a value has the wrong type, or does not fit the API's field.
     """
-    try:
-        return job_pb2.TrainingConfig(
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            shards=config.shards,
-            workers=config.workers,
-            seed=config.seed,
-            sgd=job_pb2.Sgd(**{f.name: getattr(config.optimizer, f.name) for f in fields(Sgd)}),
-        )
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{config} cannot be sent: {error}") from error
+    message = job_pb2.TrainingConfig(sgd=job_pb2.Sgd())
+    for name in ("epochs", "batch_size", "shards", "workers"):
+        put(message, name, getattr(config, name), allowed=POSITIVE_INT32)
+    put(message, "seed", config.seed, allowed=UINT64)
+    for name in ("lr", "momentum", "dampening", "weight_decay"):
+        put(message.sgd, name, getattr(config.optimizer, name), allowed="a number")
+    put(message.sgd, "nesterov", config.optimizer.nesterov, allowed="True or False")
+    return message
 
 
 def from_message(message: job_pb2.TrainingConfig) -> TrainingConfig:

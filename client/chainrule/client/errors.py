@@ -52,7 +52,7 @@ class JobFailedError(ChainruleError):
     """The awaited job has FAILED.
 
     Attributes:
-        job: resource name of the job, for example "jobs/7".
+        job: resource name of the job, for example "jobs/bea3phtux7dd".
         reason: kind of failure as a constant, for example "NON_FINITE_LOSS"; may be empty.
         traceback: traceback of the worker or server; may be empty.
     """
@@ -68,7 +68,7 @@ class JobCancelledError(ChainruleError):
     """The awaited job was CANCELLED.
 
     Attributes:
-        job: resource name of the job, for example "jobs/7".
+        job: resource name of the job, for example "jobs/bea3phtux7dd".
     """
 
     def __init__(self, message: str, *, job: str = "") -> None:
@@ -82,6 +82,9 @@ class FieldViolation:
 
     field: str  # path of the field, for example "job.config.epochs"
     description: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.description}"
 
 
 class RpcError(ChainruleError):
@@ -243,7 +246,8 @@ def from_rpc_error(error: grpc.RpcError, *, address: str) -> RpcError:
     """The exception for what gRPC raised on a call to the server at `address`.
 
     The server's own errors carry google.rpc details. An UNAVAILABLE without any comes from the transport; its
-    message says how to get a server. Refused fields are notes of the exception too, so that tracebacks show them.
+    message says how to get a server. Refused fields that the message does not tell are notes of the exception, so
+    that tracebacks show them.
     """
     if not isinstance(error, grpc.Call):
         return Unknown(f"the call to {address} failed: {error}")
@@ -269,7 +273,8 @@ def from_rpc_error(error: grpc.RpcError, *, address: str) -> RpcError:
         retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() if retry else None,
     )
     for violation in translated.violations:
-        translated.add_note(f"{violation.field}: {violation.description}")
+        if str(violation) not in text:
+            translated.add_note(str(violation))
     return translated
 
 

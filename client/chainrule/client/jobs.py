@@ -77,7 +77,7 @@ class Jobs:
         return self._handle(self._service.connection.call(self._service.stub.CreateJob, request))
 
     def get(self, name: str) -> "Job":
-        """The job of this name, "7" or "jobs/7".
+        """The job of this name, "bea3phtux7dd" or "jobs/bea3phtux7dd".
 
         Raises:
             NotFound: there is none.
@@ -103,7 +103,7 @@ class Job:
     """A job on the server. The handle holds its name only; everything else is asked for."""
 
     name: str
-    """Resource name, for example "jobs/7"."""
+    """Resource name, for example "jobs/bea3phtux7dd"."""
     _service: "_JobService" = field(repr=False, compare=False)
 
     def status(self) -> JobStatus:

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from chainrule.client.blobs import Blobs, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.wire import moment, page_size, pages, plain, resource_name
+from chainrule.client.wire import UINT64, moment, page_size, pages, plain, put, resource_name
 from chainrule.engine import io, models, nn
 from chainrule.v1 import model_pb2, model_pb2_grpc
 
@@ -81,10 +81,11 @@ class Models:
             weights: state_dict name → array; None lets the server initialise them from `init_seed`.
 
         Raises:
-            InvalidInputError: the configuration cannot be sent as JSON.
+            InvalidInputError: the configuration cannot be sent as JSON, or init_seed not as 64 bits.
             ChainruleError: as `create`.
         """
-        message = model_pb2.Model(builtin=model_pb2.Builtin(family=family), init_seed=init_seed)
+        message = model_pb2.Model(builtin=model_pb2.Builtin(family=family))
+        put(message, "init_seed", init_seed, allowed=UINT64)
         try:
             message.builtin.config.update(dict(config or {}))
         except ValueError as error:

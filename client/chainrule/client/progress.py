@@ -10,6 +10,8 @@ from rich.table import Column
 
 from chainrule.client.status import JobStatus
 
+BAR_WIDTH = 12
+
 
 @contextmanager
 def show_progress(console: Console | None = None) -> Iterator[Callable[[JobStatus], None]]:
@@ -26,20 +28,32 @@ def show_progress(console: Console | None = None) -> Iterator[Callable[[JobStatu
         yield _LiveLine(bar, bar.add_task("", total=None))
 
 
-def describe(status: JobStatus) -> str:
-    """How far a job is, in one line without its name: state, epoch, step, loss, accuracy, examples/s, ETA."""
+def describe(status: JobStatus, *, width: int | None = None) -> str:
+    """How far a job is, in one line without its name: state, epoch, step, loss, accuracy, examples/s, ETA.
+
+    Args:
+        width: columns there are; what is missed least is left out until the line fits. State and epoch always stay.
+    """
     progress = status.progress
-    parts = [f"{status.state:<10}", f"epoch {progress.epoch}/{progress.total_epochs}"]
-    parts.append(f"step {progress.step}/{progress.total_steps}")
-    if progress.step:
-        parts.append(f"loss {progress.loss:.4f}")
-        parts.append(f"accuracy {progress.accuracy:.3f}")
+    parts = {
+        "state": f"{status.state:<10}",
+        "epoch": f"epoch {progress.epoch}/{progress.total_epochs}",
+        "step": f"step {progress.step}/{progress.total_steps}",
+    }
+    if progress.loss is not None:
+        parts["loss"] = f"loss {progress.loss:.4f}"
+    if progress.accuracy is not None:
+        parts["accuracy"] = f"accuracy {progress.accuracy:.3f}"
     if not status.state.is_final:
         if progress.examples_per_second:
-            parts.append(f"{progress.examples_per_second:,.0f} examples/s")
+            parts["pace"] = f"{progress.examples_per_second:,.0f} examples/s"
         if progress.eta_s is not None:
-            parts.append(f"ETA {duration(progress.eta_s)}")
-    return "  ".join(parts)
+            parts["eta"] = f"ETA {duration(progress.eta_s)}"
+    for part in ("pace", "step", "accuracy", "loss", "eta"):  # the bar shows the step too
+        if width is None or len("  ".join(parts.values())) <= width:
+            break
+        parts.pop(part, None)
+    return "  ".join(parts.values())
 
 
 def duration(seconds: float) -> str:
@@ -67,7 +81,7 @@ class _LiveLine:
             self._task,
             completed=status.progress.step,
             total=status.progress.total_steps or None,
-            description=describe(status),
+            description=describe(status, width=self._bar.console.width - BAR_WIDTH - 1),
         )
 
 
@@ -86,5 +100,5 @@ class _Lines:
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
-    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False))  # folded, never cut
-    return BarColumn(bar_width=12), text
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+    return BarColumn(bar_width=BAR_WIDTH), text

@@ -1,12 +1,16 @@
 """How long to keep trying when the server cannot be reached, and how long to wait in between."""
 
+import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chainrule.client.errors import RpcError
+from chainrule.client.errors import DeadlineExceeded, RpcError
+
+LOGGER = logging.getLogger("chainrule.client")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,8 @@ class RetryPolicy:
 class Patience:
     """The waits of one operation under a policy; each sign of life of the server gives it a fresh window.
 
+    That the server does not answer, and that it is back, are warnings of the logger "chainrule.client", once each.
+
     Args:
         closed: set when the client closes; ends a wait at once.
         clock: seconds from any origin, never going back.
@@ -48,9 +54,13 @@ class Patience:
         self._jitter = jitter
         self._failures = 0
         self._silent_since: float | None = None
+        self._warned = False
 
     def restore(self) -> None:
         """The server is there: the next break has the whole window again."""
+        if self._warned:
+            LOGGER.warning("the server answers again")
+        self._warned = False
         self._failures = 0
         self._silent_since = None
 
@@ -66,5 +76,13 @@ class Patience:
         left_s = self._silent_since + self._policy.window_s - now
         if left_s <= 0:
             raise error
+        left_s = left_s if at_most_s is None else min(left_s, at_most_s)
+        self._warn(error, left_s)
         delay_s = self._policy.delay_s(self._failures) * self._jitter()
-        self._closed.wait(min(delay_s, left_s, left_s if at_most_s is None else at_most_s))
+        self._closed.wait(min(delay_s, left_s))
+
+    def _warn(self, error: RpcError, left_s: float) -> None:
+        is_gone = self._failures > 1 or isinstance(error, DeadlineExceeded)  # one cut connection is not worth a word
+        if is_gone and not self._warned and left_s > 0 and not self._closed.is_set():
+            self._warned = True
+            LOGGER.warning("the server does not answer; trying again for up to %d s", math.ceil(left_s))

@@ -5,10 +5,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = "_.-~=+*#"
 
 
-def sparkline(values: Sequence[float], *, width: int = 60) -> str:
-    """Draw values as Unicode blocks, the least as ▁ and the greatest as █.
+def blocks_for(encoding: str) -> str:
+    """The blocks that a stream of this encoding can print."""
+    try:
+        BLOCKS.encode(encoding)
+    except UnicodeEncodeError:
+        return ASCII_BLOCKS
+    return BLOCKS
+
+
+def sparkline(values: Sequence[float], *, width: int = 60, blocks: str = BLOCKS) -> str:
+    """Draw values as blocks, the least as ▁ and the greatest as █.
 
     More values than `width` are averaged into `width` bins of (nearly) equal size. A value that is not finite is a
     gap; equal values are all drawn in the middle.
@@ -28,8 +38,8 @@ def sparkline(values: Sequence[float], *, width: int = 60) -> str:
         if not math.isfinite(value):
             return " "
         if low == high:
-            return BLOCKS[len(BLOCKS) // 2]
-        return BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1))]
+            return blocks[len(blocks) // 2]
+        return blocks[round((value - low) / (high - low) * (len(blocks) - 1))]
 
     return "".join(map(block, bins))
 

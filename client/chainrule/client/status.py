@@ -63,10 +63,10 @@ class Progress:
     """Epoch of the last step, from 1; 0 before the first step."""
     total_epochs: int
     """Epochs the whole job takes."""
-    loss: float
-    """Mean loss over the examples of the last step."""
-    accuracy: float
-    """Share of the examples of the last step that were classified right, from 0 to 1."""
+    loss: float | None
+    """Mean loss over the examples of the last step; None before the first step."""
+    accuracy: float | None
+    """Share of the examples of the last step that were classified right, from 0 to 1; None before the first step."""
     examples_per_second: float
     """Examples trained on per second, since the training last started or resumed."""
     eta_s: float | None
@@ -90,7 +90,7 @@ class JobStatus:
     """A job at one moment."""
 
     name: str
-    """Resource name, for example "jobs/7"."""
+    """Resource name, for example "jobs/bea3phtux7dd"."""
     state: JobState
     model: str
     """Resource name of the model it trains."""
@@ -155,8 +155,8 @@ def status_from_message(job: job_pb2.Job) -> JobStatus:
             total_steps=job.progress.total_steps,
             epoch=job.progress.epoch,
             total_epochs=job.progress.total_epochs,
-            loss=job.progress.loss,
-            accuracy=job.progress.accuracy,
+            loss=job.progress.loss if job.progress.step else None,
+            accuracy=job.progress.accuracy if job.progress.step else None,
             examples_per_second=job.progress.examples_per_second,
             eta_s=job.progress.eta.ToTimedelta().total_seconds() if job.progress.HasField("eta") else None,
         ),

@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from chainrule.client.errors import InvalidInputError
 
 
 class Page(Protocol):
@@ -18,6 +21,8 @@ class Page(Protocol):
 AnyPage = TypeVar("AnyPage", bound=Page)
 
 MAX_PAGE_SIZE = 1000
+POSITIVE_INT32 = f"a whole number from 1 to {2**31 - 1}"
+UINT64 = f"a whole number from 0 to {2**64 - 1}"
 
 
 def resource_name(collection: str, name: str) -> str:
@@ -43,12 +48,30 @@ def moment(timestamp: Timestamp) -> datetime:
     return timestamp.ToDatetime(tzinfo=UTC)
 
 
+def put(message: Message, field: str, value: object, *, allowed: str) -> None:
+    """Set a field of a message, also to 0: what makes sense is the server's to say, only what fits is checked here.
+
+    Args:
+        allowed: what the API takes there, for the error's text.
+
+    Raises:
+        InvalidInputError: the value has the wrong type, or is too large or too small for the field.
+    """
+    try:
+        setattr(message, field, value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{field} is {value!r}; it must be {allowed}") from error
+
+
 def plain(value: Any) -> Any:
-    """A JSON value that came as a google.protobuf.Struct, whose numbers are all floats: whole ones as int again."""
+    """A JSON value that came as a google.protobuf.Struct: whole numbers as int again, keys in alphabetical order.
+
+    A Struct holds its numbers as floats, and its keys in an order that changes from message to message.
+    """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(value[key]) for key in sorted(value)}
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, version
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from chainrule.client import Client
 from chainrule.client.cli import plugins
 from chainrule.client.cli.app import app
 from chainrule.client.cli.exits import ExitCode
@@ -88,7 +90,48 @@ def test_an_address_in_brackets_is_printed_as_it_is(run: Run) -> None:
     assert "[bold]:x" in run("cluster", "--address", "[bold]:x").stderr
 
 
+# Interruption and locales
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-m", "chainrule.client", "--version"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.INTERRUPTED, "", "")
+
+
+def test_ctrl_c_during_a_command_is_exit_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_args: object, **_options: object) -> Client:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "connect", interrupted)
+    result = run("jobs", "ls")
+    assert (result.exit_code, result.output) == (ExitCode.INTERRUPTED, "")
+
+
+def test_characters_that_the_locale_does_not_have_are_replaced(server: FakeServer) -> None:
+    server.put_job(name="jobs/1", model="models/größe")
+    done = subprocess.run(
+        [sys.executable, "-m", "chainrule.client", "jobs", "status", "1", "--address", server.address],
+        capture_output=True,
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"models/gr??e" in done.stdout
+
+
 # Commands of other packages
+
+
+@pytest.mark.parametrize("words", [("--format", "json"), ("--address", "localhost:1")])
+def test_options_that_a_command_of_another_package_would_not_see_are_refused(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*words, "serve", "--help"])
+    assert result.exit_code == ExitCode.USAGE
+    assert words[0] in result.stderr
 
 
 def greet(name: str, loud: bool = False) -> None:

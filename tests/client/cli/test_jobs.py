@@ -1,6 +1,7 @@
 """`chainrule jobs`: what it prints, and what its exit codes say."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from typer.testing import Result
 from chainrule.client import Job, JobStatus, Metric
 from chainrule.client.cli.exits import ExitCode
 from chainrule.v1 import job_pb2
-from tests.client.fake_server import NOW, Failure, FakeServer, metric
+from tests.client.fake_server import BREAK, NOW, Failure, FakeServer, metric
 
 Run = Callable[..., Result]
 SUBMIT = ("jobs", "submit", "--model", "m", "--dataset", "d")
@@ -63,6 +64,66 @@ def test_a_failed_job_says_why(run: Run, server: FakeServer) -> None:
     assert (error["type"], error["job"], error["reason"]) == ("JobFailedError", "jobs/1", "NON_FINITE_LOSS")
 
 
+def test_the_traceback_of_a_failed_job_is_shown_on_demand(
+    run: Run, run_json: Callable[..., Any], server: FakeServer
+) -> None:
+    trace = "Traceback (most recent call last):\n  File ...\nValueError: boom"
+    error = job_pb2.JobError(reason="WORKER_ERROR", message="boom\nand more", traceback=trace)
+    server.first_job = job_pb2.Job(state=job_pb2.Job.STATE_FAILED, error=error)
+    waited = run(*SUBMIT, "--wait")
+    assert "error: jobs/1 FAILED (WORKER_ERROR): boom\n" in waited.stderr
+    assert "boom" not in waited.stdout
+    for result in (waited, run("jobs", "watch", "1"), run("jobs", "status", "1")):
+        assert "Traceback" not in result.output
+        assert "and more" not in result.output
+        assert "shown by: chainrule jobs status jobs/1 --traceback\n" in result.stdout
+    short, long = run("jobs", "status", "1").stdout, run("jobs", "status", "1", "--traceback").stdout
+    assert "WORKER_ERROR: boom\n" in short
+    assert all(line.strip() in long for line in trace.splitlines())
+    assert run_json("jobs", "status", "1")["error"]["traceback"] == trace
+
+
+def test_a_server_that_is_gone_for_a_while_is_said_once_and_so_is_its_return(run: Run, server: FakeServer) -> None:
+    server.put_job(name="jobs/1")
+    server.take("WatchJob", BREAK)
+    server.take("WatchJob", BREAK)
+    server.take("WatchJob", BREAK)
+    server.take("WatchJob", job_pb2.Job(name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED))
+    first, second = run("jobs", "watch", "1").stderr.splitlines()
+    assert first == "the server does not answer; trying again for up to 60 s"
+    assert second == "the server answers again"
+    assert logging.getLogger("chainrule.client").handlers == []
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_time_to_wait_must_be_positive(run: Run, server: FakeServer, seconds: str) -> None:
+    result = run("jobs", "watch", "1", "--timeout", seconds)
+    assert result.exit_code == ExitCode.USAGE
+    assert f"{seconds} is not above 0" in result.stderr
+    assert server.calls == []
+
+
+def test_a_number_that_cannot_be_sent_is_wrong_usage_and_names_its_option(run: Run) -> None:
+    result = run(*SUBMIT, "--epochs", "99999999999")
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == "error: epochs is 99999999999; it must be a whole number from 1 to 2147483647\n"
+    assert "seed is -1; it must be" in run(*SUBMIT, "--seed", "-1").stderr
+
+
+def test_a_job_that_waits_has_no_loss_in_json(run_json: Callable[..., Any], server: FakeServer) -> None:
+    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_QUEUED)
+    progress = run_json("jobs", "status", "1")["progress"]
+    assert (progress["loss"], progress["accuracy"]) == (None, None)
+
+
+def test_no_line_of_a_table_ends_in_spaces(run: Run, server: FakeServer) -> None:
+    server.put_job(name="jobs/1")
+    server.put_job(name="jobs/2222", model="models/a-long-name")
+    for words in (("ls",), ("status", "1")):
+        lines = run("jobs", *words).stdout.splitlines()
+        assert lines == [line.rstrip() for line in lines]
+
+
 def test_a_server_that_cannot_be_reached_is_no_failed_job(run: Run, server: FakeServer) -> None:
     server.first_job = job_pb2.Job(state=job_pb2.Job.STATE_RUNNING)
     server.take("WatchJob", Failure(code=grpc.StatusCode.INTERNAL, message="a defect"))
@@ -92,6 +153,16 @@ def test_refused_fields_are_a_line_each(run: Run, server: FakeServer) -> None:
     ]
 
 
+def test_refused_fields_that_are_the_whole_message_are_told_once(run: Run, server: FakeServer) -> None:
+    violations = {"job.config.epochs": "is -1; it must be at least 1", "job.config.shards": "is 0"}
+    message = "; ".join(f"{field}: {text}" for field, text in violations.items())
+    server.fail("CreateJob", Failure(code=grpc.StatusCode.INVALID_ARGUMENT, message=message, violations=violations))
+    assert run(*SUBMIT).stderr.splitlines() == [
+        "error: job.config.epochs: is -1; it must be at least 1",
+        "  job.config.shards: is 0",
+    ]
+
+
 def test_status_as_json_has_the_digest_of_the_weights(run_json: Callable[..., Any], server: FakeServer) -> None:
     server.put_job(name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=DIGEST)
     job = run_json("jobs", "status", "1")
@@ -107,7 +178,9 @@ def test_a_loss_that_is_not_finite_is_null_in_json(run_json: Callable[..., Any],
 
 
 def test_status_as_table_names_everything(run: Run, server: FakeServer) -> None:
-    server.put_job(name="jobs/1", model="models/m", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=DIGEST)
+    server.put_job(
+        name="jobs/1", model="models/m", dataset="datasets/d", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=DIGEST
+    )
     rows = dict(line.split("  ", 1) for line in run("jobs", "status", "1").stdout.splitlines())
     assert rows["job"].strip() == "jobs/1"
     assert rows["model"].strip() == "models/m"

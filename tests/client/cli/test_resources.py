@@ -38,10 +38,41 @@ def test_a_model_may_start_from_a_file_of_weights(run_json: RunJson, server: Fak
     assert made["weights_digest"] in server.blobs
 
 
-@pytest.mark.parametrize("config", ["{", "[1]", "3"])
-def test_a_configuration_that_is_no_json_object_is_wrong_usage(run: Run, config: str) -> None:
+def test_a_configuration_may_be_given_key_by_key(run_json: RunJson) -> None:
+    words = ("num_classes=10", "rate=0.5", "bias=true", "hidden=[32, 16]", "activation=relu", "note=a=b", '{"x": 1}')
+    options = [word for text in words for word in ("--config", text)]
+    assert run_json("models", "create", "digits", "--family", "mlp", *options)["config"] == {
+        **{"num_classes": 10, "rate": 0.5, "bias": True, "hidden": [32, 16]},
+        **{"activation": "relu", "note": "a=b", "x": 1},
+    }
+
+
+@pytest.mark.parametrize("config", ["{", "[1]", "3", "", "=3", "num_classes", '"a=b"'])
+def test_a_configuration_that_is_none_is_wrong_usage_and_shows_the_form(
+    run: Run, server: FakeServer, config: str
+) -> None:
     result = run("models", "create", "digits", "--family", "mlp", "--config", config)
     assert result.exit_code == ExitCode.USAGE
+    assert "num_classes=10" in result.stderr
+    assert server.calls == []
+
+
+def test_a_setting_that_is_given_twice_is_wrong_usage(run: Run) -> None:
+    result = run("models", "create", "digits", "--family", "mlp", "--config", "a=1", "--config", '{"a": 2}')
+    assert result.exit_code == ExitCode.USAGE
+    assert '"a" is given twice' in result.stderr
+
+
+def test_the_help_shows_both_forms_of_a_configuration(run: Run) -> None:
+    text = " ".join(run("models", "create", "--help").stdout.replace("│", "").split())
+    assert "num_classes=10, as often as needed" in text
+    assert '{"num_classes": 10}' in text
+
+
+def test_a_seed_beyond_64_bits_is_wrong_usage(run: Run) -> None:
+    result = run("models", "create", "digits", "--family", "mlp", "--init-seed", "99999999999999999999999")
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith("error: init_seed is 99999999999999999999999; it must be a whole number from 0")
 
 
 def test_models_and_families_are_listed(run: Run, run_json: RunJson) -> None:
@@ -107,9 +138,9 @@ def write_nothing(file: Path) -> None:
         (write_pickled, "cannot be read as a .npz file: Object arrays cannot be loaded"),
         (write_other_names, "has the arrays images, labels; a dataset needs inputs and targets (or x and y)"),
         (write_single_array, "holds one array; a dataset is a .npz file with inputs and targets"),
-        (write_rubbish, "cannot be read as a .npz file"),
+        (write_rubbish, "is not a .npz file; write one with numpy.savez(file, inputs=..., targets=...)"),
         (write_broken_archive, "cannot be read as a .npz file"),
-        (write_nothing, "cannot be read as a .npz file"),
+        (write_nothing, "is not a .npz file"),
     ],
 )
 def test_a_file_that_is_no_dataset_is_wrong_usage_and_nothing_is_sent(

@@ -58,6 +58,13 @@ def test_a_server_is_stopped_when_the_block_fails(error: type[BaseException]) ->
     assert not is_alive(address)
 
 
+def test_ctrl_c_says_at_once_that_the_server_is_being_stopped(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), temporary_server(command=running(OBEDIENT)) as address:
+        raise KeyboardInterrupt
+    assert capfd.readouterr().err == "stopping the server ...\n"
+    assert not is_alive(address)
+
+
 def test_a_server_that_does_not_stop_is_killed_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with temporary_server(command=running(STUBBORN), stop_timeout_s=0.1) as address:
         assert is_alive(address)
@@ -81,8 +88,9 @@ def test_a_server_that_is_never_ready_is_given_up() -> None:
         pytest.fail("there is no server")
 
 
-def test_the_server_runs_in_this_python_on_a_free_port() -> None:
-    assert serve_command(Path("/d/data"), Path("/d/address")) == [
+def test_the_server_runs_in_this_python_on_a_free_port_with_room_for_the_workers() -> None:
+    assert serve_command(Path("/d/data"), Path("/d/address"), num_cpus=3) == [
         *(sys.executable, "-m", "chainrule.client", "serve"),
         *("--port", "0", "--data-dir", "/d/data", "--address-file", "/d/address"),
+        *("--num-cpus", "3"),
     ]

@@ -1,5 +1,5 @@
 """The command line `chainrule`."""
 
-from chainrule.client.cli.app import main
+from chainrule.client.cli.entry import main
 
 __all__ = ["main"]

@@ -24,11 +24,6 @@ app.command("cluster")(cluster.cluster)
 plugins.add_commands(app)
 
 
-def main() -> None:
-    """Run the command line: the entry point `chainrule`."""
-    app()
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"chainrule {version('chainrule')}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Upload datasets and list them.", no_args_is_help=True)
 
+ZIP_MAGIC, NPY_MAGIC = b"PK", b"\x93NUMPY"  # a .npz file is a zip archive of .npy files
 ARRAY_NAMES = (("inputs", "targets"), ("x", "y"))
 
 
@@ -89,10 +90,14 @@ def read_examples(file: Path) -> "tuple[NDArray[np.generic], NDArray[np.generic]
 
     try:
         with file.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
+            is_numpys = stream.read(len(NPY_MAGIC)).startswith((ZIP_MAGIC, NPY_MAGIC))
+            stream.seek(0)
+            loaded = np.load(stream, allow_pickle=False) if is_numpys else None
             arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else None
     except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"{file} cannot be read as a .npz file: {error}") from error
+    if not is_numpys:
+        raise InvalidInputError(f"{file} is not a .npz file; write one with numpy.savez(file, inputs=..., targets=...)")
     if arrays is None:
         raise InvalidInputError(f"{file} holds one array; a dataset is a .npz file with inputs and targets")
     for inputs, targets in ARRAY_NAMES:

@@ -4,21 +4,40 @@ from typing import Annotated
 
 import typer
 
-from chainrule.client.cli.session import AddressOption, reported
+from chainrule.client.cli.session import Globals, refuse_globals, reported
 
 
 def demo(
     ctx: typer.Context,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training examples.")] = 15,
-    workers: Annotated[int, typer.Option(min=1, help="Workers; does not change the weights.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Workers, at most --shards; does not change the weights. \\[default: 2, with one shard 1]",
+            show_default=False,
+        ),
+    ] = None,
     shards: Annotated[int, typer.Option(min=1, help="Slices of each batch; fixes the weights.")] = 4,
-    address: AddressOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="A running server. \\[default: one started for the demo; $CHAINRULE_ADDRESS is not used]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a network on handwritten digits through the whole service, and test it.
 
     Starts a server of its own in a temporary directory and stops it in the end, unless --address names a running one.
+    $CHAINRULE_ADDRESS is not used.
     """
+    refuse_globals(ctx, json=True)
+    given = ctx.find_object(Globals) or Globals()
     with reported(ctx, None):
         from chainrule.client.demo.run import DemoConfig, run
 
-        run(DemoConfig(epochs=epochs, workers=workers, shards=shards), address=address)
+        config = DemoConfig(epochs=epochs, workers=min(2, shards) if workers is None else workers, shards=shards)
+        run(config, address=address or given.address)

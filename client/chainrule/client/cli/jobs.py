@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from chainrule.client.cli.exits import EXIT_CODES_HELP, ExitCode
-from chainrule.client.cli.output import Format, short_digest, when
+from chainrule.client.cli.output import Format, first_line, short_digest, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
 
 if TYPE_CHECKING:
@@ -14,9 +14,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Submit training runs, follow them, stop them.", no_args_is_help=True)
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job, for example jobs/7.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job, for example jobs/bea3phtux7dd.")]
+
+
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and not seconds > 0:
+        raise typer.BadParameter(f"{seconds:g} is not above 0.")
+    return seconds
+
+
 TimeoutOption = Annotated[
-    float | None, typer.Option("--timeout", metavar="SECONDS", help="The longest to wait.", show_default=False)
+    float | None,
+    typer.Option(
+        "--timeout", metavar="SECONDS", help="The longest to wait, above 0.", callback=_positive, show_default=False
+    ),
 ]
 
 
@@ -87,7 +98,7 @@ def list_jobs(
                 "MODEL": lambda s: s.model,
                 "DATASET": lambda s: s.dataset,
                 "EPOCH": lambda s: f"{s.progress.epoch}/{s.progress.total_epochs}",
-                "LOSS": lambda s: f"{s.progress.loss:.4f}" if s.progress.step else "-",
+                "LOSS": lambda s: "-" if s.progress.loss is None else f"{s.progress.loss:.4f}",
                 "WEIGHTS": lambda s: short_digest(s.weights_digest),
                 "CREATED": lambda s: when(s.create_time),
             },
@@ -95,10 +106,18 @@ def list_jobs(
 
 
 @app.command("status")
-def status(ctx: typer.Context, job: JobArgument, address: AddressOption = None, form: FormatOption = None) -> None:
+def status(
+    ctx: typer.Context,
+    job: JobArgument,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show the traceback of a job that FAILED. JSON always has it.")
+    ] = False,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
     """Show one job as it is now."""
     with open_session(ctx, address, form) as session:
-        _show(session, session.client.jobs.get(job).status())
+        _show(session, session.client.jobs.get(job).status(), traceback=traceback)
 
 
 @app.command("watch", epilog=EXIT_CODES_HELP)
@@ -178,7 +197,7 @@ def _follow(session: Session, job: "Job", *, timeout_s: float | None) -> None:
         with session.output.progress() as show:
             ended = job.wait(progress=show, timeout_s=timeout_s)
     except (JobCancelledError, JobFailedError):
-        _show(session, job.status())
+        _show(session, job.status(), error=False)  # it is reported on stderr
         raise
     except KeyboardInterrupt:
         _stop_watching(session, job)
@@ -192,7 +211,8 @@ def _stop_watching(session: Session, job: "Job") -> NoReturn:
     raise typer.Exit(ExitCode.INTERRUPTED)
 
 
-def _show(session: Session, status: "JobStatus") -> None:
+def _show(session: Session, status: "JobStatus", *, error: bool = True, traceback: bool = False) -> None:
+    """Show all of a job; of why it FAILED its first line, unless that is said elsewhere, and how to read the rest."""
     from chainrule.client.progress import describe
 
     config = status.config
@@ -217,8 +237,11 @@ def _show(session: Session, status: "JobStatus") -> None:
         ("ended", when(status.end_time)),
         ("weights sha256", status.weights_digest or "-"),
     ]
-    if status.error:
-        lines.append(("error", f"{status.error.reason}: {status.error.message}"))
-        if status.error.traceback:
-            lines.append(("traceback", status.error.traceback))
+    failure = status.error
+    if failure and error:
+        message = failure.message if traceback else first_line(failure.message)
+        lines.append(("error", f"{failure.reason}: {message}"))
+    if failure and failure.traceback:
+        command = session.command(f"jobs status {status.name} --traceback")
+        lines.append(("traceback", failure.traceback if traceback else f"shown by: {command}"))
     session.output.record(status, lines)

@@ -1,6 +1,7 @@
 """`chainrule models`: make models and list them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,17 +10,8 @@ import typer
 from chainrule.client.cli.output import short_digest, when
 from chainrule.client.cli.session import AddressOption, FormatOption, open_session
 
+CONFIG_OPTION = "--config"
 app = typer.Typer(help="Make models and list them.", no_args_is_help=True)
-
-
-def _parse_config(text: str) -> dict[str, Any]:
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise typer.BadParameter('not a JSON object, for example {"num_classes": 10}')
-    return config
 
 
 @app.command("create")
@@ -28,11 +20,14 @@ def create(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name: lower-case letters, digits, hyphens.")],
     family: Annotated[str, typer.Option(metavar="FAMILY", help='Its family; "chainrule models families" lists them.')],
     config: Annotated[
-        Any,
+        list[str] | None,
         typer.Option(
-            parser=_parse_config, metavar="JSON", help="Its configuration, for example '{\"num_classes\": 10}'."
+            metavar="KEY=VALUE|JSON",
+            help="Its configuration: num_classes=10, as often as needed, or one object '{\"num_classes\": 10}'. "
+            "A value that is not JSON is a string.",
+            show_default=False,
         ),
-    ] = "{}",
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -48,13 +43,14 @@ def create(
     form: FormatOption = None,
 ) -> None:
     """Make a model of a family that the server knows."""
+    settings = parse_config(config or [])
     with open_session(ctx, address, form) as session:
         from chainrule.engine import io
 
         made = session.client.models.create_from_family(
             model,
             family,
-            config,
+            settings,
             weights=io.load(weights.read_bytes()) if weights else None,
             init_seed=init_seed,
         )
@@ -105,3 +101,43 @@ def families(ctx: typer.Context, address: AddressOption = None, form: FormatOpti
                 "DESCRIPTION": lambda f: f.description,
             },
         )
+
+
+def parse_config(texts: Sequence[str]) -> dict[str, Any]:
+    """A configuration from what --config was given: key=value, or JSON objects.
+
+    >>> parse_config(["num_classes=10", "activation=relu", '{"hidden": [32, 16]}'])
+    {'num_classes': 10, 'activation': 'relu', 'hidden': [32, 16]}
+
+    Raises:
+        typer.BadParameter: a text is neither, or a key is given twice.
+    """
+    config: dict[str, Any] = {}
+    for text in texts:
+        for key, value in _settings_of(text).items():
+            if key in config:
+                raise typer.BadParameter(f'"{key}" is given twice; give it once.', param_hint=CONFIG_OPTION)
+            config[key] = value
+    return config
+
+
+def _settings_of(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if key.isidentifier() and equals:
+        try:
+            return {key: json.loads(value)}
+        except ValueError:
+            return {key: value}
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"'{text}' is neither key=value, as num_classes=10, nor JSON ({error}).", param_hint=CONFIG_OPTION
+        ) from error
+    if not isinstance(settings, dict):
+        raise typer.BadParameter(
+            f"'{text}' is not a JSON object; give key=value or an object, as num_classes=10 or "
+            "'{\"num_classes\": 10}'.",
+            param_hint=CONFIG_OPTION,
+        )
+    return settings

@@ -47,7 +47,7 @@ class Output:
         table = Table.grid(padding=(0, 2))
         for label, text in lines:
             table.add_row(Text(label, style="dim"), Text(text))
-        self.stdout.print(table)
+        self._table(table)
 
     def rows(self, values: Iterable[T], columns: Mapping[str, Callable[[T], str]]) -> None:
         """Print several things: as a JSON array, or as a table with what each column says of each."""
@@ -58,7 +58,7 @@ class Output:
         table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for value in values:
             table.add_row(*(Text(column(value)) for column in columns.values()))
-        self.stdout.print(table)
+        self._table(table)
 
     def line(self, value: T, text: Callable[[T], str] = str) -> None:
         """Print one of a series as it comes: a line of JSON, or the line of text made of it."""
@@ -78,13 +78,27 @@ class Output:
         return show_progress(self.stderr if self.form is Format.JSON else self.stdout)
 
     def error(self, error: Exception) -> None:
-        """Report an error: one line and one for each refused field, or a JSON object."""
+        """Report an error: its message and each refused field that this does not tell yet, or a JSON object."""
         if self.form is Format.JSON:
             self.stderr.print(Text(json.dumps({"error": error_to_json(error)})), soft_wrap=True)
             return
-        self.stderr.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        for violation in getattr(error, "violations", ()):
-            self.stderr.print(Text(f"  {violation.field}: {violation.description}"), soft_wrap=True)
+        message = str(error)
+        violations = [str(violation) for violation in getattr(error, "violations", ())]
+        if message == "; ".join(violations):
+            message = "\n  ".join(violations)
+        elif hasattr(error, "traceback"):
+            message = first_line(message)
+        self.stderr.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        for violation in violations:
+            if violation not in message:
+                self.stderr.print(Text(f"  {violation}"), soft_wrap=True)
+
+    def _table(self, table: Table) -> None:
+        """Print a table without the spaces that fill its lines."""
+        for line in self.stdout.render_lines(table, pad=False):
+            text = Text.assemble(*((segment.text, segment.style or "") for segment in line))
+            text.rstrip()
+            self.stdout.print(text, soft_wrap=True)
 
     def _json(self, value: object, *, indent: int | None = 2) -> None:
         self.stdout.print(Text(json.dumps(to_json(value), indent=indent)), soft_wrap=True)
@@ -125,6 +139,11 @@ def error_to_json(error: Exception) -> dict[str, Any]:
 def when(time: datetime | None) -> str:
     """A time in this machine's zone, to the second."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S") if time else "-"
+
+
+def first_line(text: str) -> str:
+    """A text up to its first line break."""
+    return text.partition("\n")[0]
 
 
 def short_digest(digest: str | None) -> str:

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 import typer
 
 from chainrule.client.cli.exits import ExitCode
+from chainrule.client.cli.session import refuse_globals
 
 GROUP = "chainrule.commands"
 SUMMARIES = {"serve": "Start a server on this machine. Needs chainrule\\[server]."}
@@ -28,6 +29,7 @@ def add_commands(app: typer.Typer, found: tuple[EntryPoint, ...] | None = None) 
 
 def _forward_to(entry_point: EntryPoint) -> Callable[[typer.Context], None]:
     def forward(ctx: typer.Context) -> None:
+        refuse_globals(ctx, address=True, json=True)  # the command would never see them
         try:
             function = entry_point.load()
         except (ImportError, AttributeError) as error:

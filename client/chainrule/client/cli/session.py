@@ -1,5 +1,7 @@
 """What every command that calls the server shares: its options, its client, and how its errors are told."""
 
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,17 +63,53 @@ def open_session(ctx: typer.Context, address: str | None, form: Format | None) -
             yield Session(client, output, address)
 
 
+def refuse_globals(ctx: typer.Context, *, address: bool = False, json: bool = False) -> None:
+    """End a command with wrong usage where options before it have no meaning for it, instead of ignoring them."""
+    given = ctx.find_object(Globals) or Globals()
+    if address and given.address is not None:
+        raise typer.BadParameter(f'"chainrule {ctx.info_name}" calls no server.', param_hint="--address")
+    if json and given.form is Format.JSON:
+        raise typer.BadParameter(
+            f'"chainrule {ctx.info_name}" prints for people; it has no JSON form.', param_hint="--format"
+        )
+
+
 @contextmanager
 def reported(ctx: typer.Context, form: Format | None) -> Iterator[Output]:
-    """The output of a command; errors of the project inside the block are printed and become its exit code."""
+    """The output of a command; errors of the project inside the block are printed and become its exit code.
+
+    So does Ctrl-C, which not every version of typer ends with 130.
+    """
     from chainrule.engine import ChainruleError
 
     given = ctx.find_object(Globals) or Globals()
     output = Output(form or given.form or Format.TABLE)
     try:
-        yield output
+        with _warnings_shown():
+            yield output
     except ChainruleError as error:
         _end(output, error)
+    except KeyboardInterrupt as error:
+        raise typer.Exit(ExitCode.INTERRUPTED) from error
+
+
+class _Stderr(logging.Handler):
+    """Prints warnings on stderr: as it is at that moment, since a progress display replaces it to stay in one piece."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show what the client warns of, such as a server that does not answer for a while."""
+    logger = logging.getLogger("chainrule.client")
+    handler = _Stderr(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _end(output: Output, error: Exception) -> NoReturn:

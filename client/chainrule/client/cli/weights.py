@@ -20,7 +20,7 @@ def group() -> None:
 @app.command("get")
 def get(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job that has SUCCEEDED, for example jobs/7.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job that has SUCCEEDED, for example jobs/bea3phtux7dd.")],
     file: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help="The .safetensors file to write.")
     ],

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 import numpy as np
@@ -14,14 +15,17 @@ from rich.console import Console
 
 import chainrule.engine as cr
 from chainrule.client.client import Client
+from chainrule.client.config import Sgd, TrainingConfig, to_message
 from chainrule.client.demo.digits import load_digits, split
-from chainrule.client.demo.server import temporary_server
+from chainrule.client.demo.server import serve_command, temporary_server
+from chainrule.client.errors import InvalidInputError
 from chainrule.client.progress import show_progress
-from chainrule.client.sparkline import sparkline
+from chainrule.client.sparkline import blocks_for, sparkline
 from chainrule.engine import io, models
 
 NAME = "digits-demo"
 NUM_CLASSES = 10
+MIN_CPUS = 2  # worker places of the demonstration's own server, at least: those of its default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,28 @@ class DemoConfig:
     momentum: float = 0.9
     """Momentum factor."""
 
+    def training(self) -> TrainingConfig:
+        """The same as the client sends it.
+
+        Raises:
+            InvalidInputError: the numbers are none to train with.
+        """
+        if self.workers > self.shards:
+            raise InvalidInputError(f"workers is {self.workers}; it must be at most shards, which is {self.shards}")
+        if self.shards > self.batch_size:
+            raise InvalidInputError(
+                f"shards is {self.shards}; it must be at most {self.batch_size}, the examples of one step"
+            )
+        config = TrainingConfig(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            shards=self.shards,
+            workers=self.workers,
+            optimizer=Sgd(lr=self.lr, momentum=self.momentum),
+        )
+        to_message(config)
+        return config
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
@@ -59,15 +85,18 @@ def run(config: DemoConfig, *, address: str | None = None) -> DemoResult:
         address: host:port of a running server; None starts one for the length of the demonstration.
 
     Raises:
+        InvalidInputError: `config` has numbers that are none to train with; nothing was started.
         ChainruleError: the server did not start or refused something, or the job did not succeed.
     """
+    config.training()
     console = Console(highlight=False)
     if address is not None:
         with Client.connect(address) as client:
             return _train_and_test(client, config, console)
     with _sigterm_as_exit():
         console.print("starting a server ...")
-        with temporary_server() as started, Client.connect(started) as client:
+        command = partial(serve_command, num_cpus=max(config.workers, MIN_CPUS))
+        with temporary_server(command=command) as started, Client.connect(started) as client:
             return _train_and_test(client, config, console)
 
 
@@ -94,25 +123,28 @@ def _train_and_test(client: Client, config: DemoConfig, console: Console) -> Dem
     cr.manual_seed(0)  # the same model on every run: its name is the same
     model = client.models.create(NAME, models.small_cnn(num_classes=NUM_CLASSES))
     console.print(f"model     {model.name}, {model.family} with {model.num_parameters:,} parameters")
+    training = config.training()
     job = client.jobs.create(
         model=model,
         dataset=dataset,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        shards=config.shards,
-        workers=config.workers,
-        optimizer={"lr": config.lr, "momentum": config.momentum},
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        shards=training.shards,
+        workers=training.workers,
+        optimizer=training.optimizer,
     )
-    console.print(f"job       {job.name}, {config.epochs} epochs, {config.shards} shards on {config.workers} workers")
+    console.print(
+        f"job       {job.name}, {_count(config.epochs, 'epoch')}, "
+        f"{_count(config.shards, 'shard')} on {_count(config.workers, 'worker')}"
+    )
 
     began = time.monotonic()
     with show_progress(console) as show:
         job.wait(progress=show)
     losses = [metric.loss for metric in job.metrics()]
     took_s = time.monotonic() - began
-    console.print(
-        f"loss      {losses[0]:.3f} {sparkline(losses, width=40)} {losses[-1]:.3f}, {took_s:.1f} s", soft_wrap=True
-    )
+    curve = sparkline(losses, width=40, blocks=blocks_for(console.encoding))
+    console.print(f"loss      {losses[0]:.3f} {curve} {losses[-1]:.3f}, {took_s:.1f} s", soft_wrap=True, markup=False)
 
     content = job.weights_file()
     result = DemoResult(
@@ -121,6 +153,10 @@ def _train_and_test(client: Client, config: DemoConfig, console: Console) -> Dem
     print(f"test accuracy: {result.test_accuracy:.3f}")
     print(f"weights sha256: {result.weights_digest}", flush=True)
     return result
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 @contextmanager

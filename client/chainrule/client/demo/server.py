@@ -22,18 +22,19 @@ class ServerStartError(ChainruleError):
     """The server ended, or was not ready in time; the message ends with what it printed."""
 
 
-def serve_command(data_dir: Path, address_file: Path) -> list[str]:
-    """The command that starts a server on a free port of this machine."""
+def serve_command(data_dir: Path, address_file: Path, *, num_cpus: int) -> list[str]:
+    """The command that starts a server on a free port of this machine, with places for `num_cpus` workers."""
     return [
         *(sys.executable, "-m", "chainrule.client", "serve"),
         *("--port", "0", "--data-dir", str(data_dir), "--address-file", str(address_file)),
+        *("--num-cpus", str(num_cpus)),
     ]
 
 
 @contextmanager
 def temporary_server(
     *,
-    command: Callable[[Path, Path], Sequence[str]] = serve_command,
+    command: Callable[[Path, Path], Sequence[str]],
     start_timeout_s: float = START_TIMEOUT_S,
     stop_timeout_s: float = STOP_TIMEOUT_S,
 ) -> Iterator[str]:
@@ -59,6 +60,9 @@ def temporary_server(
             )
             try:
                 yield _wait_for_address(process, address_file, log_file, start_timeout_s)
+            except (KeyboardInterrupt, SystemExit):  # whoever asked for the end sees that it is on its way
+                print("stopping the server ...", file=sys.stderr, flush=True)
+                raise
             finally:
                 _stop(process, stop_timeout_s)
 
