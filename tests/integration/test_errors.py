@@ -198,6 +198,13 @@ def test_all_wrong_fields_of_a_configuration_are_named(client: Client, images: I
     assert "is -0.5; use a number above 0" in found["job.config.sgd.lr"]
 
 
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "shards", "workers"])
+def test_zero_is_refused_and_does_not_mean_the_default(client: Client, images: Images, field: str) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        submit(client, images, **{field: 0})
+    assert "is 0; use" in violated(error)[f"job.config.{field}"]
+
+
 def test_more_workers_than_the_cluster_has(client: Client, images: Images) -> None:
     with pytest.raises(FailedPrecondition, match=r"workers is 40, but the cluster has 4 CPUs"):
         submit(client, images, shards=40, workers=40)

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63hainrule/v1/job.proto\x12\x0c\x63hainrule.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12,\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1c.chainrule.v1.TrainingConfig\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.chainrule.v1.Job.State\x12*\n\x07history\x18\x06 \x03(\x0b\x32\x19.chainrule.v1.StateChange\x12(\n\x08progress\x18\x07 \x01(\x0b\x32\x16.chainrule.v1.Progress\x12\x16\n\x0eweights_digest\x18\x08 \x01(\t\x12%\n\x05\x65rror\x18\t \x01(\x0b\x32\x16.chainrule.v1.JobError\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd6\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x13\n\x0fSTATE_PREPARING\x10\x02\x12\x11\n\rSTATE_RUNNING\x10\x03\x12\x14\n\x10STATE_RECOVERING\x10\x04\x12\x14\n\x10STATE_FINALIZING\x10\x05\x12\x14\n\x10STATE_CANCELLING\x10\x06\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x07\x12\x10\n\x0cSTATE_FAILED\x10\x08\x12\x13\n\x0fSTATE_CANCELLED\x10\t\"\x92\x01\n\x0eTrainingConfig\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\x05\x12\x12\n\nbatch_size\x18\x02 \x01(\x05\x12\x0e\n\x06shards\x18\x03 \x01(\x05\x12\x0f\n\x07workers\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12 \n\x03sgd\x18\x06 \x01(\x0b\x32\x11.chainrule.v1.SgdH\x00\x42\x0b\n\toptimizer\"j\n\x03Sgd\x12\x0f\n\x02lr\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x11\n\tdampening\x18\x03 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x04 \x01(\x01\x12\x10\n\x08nesterov\x18\x05 \x01(\x08\x42\x05\n\x03_lr\"o\n\x0bStateChange\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.chainrule.v1.Job.State\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xb7\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0ctotal_epochs\x18\x04 \x01(\x05\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x01\x12\x1b\n\x13\x65xamples_per_second\x18\x07 \x01(\x01\x12&\n\x03\x65ta\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\"\x97\x01\n\x06Metric\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x14\n\x0cnum_examples\x18\x06 \x01(\x03\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x10\x43reateJobRequest\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.chainrule.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x14StreamMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\">\n\x15StreamMetricsResponse\x12%\n\x07metrics\x18\x01 \x03(\x0b\x32\x14.chainrule.v1.Metric\"M\n\x12ListMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"<\n\x13ListMetricsResponse\x12%\n\x07metrics\x18\x01 \x03(\x0b\x32\x14.chainrule.v1.Metric2\x81\x04\n\nJobService\x12>\n\tCreateJob\x12\x1e.chainrule.v1.CreateJobRequest\x1a\x11.chainrule.v1.Job\x12\x38\n\x06GetJob\x12\x1b.chainrule.v1.GetJobRequest\x1a\x11.chainrule.v1.Job\x12I\n\x08ListJobs\x12\x1d.chainrule.v1.ListJobsRequest\x1a\x1e.chainrule.v1.ListJobsResponse\x12>\n\tCancelJob\x12\x1e.chainrule.v1.CancelJobRequest\x1a\x11.chainrule.v1.Job\x12>\n\x08WatchJob\x12\x1d.chainrule.v1.WatchJobRequest\x1a\x11.chainrule.v1.Job0\x01\x12Z\n\rStreamMetrics\x12\".chainrule.v1.StreamMetricsRequest\x1a#.chainrule.v1.StreamMetricsResponse0\x01\x12R\n\x0bListMetrics\x12 .chainrule.v1.ListMetricsRequest\x1a!.chainrule.v1.ListMetricsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63hainrule/v1/job.proto\x12\x0c\x63hainrule.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x05\n\x03Job\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12,\n\x06\x63onfig\x18\x04 \x01(\x0b\x32\x1c.chainrule.v1.TrainingConfig\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.chainrule.v1.Job.State\x12*\n\x07history\x18\x06 \x03(\x0b\x32\x19.chainrule.v1.StateChange\x12(\n\x08progress\x18\x07 \x01(\x0b\x32\x16.chainrule.v1.Progress\x12\x16\n\x0eweights_digest\x18\x08 \x01(\t\x12%\n\x05\x65rror\x18\t \x01(\x0b\x32\x16.chainrule.v1.JobError\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd6\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x13\n\x0fSTATE_PREPARING\x10\x02\x12\x11\n\rSTATE_RUNNING\x10\x03\x12\x14\n\x10STATE_RECOVERING\x10\x04\x12\x14\n\x10STATE_FINALIZING\x10\x05\x12\x14\n\x10STATE_CANCELLING\x10\x06\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x07\x12\x10\n\x0cSTATE_FAILED\x10\x08\x12\x13\n\x0fSTATE_CANCELLED\x10\t\"\xd7\x01\n\x0eTrainingConfig\x12\x13\n\x06\x65pochs\x18\x01 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\nbatch_size\x18\x02 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x06shards\x18\x03 \x01(\x05H\x03\x88\x01\x01\x12\x14\n\x07workers\x18\x04 \x01(\x05H\x04\x88\x01\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12 \n\x03sgd\x18\x06 \x01(\x0b\x32\x11.chainrule.v1.SgdH\x00\x42\x0b\n\toptimizerB\t\n\x07_epochsB\r\n\x0b_batch_sizeB\t\n\x07_shardsB\n\n\x08_workers\"j\n\x03Sgd\x12\x0f\n\x02lr\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08momentum\x18\x02 \x01(\x01\x12\x11\n\tdampening\x18\x03 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x04 \x01(\x01\x12\x10\n\x08nesterov\x18\x05 \x01(\x08\x42\x05\n\x03_lr\"o\n\x0bStateChange\x12&\n\x05state\x18\x01 \x01(\x0e\x32\x17.chainrule.v1.Job.State\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xb7\x01\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0btotal_steps\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0ctotal_epochs\x18\x04 \x01(\x05\x12\x0c\n\x04loss\x18\x05 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x06 \x01(\x01\x12\x1b\n\x13\x65xamples_per_second\x18\x07 \x01(\x01\x12&\n\x03\x65ta\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\ttraceback\x18\x03 \x01(\t\"\x97\x01\n\x06Metric\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x10\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01\x12\x14\n\x0cnum_examples\x18\x06 \x01(\x03\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x10\x43reateJobRequest\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x11.chainrule.v1.Job\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x0fListJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.chainrule.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10\x43\x61ncelJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1f\n\x0fWatchJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x14StreamMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\">\n\x15StreamMetricsResponse\x12%\n\x07metrics\x18\x01 \x03(\x0b\x32\x14.chainrule.v1.Metric\"M\n\x12ListMetricsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"<\n\x13ListMetricsResponse\x12%\n\x07metrics\x18\x01 \x03(\x0b\x32\x14.chainrule.v1.Metric2\x81\x04\n\nJobService\x12>\n\tCreateJob\x12\x1e.chainrule.v1.CreateJobRequest\x1a\x11.chainrule.v1.Job\x12\x38\n\x06GetJob\x12\x1b.chainrule.v1.GetJobRequest\x1a\x11.chainrule.v1.Job\x12I\n\x08ListJobs\x12\x1d.chainrule.v1.ListJobsRequest\x1a\x1e.chainrule.v1.ListJobsResponse\x12>\n\tCancelJob\x12\x1e.chainrule.v1.CancelJobRequest\x1a\x11.chainrule.v1.Job\x12>\n\x08WatchJob\x12\x1d.chainrule.v1.WatchJobRequest\x1a\x11.chainrule.v1.Job0\x01\x12Z\n\rStreamMetrics\x12\".chainrule.v1.StreamMetricsRequest\x1a#.chainrule.v1.StreamMetricsResponse0\x01\x12R\n\x0bListMetrics\x12 .chainrule.v1.ListMetricsRequest\x1a!.chainrule.v1.ListMetricsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,37 +38,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOB_STATE']._serialized_start=538
   _globals['_JOB_STATE']._serialized_end=752
   _globals['_TRAININGCONFIG']._serialized_start=755
-  _globals['_TRAININGCONFIG']._serialized_end=901
-  _globals['_SGD']._serialized_start=903
-  _globals['_SGD']._serialized_end=1009
-  _globals['_STATECHANGE']._serialized_start=1011
-  _globals['_STATECHANGE']._serialized_end=1122
-  _globals['_PROGRESS']._serialized_start=1125
-  _globals['_PROGRESS']._serialized_end=1308
-  _globals['_JOBERROR']._serialized_start=1310
-  _globals['_JOBERROR']._serialized_end=1372
-  _globals['_METRIC']._serialized_start=1375
-  _globals['_METRIC']._serialized_end=1526
-  _globals['_CREATEJOBREQUEST']._serialized_start=1528
-  _globals['_CREATEJOBREQUEST']._serialized_end=1598
-  _globals['_GETJOBREQUEST']._serialized_start=1600
-  _globals['_GETJOBREQUEST']._serialized_end=1629
-  _globals['_LISTJOBSREQUEST']._serialized_start=1631
-  _globals['_LISTJOBSREQUEST']._serialized_end=1687
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1689
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1765
-  _globals['_CANCELJOBREQUEST']._serialized_start=1767
-  _globals['_CANCELJOBREQUEST']._serialized_end=1799
-  _globals['_WATCHJOBREQUEST']._serialized_start=1801
-  _globals['_WATCHJOBREQUEST']._serialized_end=1832
-  _globals['_STREAMMETRICSREQUEST']._serialized_start=1834
-  _globals['_STREAMMETRICSREQUEST']._serialized_end=1894
-  _globals['_STREAMMETRICSRESPONSE']._serialized_start=1896
-  _globals['_STREAMMETRICSRESPONSE']._serialized_end=1958
-  _globals['_LISTMETRICSREQUEST']._serialized_start=1960
-  _globals['_LISTMETRICSREQUEST']._serialized_end=2037
-  _globals['_LISTMETRICSRESPONSE']._serialized_start=2039
-  _globals['_LISTMETRICSRESPONSE']._serialized_end=2099
-  _globals['_JOBSERVICE']._serialized_start=2102
-  _globals['_JOBSERVICE']._serialized_end=2615
+  _globals['_TRAININGCONFIG']._serialized_end=970
+  _globals['_SGD']._serialized_start=972
+  _globals['_SGD']._serialized_end=1078
+  _globals['_STATECHANGE']._serialized_start=1080
+  _globals['_STATECHANGE']._serialized_end=1191
+  _globals['_PROGRESS']._serialized_start=1194
+  _globals['_PROGRESS']._serialized_end=1377
+  _globals['_JOBERROR']._serialized_start=1379
+  _globals['_JOBERROR']._serialized_end=1441
+  _globals['_METRIC']._serialized_start=1444
+  _globals['_METRIC']._serialized_end=1595
+  _globals['_CREATEJOBREQUEST']._serialized_start=1597
+  _globals['_CREATEJOBREQUEST']._serialized_end=1667
+  _globals['_GETJOBREQUEST']._serialized_start=1669
+  _globals['_GETJOBREQUEST']._serialized_end=1698
+  _globals['_LISTJOBSREQUEST']._serialized_start=1700
+  _globals['_LISTJOBSREQUEST']._serialized_end=1756
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1758
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1834
+  _globals['_CANCELJOBREQUEST']._serialized_start=1836
+  _globals['_CANCELJOBREQUEST']._serialized_end=1868
+  _globals['_WATCHJOBREQUEST']._serialized_start=1870
+  _globals['_WATCHJOBREQUEST']._serialized_end=1901
+  _globals['_STREAMMETRICSREQUEST']._serialized_start=1903
+  _globals['_STREAMMETRICSREQUEST']._serialized_end=1963
+  _globals['_STREAMMETRICSRESPONSE']._serialized_start=1965
+  _globals['_STREAMMETRICSRESPONSE']._serialized_end=2027
+  _globals['_LISTMETRICSREQUEST']._serialized_start=2029
+  _globals['_LISTMETRICSREQUEST']._serialized_end=2106
+  _globals['_LISTMETRICSRESPONSE']._serialized_start=2108
+  _globals['_LISTMETRICSRESPONSE']._serialized_end=2168
+  _globals['_JOBSERVICE']._serialized_start=2171
+  _globals['_JOBSERVICE']._serialized_end=2684
 # @@protoc_insertion_point(module_scope)

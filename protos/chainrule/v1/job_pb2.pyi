@@ -183,19 +183,36 @@ class TrainingConfig(_message.Message):
     def __init__(
         self,
         *,
-        epochs: _builtins.int = ...,
-        batch_size: _builtins.int = ...,
-        shards: _builtins.int = ...,
-        workers: _builtins.int = ...,
+        epochs: _builtins.int | None = ...,
+        batch_size: _builtins.int | None = ...,
+        shards: _builtins.int | None = ...,
+        workers: _builtins.int | None = ...,
         seed: _builtins.int = ...,
         sgd: Global___Sgd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["optimizer", b"optimizer", "sgd", b"sgd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_shards", b"_shards", "_workers", b"_workers", "batch_size", b"batch_size", "epochs", b"epochs", "optimizer", b"optimizer", "sgd", b"sgd", "shards", b"shards", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "optimizer", b"optimizer", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_shards", b"_shards", "_workers", b"_workers", "batch_size", b"batch_size", "epochs", b"epochs", "optimizer", b"optimizer", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
+    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
+    _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__shards: _TypeAlias = _typing.Literal["shards"]  # noqa: Y015
+    _WhichOneofArgType__shards: _TypeAlias = _typing.Literal["_shards", b"_shards"]  # noqa: Y015
+    _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
+    _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     _WhichOneofReturnType_optimizer: _TypeAlias = _typing.Literal["sgd"]  # noqa: Y015
     _WhichOneofArgType_optimizer: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shards) -> _WhichOneofReturnType__shards | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_optimizer) -> _WhichOneofReturnType_optimizer | None: ...
 
 Global___TrainingConfig: _TypeAlias = TrainingConfig  # noqa: Y015

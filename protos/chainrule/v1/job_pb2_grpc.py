@@ -99,8 +99,8 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks a job to stop. Answers with the job CANCELLING or CANCELLED; a job that has already ended is refused
-        (FAILED_PRECONDITION).
+        """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
+        or failed is refused (FAILED_PRECONDITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,8 +42,8 @@ class JobServiceStub:
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]
     """Lists jobs, newest first."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]
-    """Asks a job to stop. Answers with the job CANCELLING or CANCELLED; a job that has already ended is refused
-    (FAILED_PRECONDITION).
+    """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
+    or failed is refused (FAILED_PRECONDITION).
     """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.Job]
     """Streams the job as it is now and then on every change of state or progress, until it has ended."""
@@ -66,8 +66,8 @@ class JobServiceAsyncStub(JobServiceStub):
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, newest first."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Asks a job to stop. Answers with the job CANCELLING or CANCELLED; a job that has already ended is refused
-    (FAILED_PRECONDITION).
+    """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
+    or failed is refused (FAILED_PRECONDITION).
     """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Streams the job as it is now and then on every change of state or progress, until it has ended."""
@@ -111,8 +111,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Asks a job to stop. Answers with the job CANCELLING or CANCELLED; a job that has already ended is refused
-        (FAILED_PRECONDITION).
+        """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
+        or failed is refused (FAILED_PRECONDITION).
         """
 
     @_abc_1.abstractmethod

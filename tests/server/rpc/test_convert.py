@@ -91,3 +91,10 @@ def test_a_message_of_an_upload_is_its_part(message: blob_pb2.WriteBlobRequest, 
 @pytest.mark.parametrize("state", JobState)
 def test_every_state_has_its_name_on_the_wire(state: JobState) -> None:
     assert job_pb2.Job.State.Name(convert.job_state(state)) == f"STATE_{state.name}"
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "shards", "workers"])
+def test_an_explicit_zero_is_not_taken_for_left_out(field: str) -> None:
+    """It used to mean the default, and a job of one epoch ran where none was asked for."""
+    message = job_pb2.TrainingConfig(**{field: 0})  # type: ignore[arg-type]
+    assert getattr(convert.training_config_record(message), field) == 0

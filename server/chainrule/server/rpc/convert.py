@@ -175,13 +175,13 @@ def submission(request: job_pb2.CreateJobRequest) -> Submission:
 
 
 def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
-    """A configuration with its defaults: a number that is 0, where 0 makes no sense, was left out."""
+    """A configuration with the defaults of what was left out."""
     default = TrainingConfig()
     return TrainingConfig(
-        epochs=message.epochs or default.epochs,
-        batch_size=message.batch_size or default.batch_size,
-        shards=message.shards or default.shards,
-        workers=message.workers or default.workers,
+        epochs=message.epochs if message.HasField("epochs") else default.epochs,
+        batch_size=message.batch_size if message.HasField("batch_size") else default.batch_size,
+        shards=message.shards if message.HasField("shards") else default.shards,
+        workers=message.workers if message.HasField("workers") else default.workers,
         seed=message.seed,
         optimizer=Sgd(
             lr=message.sgd.lr if message.sgd.HasField("lr") else default.optimizer.lr,
