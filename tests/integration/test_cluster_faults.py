@@ -11,13 +11,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
 
 from chainrule.client import Client, JobCancelledError, JobState
+from chainrule.server.ray_calls import RayCalls
+from chainrule.server.training.coordinator import PlacementError
 from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
 from tests.integration.conftest import (
+    CLUSTER_CPUS,
     START_TIMEOUT_S,
     Images,
     ServerProcess,
@@ -119,3 +124,19 @@ def test_jobs_of_a_joined_cluster_that_is_gone_wait_for_it(tmp_path: Path, head:
         assert alive_in_session(server.pid) == {}
     finally:
         server.stop()
+
+
+async def test_a_job_without_room_leaves_no_claim_on_the_cluster(
+    ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.util import placement_group_table
+
+    from chainrule.server.training import placement  # here: Ray's settings are in place once there is a cluster
+
+    monkeypatch.setattr(placement, "PLACEMENT_TIMEOUT_S", 0.5)
+    plan: Any = SimpleNamespace(config=SimpleNamespace(workers=CLUSTER_CPUS + 1))
+    unused: Any = None
+    with pytest.raises(PlacementError, match=f"jobs/large waited .* for {CLUSTER_CPUS + 1} CPUs; free are"):
+        await placement.RayLauncher(RayCalls()).launch("jobs/large", plan, unused, unused, fence=1)
+    groups = [group for group in placement_group_table().values() if group["name"] == "jobs/large"]
+    assert [group["state"] for group in groups] == ["REMOVED"]

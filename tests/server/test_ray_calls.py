@@ -141,6 +141,17 @@ async def test_what_must_be_done_is_done_though_nobody_waits_any_more(
     assert ended == ["it"]
 
 
+async def test_what_must_be_done_is_done_though_ray_gives_up_waiting_for_its_head() -> None:
+    answers = [ray.exceptions.GetTimeoutError("a minute"), ray.exceptions.GetTimeoutError("another"), None]
+
+    def end() -> None:
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    await RayCalls(threads=1).finish("end it", end)
+    assert answers == []
+
+
 async def test_what_cannot_be_ended_is_logged_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
     def refuse() -> None:
         raise ValueError("no such group")

@@ -70,7 +70,7 @@ class RayCalls:
     async def finish(self, what: str, call: Callable[[], None], *, timeout_s: float = CLEAN_UP_TIMEOUT_S) -> None:
         """Do something that must be done, even if nobody waits for it any more. Failure and delay are logged: there is
         nothing that the caller could do about them."""
-        answer = asyncio.wrap_future(self._put(_Call(lambda: _logging_failure(what, call))))
+        answer = asyncio.wrap_future(self._put(_Call(lambda: _persist(what, call))))
         await asyncio.wait([answer], timeout=timeout_s)
         if not answer.done():
             logger.warning("Ray does not answer; once it does: %s", what)
@@ -119,7 +119,7 @@ class _Call(Generic[T]):
                 self.answer.set_result(result)
                 return
         if self._undo is not None:
-            _logging_failure("to undo what was too late", lambda: self._undo_with(result))
+            _persist("undo what came too late", lambda: self._undo_with(result))
 
     def abandon(self) -> Callable[[], None] | None:
         """Say that nobody waits any more; returns what is left for the caller to have done, if anything."""
@@ -131,7 +131,7 @@ class _Call(Generic[T]):
                 return None
         if self._undo is None or self.answer.exception() is not None:
             return None
-        return lambda: self._undo_with(self.answer.result())
+        return lambda: _persist("undo what came too late", lambda: self._undo_with(self.answer.result()))
 
     def _undo_with(self, result: T) -> None:
         assert self._undo is not None
@@ -143,11 +143,20 @@ def _serve(queue: SimpleQueue[_Call[Any]]) -> None:
         queue.get().make()
 
 
-def _logging_failure(what: str, call: Callable[[], None]) -> None:
-    try:
-        call()
-    except Exception:
-        logger.warning("Ray refused: %s", what, exc_info=True)
+def _persist(what: str, call: Callable[[], None]) -> None:
+    """Do something however often Ray gives up waiting for its head, which it does after a minute."""
+    from ray.exceptions import GetTimeoutError
+
+    while True:
+        try:
+            call()
+        except GetTimeoutError as error:
+            logger.debug("Ray does not answer yet: %s (%s)", what, error)
+        except Exception:
+            logger.warning("Ray refused: %s", what, exc_info=True)
+            return
+        else:
+            return
 
 
 def _unwrap(answer: asyncio.Future[T]) -> T:
