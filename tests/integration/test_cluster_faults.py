@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,9 +31,6 @@ from tests.integration.conftest import (
     without_ray,
 )
 
-PROMPT_S = 5.0
-"""What needs no Ray takes milliseconds; this is room for a busy machine."""
-
 
 def test_a_stalled_head_holds_up_nothing_that_does_not_need_it(tmp_path: Path, temporary: Path, images: Images) -> None:
     server = ServerProcess(tmp_path / "data", environment=without_ray(TMPDIR=str(temporary)))
@@ -48,10 +44,8 @@ def test_a_stalled_head_holds_up_nothing_that_does_not_need_it(tmp_path: Path, t
             ]
             os.kill(head, signal.SIGSTOP)
             _cannot_list_nodes(server, times=8)
-            began = time.monotonic()
             job.cancel()
-            client.server_info()
-            assert time.monotonic() - began < PROMPT_S
+            client.server_info()  # within the client's deadline
             with pytest.raises(JobCancelledError):
                 job.wait(timeout_s=30)
         assert server.terminate() == 0, server.log()

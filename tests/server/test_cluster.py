@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -54,3 +55,18 @@ def test_folders_of_killed_servers_are_removed_and_those_in_use_are_not(temporar
     assert used.exists()
     used_lock.close()
     lock.close()
+
+
+def test_a_cluster_is_not_started_where_ray_was_imported_without_its_settings() -> None:
+    """Ray would go by the settings of its import, and fail after 20 s for want of a token."""
+    script = (
+        "import asyncio, ray\nfrom chainrule.server.cluster import RayCluster\n"
+        "cluster = RayCluster(num_cpus=1)\n"
+        "try: asyncio.run(cluster.start())\nexcept Exception as error: print(type(error).__name__, error)\n"
+        "finally: cluster.stop()"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert result.stdout.startswith("StartupError Ray was imported before its cluster was configured")

@@ -116,6 +116,11 @@ class RayCluster:
         return "jobs wait for it; should another be started in its place, Ray ends this service: start it again then"
 
     def _start_local(self, folder: Path) -> None:
+        if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
+            raise StartupError(
+                "Ray was imported before its cluster was configured, and reads RAY_AUTH_MODE at import; "
+                'start the cluster before anything imports ray, or set RAY_AUTH_MODE="token" before that'
+            )
         token = folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
