@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from chainrule.client import Client
 from tests.integration.conftest import (
     START_TIMEOUT_S,
@@ -63,6 +65,19 @@ def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_a_data_folder_in_use_is_named(server: ServerProcess, ray_address: str) -> None:
     message = refused("--port", "0", "--ray-address", ray_address, "--data-dir", str(server.data_dir))
     assert f"--data-dir {server.data_dir} is in use by another server" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data-dir", "/proc/x"], "--data-dir /proc/x cannot be used: no such file or directory; choose a folder"),
+        (["--data-dir", "/dev/null"], "--data-dir /dev/null cannot be used: file exists; choose a folder"),
+        (["--address-file", "/nowhere/a"], "--address-file /nowhere/a: there is no folder /nowhere; make it first"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_ray_is_started(tmp_path: Path, arguments: list[str], message: str) -> None:
+    data = [] if "--data-dir" in arguments else ["--data-dir", str(tmp_path / "d")]
+    assert message in refused("--port", "0", *data, *arguments)
 
 
 def test_a_public_address_is_refused(ray_address: str, tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def test_folders_of_killed_servers_are_removed_and_those_in_use_are_not(temporar
     lock.close()
 
 
+def test_a_folder_that_is_just_being_made_is_not_taken_for_left_behind(temporary: Path) -> None:
+    being_made = temporary / f"{cluster.FOLDER_PREFIX}x"
+    being_made.mkdir()
+    _, lock = cluster._private_folder()
+    assert being_made.exists()
+    lock.close()
+
+
 def test_a_cluster_is_not_started_where_ray_was_imported_without_its_settings() -> None:
     """Ray would go by the settings of its import, and fail after 20 s for want of a token."""
     script = (

@@ -15,6 +15,7 @@ import typer
 
 from chainrule.engine import ChainruleError
 from chainrule.server.config import DEFAULT_PORT, ServerConfig
+from chainrule.server.errors import StartupError
 
 if TYPE_CHECKING:  # Ray and gRPC are imported when the service starts, not by `chainrule --help`
     from chainrule.server.cluster import RayCluster
@@ -60,7 +61,11 @@ def serve(
 def run(config: ServerConfig, address_file: Path | None = None) -> None:
     """Serve until told to stop by a signal. Raises StartupError."""
     from chainrule.server.cluster import RayCluster
+    from chainrule.server.service import check_startable
 
+    if address_file is not None and not address_file.parent.is_dir():
+        raise StartupError(f"--address-file {address_file}: there is no folder {address_file.parent}; make it first")
+    check_startable(config)
     cluster = RayCluster(config.ray_address, num_cpus=config.num_cpus)
     try:
         asyncio.run(_serve(config, cluster, address_file))

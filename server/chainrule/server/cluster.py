@@ -31,7 +31,7 @@ CONNECT_TIMEOUT_S = 5.0
 """How long a cluster to join may take to accept a connection, and a question to be answered."""
 START_TIMEOUT_S = 120.0
 """How long all attempts to start Ray or to join it may take together."""
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 10.0
 """How long Ray may take to end, and to finish starting before that if it is told to stop meanwhile."""
 KILL_TIMEOUT_S = 5.0
 """How long killed processes may take to be gone."""
@@ -41,6 +41,8 @@ MIN_LOCAL_CPUS = 2
 """A cluster of its own offers at least this many worker places, even on a smaller machine."""
 FOLDER_PREFIX = "cr-ray-"
 """What the names of our clusters' folders begin with. Short: Ray's sockets lie far below."""
+LOCK = "lock"
+"""File in such a folder that its server holds locked."""
 MAX_TEMPORARY_PATH = 20
 """Longest path of a temporary folder that Ray's sockets fit under: a socket's whole path has 104 bytes at most."""
 START_ATTEMPTS = 2
@@ -229,20 +231,22 @@ def _private_folder() -> tuple[Path, IO[str]]:
     temporary = Path(tempfile.gettempdir())
     if len(str(temporary)) > MAX_TEMPORARY_PATH:  # as on macOS
         temporary = Path("/tmp")
-    for leftover in temporary.glob(f"{FOLDER_PREFIX}*"):
+    for leftover in temporary.glob(f"{FOLDER_PREFIX}*/{LOCK}"):
         if leftover.stat().st_uid == os.getuid() and (lock := _try_lock(leftover)) is not None:
-            logger.info("removing %s, which a server that was killed has left", leftover)
-            shutil.rmtree(leftover, ignore_errors=True)
+            logger.info("removing %s, which a server that was killed has left", leftover.parent)
+            shutil.rmtree(leftover.parent, ignore_errors=True)
             lock.close()
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=temporary))
-    lock = _try_lock(folder)
-    assert lock is not None  # nobody else knows of it yet
+    made = folder / f"{LOCK}.new"
+    lock = _try_lock(made)
+    assert lock is not None  # nobody else looks at a file of this name
+    made.rename(folder / LOCK)  # it appears locked: another server that starts now does not take it for left behind
     return folder, lock
 
 
-def _try_lock(folder: Path) -> IO[str] | None:
-    """Hold a folder's lock until the file is closed or this process ends; None if another process holds it."""
-    lock = (folder / "lock").open("w")
+def _try_lock(path: Path) -> IO[str] | None:
+    """Hold a file's lock until it is closed or this process ends; None if another process holds it."""
+    lock = path.open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -80,8 +80,7 @@ class Service:
     @property
     def address(self) -> str:
         """Where it listens, as host:port."""
-        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
-        return f"{host}:{self.port}"
+        return f"{_bracketed(self._config.host)}:{self.port}"
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as opening:
@@ -142,26 +141,42 @@ class Service:
         logger.info("serving on %s, data in %s", self.address, config.data_dir)
 
 
+def check_startable(config: ServerConfig) -> None:
+    """Find out what would keep a service from starting, before anything that takes long is started for it. Raises
+    StartupError."""
+    _refuse_public_host(config.host)
+    _own(config).close()
+    if (reason := _why_not(config)) is not None:
+        raise _cannot_listen(config, reason)
+
+
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
-    host = f"[{config.host}]" if ":" in config.host else config.host
     try:
-        return server.add_insecure_port(f"{host}:{config.port}")
-    except RuntimeError as error:
-        raise StartupError(
-            f"cannot listen on {host}:{config.port}: {_why_not(config)}; "
-            "end what listens there, or choose another port with --port (0: any free one)"
-        ) from error
+        return server.add_insecure_port(f"{_bracketed(config.host)}:{config.port}")
+    except RuntimeError as error:  # gRPC does not say why
+        raise _cannot_listen(config, _why_not(config) or "the address was in use a moment ago") from error
 
 
-def _why_not(config: ServerConfig) -> str:
-    """gRPC does not say why it could not bind; the system does."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.socket(family) as probe:
+def _why_not(config: ServerConfig) -> str | None:
+    """Why nothing can listen where it should; None if it can."""
+    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
             return os.strerror(error.errno or 0).lower()
-    return "the address was in use a moment ago"
+    return None
+
+
+def _cannot_listen(config: ServerConfig, reason: str) -> StartupError:
+    return StartupError(
+        f"cannot listen on {_bracketed(config.host)}:{config.port}: {reason}; "
+        "end what listens there, or choose another port with --port (0: any free one)"
+    )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _refuse_public_host(host: str) -> None:
@@ -178,8 +193,14 @@ def _refuse_public_host(host: str) -> None:
 
 def _own(config: ServerConfig) -> IO[str]:
     """Take the data folder for this process alone. The lock ends with the process, however it ends."""
-    config.data_dir.mkdir(parents=True, exist_ok=True)
-    lock = (config.data_dir / "lock").open("w")
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (config.data_dir / "lock").open("w")
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise StartupError(
+            f"--data-dir {config.data_dir} cannot be used: {reason}; choose a folder that you can write to"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

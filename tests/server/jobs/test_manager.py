@@ -87,6 +87,7 @@ async def test_cancelling_again_is_no_error(tmp_path: Path) -> None:
         assert [change.state.value for change in ended.history].count("CANCELLING") == 1
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the overflow that makes the job fail
 @pytest.mark.parametrize("end", [JobState.SUCCEEDED, JobState.FAILED])
 async def test_what_has_ended_otherwise_cannot_be_cancelled(tmp_path: Path, end: JobState) -> None:
     optimizer = Sgd(lr=1e30) if end is JobState.FAILED else CONFIG.optimizer

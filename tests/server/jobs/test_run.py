@@ -94,6 +94,7 @@ async def test_a_cluster_that_cannot_be_reached_fails_nothing(tmp_path: Path, ex
     assert job.weights_digest == expected
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the overflow that is the point
 async def test_a_job_at_fault_fails_at_once_with_its_traceback(tmp_path: Path) -> None:
     launcher = LocalLauncher()
     job = await run_job(tmp_path, launcher, optimizer=Sgd(lr=1e30))

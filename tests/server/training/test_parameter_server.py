@@ -94,6 +94,7 @@ def test_a_loss_that_is_not_finite_is_refused(plan: Plan, partition: Partition) 
         partition.push(replace(push, blocks=((block, replace(contribution, loss=np.inf)),)))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the overflow that is the point
 def test_parameters_that_the_last_update_blew_up_are_refused(plan: Plan) -> None:
     """No loss follows the last update to show it."""
     plan = replace(plan, config=replace(plan.config, batch_size=50, optimizer=Sgd(lr=1e300)))
