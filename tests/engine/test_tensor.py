@@ -238,3 +238,9 @@ def test_conversion_to_its_own_dtype_is_itself() -> None:
     assert (x.double().dtype, x.long().dtype) == (cr.float64, cr.int64)
     with pytest.raises(cr.DTypeError, match="float16 is not supported"):
         x.to("float16")
+
+
+def test_view_as_takes_the_shape_of_another_tensor_and_mt_swaps_the_last_two() -> None:
+    x = cr.arange(6)
+    assert x.view_as(cr.zeros(2, 3)).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert x.view(1, 2, 3).mT.tolist() == [[[0, 3], [1, 4], [2, 5]]]

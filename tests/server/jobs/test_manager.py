@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -85,6 +85,25 @@ async def test_cancelling_again_is_no_error(tmp_path: Path) -> None:
         ended = await parts.ended(job.name)
         assert (await parts.manager.cancel(job.name)) == ended
         assert [change.state.value for change in ended.history].count("CANCELLING") == 1
+
+
+async def test_a_store_that_fails_while_cancelling_only_delays_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as parts:
+        job = await parts.manager.submit(parts.submission(LONG))
+        await in_state(parts, job.name, JobState.RUNNING)
+        real, failures = parts.store.transition, [StoreUnavailableError("locked")] * 2
+
+        def transition(name: str, to: JobState, **kwargs: Any) -> Job:
+            if to is JobState.CANCELLED and failures:
+                raise failures.pop()
+            return real(name, to, **kwargs)
+
+        monkeypatch.setattr(parts.store, "transition", transition)
+        await parts.manager.cancel(job.name)
+        assert (await parts.ended(job.name)).state is JobState.CANCELLED
+        assert failures == []
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of the overflow that makes the job fail

@@ -11,7 +11,7 @@ import pytest
 
 from chainrule.server.errors import StoreUnavailableError
 from chainrule.server.jobs import policies
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Checkpoint, Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.training.checkpoint import Manifest
 from chainrule.server.training.plan import Plan, Sgd
@@ -168,7 +168,19 @@ async def test_a_store_that_fails_for_a_while_costs_nothing(
 
     monkeypatch.setattr(Store, "add_metrics", add_metrics)
     monkeypatch.setattr(Store, "transition", transition)
+    real_checkpoints, checkpoints_failures = Store.checkpoints, [1, 4]
+
+    def checkpoints(store: Store, name: str) -> list[Checkpoint]:
+        """Fails at the first call, which opens an attempt, and at the fourth, which follows one."""
+        calls.append(name)
+        if len(calls) in checkpoints_failures:
+            raise StoreUnavailableError("database is locked")
+        return real_checkpoints(store, name)
+
+    calls: list[str] = []
+    monkeypatch.setattr(Store, "checkpoints", checkpoints)
     job = await run_job(tmp_path, LocalLauncher())
     assert failures == {"metrics": 0, "transition": 0}
+    assert len(calls) > max(checkpoints_failures)
     assert job.history[3].reason == "database is locked"
     assert job.weights_digest == expected

@@ -12,6 +12,7 @@ from chainrule.server import names
 from chainrule.server.errors import ClusterUnreachableError, IllegalStateError, StoreUnavailableError
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.patience import until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.records import Job, JobState
@@ -144,7 +145,7 @@ class JobManager:
             task.cancel()
             await asyncio.wait([task])
         with suppress(IllegalStateError):  # it has ended by itself in the meantime
-            await asyncio.to_thread(self._store.transition, name, JobState.CANCELLED)
+            await until_stored(f"make {name} CANCELLED", self._store.transition, name, JobState.CANCELLED)
         self._feed.ring(name)
         logger.info("%s: cancelled", name)
 

@@ -4,7 +4,6 @@ checkpoint when a process was lost."""
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import traceback
 from dataclasses import replace
@@ -21,6 +20,7 @@ from chainrule.server.errors import (
 )
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.patience import until_stored
 from chainrule.server.jobs.submission import make_plan
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import JobFailure, JobState
@@ -96,7 +96,7 @@ class JobRun:
     async def run(self) -> None:
         """Run the job to a terminal state, or back to QUEUED if the cluster has no room; unless cancelled."""
         try:
-            job = await asyncio.to_thread(self._store.get_job, self._name)
+            job = await until_stored(f"read {self._name}", self._store.get_job, self._name)
             if job.state is JobState.PREPARING:  # else it was cancelled before this began
                 await self._attempts()
         except IllegalStateError as error:  # only a cancel moves a job under its run's feet, and cancels the run next
@@ -203,22 +203,21 @@ class JobRun:
     async def _move(
         self, to: JobState, reason: str, *, failure: JobFailure | None = None, weights_digest: str = ""
     ) -> None:
-        """Persist a transition, however long the store takes to answer: nothing is done on one that is not stored."""
-        for tries in itertools.count(1):
-            try:
-                await asyncio.to_thread(
-                    self._store.transition,
-                    self._name,
-                    to,
-                    reason=reason,
-                    failure=failure,
-                    weights_digest=weights_digest,
-                )
-                break
-            except StoreUnavailableError as error:
-                logger.error("%s: cannot become %s yet: %s", self._name, to.value, error)
-                await asyncio.sleep(policies.delay(tries))
+        """Persist a transition; nothing is done on one that is not stored."""
+        await until_stored(
+            f"make {self._name} {to.value}",
+            self._store.transition,
+            self._name,
+            to,
+            reason=reason,
+            failure=failure,
+            weights_digest=weights_digest,
+        )
         self._feed.ring(self._name)
+
+    async def _last_step(self) -> int:
+        stored = await until_stored(f"read {self._name}", self._store.checkpoints, self._name)
+        return stored[0].step if stored else 0
 
     # --- blocking parts, called in a thread --------------------------------------------------------------------
 
@@ -245,10 +244,6 @@ class JobRun:
             except (CheckpointError, ServiceError) as error:
                 logger.warning("%s: the checkpoint of step %d is refused: %s", self._name, stored.step, error)
         return None
-
-    async def _last_step(self) -> int:
-        stored = await asyncio.to_thread(self._store.checkpoints, self._name)
-        return stored[0].step if stored else 0
 
     def _store_checkpoint(self, taken: CheckpointTaken) -> None:
         digest = self._blobs.put(taken.content)
