@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from chainrule.server.errors import StoreUnavailableError
 from chainrule.server.jobs import policies
+from chainrule.server.jobs.patience import to_the_end
 from chainrule.server.records import Checkpoint, Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.training.checkpoint import Manifest
@@ -184,3 +186,21 @@ async def test_a_store_that_fails_for_a_while_costs_nothing(
     assert len(calls) > max(checkpoints_failures)
     assert job.history[3].reason == "database is locked"
     assert job.weights_digest == expected
+
+
+async def test_whoever_is_cancelled_waits_for_what_is_being_written() -> None:
+    """A service that started again found uploads in progress of the one before."""
+    begun, go, written = threading.Event(), threading.Event(), []
+
+    def write() -> None:
+        begun.set()
+        go.wait(10)
+        written.append(True)
+
+    task = asyncio.create_task(to_the_end(write))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.05, go.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert written == [True]

@@ -20,7 +20,7 @@ from chainrule.server.errors import (
 )
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.feed import Feed
-from chainrule.server.jobs.patience import until_stored
+from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.submission import make_plan
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import JobFailure, JobState
@@ -138,10 +138,10 @@ class JobRun:
 
     async def _attempt(self) -> Failed | None:
         """Start a coordinator from the last checkpoint and store what it reports; None once all steps are done."""
-        plan, state, examples = await asyncio.to_thread(self._load)
+        plan, state, examples = await to_the_end(self._load)
         if state.step >= plan.total_steps:  # the service stopped between the last checkpoint and the end
             return None
-        fence = await asyncio.to_thread(self._store.next_attempt, self._name)
+        fence = await to_the_end(self._store.next_attempt, self._name)
         logger.info("%s: attempt %d from step %d, %d workers", self._name, fence, state.step, self._workers)
         attempt = await self._launcher.launch(self._name, plan, state, examples, fence=fence)
         del examples
@@ -176,16 +176,16 @@ class JobRun:
             case Started():
                 await self._move(JobState.RUNNING, "all workers are in place")
             case StepsDone(metrics):
-                await asyncio.to_thread(self._store.add_metrics, self._name, metrics)
+                await to_the_end(self._store.add_metrics, self._name, metrics)
             case CheckpointTaken():
-                await asyncio.to_thread(self._store_checkpoint, event)
+                await to_the_end(self._store_checkpoint, event)
         self._feed.ring(self._name)
 
     async def _finalize(self) -> Failed | None:
         """Store the weights; if the last checkpoint turns out to be damaged, there is nothing to store yet."""
         await self._move(JobState.FINALIZING, "all steps are done")
         try:
-            digest = await asyncio.to_thread(self._store_weights)
+            digest = await to_the_end(self._store_weights)
         except CheckpointError as error:
             return failure(LostPartError(str(error)))
         await self._move(JobState.SUCCEEDED, "", weights_digest=digest)
