@@ -29,7 +29,7 @@ async def until_stored(what: str, call: Callable[P, R], *args: P.args, **kwargs:
 
 
 async def to_the_end(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """The result of a blocking call, made in a thread. A cancellation waits for the thread: once a job has been stopped,
+    """The result of a blocking call, made in a thread. A cancellation waits for it: once a job has been stopped,
     nothing of it is written any more."""
     work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
     try:
