@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, Self
 
 _ids = itertools.count()
@@ -27,7 +26,7 @@ class RemovableHandle:
 
     id: int
 
-    def __init__(self, hooks: OrderedDict[int, Callable[..., Any]], *extra: OrderedDict[int, Any]) -> None:
+    def __init__(self, hooks: OrderedDict[int, Any], *extra: OrderedDict[int, Any]) -> None:
         self.id = next(_ids)
         self._kept: tuple[weakref.ref[OrderedDict[int, Any]], ...] = tuple(weakref.ref(d) for d in (hooks, *extra))
 

@@ -78,8 +78,8 @@ def test_loading_what_does_not_fit_is_refused_and_changes_nothing() -> None:
         layer.load_state_dict({"weight": np.zeros((3, 2)), "extra": np.zeros(1)})
     assert str(caught.value) == (
         "Error(s) in loading state_dict for Linear:\n"
-        '\tUnexpected key(s) in state_dict: "extra". \n'
         '\tMissing key(s) in state_dict: "bias". \n'
+        '\tUnexpected key(s) in state_dict: "extra". \n'
         "\tsize mismatch for weight: copying a param with shape (3, 2) from checkpoint, "
         "the shape in current model is (1, 2)."
     )
