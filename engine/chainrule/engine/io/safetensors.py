@@ -1,4 +1,4 @@
-"""Named arrays as bytes, in the safetensors format, and the digest of bytes.
+"""Named arrays as bytes, in the safetensors format.
 
 The bytes are a function of names, shapes, dtypes and values alone, so equal weights have equal digests.
 Source of the format: https://github.com/huggingface/safetensors#format
@@ -6,17 +6,17 @@ Source of the format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import safetensors
-import safetensors.numpy
 
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, DType
 from chainrule.engine.errors import DTypeError, FormatError
+from chainrule.engine.io.files import write_whole
 from chainrule.engine.tensor import Tensor
 
 _dtype_names = {
@@ -29,9 +29,13 @@ _dtype_names = {
     "uint16": "U16",
     "uint32": "U32",
     "uint64": "U64",
+    "bfloat16": "BF16",
     "float16": "F16",
     "float32": "F32",
     "float64": "F64",
+}
+_dtypes: dict[str, DType] = {
+    theirs: np.dtype(ml_dtypes.bfloat16 if ours == "bfloat16" else ours) for ours, theirs in _dtype_names.items()
 }
 
 Tensors = Mapping[str, Array | Tensor]
@@ -41,28 +45,33 @@ def save(tensors: Tensors) -> bytes:
     """The arrays as safetensors, largest element type first and then by name.
 
     Raises:
-        DTypeError: a dtype that safetensors does not have.
+        DTypeError: a dtype that the format, as chainrule writes it, does not have.
+        FormatError: a name that the format keeps for itself.
     """
     return b"".join(_chunks(tensors))
 
 
 def save_file(tensors: Tensors, path: str | Path) -> None:
-    """Writes `save(tensors)` to a file, array by array."""
-    with Path(path).open("wb") as file:
-        file.writelines(_chunks(tensors))
+    """Writes `save(tensors)` to a file, array by array; the file is there whole or not at all.
+
+    Raises:
+        DTypeError, FormatError: as `save`.
+        OSError: the file could not be written; what `path` held is still there.
+    """
+    write_whole(path, _chunks(tensors))
 
 
 def load(data: bytes) -> dict[str, Array]:
-    """The arrays in safetensors bytes.
+    """The arrays in safetensors bytes; metadata is passed over.
 
     Raises:
-        FormatError: the bytes are malformed; the message says how.
+        FormatError: the bytes are malformed, or hold a dtype that numpy does not have; the message says how.
     """
     try:
-        arrays: dict[str, Array] = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except (safetensors.SafetensorError, ValueError) as error:
         raise FormatError(f"not safetensors: {error} ({len(data)} bytes)") from error
-    return arrays
+    return {name: _array(name, entry["dtype"], entry["shape"], entry["data"]) for name, entry in entries}
 
 
 def load_file(path: str | Path) -> dict[str, Array]:
@@ -77,17 +86,14 @@ def load_file(path: str | Path) -> dict[str, Array]:
         raise FormatError(f"{path}: {error}") from error.__cause__
 
 
-def digest(data: bytes) -> str:
-    """The SHA-256 of `data` in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def _chunks(tensors: Tensors) -> Iterator[bytes]:
     """The header with its length, then the elements of each array."""
     arrays = {name: x.data if isinstance(x, Tensor) else np.asarray(x) for name, x in tensors.items()}
     for name, array in arrays.items():
         if array.dtype.name not in _dtype_names:
             raise DTypeError(f"{name!r} has dtype {array.dtype}, which safetensors does not have; convert it first")
+    if "__metadata__" in arrays:
+        raise FormatError("'__metadata__' is no name for an array: safetensors keeps it for itself; rename the array")
     names = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))  # so that each is aligned
     header = {}
     offset = 0
@@ -106,3 +112,18 @@ def _chunks(tensors: Tensors) -> Iterator[bytes]:
     for name in names:
         array = arrays[name]
         yield array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="C")
+
+
+def _array(name: str, dtype_name: str, shape: list[int], content: bytearray) -> Array:
+    dtype = _dtypes.get(dtype_name)
+    if dtype is None:
+        known = ", ".join(_dtypes)
+        raise FormatError(f"not safetensors for numpy: {name!r} is {dtype_name}; convert it to one of {known} first")
+    try:
+        if dtype.kind == "b":
+            array: Array = np.frombuffer(content, np.uint8) != 0  # numpy's bool has only the values 0 and 1
+        else:
+            array = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype, copy=False)
+        return array.reshape(shape)
+    except (ValueError, OverflowError) as error:  # an empty array of a shape beyond numpy's
+        raise FormatError(f"not safetensors for numpy: {name!r} has shape {shape}: {error}") from error
