@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import numpy as np
 
 from chainrule.engine.dtypes import Array
-from chainrule.engine.errors import ConfigError, UnsupportedError
-from chainrule.engine.optim.optimizer import Optimizer
+from chainrule.engine.errors import ConfigError
+from chainrule.engine.optim.optimizer import Group, Optimizer, Params, check_not_negative
 from chainrule.engine.tensor import Tensor
 
 
@@ -62,69 +61,70 @@ class SGD(Optimizer):
     """`sgd_update` of every parameter that has a gradient.
 
     Args:
-        params: parameters, or dicts of them with settings of their own: `{"params": [...], "lr": 0.1}`.
+        params: parameters, named parameters, or dicts of them with settings of their own.
         lr: the learning rate.
         momentum: how much of the last step goes into this one.
         dampening: how much of the gradient the momentum leaves out.
         weight_decay: how much of the parameter is added to its gradient.
         nesterov: whether to look ahead by the momentum.
-        maximize: not supported; negate the loss.
+        maximize: whether to climb instead of descend.
+        foreach: None or False; there is one implementation.
+        differentiable: False; there is one implementation.
+        fused: None or False; there is one implementation.
 
     Raises:
         ConfigError: a setting is out of range.
+        UnsupportedError: an implementation that this version does not have.
     """
+
+    per_element = ("momentum_buffer",)
 
     def __init__(
         self,
-        params: Iterable[Tensor] | Iterable[Mapping[str, Any]],
+        params: Params,
         lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
     ) -> None:
-        if maximize:
-            raise UnsupportedError("SGD: maximize is not supported by this version; negate the loss")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-            },
-        )
+        settings = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        super().__init__(params, settings)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ConfigError("nesterov", nesterov, "Nesterov momentum requires a momentum and zero dampening")
 
-    def check_group(self, group: dict[str, Any]) -> None:
-        if group["lr"] < 0:
-            raise ConfigError("lr", group["lr"], f"Invalid learning rate: {group['lr']}; it must not be negative")
-        if group["momentum"] < 0:
-            raise ConfigError(
-                "momentum", group["momentum"], f"Invalid momentum value: {group['momentum']}; it must not be negative"
-            )
-        if group["weight_decay"] < 0:
-            raise ConfigError(
-                "weight_decay",
-                group["weight_decay"],
-                f"Invalid weight_decay value: {group['weight_decay']}; it must not be negative",
-            )
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            raise ConfigError("nesterov", True, "Nesterov momentum requires a momentum and zero dampening")
+    def check_group(self, group: Group) -> None:
+        check_not_negative(group, "lr", "learning rate")
+        check_not_negative(group, "momentum", "momentum value")
+        check_not_negative(group, "weight_decay", "weight_decay value")
 
-    def update(self, parameter: Tensor, gradient: Array, state: dict[str, Any], group: dict[str, Any]) -> None:
-        buffer = state.get("momentum_buffer")
+    def update(self, parameter: Tensor, gradient: Array, group: Group) -> None:
+        momentum = float(group["momentum"])
+        buffer = self.state[parameter].get("momentum_buffer") if momentum else None
         updated = sgd_update(
             parameter.data,
-            gradient,
+            -gradient if group["maximize"] else gradient,
             None if buffer is None else buffer.data,
-            lr=group["lr"],
-            momentum=group["momentum"],
-            dampening=group["dampening"],
-            weight_decay=group["weight_decay"],
+            lr=float(group["lr"]),  # of Python: a number of numpy would make the arithmetic float64
+            momentum=momentum,
+            dampening=float(group["dampening"]),
+            weight_decay=float(group["weight_decay"]),
             nesterov=group["nesterov"],
         )
         if updated is not None and buffer is None:
-            state["momentum_buffer"] = Tensor.wrap(updated)
+            self.state[parameter]["momentum_buffer"] = Tensor.wrap(np.asarray(updated))
