@@ -33,7 +33,7 @@ def test_data_decides_the_dtype(data: Any, dtype: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (np.ones(2, np.float16), "float16 is not supported"),
+        (np.ones(2, np.uint32), "uint32 is not supported"),
         ("abc", "cannot make a tensor of str"),
         ([1j], "complex128"),
         ([[1], [1, 2]], "cannot make a tensor of list"),

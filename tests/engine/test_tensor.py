@@ -189,21 +189,13 @@ def test_a_leaf_that_requires_a_gradient_is_written_only_without_recording() -> 
     assert x.tolist() == [0.5, 0.5]
 
 
-def test_recorded_in_place_operations_are_refused() -> None:
-    x = cr.ones(2, requires_grad=True)
-    with pytest.raises(cr.UnsupportedError, match="mul_ on a recorded tensor is not supported"):
-        (x * 2).mul_(2)
-    with pytest.raises(NotImplementedError, match="copy_"):
-        cr.zeros(2).copy_(x)
-
-
 def test_writing_to_an_expanded_tensor_is_refused() -> None:
     with pytest.raises(RuntimeError, match=r"Please clone\(\) the tensor"):
         cr.zeros(1).expand(3).fill_(1)
 
 
 def test_in_place_results_must_fit() -> None:
-    with pytest.raises(cr.DTypeError, match="can't be cast to int64"):
+    with pytest.raises(cr.DTypeError, match="can't be cast to the desired output type Long"):
         cr.arange(2).__iadd__(0.5)
     with pytest.raises(cr.ShapeError):
         cr.ones(2).add_(cr.ones(3))
@@ -236,8 +228,8 @@ def test_conversion_to_its_own_dtype_is_itself() -> None:
     x = cr.ones(2)
     assert x.float() is x
     assert (x.double().dtype, x.long().dtype) == (cr.float64, cr.int64)
-    with pytest.raises(cr.DTypeError, match="float16 is not supported"):
-        x.to("float16")
+    with pytest.raises(cr.DTypeError, match="complex64 is not supported"):
+        x.to("complex64")
 
 
 def test_view_as_takes_the_shape_of_another_tensor_and_mt_swaps_the_last_two() -> None:

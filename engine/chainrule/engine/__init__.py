@@ -33,51 +33,13 @@ from chainrule.engine.errors import (
     UnknownFamilyError,
     UnsupportedError,
 )
-from chainrule.engine.functions import (
-    allclose,
-    cat,
-    clamp,
-    equal,
-    flatten,
-    matmul,
-    max,
-    mean,
-    min,
-    permute,
-    reshape,
-    squeeze,
-    stack,
-    transpose,
-    unsqueeze,
-    where,
-)
-from chainrule.engine.ops.elementwise import (
-    abs,
-    add,
-    div,
-    eq,
-    exp,
-    ge,
-    gt,
-    isnan,
-    le,
-    log,
-    lt,
-    maximum,
-    minimum,
-    mul,
-    ne,
-    neg,
-    pow,
-    relu,
-    sigmoid,
-    sign,
-    sqrt,
-    sub,
-    tanh,
-)
-from chainrule.engine.ops.loss import log_softmax, softmax
-from chainrule.engine.ops.reduction import amax, amin, argmax, argmin, logsumexp, sum
+from chainrule.engine.functions.arithmetic import *
+from chainrule.engine.functions.comparison import *
+from chainrule.engine.functions.conversion import *
+from chainrule.engine.functions.indexing import *
+from chainrule.engine.functions.linalg import *
+from chainrule.engine.functions.reduction import *
+from chainrule.engine.functions.shapes import *
 from chainrule.engine.random import (
     Generator,
     default_generator,

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from chainrule.engine.dtypes import Array, DType, as_dtype, default_dtype, int64
 from chainrule.engine.errors import DTypeError
+from chainrule.engine.functions.arguments import Number
 from chainrule.engine.random import sizes
-from chainrule.engine.tensor import Number, Tensor
+from chainrule.engine.tensor import Tensor
 
 Size = int | Sequence[int]
 

@@ -5,43 +5,92 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from chainrule.engine.errors import DTypeError
+from chainrule.engine.errors import ConfigError, DTypeError
 
 Array = npt.NDArray[Any]
 DType = np.dtype[Any]
 
+float16: DType = np.dtype("float16")
+bfloat16: DType = np.dtype(ml_dtypes.bfloat16)
 float32: DType = np.dtype("float32")
 float64: DType = np.dtype("float64")
-int64: DType = np.dtype("int64")
+int8: DType = np.dtype("int8")
+int16: DType = np.dtype("int16")
 int32: DType = np.dtype("int32")
+int64: DType = np.dtype("int64")
+uint8: DType = np.dtype("uint8")
 bool_: DType = np.dtype("bool")
 
-supported = (float32, float64, int64, int32, bool_)
+supported = (float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, bool_)
 default_dtype = float32
 
-_torch_type_names = {float32: "Float", float64: "Double", int64: "Long", int32: "Int", bool_: "Bool"}
-_category = {"b": 0, "i": 1, "f": 2}
+_torch_type_names = {
+    float16: "Half",
+    bfloat16: "BFloat16",
+    float32: "Float",
+    float64: "Double",
+    int8: "Char",
+    int16: "Short",
+    int32: "Int",
+    int64: "Long",
+    uint8: "Byte",
+    bool_: "Bool",
+}
+_category = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2}
+_low = (float16, bfloat16)
 
 
 def as_dtype(dtype: npt.DTypeLike) -> DType:
     """The numpy dtype meant by `dtype`.
 
     Raises:
-        DTypeError: it is none of float32, float64, int64, int32, bool.
+        DTypeError: it is none of those in `supported`.
     """
-    resolved = np.dtype(dtype)
+    try:
+        resolved = np.dtype(dtype)
+    except TypeError:
+        resolved = None
     if resolved not in _torch_type_names:
         names = ", ".join(str(known) for known in supported)
-        raise DTypeError(f"dtype {resolved} is not supported; convert to one of {names}")
+        raise DTypeError(f"dtype {dtype if resolved is None else resolved} is not supported; convert to one of {names}")
+    assert resolved is not None
     return resolved
 
 
 def type_name(dtype: DType) -> str:
-    """What PyTorch calls a dtype in its messages: `Float`, `Double`, `Long`, `Int`, `Bool`."""
-    return _torch_type_names[dtype]
+    """What PyTorch calls a dtype in its messages: `Float`, `Double`, `Long`, `Int`, `Bool`, ..."""
+    return _torch_type_names.get(dtype, str(dtype))
+
+
+def is_floating(dtype: DType) -> bool:
+    """Whether the dtype holds fractions; numpy files bfloat16 under `V`."""
+    return dtype.kind in "fV"
+
+
+def is_low_precision(dtype: DType) -> bool:
+    """Whether it is float16 or bfloat16, which are computed in float32 and rounded once."""
+    return dtype in _low
+
+
+def get_default_dtype() -> DType:
+    """float32, the dtype of tensors of Python floats."""
+    return default_dtype
+
+
+def set_default_dtype(dtype: npt.DTypeLike) -> None:
+    """Takes float32 only: a default that changes would make results depend on who set it last.
+
+    Raises:
+        ConfigError: another dtype.
+    """
+    if as_dtype(dtype) != default_dtype:
+        raise ConfigError(
+            "dtype", as_dtype(dtype), "the default dtype is always float32; pass dtype= where you need it"
+        )
 
 
 def promote(
@@ -58,17 +107,22 @@ def promote(
     for group in (dimensioned, zero_dim, (_dtype_of_number(number) for number in numbers)):
         best: DType | None = None
         for dtype in group:
-            best = dtype if best is None else _promote_pair(best, dtype)
+            best = dtype if best is None else promote_pair(best, dtype)
         if best is not None and (result is None or _category[best.kind] > _category[result.kind]):
             result = best
     return default_dtype if result is None else result
 
 
+def promote_pair(a: DType, b: DType) -> DType:
+    """The dtype of two of one rank: the smallest that holds both, where the category decides before the size."""
+    if a is b or a == b:
+        return a
+    if _category[a.kind] != _category[b.kind]:
+        return a if _category[a.kind] > _category[b.kind] else b
+    if a in _low and b in _low:
+        return float32
+    return np.promote_types(a, b)
+
+
 def _dtype_of_number(number: bool | int | float) -> DType:
     return bool_ if isinstance(number, bool) else int64 if isinstance(number, int) else float32
-
-
-def _promote_pair(a: DType, b: DType) -> DType:
-    if a.kind != b.kind:
-        return a if _category[a.kind] > _category[b.kind] else b
-    return np.promote_types(a, b)

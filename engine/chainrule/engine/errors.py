@@ -3,7 +3,8 @@
     ChainruleError
     ├── AutogradError       (RuntimeError)         the graph cannot do what was asked of it
     ├── ShapeError          (RuntimeError)         shapes do not fit
-    ├── DTypeError          (TypeError)            a dtype, or a thing that is no tensor, where another is needed
+    ├── DTypeError          (TypeError and         a dtype, or a thing that is no tensor, where another is needed
+    │                        RuntimeError)
     ├── DimensionError      (IndexError)           a dimension that the tensor does not have
     ├── TargetError         (IndexError)           a class index outside the classes
     ├── StateDictError      (RuntimeError)         a state_dict does not fit its module
@@ -32,7 +33,7 @@ class ShapeError(ChainruleError, RuntimeError):
     """Shapes do not fit together."""
 
 
-class DTypeError(ChainruleError, TypeError):
+class DTypeError(ChainruleError, TypeError, RuntimeError):
     """A dtype that the operation does not take, or a thing that is no tensor."""
 
 

@@ -11,7 +11,8 @@ import chainrule.engine as cr
 from chainrule.engine.autograd import gradcheck, gradgradcheck
 from chainrule.engine.autograd.graph import OpNode
 from chainrule.engine.dtypes import Array
-from tests.engine.op_cases import CASES, Case, declared
+from tests.engine.cases.case import Case
+from tests.engine.op_cases import CASES, declared
 
 OPS = declared()
 differentiable = [case for case in CASES if OPS[case.op].is_differentiable]

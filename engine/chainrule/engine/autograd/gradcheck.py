@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from chainrule.engine.autograd.mode import enable_grad
 from chainrule.engine.autograd.traversal import grad
+from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import AutogradError
-from chainrule.engine.tensor import Tensor
 
-Function = Callable[..., Tensor | Sequence[Tensor]]
+if TYPE_CHECKING:
+    from chainrule.engine.tensor import Tensor
+
+Function: TypeAlias = "Callable[..., Tensor | Sequence[Tensor]]"
 
 
 class GradcheckError(AutogradError):
@@ -67,13 +70,13 @@ def gradgradcheck(
     if grad_outputs is None:
         draws = np.random.default_rng(0)
         shapes = [y.shape for y in _outputs(func, arguments)]
-        weights = [Tensor(np.asarray(draws.standard_normal(shape)), requires_grad=True) for shape in shapes]
+        weights = [_leaf(np.asarray(draws.standard_normal(shape))) for shape in shapes]
     else:
         weights = _listed(grad_outputs)
 
     def gradients(*args: Any) -> tuple[Tensor, ...]:
         xs, gs = args[: len(arguments)], args[len(arguments) :]
-        by = [x for x in xs if isinstance(x, Tensor) and x.requires_grad]
+        by = [x for x in xs if isinstance(x, Variable) and x.requires_grad]
         found = grad(_outputs(func, xs), by, gs, create_graph=True, materialize_grads=True)
         return tuple(g for g in found if g is not None)
 
@@ -86,7 +89,7 @@ def _agree(
     """Whether both Jacobians agree for each pair of an output and an input."""
     for number, y in enumerate(_outputs(func, arguments)):
         for position, x in enumerate(arguments):
-            if not isinstance(x, Tensor) or not x.requires_grad:
+            if not isinstance(x, Variable) or not x.requires_grad:
                 continue
             analytic, numeric = _analytic(y, x), _numeric(func, arguments, position, number, eps)
             if not np.allclose(analytic, numeric, rtol=rtol, atol=atol, equal_nan=True):
@@ -106,7 +109,7 @@ def _analytic(y: Tensor, x: Tensor) -> Array:
         for row in range(y.numel()):
             weight = np.zeros(y.shape, y.dtype)
             weight.flat[row] = 1
-            (g,) = grad(y, x, Tensor.wrap(weight), retain_graph=True, materialize_grads=True)
+            (g,) = grad(y, x, Variable.wrap(weight), retain_graph=True, materialize_grads=True)
             assert g is not None
             jacobian[row] = g.data.ravel()
     return jacobian
@@ -120,7 +123,7 @@ def _numeric(func: Function, arguments: Sequence[Any], position: int, number: in
         moved = x.data.copy()
         moved.flat[element] += shift
         replaced = [*arguments]
-        replaced[position] = Tensor(moved, requires_grad=True)
+        replaced[position] = _leaf(moved)
         return np.array(_outputs(func, replaced)[number].data, np.float64).ravel()
 
     columns = [(value(n, eps) - value(n, -eps)) / (2 * eps) for n in range(x.numel())]
@@ -135,4 +138,10 @@ def _outputs(func: Function, arguments: Sequence[Any]) -> list[Tensor]:
 
 
 def _listed(tensors: Tensor | Sequence[Any]) -> list[Any]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    return [tensors] if isinstance(tensors, Variable) else list(tensors)
+
+
+def _leaf(array: Array) -> Tensor:
+    leaf = Variable.wrap(array)
+    leaf.requires_grad = True
+    return leaf

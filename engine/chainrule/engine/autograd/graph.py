@@ -3,40 +3,132 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, type_name
+from chainrule.engine.dtypes import Array, is_low_precision, type_name
 from chainrule.engine.errors import AutogradError
+from chainrule.engine.hooks import RemovableHandle
 
 if TYPE_CHECKING:
+    from chainrule.engine.autograd.variable import Variable, VersionCounter
     from chainrule.engine.ops.op import Op, Plan
-    from chainrule.engine.tensor import Tensor, VersionCounter
 
 # A node takes its number when it is made, after the nodes it consumes: falling order is a topological order.
 _sequence = itertools.count()
+
+Hook = Callable[..., Any]
+
+
+class Extra:
+    """What few nodes have: hooks, notes, and where they were recorded."""
+
+    __slots__ = ("hooks", "metadata", "prehooks", "recorded_at", "retained", "tensor_hooks")
+
+    def __init__(self) -> None:
+        self.tensor_hooks: OrderedDict[int, Hook] = OrderedDict()
+        """Of the gradient of the output; what they return replaces it."""
+        self.prehooks: OrderedDict[int, Hook] = OrderedDict()
+        """Of the gradients of the outputs, before the node runs."""
+        self.hooks: OrderedDict[int, Hook] = OrderedDict()
+        """Of the gradients of inputs and outputs, after it ran."""
+        self.metadata: dict[Any, Any] = {}
+        self.recorded_at: list[str] | None = None
+        """The stack of the forward call, in anomaly mode."""
+        self.retained: weakref.ref[Variable] | None = None
+        """The output, if it keeps its gradient."""
 
 
 class Node:
     """What a tensor's `grad_fn` is: it turns the gradient of its output into the gradients of its inputs."""
 
-    __slots__ = ("__weakref__", "sequence")
+    __slots__ = ("__weakref__", "extra", "sequence")
 
     sequence: int
+    extra: Extra | None
     edges: tuple[Node | None, ...]
+
+    def _enter(self) -> None:
+        """Takes the next number; the nodes it consumes have theirs."""
+        self.sequence = next(_sequence)
+        self.extra = None
+        if _annotate is not None:
+            _annotate(self)
 
     def name(self) -> str:
         """PyTorch's name of the node, `MulBackward0` say."""
         raise NotImplementedError
 
     @property
+    def shown(self) -> Node:
+        """The node as users see it; an `Output` stands for the node whose output it is."""
+        return self
+
+    @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
-        """The nodes that receive the gradients of the inputs; None where none is wanted."""
-        return tuple((edge, 0) for edge in self.edges)
+        """The nodes that receive the gradients of the inputs, and as which of their outputs; None where none is."""
+        return tuple(
+            (None, 0) if edge is None else (edge.shown, edge.position if isinstance(edge, Output) else 0)
+            for edge in self.edges
+        )
+
+    @property
+    def metadata(self) -> dict[Any, Any]:
+        """A dict for the user's own notes."""
+        return self.more().metadata
+
+    def more(self) -> Extra:
+        """The node's extra, made when it is first asked for."""
+        if self.extra is None:
+            self.extra = Extra()
+        return self.extra
+
+    def register_hook(self, hook: Hook) -> RemovableHandle:
+        """Calls hook(grad_inputs, grad_outputs), two tuples, after the node ran; what it returns replaces the first."""
+        return add_hook(self.more().hooks, hook)
+
+    def register_prehook(self, hook: Hook) -> RemovableHandle:
+        """Calls hook(grad_outputs), a tuple, before the node runs; a tuple it returns replaces it."""
+        return add_hook(self.more().prehooks, hook)
+
+    def gradients(self, g: Any, *, recording: bool) -> Sequence[Any]:
+        """The gradients of the inputs that require one: one for each edge that is not None; None for a zero.
+
+        Args:
+            g: the gradient of the output: an array, or a Tensor where `recording`.
+            recording: whether saved values are handed out as Tensors with their history.
+
+        Raises:
+            AutogradError: the graph was freed, or a saved tensor was overwritten.
+        """
+        raise NotImplementedError
+
+    def free(self) -> None:
+        """Lets go of what was saved."""
 
     def __repr__(self) -> str:
         return f"<{self.name()} object at {id(self):#x}>"
+
+
+def add_hook(hooks: OrderedDict[int, Hook], hook: Hook) -> RemovableHandle:
+    """Puts `hook` behind the others."""
+    handle = RemovableHandle(hooks)
+    hooks[handle.id] = hook
+    return handle
+
+
+_annotate: Callable[[Node], None] | None = None
+
+
+def annotate_with(function: Callable[[Node], None] | None) -> None:
+    """Has `function` called with every node made from now on; None ends that."""
+    global _annotate
+    _annotate = function
 
 
 class AccumulateGrad(Node):
@@ -46,12 +138,53 @@ class AccumulateGrad(Node):
 
     edges = ()
 
-    def __init__(self, variable: Tensor) -> None:
+    def __init__(self, variable: Variable) -> None:
         self.variable = variable
-        self.sequence = next(_sequence)
+        self._enter()
 
     def name(self) -> str:
         return "AccumulateGrad"
+
+
+_locks = [threading.Lock() for _ in range(64)]
+
+
+def lock_of(variable: Variable) -> threading.Lock:
+    """The lock under which a leaf's gradient is added to, and its node made."""
+    return _locks[(id(variable) >> 4) % len(_locks)]
+
+
+class OutputGradients(dict[int, Any]):
+    """The gradients of several outputs of one node, as they add up on arrival."""
+
+    def __add__(self, other: dict[int, Any]) -> OutputGradients:
+        merged = OutputGradients(self)
+        for position, g in other.items():
+            merged[position] = merged[position] + g if position in merged else g
+        return merged
+
+
+class Output(Node):
+    """One output of a node that has several: hands the gradient on with its position."""
+
+    __slots__ = ("edges", "position")
+
+    def __init__(self, node: Node, position: int) -> None:
+        self.edges = (node,)
+        self.position = position
+        self._enter()
+
+    @property
+    def shown(self) -> Node:
+        (node,) = self.edges
+        assert node is not None
+        return node
+
+    def name(self) -> str:
+        return self.shown.name()
+
+    def gradients(self, g: Any, *, recording: bool) -> Sequence[Any]:  # noqa: ARG002
+        return (OutputGradients({self.position: g}),)
 
 
 class Saved:
@@ -59,29 +192,35 @@ class Saved:
 
     __slots__ = ("array", "counter", "tensor", "version")
 
-    def __init__(self, array: Array, counter: VersionCounter, tensor: Tensor | None) -> None:
+    def __init__(self, array: Array, counter: VersionCounter, tensor: Variable | None) -> None:
         self.array = array
         self.counter = counter
-        self.tensor = tensor  # None for an operation's own output, which would otherwise keep itself alive
         self.version = counter.value
+        self.tensor = tensor
+        """The tensor itself; None for the node's own output, which would hold the node in turn."""
 
-    def check(self) -> None:
-        """Refuses a value that was overwritten.
-
-        Raises:
-            AutogradError: an in-place operation has changed the tensor since.
-        """
+    def check(self, name: str = "") -> None:
         if self.counter.value != self.version:
             kind = f"{type_name(self.array.dtype)}Tensor {list(self.array.shape)}"
+            what = f", which is output 0 of {name}," if name else ""
             raise AutogradError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[{kind}] is at version {self.counter.value}; expected version {self.version} instead. "
-                "Compute on a clone() where the value is still needed"
+                f"[{kind}]{what} is at version {self.counter.value}; expected version {self.version} instead. "
+                "Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
+                "autograd.set_detect_anomaly(True), or clone() the tensor before writing to it."
             )
 
 
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+    "after calling backward."
+)
+
+
 class OpNode(Node):
-    """The node of a recorded operation, with exactly what its gradients use."""
+    """The node of an operation, with what its gradients use."""
 
     __slots__ = ("attributes", "edges", "intermediates", "op", "plan", "saved", "shapes")
 
@@ -102,7 +241,7 @@ class OpNode(Node):
         self.shapes = shapes
         self.attributes = attributes
         self.intermediates = intermediates
-        self.sequence = next(_sequence)
+        self._enter()
 
     def name(self) -> str:
         return f"{self.op.name}Backward0"
@@ -114,44 +253,38 @@ class OpNode(Node):
             self.intermediates = {}
 
     def gradients(self, g: Any, *, recording: bool) -> list[Any]:
-        """The gradients of the inputs that require one, in the order of `plan.formulas`.
-
-        Args:
-            g: the gradient of the output: an array, or a Tensor where `recording`.
-            recording: whether saved values are handed out as Tensors with their history.
-
-        Raises:
-            AutogradError: the graph was freed, or a saved tensor was overwritten.
-        """
         if self.saved is None:
-            raise AutogradError(
-                "Trying to backward through the graph a second time (or directly access saved tensors after they "
-                "have already been freed). Saved intermediate values of the graph are freed when you call "
-                ".backward() or autograd.grad(). Specify retain_graph=True if you need to backward through the "
-                "graph a second time or if you need to access saved tensors after calling backward."
-            )
+            raise AutogradError(FREED)
+        low = None if recording or not is_low_precision(g.dtype) else g.dtype
         known: dict[str, Any] = {**self.op.defaults, **self.attributes, **self.intermediates, "g": g}
         for name, saved in zip(self.plan.saved_names, self.saved, strict=True):
             known[name] = self._unpack(saved, recording) if isinstance(saved, Saved) else saved
+        if low is not None:  # computed in float32, and rounded once
+            known = {name: widened(value) for name, value in known.items()}
         for name, position in self.plan.shape_names:
             known[name] = self.shapes if position is None else self.shapes[position]
         gradients = []
         for position, formula, names in self.plan.formulas:
             known["position"] = position
-            gradient = formula(*[known[name] for name in names])
-            gradients.append(self.op.fit(gradient, self.shapes, position))
+            gradient = self.op.fit(formula(*[known[name] for name in names]), self.shapes, position)
+            gradients.append(gradient if low is None or gradient.dtype != np.float32 else gradient.astype(low))
         return gradients
 
-    def _unpack(self, saved: Saved, recording: bool) -> Array | Tensor:
-        saved.check()
+    def _unpack(self, saved: Saved, recording: bool) -> Array | Variable:
+        saved.check("" if saved.tensor is None or saved.tensor.grad_fn is None else saved.tensor.grad_fn.name())
         if not recording:
             return saved.array
         if saved.tensor is not None and saved.tensor.data is saved.array:
             return saved.tensor
-        from chainrule.engine.tensor import Tensor  # which is built on this module
+        from chainrule.engine.autograd.variable import Variable  # which is built on this module
 
         history = self if saved.tensor is None else None
-        return Tensor.wrap(saved.array, counter=saved.counter, grad_fn=history)
+        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=history)
+
+
+def widened(value: Any) -> Any:
+    """An array of half precision as float32; anything else as it is."""
+    return value.astype(np.float32) if isinstance(value, np.ndarray) and is_low_precision(value.dtype) else value
 
 
 def is_alias(gradient: Array, g: Array) -> bool:

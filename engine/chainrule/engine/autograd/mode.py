@@ -1,12 +1,13 @@
-"""Whether operations are recorded: a switch per thread, turned by context managers that also decorate."""
+"""Whether operations are recorded: switches per thread, turned by context managers that also decorate."""
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import wraps
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -14,6 +15,7 @@ R = TypeVar("R")
 
 class _State(threading.local):
     enabled = True
+    inference = False
 
 
 state = _State()
@@ -24,45 +26,121 @@ def is_grad_enabled() -> bool:
     return state.enabled
 
 
+def is_inference_mode_enabled() -> bool:
+    """Whether this thread is inside `inference_mode`."""
+    return state.inference
+
+
 class _GradMode:
-    """Sets the switch inside a `with` block, or inside every call of the function it decorates."""
+    """Sets the switches inside a `with` block, or inside every call of the function it decorates."""
 
     mode: bool
+    inference: bool | None = None  # None leaves that switch alone
 
     def __init__(self) -> None:
-        self._previous: list[bool] = []  # a stack: one object may be entered again inside itself
+        self._previous: list[tuple[bool, bool]] = []  # a stack: one object may be entered again inside itself
 
     def __enter__(self) -> None:
-        self._previous.append(state.enabled)
+        self._previous.append((state.enabled, state.inference))
         state.enabled = self.mode
+        if self.inference is not None:
+            state.inference = self.inference
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state.enabled = self._previous.pop()
+        state.enabled, state.inference = self._previous.pop()
+
+    def fresh(self) -> _GradMode:
+        """Another of the same setting, for one call."""
+        copied = object.__new__(type(self))
+        _GradMode.__init__(copied)
+        copied.mode, copied.inference = self.mode, self.inference
+        return copied
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        if inspect.isgeneratorfunction(function):
+            return self._around_generator(function)
+
         @wraps(function)
         def decorated(*args: P.args, **kwargs: P.kwargs) -> R:
-            previous, state.enabled = state.enabled, self.mode
-            try:
+            with self.fresh():
                 return function(*args, **kwargs)
-            finally:
-                state.enabled = previous
+
+        return decorated
+
+    def _around_generator(self, function: Callable[P, Any]) -> Callable[P, Any]:
+        """The switches are set while the generator runs, not while its consumer does."""
+
+        @wraps(function)
+        def decorated(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
+            generator = function(*args, **kwargs)
+            step: Callable[[], Any] = lambda: next(generator)
+            while True:
+                try:
+                    with self.fresh():
+                        value = step()
+                except StopIteration as end:
+                    return end.value
+                try:
+                    sent = yield value
+                except GeneratorExit:
+                    with self.fresh():
+                        generator.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - handed to the generator, whose it is to handle
+                    step = lambda error=error: generator.throw(error)  # type: ignore[misc]
+                else:
+                    step = lambda sent=sent: generator.send(sent)  # type: ignore[misc]
 
         return decorated
 
 
-class no_grad(_GradMode):  # noqa: N801 - PyTorch's name
+class _BareMode(_GradMode):
+    """A mode without settings, which decorates with and without parentheses: `@no_grad` and `@no_grad()`."""
+
+    @overload
+    def __new__(cls, function: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def __new__(cls) -> Self: ...
+    def __new__(cls, function: Callable[P, R] | None = None, /) -> Any:
+        made = object.__new__(cls)
+        if function is None:
+            return made
+        made.__init__()  # type: ignore[misc]
+        return made(function)
+
+
+class no_grad(_BareMode):  # noqa: N801 - PyTorch's name
     """Nothing inside is recorded."""
 
     mode = False
 
 
-class enable_grad(_GradMode):  # noqa: N801 - PyTorch's name
+class enable_grad(_BareMode):  # noqa: N801 - PyTorch's name
     """Everything inside is recorded, also within `no_grad`."""
 
     mode = True
+
+
+class inference_mode(_GradMode):  # noqa: N801 - PyTorch's name
+    """Nothing inside is recorded, now or later: what is computed inside can't be part of a graph.
+
+    Args:
+        mode: False leaves the mode, inside.
+    """
+
+    def __new__(cls, mode: bool | Callable[P, R] = True) -> Any:
+        made = object.__new__(cls)
+        if not callable(mode):
+            return made
+        made.__init__()  # type: ignore[misc]
+        return made(mode)
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__()
+        self.mode = not mode
+        self.inference = bool(mode)
 
 
 class set_grad_enabled(_GradMode):  # noqa: N801 - PyTorch's name
@@ -78,8 +156,14 @@ class set_grad_enabled(_GradMode):  # noqa: N801 - PyTorch's name
         state.enabled = self.mode
 
     def __enter__(self) -> None:
-        self._previous.append(self._before)
+        self._previous.append((self._before, state.inference))
         state.enabled = self.mode
+
+    def fresh(self) -> _GradMode:
+        copied = super().fresh()
+        assert isinstance(copied, set_grad_enabled)
+        copied._before = state.enabled
+        return copied
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         state.enabled = self._before

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import AccumulateGrad, Node, OpNode, is_alias
+from chainrule.engine.autograd.graph import AccumulateGrad, Node, is_alias, lock_of
+from chainrule.engine.autograd.hooking import run_watched, through_leaf_hooks, through_tensor_hooks
 from chainrule.engine.autograd.mode import set_grad_enabled
+from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import AutogradError, ShapeError
-from chainrule.engine.tensor import Tensor
 
-Tensors = Tensor | Sequence[Tensor]
+if TYPE_CHECKING:
+    from chainrule.engine.tensor import Tensor
+
+Tensors: TypeAlias = "Tensor | Sequence[Tensor]"
 
 
 def backward(
@@ -96,7 +99,7 @@ def grad(
             )
         if g is None and materialize_grads:
             g = np.zeros_like(x.data)
-        gradients.append(g if g is None or isinstance(g, Tensor) else Tensor.wrap(np.asarray(g)))
+        gradients.append(g if g is None or isinstance(g, Variable) else Variable.wrap(np.asarray(g)))
     return tuple(gradients)
 
 
@@ -136,24 +139,30 @@ def _traverse(
             nodes[number] = node
             heapq.heappush(pending, -number)
 
-    with set_grad_enabled(True) if recording else nullcontext():
+    with set_grad_enabled(recording):
         for node, g in roots:
             arrive(node, g)
         while pending:
             number = -heapq.heappop(pending)
             node, g = nodes.pop(number), arrived.pop(number)
-            if node in captured:
-                captured[node] = g
             if isinstance(node, AccumulateGrad):
-                if node not in captured:
+                g = through_leaf_hooks(node.variable, g)
+                if node in captured:
+                    captured[node] = g
+                else:
                     accumulate(node.variable, g)
                 continue
-            assert isinstance(node, OpNode)
+            if node.extra is not None:
+                g = through_tensor_hooks(node.extra, g)
+            if node in captured:
+                captured[node] = g
             if only is not None and only.isdisjoint(node.edges):
                 continue
-            gradients = node.gradients(g, recording=recording)
+            gradients = (
+                node.gradients(g, recording=recording) if node.extra is None else run_watched(node, g, recording)
+            )
             for edge, gradient in zip(filter(None, node.edges), gradients, strict=True):
-                if only is not None and edge not in only:
+                if gradient is None or (only is not None and edge not in only):
                     continue
                 arrive(edge, _own(gradient, g) if isinstance(edge, AccumulateGrad) else gradient)
             if not keep:
@@ -161,22 +170,27 @@ def _traverse(
     return captured
 
 
-def accumulate(variable: Tensor, gradient: Any) -> None:
-    """Adds an array, or a recorded Tensor, to `variable.grad`."""
-    if isinstance(gradient, Tensor):
-        variable.grad = gradient if variable.grad is None else variable.grad + gradient
-    elif variable.grad is None:
-        variable.grad = Tensor.wrap(np.asarray(gradient))
-    elif variable.grad.requires_grad:
-        variable.grad = Tensor.wrap(variable.grad.data + gradient)
-    else:
-        variable.grad.data += gradient
-        variable.grad.counter.value += 1
+def accumulate(variable: Variable, gradient: Any) -> None:
+    """Adds an array, or a recorded Tensor, to `variable.grad`; from one thread at a time."""
+    with lock_of(variable):
+        grad = variable.grad
+        if isinstance(gradient, Variable):
+            variable.grad = gradient if grad is None else grad + gradient  # type: ignore[assignment]
+        elif grad is None:
+            variable.grad = Variable.wrap(np.asarray(gradient))
+        elif grad.requires_grad:
+            variable.grad = Variable.wrap(grad.data + gradient)
+        else:
+            grad.data += gradient
+            grad.counter.bump()
+    if variable._hooks is not None:
+        for hook in list(variable._hooks.after.values()):
+            hook(variable)
 
 
 def _own(gradient: Any, g: Any) -> Any:
     """The gradient, copied if it shares memory with `g`: a leaf keeps what arrives and may write to it."""
-    if isinstance(gradient, Tensor):
+    if isinstance(gradient, Variable):
         return gradient.clone() if is_alias(gradient.data, g.data) else gradient
     return gradient.copy() if is_alias(gradient, g) else gradient
 
@@ -199,7 +213,7 @@ def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recordin
                     f"and output has a shape of {list(y.shape)}."
                 )
             g = weight.to(y.dtype) if recording else weight.data.astype(y.dtype, copy=y.grad_fn is None)
-        roots.append((y.gradient_edge(), Tensor.wrap(g) if recording and not isinstance(g, Tensor) else g))
+        roots.append((y.gradient_edge(), Variable.wrap(g) if recording and not isinstance(g, Variable) else g))
     return roots
 
 
@@ -220,13 +234,13 @@ def _leading_to(roots: Iterable[tuple[Node, Any]], targets: Iterable[Node]) -> s
 
 
 def _listed(tensors: Tensors) -> Sequence[Tensor]:
-    return (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+    return (tensors,) if isinstance(tensors, Variable) else tuple(tensors)
 
 
 def _weights(outputs: Sequence[Tensor], weights: Tensor | Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
     if weights is None:
         return (None,) * len(outputs)
-    listed = (weights,) if isinstance(weights, Tensor) else tuple(weights)
+    listed = (weights,) if isinstance(weights, Variable) else tuple(weights)
     if len(listed) != len(outputs):
         raise AutogradError(f"{len(outputs)} outputs were given {len(listed)} gradients; give one for each")
     return listed

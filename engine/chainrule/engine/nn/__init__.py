@@ -1,10 +1,10 @@
 """Layers, losses and networks."""
 
 from chainrule.engine.nn import functional, init
-from chainrule.engine.nn.batch_norm import BatchNorm2d, collect_batch_statistics
 from chainrule.engine.nn.containers import ModuleList, Sequential
 from chainrule.engine.nn.layers import (
     AvgPool2d,
+    BatchNorm2d,
     Conv2d,
     CrossEntropyLoss,
     Flatten,
@@ -15,6 +15,7 @@ from chainrule.engine.nn.layers import (
     ReLU,
     Sigmoid,
     Tanh,
+    collect_batch_statistics,
 )
 from chainrule.engine.nn.module import IncompatibleKeys, Module
 from chainrule.engine.nn.parameter import Parameter

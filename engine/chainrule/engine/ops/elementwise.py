@@ -107,21 +107,21 @@ lt = elementwise("Lt", np.less, inputs=("a", "b"))
 le = elementwise("Le", np.less_equal, inputs=("a", "b"))
 gt = elementwise("Gt", np.greater, inputs=("a", "b"))
 ge = elementwise("Ge", np.greater_equal, inputs=("a", "b"))
-logical_and = elementwise("BitwiseAnd", np.bitwise_and, inputs=("a", "b"))
-logical_or = elementwise("BitwiseOr", np.bitwise_or, inputs=("a", "b"))
-logical_not = elementwise("BitwiseNot", np.bitwise_not, inputs=("x",))
+bitwise_and = elementwise("BitwiseAnd", np.bitwise_and, inputs=("a", "b"))
+bitwise_or = elementwise("BitwiseOr", np.bitwise_or, inputs=("a", "b"))
+bitwise_not = elementwise("BitwiseNot", np.bitwise_not, inputs=("x",))
 isnan = elementwise("Isnan", np.isnan, inputs=("x",))
 
 # ---- Copies ----
 
 
-@op("Clone", x=lambda g: g)
+@op("Clone", exact=True, x=lambda g: g)
 def clone(x: Any) -> Any:
     """A copy in the same memory layout."""
     return np.copy(x, order="K")
 
 
-@op("ToCopy", saves=("source",), x=lambda g, source: cast(g, dtype=source))
+@op("ToCopy", saves=("source",), exact=True, x=lambda g, source: cast(g, dtype=source))
 def cast(x: Any, *, dtype: DType) -> Any:
     """`x` in another dtype; its gradient goes back in the first."""
     return x.astype(dtype), {"source": x.dtype}

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.ops.op import op, sum_to
-from chainrule.engine.ops.shape import reshape, squeeze, transpose, unsqueeze
-from chainrule.engine.tensor import Tensor
+from chainrule.engine.ops.shape import reshape, transpose
 
 
 @op("Dot", a=lambda g, b: g * b, b=lambda g, a: g * a)
@@ -48,39 +46,6 @@ def bmm(a: Any, b: Any) -> Any:
     return np.matmul(a, b)
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b by the dimensions: vectors, matrices, or batches of matrices that broadcast.
-
-    Raises:
-        ShapeError: an operand is 0-d, or the inner dimensions differ.
-        DTypeError: the dtypes differ.
-    """
-    if a.ndim == 0 or b.ndim == 0:
-        raise ShapeError(f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D")
-    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        raise ShapeError(
-            f"mat1 and mat2 shapes cannot be multiplied ({_by(a.shape)} and {_by(b.shape)}): "
-            f"{a.shape[-1]} columns meet {b.shape[-2 if b.ndim > 1 else 0]} rows"
-        )
-    if a.dtype != b.dtype:
-        raise DTypeError(f"matmul: expected both to have the same dtype, but they are {a.dtype} and {b.dtype}")
-    match a.ndim, b.ndim:
-        case 1, 1:
-            return dot(a, b)
-        case 2, 1:
-            return mv(a, b)
-        case 2, 2:
-            return mm(a, b)
-        case 1, _:
-            product = matmul(unsqueeze(a, shape=(1, *a.shape)), b)
-            return squeeze(product, shape=product.shape[:-2] + product.shape[-1:])
-        case _, 1:
-            product = bmm(a, unsqueeze(b, shape=(*b.shape, 1)))
-            return squeeze(product, shape=product.shape[:-1])
-        case _:
-            return bmm(a, b)
-
-
 @op(
     "Addmm",
     x=lambda g, w: linear(g, w.T),
@@ -97,7 +62,3 @@ def linear(x: Any, w: Any, b: Any = None) -> Any:
 
 def _rows(x: Any) -> Any:
     return x if x.ndim == 2 else reshape(x, shape=(-1, x.shape[-1]))
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array
 from chainrule.engine.ops.elementwise import sqrt
 from chainrule.engine.ops.op import op
 from chainrule.engine.ops.reduction import mean as mean_of
 from chainrule.engine.ops.reduction import sum
 from chainrule.engine.ops.shape import reshape
-from chainrule.engine.tensor import Tensor
 
 _all_but_channels = (0, 2, 3)
 
@@ -41,7 +41,7 @@ def _input_gradient(g: Any, x: Any, w: Any, mean: Array, variance: Array, eps: f
 
 def _normalised(x: Any, mean: Any, variance: Any, eps: float) -> tuple[Any, Any]:
     """x̂ = (x − μ) · r and r. Where the gradient is to be differentiated, μ and σ² are functions of x again."""
-    if isinstance(x, Tensor):
+    if isinstance(x, Variable):
         centred: Any = x - _channel_mean(x)
         r: Any = 1 / sqrt(_channel_mean(centred * centred) + eps)
     else:

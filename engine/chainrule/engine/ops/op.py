@@ -23,21 +23,26 @@ gradient itself is to be differentiated.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import Node, OpNode, Saved
+from chainrule.engine.autograd.graph import Node, OpNode, Saved, widened
 from chainrule.engine.autograd.mode import state
-from chainrule.engine.dtypes import DType, default_dtype, promote
+from chainrule.engine.autograd.variable import Variable, no_version
+from chainrule.engine.dtypes import Array, DType, bfloat16, default_dtype, float16, float32, is_floating, promote
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
-from chainrule.engine.tensor import Tensor
+
+if TYPE_CHECKING:
+    from chainrule.engine.tensor import Tensor
 
 Gradient = Callable[..., Any]
 Scalar = (bool, int, float)
+Arrays = (np.ndarray, np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,8 @@ class Op:
         inputs: the names of the inputs; by default the positional parameters of `forward`.
         saves: the names of the intermediates.
         view: whether the output may share memory with the first input.
+        one_of_many: whether it is one of several views that are made together, as by `split`.
+        exact: whether float16 and bfloat16 go into the forward as they are, rather than as float32.
     """
 
     def __init__(
@@ -75,10 +82,14 @@ class Op:
         inputs: Sequence[str] | None = None,
         saves: Sequence[str] = (),
         view: bool = False,
+        one_of_many: bool = False,
+        exact: bool = False,
     ) -> None:
         self.name = name
         self.forward = forward
         self.view = view
+        self.one_of_many = one_of_many
+        self.exact = exact or view
         self.variadic = False
         self.defaults: dict[str, Any] = {}
         attributes: list[str] = []
@@ -127,23 +138,30 @@ class Op:
                 raise TypeError(f"{self.__name__}() takes {len(self.inputs) + len(self.attributes)} arguments")
             attributes.update(zip(self.attributes, extra, strict=False))
         for x in inputs:
-            if isinstance(x, Tensor):
+            if isinstance(x, Variable):
                 return self._record(self.prepare(inputs), attributes)
+        if inputs and not isinstance(inputs[0], Arrays) and not any(isinstance(x, Arrays) for x in inputs):
+            self._refuse(inputs[0])
         result = self.forward(*inputs, **attributes)
         return result[0] if type(result) is tuple else result  # type: ignore[no-any-return]
+
+    def _refuse(self, x: object) -> None:
+        raise DTypeError(
+            f"{self.__name__}(): argument '{self.inputs[0]}' (position 1) must be Tensor, not {type(x).__name__}"
+        )
 
     def _record(self, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Tensor:
         arrays = []
         needs = []
         for x in inputs:
-            if isinstance(x, Tensor):
+            if isinstance(x, Variable):
                 arrays.append(x.data)
-                needs.append(x.requires_grad)
+                needs.append(x._requires_grad or (x._view is not None and x.requires_grad))
             else:
                 arrays.append(x)
                 needs.append(False)
         try:
-            result = self.forward(*arrays, **attributes)
+            result = self._compute(arrays, attributes)
         except np.exceptions.AxisError as error:
             raise DimensionError(f"{self.__name__}(): Dimension out of range: {error}") from None
         except ValueError as error:  # numpy's word for shapes that do not fit
@@ -152,12 +170,31 @@ class Op:
         if type(result) is tuple:
             result, intermediates = result
         array = result if type(result) is np.ndarray else np.asarray(result)
-        y = Tensor.wrap(array, counter=inputs[0].counter if self.view and array.base is not None else None)
-        if state.enabled and True in needs and array.dtype.kind == "f":
+        y = Variable.wrap(array)
+        if self.view and shares_memory(array, arrays[0]):
+            y.view_of(inputs[0], one_of_many=self.one_of_many)
+        elif state.inference:
+            y.counter = no_version
+        if state.enabled and True in needs and array.dtype.kind in "fV":
             plan = self._plan(tuple(needs))
             if plan is not None:
                 y.set_history(self._node(plan, inputs, y, attributes, intermediates))
         return y
+
+    def _compute(self, arrays: list[Any], attributes: dict[str, Any]) -> Any:
+        """The forward; of half precision in float32, rounded once at the end."""
+        first = arrays[0]
+        dtype = first.dtype if isinstance(first, np.ndarray) else None
+        if dtype is float32 or self.exact:
+            return self.forward(*arrays, **attributes)
+        low = [x.dtype for x in arrays if isinstance(x, np.ndarray) and x.dtype in (float16, bfloat16)]
+        if not low:
+            return self.forward(*arrays, **attributes)
+        result = self.forward(*map(widened, arrays), **attributes)
+        y, intermediates = result if type(result) is tuple else (result, {})
+        if y.dtype == float32 and float32 not in [x.dtype for x in arrays if isinstance(x, np.ndarray)]:
+            y = np.asarray(y).astype(low[0])
+        return y, intermediates
 
     def _node(
         self,
@@ -170,14 +207,14 @@ class Op:
         edges: list[Node | None] = []
         for number, x in enumerate(inputs):
             if self.variadic or self.inputs[number] in self._gradients:
-                edges.append(x.gradient_edge() if isinstance(x, Tensor) and x.requires_grad else None)
+                edges.append(x.gradient_edge() if isinstance(x, Variable) and x.requires_grad else None)
         saved: list[Any] = []
         for position in plan.saved_positions:
             if position is None:
                 saved.append(Saved(y.data, y.counter, None))
             else:
                 x = inputs[position]
-                saved.append(Saved(x.data, x.counter, x) if isinstance(x, Tensor) else x)
+                saved.append(Saved(x.data, x.counter, x) if isinstance(x, Variable) else x)
         return OpNode(self, plan, tuple(edges), tuple(saved), self.shapes(plan, inputs), attributes, intermediates)
 
     def _plan(self, needs: tuple[bool, ...]) -> Plan | None:
@@ -222,12 +259,12 @@ class Op:
 
 
 def op(
-    name: str, *, saves: Sequence[str] = (), view: bool = False, **gradients: Gradient
+    name: str, *, saves: Sequence[str] = (), view: bool = False, exact: bool = False, **gradients: Gradient
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declares the decorated forward as an operation, with the gradients of its inputs; see the module."""
 
     def declare(forward: Callable[..., Any]) -> Op:
-        return Op(name, forward, gradients, saves=saves, view=view)
+        return Op(name, forward, gradients, saves=saves, view=view, exact=exact)
 
     return declare
 
@@ -260,7 +297,7 @@ class Elementwise(Op):
     def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         dtype: DType | None = None
         for position, x in enumerate(inputs):
-            if isinstance(x, Tensor):
+            if isinstance(x, Variable):
                 if dtype is None and position != self.exempt:
                     dtype = x.data.dtype
                 if x.data.dtype != dtype:
@@ -268,40 +305,40 @@ class Elementwise(Op):
             elif type(x) not in Scalar:
                 break
         else:
-            if dtype is not None and dtype.kind == "f":
+            if dtype is not None and dtype.kind in "fV":
                 return inputs  # tensors of one floating dtype, and Python numbers: nearly always
         return self._promote(inputs)
 
     def _promote(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         operands = [self._operand(x) for x in inputs]
         mixed = [x for position, x in enumerate(operands) if position != self.exempt]
-        tensors = [x for x in mixed if isinstance(x, Tensor)]
+        tensors = [x for x in mixed if isinstance(x, Variable)]
         dtype = promote(
             [x.dtype for x in tensors if x.ndim],
             [x.dtype for x in tensors if not x.ndim],
-            [x for x in mixed if not isinstance(x, Tensor)],
+            [x for x in mixed if not isinstance(x, Variable)],
         )
-        if self.floating and dtype.kind != "f":
+        if self.floating and not is_floating(dtype):
             dtype = default_dtype
         promoted: list[Any] = []
         for position, x in enumerate(operands):
-            if isinstance(x, Tensor):
+            if isinstance(x, Variable):
                 promoted.append(x if position == self.exempt else x.to(dtype))
             else:
-                promoted.append(dtype.type(x) if not tensors or dtype.kind != "f" else x)
+                promoted.append(dtype.type(x) if not tensors or not is_floating(dtype) else x)
         return tuple(promoted)
 
     def _operand(self, x: Any) -> Any:
-        if isinstance(x, Tensor) or type(x) in Scalar:
+        if isinstance(x, Variable) or type(x) in Scalar:
             return x
         if isinstance(x, np.ndarray):
-            return Tensor.wrap(x)
+            return Variable.wrap(x)
         if isinstance(x, np.bool_ | np.number):
             return x.item()
         raise DTypeError(f"{self.__name__}(): expected a Tensor or a number, got {type(x).__name__}: {x!r}")
 
     def shapes(self, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002
-        return tuple([x.data.shape if isinstance(x, Tensor) else np.shape(x) for x in inputs])
+        return tuple([x.data.shape if isinstance(x, Variable) else np.shape(x) for x in inputs])
 
     def fit(self, gradient: Any, shapes: tuple[Any, ...], position: int) -> Any:
         shape = shapes[position]
@@ -323,8 +360,14 @@ def elementwise(
     return Elementwise(name, forward, gradients, inputs=inputs, floating=floating, exempt=exempt)
 
 
+def shares_memory(y: Array, x: Array) -> bool:
+    """Whether `y`, made of `x`, is a view of it."""
+    owner = y.base
+    return owner is not None and (owner is x or owner is x.base or np.may_share_memory(y, x))
+
+
 def _data(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x
+    return x.data if isinstance(x, Variable) else x
 
 
 def _parameters(formula: Gradient) -> tuple[str, ...]:
@@ -337,7 +380,7 @@ def _parameters(formula: Gradient) -> tuple[str, ...]:
 @op("Expand", view=True, x=lambda g, x_shape: sum_to(g, shape=x_shape))
 def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
     """`x` repeated along new dimensions and those of length one, without copying."""
-    return np.broadcast_to(x, shape)
+    return x.reshape(shape) if x.size == math.prod(shape) else np.broadcast_to(x, shape)
 
 
 @op("SumToSize", x=lambda g, x_shape: expand(g, shape=x_shape))

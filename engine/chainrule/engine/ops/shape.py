@@ -9,14 +9,17 @@ What numpy can express as a view is a view. Each of them is linear, and its grad
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ShapeError
-from chainrule.engine.ops.op import Op, op
-from chainrule.engine.tensor import Tensor
+from chainrule.engine.ops.elementwise import zeros_like
+from chainrule.engine.ops.op import Op, op, sum_to
+
+if TYPE_CHECKING:
+    from chainrule.engine.tensor import Tensor
 
 Shape = tuple[int, ...]
 
@@ -52,6 +55,12 @@ def contiguous(x: Any) -> Any:
     return np.ascontiguousarray(x)
 
 
+@op("Copy", exact=True, x=lambda g: zeros_like(g), v=lambda g, v_shape: sum_to(g, shape=v_shape))
+def copied(x: Any, v: Any) -> Any:
+    """The values `v`, broadcast to the shape of `x`; nothing of `x` is left."""
+    return np.broadcast_to(v, x.shape)
+
+
 # ---- Indexing ----
 
 
@@ -81,6 +90,18 @@ def put(x: Any, *, index: Any, shape: Shape) -> Any:
         y[index] = x
     else:
         np.add.at(y, index, x)
+    return y
+
+
+@op(
+    "IndexPut",
+    x=lambda g, v_shape, index: overwrite(g, np.zeros(v_shape, g.dtype), index=index),
+    v=lambda g, v_shape, index: sum_to(take(g, index=index), shape=v_shape),
+)
+def overwrite(x: Any, v: Any, *, index: Any) -> Any:
+    """A copy of `x` with the values `v` at `index`."""
+    y = x.copy()
+    y[index] = v
     return y
 
 

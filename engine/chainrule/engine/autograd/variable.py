@@ -1,0 +1,306 @@
+"""The Variable: a numpy array that remembers how it was computed. `Tensor` adds the operations."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, ClassVar
+
+from chainrule.engine.autograd.graph import AccumulateGrad, Hook, Node, Output, add_hook, lock_of
+from chainrule.engine.autograd.mode import state
+from chainrule.engine.autograd.views import MULTIPLE, UNRECORDED, AsStrided, View
+from chainrule.engine.dtypes import Array, is_floating, type_name
+from chainrule.engine.errors import AutogradError
+from chainrule.engine.hooks import RemovableHandle
+
+if TYPE_CHECKING:
+    from chainrule.engine.tensor import Tensor
+
+
+class VersionCounter:
+    """How often the memory of a tensor, shared with its views, was written to."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def bump(self) -> None:
+        self.value += 1
+
+
+class _NoVersion(VersionCounter):
+    """The counter of tensors made in inference mode, which do not count; reading it is what saving one does."""
+
+    @property
+    def value(self) -> int:  # type: ignore[override]
+        raise AutogradError(
+            "Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode in "
+            "computation tracked by autograd. To work around this, you can make a clone to get a normal tensor and use "
+            "it in autograd, or use `no_grad()` instead of `inference_mode()`."
+        )
+
+    def __init__(self) -> None:
+        pass
+
+    def bump(self) -> None:
+        pass
+
+
+no_version = _NoVersion()
+
+
+class LeafHooks:
+    """The hooks of a leaf."""
+
+    __slots__ = ("after", "tensor_hooks")
+
+    def __init__(self) -> None:
+        self.tensor_hooks: OrderedDict[int, Hook] = OrderedDict()
+        self.after: OrderedDict[int, Hook] = OrderedDict()
+
+
+class Variable:
+    """The part of a Tensor that automatic differentiation works on.
+
+    Attributes:
+        data: the elements. Writing to them directly is not seen by autograd.
+        grad: of a leaf that requires one, the gradient that `backward` has added up so far.
+        counter: how often the memory was written to, shared with views.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_accumulator",
+        "_grad_fn",
+        "_hooks",
+        "_requires_grad",
+        "_view",
+        "counter",
+        "data",
+        "grad",
+    )
+
+    data: Array
+    grad: Tensor | None
+    counter: VersionCounter
+    _grad_fn: Node | None
+    _requires_grad: bool
+    _view: View | None
+    _accumulator: weakref.ref[AccumulateGrad] | None
+    _hooks: LeafHooks | None
+
+    kind: ClassVar[type[Tensor]]  # what results are; set where Tensor is made
+    __array_ufunc__ = None  # so that `ndarray * Tensor` is ours
+
+    def _set(self, array: Array, counter: VersionCounter | None, grad_fn: Node | None) -> None:
+        self.data = array
+        self.grad = None
+        self._grad_fn = grad_fn
+        self.counter = counter or VersionCounter()
+        self._requires_grad = grad_fn is not None
+        self._view = None
+        self._accumulator = None
+        self._hooks = None
+
+    @staticmethod
+    def wrap(array: Array, *, counter: VersionCounter | None = None, grad_fn: Node | None = None) -> Tensor:
+        """A tensor around an array, without a copy or a check."""
+        kind = Variable.kind
+        tensor = kind.__new__(kind)
+        tensor._set(array, counter, grad_fn)
+        return tensor
+
+    # ---- History ----
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node that turns this tensor's gradient into those of what it was computed from; None for a leaf."""
+        node = self._recorded()
+        return None if node is None else node.shown
+
+    def _recorded(self) -> Node | None:
+        """The node whose output this is, as it is after what was written to the memory through other views."""
+        view = self._view
+        if view is not None and view.version != self.counter.value:
+            view.version = self.counter.value
+            if view.base.requires_grad:
+                self._grad_fn = AsStrided(view.base, self.data)
+                self._requires_grad = True
+        return self._grad_fn
+
+    def set_history(self, node: Node) -> None:
+        """Makes this the output of `node`."""
+        self._grad_fn = node
+        self._requires_grad = True
+        if self._view is not None:
+            self._view.version = self.counter.value
+
+    def gradient_edge(self) -> Node:
+        """The node that receives this tensor's gradient."""
+        node = self._grad_fn if self._view is None else self._recorded()
+        if node is not None:
+            return node
+        accumulator = self._accumulator() if self._accumulator is not None else None
+        if accumulator is None:
+            with lock_of(self):
+                accumulator = self._accumulator() if self._accumulator is not None else None
+                if accumulator is None:
+                    accumulator = AccumulateGrad(self)
+                    self._accumulator = weakref.ref(accumulator)  # the graph keeps it, not the leaf, which it keeps
+        return accumulator
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on this tensor are recorded."""
+        return self._requires_grad or (self._view is not None and self._view.base._requires_grad)
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and not is_floating(self.data.dtype):
+            raise AutogradError(
+                f"only Tensors of floating point dtype can require gradients, this is {type_name(self.data.dtype)} "
+                f"({self.data.dtype})"
+            )
+        if not value and self.grad_fn is not None:
+            raise AutogradError(
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
+                "in a subgraph that doesn't require differentiation use var_no_grad = var.detach()."
+            )
+        if value and self.is_inference() and not state.inference:
+            raise AutogradError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
+        self._requires_grad = bool(value)
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by the user rather than recorded."""
+        return self._recorded() is None
+
+    @property
+    def output_nr(self) -> int:
+        """Which of the outputs of `grad_fn` this is."""
+        node = self._recorded()
+        return node.position if isinstance(node, Output) else 0
+
+    def is_inference(self) -> bool:
+        """Whether it was made in inference mode."""
+        return self.counter is no_version
+
+    @property
+    def _version(self) -> int:
+        if self.counter is no_version:
+            raise AutogradError("Inference tensors do not track version counter.")
+        return self.counter.value
+
+    # ---- Views ----
+
+    @property
+    def _base(self) -> Tensor | None:
+        """The tensor whose memory this is a view of."""
+        return None if self._view is None else self._view.base
+
+    def _is_view(self) -> bool:
+        return self._view is not None
+
+    def view_of(self, source: Variable, *, one_of_many: bool = False) -> None:
+        """Makes this a view of `source`, or of what that is a view of: it shares the version, and follows what is
+        written to the memory."""
+        self.counter = source.counter
+        if source.counter is no_version:
+            return
+        whole = source if source._view is None else source._view.base
+        made = MULTIPLE if one_of_many else None if state.enabled else UNRECORDED
+        self._view = View(whole, self.counter.value, made)  # type: ignore[arg-type]
+
+    # ---- Writing ----
+
+    def check_writable(self, name: str) -> None:
+        """Refuses to be written to where autograd could not follow, or memory would be written to twice.
+
+        Raises:
+            AutogradError: for those reasons; the message says which.
+        """
+        if self.counter is no_version and not state.inference:
+            raise AutogradError(
+                "Inplace update to inference tensor outside InferenceMode is not allowed. You can make a clone to get "
+                "a normal tensor before doing inplace update."
+            )
+        if state.enabled and self.requires_grad:
+            self._check_history(name)
+        if not self.data.flags.writeable:
+            if any(n > 1 and step == 0 for n, step in zip(self.data.shape, self.data.strides, strict=True)):
+                raise AutogradError(
+                    "unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                    "location. Please clone() the tensor before performing the operation."
+                )
+            raise AutogradError(f"{name}: the memory is read-only. Please clone() the tensor before writing to it.")
+
+    def _check_history(self, name: str) -> None:
+        view = self._view
+        if view is None:
+            if self._grad_fn is None:
+                raise AutogradError("a leaf Variable that requires grad is being used in an in-place operation.")
+            return
+        if view.made is UNRECORDED:
+            raise AutogradError(
+                "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Put both the "
+                "view and the inplace operation inside the no_grad block, if it is not to be tracked, or both outside."
+            )
+        if view.base.is_leaf and view.base.requires_grad:
+            raise AutogradError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+        if view.made is MULTIPLE:
+            node = self.grad_fn.name() if self.grad_fn is not None else name
+            raise AutogradError(
+                f"Output {self.output_nr} of {node} is a view and is being modified inplace. This view is the output "
+                "of a function that returns multiple views. Such functions do not allow the output views to be "
+                "modified inplace. You should replace the inplace operation by an out-of-place one."
+            )
+
+    # ---- Hooks ----
+
+    def register_hook(self, hook: Hook) -> RemovableHandle:
+        """Calls hook(grad) with the gradient of this tensor each time one is computed; what it returns replaces it.
+
+        Raises:
+            AutogradError: the tensor requires no gradient.
+        """
+        if not self.requires_grad:
+            raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
+        node = self._recorded()
+        return add_hook(self._leaf_hooks().tensor_hooks if node is None else node.more().tensor_hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Hook) -> RemovableHandle:
+        """Calls hook(tensor) each time a gradient has been added to `grad` of this leaf.
+
+        Raises:
+            AutogradError: the tensor requires no gradient, or is no leaf.
+        """
+        if not self.requires_grad:
+            raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
+        if not self.is_leaf:
+            raise AutogradError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        return add_hook(self._leaf_hooks().after, hook)
+
+    def _leaf_hooks(self) -> LeafHooks:
+        if self._hooks is None:
+            self._hooks = LeafHooks()
+        return self._hooks
+
+    def retain_grad(self) -> None:
+        """Has backward set `grad` of this tensor, too, though it is no leaf.
+
+        Raises:
+            AutogradError: the tensor requires no gradient.
+        """
+        if not self.requires_grad:
+            raise AutogradError("can't retain_grad on Tensor that has requires_grad=False")
+        node = self._recorded()
+        if node is not None and not self.retains_grad:
+            node.more().retained = weakref.ref(self)
+
+    @property
+    def retains_grad(self) -> bool:
+        """Whether `retain_grad` was called."""
+        node = self._recorded()
+        extra = None if node is None else node.extra
+        return extra is not None and extra.retained is not None and extra.retained() is self
