@@ -11,7 +11,7 @@ import numpy as np
 from chainrule.engine.creation import tensor
 from chainrule.engine.dtypes import float64
 from chainrule.engine.errors import DTypeError, ShapeError
-from chainrule.engine.functions import stack
+from chainrule.engine.functions.shapes import stack
 from chainrule.engine.tensor import Tensor
 
 _not_numbers = "SUaOMmV"  # kinds of arrays: texts, objects, dates
