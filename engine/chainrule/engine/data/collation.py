@@ -14,7 +14,7 @@ from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.functions.shapes import stack
 from chainrule.engine.tensor import Tensor
 
-_not_numbers = "SUaOMmV"  # kinds of arrays: texts, objects, dates
+_not_numbers = "SUOMm"  # kinds of arrays: texts, objects, dates
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
