@@ -15,6 +15,7 @@ from chainrule.engine.optim.optimizer import (
     check_not_negative,
     count_step,
     elementwise_state,
+    move_average,
 )
 from chainrule.engine.tensor import Tensor
 
@@ -73,10 +74,7 @@ def adam_update(
             np.multiply(p, weight_decay, out=scratch)
             g = np.add(g, scratch, out=g if maximize else np.empty_like(p))
 
-    np.subtract(g, m, out=scratch)
-    scratch *= 1 - beta1
-    m += scratch
-
+    move_average(m, g, beta1, scratch)
     np.multiply(g, g, out=scratch)
     scratch *= 1 - beta2
     v *= beta2

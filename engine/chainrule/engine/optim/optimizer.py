@@ -250,11 +250,11 @@ class Optimizer(Hooked):
         self._hooks = {}
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__} ("]
+        blocks = []
         for number, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {number}")
-            lines.extend(f"    {key}: {value}" for key, value in sorted(group.items()) if key != "params")
-        return "\n".join([*lines, ")"])
+            settings = [f"    {key}: {value}\n" for key, value in sorted(group.items()) if key != "params"]
+            blocks.append(f"\nParameter Group {number}\n" + "".join(settings))
+        return f"{type(self).__name__} (" + "".join(blocks) + ")"
 
 
 def elementwise_state(state: dict[str, Any], key: str, parameter: Tensor) -> Array:
@@ -272,6 +272,17 @@ def count_step(state: dict[str, Any]) -> float:
     count: Array = state["step"].data
     count += 1
     return float(count)
+
+
+def move_average(average: Array, x: Array, keep: float, scratch: Array) -> None:
+    """average ← average + (1 − keep)·(x − average), in place; from the nearer end, so that keep = 0 gives x itself."""
+    np.subtract(x, average, out=scratch)
+    if keep > 0.5:
+        scratch *= 1 - keep
+        average += scratch
+    else:
+        scratch *= keep
+        np.subtract(x, scratch, out=average)
 
 
 def check_not_negative(group: Group, name: str, what: str) -> None:

@@ -12,6 +12,7 @@ from chainrule.engine.optim.optimizer import (
     check_not_negative,
     count_step,
     elementwise_state,
+    move_average,
 )
 from chainrule.engine.tensor import Tensor
 
@@ -74,9 +75,7 @@ def rmsprop_update(
     if m is None:
         np.sqrt(v, out=scratch)
     else:
-        np.subtract(g, m, out=scratch)
-        scratch *= 1 - alpha
-        m += scratch
+        move_average(m, g, alpha, scratch)
         np.multiply(m, m, out=scratch)
         np.subtract(v, scratch, out=scratch)
         np.sqrt(scratch, out=scratch)
@@ -152,12 +151,15 @@ class RMSprop(Optimizer):
     def update(self, parameter: Tensor, gradient: Array, group: Group) -> None:
         state = self.state[parameter]
         count_step(state)
+        square_avg = elementwise_state(state, "square_avg", parameter)
+        momentum_buffer = elementwise_state(state, "momentum_buffer", parameter) if group["momentum"] > 0 else None
+        grad_avg = elementwise_state(state, "grad_avg", parameter) if group["centered"] else None
         rmsprop_update(
             parameter.data,
             gradient,
-            elementwise_state(state, "square_avg", parameter),
-            elementwise_state(state, "grad_avg", parameter) if group["centered"] else None,
-            elementwise_state(state, "momentum_buffer", parameter) if group["momentum"] > 0 else None,
+            square_avg,
+            grad_avg,
+            momentum_buffer,
             lr=float(group["lr"]),  # of Python: a number of numpy would make the arithmetic float64
             alpha=float(group["alpha"]),
             eps=float(group["eps"]),
