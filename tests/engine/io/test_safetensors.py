@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -84,3 +87,96 @@ def test_truncated_files_are_refused_by_name(arrays: dict[str, Array], tmp_path:
 def test_dtypes_that_the_format_lacks_are_refused() -> None:
     with pytest.raises(cr.DTypeError, match="'z' has dtype complex128"):
         io.save({"z": np.ones(1, complex)})
+
+
+DTYPES = [
+    *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "bfloat16"),
+]
+
+
+def example(name: str) -> Array:
+    """Values with every byte different, where the dtype has such."""
+    dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    if name == "bool":
+        return np.array([[True, False, True], [False, False, True]])
+    return np.arange(1, 1 + 6 * dtype.itemsize, dtype=np.uint8).view(dtype).reshape(2, 3)
+
+
+def header(data: bytes) -> dict[str, Any]:
+    size = int.from_bytes(data[:8], "little")
+    parsed: dict[str, Any] = json.loads(data[8 : 8 + size])
+    return parsed
+
+
+def with_header(tensors: dict[str, Any], content: bytes = b"") -> bytes:
+    text = json.dumps(tensors).encode()
+    return len(text).to_bytes(8, "little") + text + content
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_every_dtype_is_saved_and_loaded_bit_for_bit(name: str) -> None:
+    loaded = io.load(io.save({"x": example(name)}))["x"]
+    assert (loaded.dtype.name, loaded.shape) == (name, (2, 3))
+    assert loaded.tobytes() == example(name).tobytes()
+    assert loaded.flags.writeable
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", DTYPES)
+def test_pytorch_reads_every_dtype_and_its_files_are_read(name: str, torch: Any) -> None:
+    bits = example(name).tobytes()
+    theirs = pytest.importorskip("safetensors.torch")
+    read = theirs.load(io.save({"x": example(name)}))["x"]
+    assert read.dtype == getattr(torch, name)
+    assert bytes(read.reshape(-1).view(torch.uint8).tolist()) == bits
+    assert io.load(theirs.save({"x": read}))["x"].tobytes() == bits
+
+
+def test_bfloat16_is_told_by_its_own_name() -> None:
+    data = io.save({"x": np.array([1.0, -2.0], ml_dtypes.bfloat16)})
+    assert header(data) == {"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    assert data[-4:] == b"\x80\x3f\x00\xc0"  # the upper halves of the float32s
+
+
+def test_metadata_is_passed_over(arrays: dict[str, Array]) -> None:
+    loaded = io.load(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
+    assert loaded.keys() == arrays.keys()
+
+
+def test_the_name_of_metadata_is_no_name_for_an_array() -> None:
+    with pytest.raises(cr.FormatError, match="'__metadata__' is no name for an array"):
+        io.save({"__metadata__": np.ones(1)})
+
+
+def test_bools_are_0_or_1_whatever_the_file_has() -> None:
+    data = with_header({"x": {"dtype": "BOOL", "shape": [3], "data_offsets": [0, 3]}}, b"\0\1\2")
+    assert io.load(data)["x"].view(np.uint8).tolist() == [0, 1, 1]
+
+
+def test_dtypes_that_numpy_lacks_are_refused_by_name() -> None:
+    data = with_header({"x": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}, b"\0")
+    with pytest.raises(cr.FormatError, match="'x' is F8_E4M3; convert it to one of"):
+        io.load(data)
+
+
+@pytest.mark.parametrize("shape", [[0, 2**62], [0, 2**64], [0] * 65])
+def test_shapes_beyond_numpys_are_refused(shape: list[int]) -> None:
+    with pytest.raises(cr.FormatError, match="not safetensors"):
+        io.load(with_header({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}))
+
+
+def test_a_save_that_fails_leaves_the_old_file(arrays: dict[str, Array], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    io.save_file(arrays, path)
+    with pytest.raises(cr.DTypeError):
+        io.save_file({"z": np.ones(1, complex)}, path)
+    assert path.read_bytes() == io.save(arrays)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_every_cut_is_refused(arrays: dict[str, Array]) -> None:
+    data = io.save(arrays)
+    for end in range(len(data)):
+        with pytest.raises(cr.FormatError):
+            io.load(data[:end])

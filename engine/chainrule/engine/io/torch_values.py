@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeGuard, cast
 
 import ml_dtypes
 import numpy as np
@@ -179,9 +179,8 @@ class Values:
         sizes, strides = _sizes(size, "size"), _sizes(stride, "stride")
         if len(sizes) != len(strides) or not _is_size(offset):
             raise FormatError(f"a tensor has size {sizes}, stride {strides} and offset {describe(offset)}")
-        first = cast(int, offset)
         held = storage.content.nbytes // dtype.itemsize
-        told = f"a tensor of size {sizes}, stride {strides} and offset {first} in a storage of {held} {dtype}"
+        told = f"a tensor of size {sizes}, stride {strides} and offset {offset} in a storage of {held} {dtype}"
         elements, bound = 1, dtype.itemsize
         for n in sizes:
             elements *= n
@@ -191,10 +190,10 @@ class Values:
         if elements == 0:
             return np.empty(sizes, dtype)
         span = 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
-        if first + span > held:
-            raise FormatError(f"{told} ends at element {first + span}, outside it")
+        if offset + span > held:
+            raise FormatError(f"{told} ends at element {offset + span}, outside it")
         steps = tuple(dtype.itemsize * s if n > 1 else 0 for n, s in zip(sizes, strides, strict=True))
-        view: Array = np.ndarray(sizes, dtype, storage.content.data, first * dtype.itemsize, steps)
+        view: Array = np.ndarray(sizes, dtype, storage.content.data, offset * dtype.itemsize, steps)
         if elements > span:
             self._spend(elements * dtype.itemsize, f"{told}, which is expanded; save it .contiguous()")
             view.flags.writeable = False
@@ -279,7 +278,7 @@ def _children(value: object) -> list[object]:
     return [*value.values()] if isinstance(value, dict) else [*cast("list[object]", value)]
 
 
-def _is_size(value: object) -> bool:
+def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < _MAX_BYTES
 
 

@@ -1,8 +1,8 @@
 """A reader of zip archives whose entries are stored as they are, which is how PyTorch writes them.
 
-Nothing is unpacked, so nothing can be larger than the archive: an entry is a slice of it. What only a hostile archive
-holds is refused before anything is read: compressed or encrypted entries, names told twice, entries that overlap or
-leave the archive, a directory that contradicts the entries.
+Nothing is unpacked, so nothing can be larger than the archive: an entry is a slice of it, and one that is compressed
+cannot be read. What only a hostile archive holds is refused before anything is read: encrypted entries, names told
+twice, entries that overlap or leave the archive, a directory that contradicts the entries.
 
 Source of the format: https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
@@ -54,11 +54,16 @@ class Archive:
         """The content of an entry, compared with its checksum.
 
         Raises:
-            FormatError: there is no such entry, or its content is damaged.
+            FormatError: there is no such entry, it is compressed, or its content is damaged.
         """
         entry = self._entries.get(name)
         if entry is None:
             raise FormatError(f"the archive has no entry {name!r}")
+        if entry.method != 0 or entry.stop - entry.start != entry.size:
+            raise FormatError(
+                f"entry {name!r} is compressed, {entry.stop - entry.start} bytes for {entry.size}; "
+                "unpack the archive and zip it again with compression off, as PyTorch writes it"
+            )
         content = memoryview(self._data)[entry.start : entry.stop]
         if entry.crc not in (0, zlib.crc32(content)):  # PyTorch writes 0 where it was told not to compute it
             raise FormatError(f"entry {name!r} is damaged: its checksum is not {entry.crc:#010x}; fetch the file again")
@@ -101,21 +106,16 @@ class Archive:
             raise FormatError(f"entry {name!r} is encrypted; decrypt the archive first")
         extra = self._data[at + name_size : at + name_size + extra_size]
         size, packed, header = _with_zip64(name, [size, packed, header], extra)
-        if method != 0 or packed != size:
-            raise FormatError(
-                f"entry {name!r} is compressed (method {method}, {packed} bytes for {size}); "
-                "unpack the archive and zip it again with compression off, as PyTorch writes it"
-            )
-        start = self._content_start(name, header, self._data[at : at + name_size])
-        return _Entry(name, header, start, start + size, crc), after
+        start = self._content_start(name, method, header, self._data[at : at + name_size])
+        return _Entry(name, header, start, start + packed, size, method, crc), after
 
-    def _content_start(self, name: str, header: int, raw_name: bytes) -> int:
+    def _content_start(self, name: str, method: int, header: int, raw_name: bytes) -> int:
         """Where the content starts, by the header before it, which has to agree with the directory."""
         if header + _LOCAL_HEADER.size > len(self._data) or not self._data.startswith(b"PK\3\4", header):
             raise FormatError(f"entry {name!r} is not at byte {header}, where it is said to be")
-        _, _, flags, method, _, _, _, _, _, name_size, extra_size = _LOCAL_HEADER.unpack_from(self._data, header)
+        _, _, flags, local_method, _, _, _, _, _, name_size, extra_size = _LOCAL_HEADER.unpack_from(self._data, header)
         at = header + _LOCAL_HEADER.size
-        if self._data[at : at + name_size] != raw_name or method != 0 or flags & _ENCRYPTED:
+        if self._data[at : at + name_size] != raw_name or local_method != method or flags & _ENCRYPTED:
             raise FormatError(f"entry {name!r} is told differently by the archive's directory and at byte {header}")
         return int(at + name_size + extra_size)
 
@@ -139,6 +139,10 @@ class _Entry:
     """Where the header before the content starts."""
     start: int
     stop: int
+    size: int
+    """Of the content when it is unpacked."""
+    method: int
+    """0: stored as it is."""
     crc: int
 
 
