@@ -284,7 +284,12 @@ def test_floating_tensors_are_converted_and_parameters_stay_themselves(dtype: An
 
 def test_conversions_by_name_do_what_to_does() -> None:
     layer = nn.Linear(2, 2)
-    for name, dtype in {"double": cr.float64, "half": dtypes.float16, "bfloat16": dtypes.bfloat16, "float": cr.float32}.items():
+    for name, dtype in {
+        "double": cr.float64,
+        "half": dtypes.float16,
+        "bfloat16": dtypes.bfloat16,
+        "float": cr.float32,
+    }.items():
         assert getattr(layer, name)().weight.dtype == dtype
     assert layer.to("cpu", cr.float64).weight.dtype == cr.float64
     assert layer.to(cr.ones(1)).weight.dtype == cr.float32
