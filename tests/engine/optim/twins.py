@@ -10,7 +10,10 @@ import chainrule.engine as cr
 from chainrule.engine import nn, optim
 
 SHAPES = ((3, 2), (5,), (), (2, 3, 2))
-TOLERANCE = {"float32": {"rtol": 2e-6, "atol": 2e-7}, "float64": {"rtol": 1e-13, "atol": 1e-14}}
+TOLERANCE: dict[str, dict[str, Any]] = {
+    "float32": {"rtol": 2e-6, "atol": 2e-7},
+    "float64": {"rtol": 1e-13, "atol": 1e-14},
+}
 
 
 def values(seed: int, dtype: str) -> list[np.ndarray[Any, Any]]:
@@ -78,7 +81,7 @@ def follows_pytorch(torch: Any, kind: str, settings: dict[str, Any], dtype: str)
 def for_pytorch(torch: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """A state_dict of ours with PyTorch's tensors."""
     state = {
-        number: {key: torch.tensor(value.numpy()) for key, value in remembered.items()}
+        number: {key: torch.tensor(np.asarray(value)) for key, value in remembered.items()}
         for number, remembered in state_dict["state"].items()
     }
     return {"state": state, "param_groups": state_dict["param_groups"]}
