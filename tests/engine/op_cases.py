@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from chainrule.engine.ops import convolution, elementwise, linalg, loss, normalization, pooling, reduction, shape
+from chainrule.engine.ops import (
+    convolution,
+    elementwise,
+    linalg,
+    loss,
+    normalization,
+    pooling,
+    reduction,
+    shape,
+    special,
+)
 from chainrule.engine.ops import op as declaring
 from chainrule.engine.ops.op import Op
+from tests.engine.cases import activation as activation_cases
 from tests.engine.cases import convolution as convolution_cases
 from tests.engine.cases import elementwise as elementwise_cases
 from tests.engine.cases import linalg as linalg_cases
@@ -30,6 +41,7 @@ modules: tuple[ModuleType, ...] = (
     pooling,
     normalization,
     loss,
+    special,
 )
 
 
@@ -55,6 +67,7 @@ CASES: tuple[Case, ...] = (
     *linalg_cases.CASES,
     *convolution_cases.CASES,
     *pooling_cases.CASES,
+    *activation_cases.CASES,
     *normalization_cases.CASES,
     *loss_cases.CASES,
 )

@@ -10,6 +10,18 @@ from chainrule.engine.ops import (
     pooling,
     reduction,
     shape,
+    special,
 )
 
-__all__ = ["convolution", "elementwise", "linalg", "loss", "normalization", "op", "pooling", "reduction", "shape"]
+__all__ = [
+    "convolution",
+    "elementwise",
+    "linalg",
+    "loss",
+    "normalization",
+    "op",
+    "pooling",
+    "reduction",
+    "shape",
+    "special",
+]
