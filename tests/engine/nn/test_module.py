@@ -259,7 +259,7 @@ class Described(nn.Module):
 
 @pytest.mark.torch
 def test_settings_on_several_lines_print_as_pytorchs(torch: Any) -> None:
-    twin = type("Described", (torch.nn.Module,), {"extra_repr": lambda self: "one\ntwo"})  # noqa: ARG005
+    twin = type("Described", (torch.nn.Module,), {"extra_repr": lambda self: "one\ntwo"})
     assert repr(Described()) == repr(twin())
     assert repr(nn.Sequential(Described())) == repr(torch.nn.Sequential(twin()))
 

@@ -102,7 +102,7 @@ def test_a_hook_that_always_runs_is_called_once() -> None:
 def test_a_hook_with_kwargs_returns_a_pair(torch: Any) -> None:
     def wrong(m: Any) -> None:
         module = m.nn.Identity()
-        module.register_forward_pre_hook(lambda *given: 3, with_kwargs=True)  # noqa: ARG005
+        module.register_forward_pre_hook(lambda *given: 3, with_kwargs=True)
         module(1)
 
     same_error(torch, wrong)
@@ -111,7 +111,7 @@ def test_a_hook_with_kwargs_returns_a_pair(torch: Any) -> None:
 def test_a_hook_may_remove_itself_and_handles_work_in_a_with() -> None:
     layer, calls = nn.Identity(), []
     handle = layer.register_forward_hook(lambda *given: (calls.append("once"), handle.remove())[0])
-    layer(1), layer(1)  # noqa: B018
+    layer(1), layer(1)
     with layer.register_forward_pre_hook(lambda *given: calls.append("with")):
         layer(1)
     layer(1)

@@ -110,12 +110,12 @@ def _rename(state: dict[str, Any], old: str, new: str) -> None:
 
 
 CHANGES: list[Callable[[Any, dict[str, Any]], Any]] = [
-    lambda m, state: [state.pop(key) for key in list(state) if "tracked" not in key],  # noqa: ARG005
-    lambda m, state: [state.pop("1.0.running_mean"), state.pop("0.bias"), state.pop("1.1.weight")],  # noqa: ARG005
+    lambda m, state: [state.pop(key) for key in list(state) if "tracked" not in key],
+    lambda m, state: [state.pop("1.0.running_mean"), state.pop("0.bias"), state.pop("1.1.weight")],
     lambda m, state: state.update({"x": m.ones(1), "1.x": m.ones(1), "1.x.y": m.ones(1), "2.z": m.ones(1)}),
     lambda m, state: state.update({"0": m.ones(1), "1.0.running_mean.deep": m.ones(1), "9.weight": m.ones(1)}),
     lambda m, state: state.update({"_extra_state": m.ones(1), "1._extra_state": m.ones(1), "y": m.ones(1)}),
-    lambda m, state: _rename(state, "1.0.weight", "1.0.gamma"),  # noqa: ARG005
+    lambda m, state: _rename(state, "1.0.weight", "1.0.gamma"),
     lambda m, state: state.update({"0.weight": m.ones(3, 2), "1.1.bias": m.ones(2), "0.bias": m.ones(2, 1)}),
     lambda m, state: state.update({"0.weight": "text", "extra": m.ones(1), "0.bias": m.ones(3)}),
 ]
@@ -226,7 +226,7 @@ def _with_hooks(m: Any) -> Any:
     net.register_load_state_dict_post_hook(forgive)
     net.register_state_dict_pre_hook(lambda module, prefix, keep: log.append((type(module).__name__, prefix, keep)))
     handle = net[0].register_state_dict_post_hook(
-        lambda module, state, prefix, metadata: state.update({prefix + "version": metadata["version"]})  # noqa: ARG005
+        lambda module, state, prefix, metadata: state.update({prefix + "version": metadata["version"]})
     )
     state = net.state_dict()
     log.append(list(state))

@@ -34,7 +34,7 @@ def both(torch: Any, scenario: Callable[[Any], Any]) -> tuple[Any, Any]:
 
 def same_error(torch: Any, scenario: Callable[[Any], Any]) -> None:
     """The scenario is refused by both, by the same builtin error with the same words."""
-    with pytest.raises(Exception) as theirs:  # noqa: PT011 - which one, PyTorch says
+    with pytest.raises(Exception) as theirs:
         scenario(torch)
     with pytest.raises(theirs.type) as caught:
         scenario(ours)
