@@ -8,6 +8,7 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ConfigError
+from chainrule.engine.optim.arithmetic import direction, move_average
 from chainrule.engine.optim.optimizer import (
     Group,
     Optimizer,
@@ -15,7 +16,6 @@ from chainrule.engine.optim.optimizer import (
     check_not_negative,
     count_step,
     elementwise_state,
-    move_average,
 )
 from chainrule.engine.tensor import Tensor
 
@@ -62,17 +62,12 @@ def adam_update(
         decoupled_weight_decay: whether the parameter decays by itself (AdamW) or in the gradient.
         maximize: whether to climb instead of descend.
     """
-    p, g, m, v, u = parameter, gradient, exp_avg, exp_avg_sq, exp_avg_sq if max_exp_avg_sq is None else max_exp_avg_sq
+    p, m, v, u = parameter, exp_avg, exp_avg_sq, exp_avg_sq if max_exp_avg_sq is None else max_exp_avg_sq
     beta1, beta2 = betas
     scratch = np.empty_like(p)
-    if maximize:
-        g = np.negative(g, out=np.empty_like(g))
-    if weight_decay != 0:
-        if decoupled_weight_decay:
-            p *= 1 - lr * weight_decay
-        else:
-            np.multiply(p, weight_decay, out=scratch)
-            g = np.add(g, scratch, out=g if maximize else np.empty_like(p))
+    if decoupled_weight_decay and weight_decay != 0:
+        p *= 1 - lr * weight_decay
+    g = direction(gradient, p, 0.0 if decoupled_weight_decay else weight_decay, maximize, scratch)
 
     move_average(m, g, beta1, scratch)
     np.multiply(g, g, out=scratch)

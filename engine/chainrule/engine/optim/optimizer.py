@@ -274,17 +274,6 @@ def count_step(state: dict[str, Any]) -> float:
     return float(count)
 
 
-def move_average(average: Array, x: Array, keep: float, scratch: Array) -> None:
-    """average ← average + (1 − keep)·(x − average), in place; from the nearer end, so that keep = 0 gives x itself."""
-    np.subtract(x, average, out=scratch)
-    if keep > 0.5:
-        scratch *= 1 - keep
-        average += scratch
-    else:
-        scratch *= keep
-        np.subtract(x, scratch, out=average)
-
-
 def check_not_negative(group: Group, name: str, what: str) -> None:
     """Raises ConfigError if a setting is below 0, or no number."""
     if not group[name] >= 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chainrule.engine.dtypes import Array
+from chainrule.engine.optim.arithmetic import direction, move_average
 from chainrule.engine.optim.optimizer import (
     Group,
     Optimizer,
@@ -12,7 +13,6 @@ from chainrule.engine.optim.optimizer import (
     check_not_negative,
     count_step,
     elementwise_state,
-    move_average,
 )
 from chainrule.engine.tensor import Tensor
 
@@ -59,13 +59,9 @@ def rmsprop_update(
         momentum: μ.
         maximize: whether to climb instead of descend.
     """
-    p, g, v, m, b = parameter, gradient, square_avg, grad_avg, momentum_buffer
+    p, v, m, b = parameter, square_avg, grad_avg, momentum_buffer
     scratch = np.empty_like(p)
-    if maximize:
-        g = np.negative(g, out=np.empty_like(g))
-    if weight_decay != 0:
-        np.multiply(p, weight_decay, out=scratch)
-        g = np.add(g, scratch, out=g if maximize else np.empty_like(p))
+    g = direction(gradient, p, weight_decay, maximize, scratch)
 
     np.multiply(g, g, out=scratch)
     scratch *= 1 - alpha
