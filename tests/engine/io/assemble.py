@@ -77,7 +77,7 @@ def pickled(value: Any) -> bytes:
     return b"\x80\x02" + encode(value) + b"."
 
 
-def storage(key: str = "0", kind: str = "torch FloatStorage", count: Any = 6, location: str = "cpu") -> Persistent:
+def storage(key: Any = "0", kind: str = "torch FloatStorage", count: Any = 6, location: str = "cpu") -> Persistent:
     return Persistent(("storage", Global(kind), key, location, count))
 
 

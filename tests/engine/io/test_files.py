@@ -45,9 +45,18 @@ def test_the_new_content_takes_the_place_of_the_old(tmp_path: Path) -> None:
 
 def test_it_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("fsync"), fsync(handle))[1])
-    monkeypatch.setattr(os, "replace", lambda old, new: (events.append("replace"), replace(old, new))[1])
+
+    def noted(name: str) -> None:
+        call = getattr(os, name)
+
+        def note(*arguments: object) -> object:
+            events.append(name)
+            return call(*arguments)
+
+        monkeypatch.setattr(os, name, note)
+
+    noted("fsync")
+    noted("replace")
     write_whole(tmp_path / "w", [b"x"])
     assert events == ["fsync", "replace", "fsync"]  # the last one is of the folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from chainrule.engine import io
 from tests.engine.io.assemble import legacy, pickled, tensor, zipped
 
 ROW = np.arange(6, dtype=np.float32)
-STATE = {"a.weight": tensor((2, 3), (3, 1)), "a.bias": tensor((3,), (1,), 3)}
+STATE: dict[Any, Any] = {"a.weight": tensor((2, 3), (3, 1)), "a.bias": tensor((3,), (1,), 3)}
 CHECKPOINT = {"model": STATE, "epoch": 3}
 
 
