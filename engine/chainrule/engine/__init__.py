@@ -1,7 +1,16 @@
 """The autograd engine of chainrule: tensors, gradients, layers, optimizers. Import it as `cr`."""
 
-from chainrule.engine import autograd, data, io, kernels, models, nn, optim, random
-from chainrule.engine.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+import warnings
+
+from chainrule.engine import autograd, data, io, kernels, models, nn, optim, random, utils
+from chainrule.engine.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from chainrule.engine.creation import (
     arange,
     as_tensor,
@@ -19,7 +28,7 @@ from chainrule.engine.creation import (
     zeros_like,
 )
 from chainrule.engine.dtypes import bool_ as bool
-from chainrule.engine.dtypes import float32, float64, int32, int64
+from chainrule.engine.dtypes import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8
 from chainrule.engine.errors import (
     AutogradError,
     ChainruleError,
@@ -32,6 +41,7 @@ from chainrule.engine.errors import (
     TargetError,
     UnknownFamilyError,
     UnsupportedError,
+    WeightsNotFoundError,
 )
 from chainrule.engine.functions.arithmetic import *
 from chainrule.engine.functions.comparison import *
@@ -67,6 +77,7 @@ __all__ = [
     "Tensor",
     "UnknownFamilyError",
     "UnsupportedError",
+    "WeightsNotFoundError",
     "abs",
     "add",
     "allclose",
@@ -155,3 +166,6 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+# Infinities and nan are values here, as in PyTorch, and log(0) is no reason for numpy to warn.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"chainrule\.engine\.")

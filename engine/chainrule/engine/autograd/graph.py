@@ -6,8 +6,9 @@ import itertools
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -25,10 +26,25 @@ _sequence = itertools.count()
 Hook = Callable[..., Any]
 
 
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
+    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+    "after calling backward."
+)
+
+
+class Region(Protocol):
+    """A part of the graph that saves nothing, and is computed again for what it would have saved."""
+
+    def fill(self, node: Node) -> None:
+        """Gives `node` what it would have saved."""
+
+
 class Extra:
     """What few nodes have: hooks, notes, and where they were recorded."""
 
-    __slots__ = ("hooks", "metadata", "prehooks", "recorded_at", "retained", "tensor_hooks")
+    __slots__ = ("hooks", "metadata", "prehooks", "recorded_at", "region", "retained", "tensor_hooks")
 
     def __init__(self) -> None:
         self.tensor_hooks: OrderedDict[int, Hook] = OrderedDict()
@@ -42,12 +58,17 @@ class Extra:
         """The stack of the forward call, in anomaly mode."""
         self.retained: weakref.ref[Variable] | None = None
         """The output, if it keeps its gradient."""
+        self.region: Region | None = None
+        """Where it finds what it saved, if it is checkpointed."""
 
 
 class Node:
     """What a tensor's `grad_fn` is: it turns the gradient of its output into the gradients of its inputs."""
 
     __slots__ = ("__weakref__", "extra", "sequence")
+
+    saves: ClassVar[bool] = False
+    """Whether nodes of this kind save tensors."""
 
     sequence: int
     extra: Extra | None
@@ -57,8 +78,8 @@ class Node:
         """Takes the next number; the nodes it consumes have theirs."""
         self.sequence = next(_sequence)
         self.extra = None
-        if _annotate is not None:
-            _annotate(self)
+        for watch in _watchers:
+            watch(self)
 
     def name(self) -> str:
         """PyTorch's name of the node, `MulBackward0` say."""
@@ -109,7 +130,24 @@ class Node:
         raise NotImplementedError
 
     def free(self) -> None:
-        """Lets go of what was saved."""
+        """Lets go of what was saved, for good."""
+
+    def forget(self) -> None:
+        """Lets go of what was saved, for now; a node that saved nothing can be walked through again."""
+
+    def take_over(self, other: Node) -> None:
+        """Saves what another node of the same kind has saved."""
+
+    def recover(self) -> None:
+        """Gets back what was saved, if the node is checkpointed.
+
+        Raises:
+            AutogradError: it was freed.
+        """
+        region = None if self.extra is None else self.extra.region
+        if region is None:
+            raise AutogradError(FREED)
+        region.fill(self)
 
     def __repr__(self) -> str:
         return f"<{self.name()} object at {id(self):#x}>"
@@ -122,13 +160,23 @@ def add_hook(hooks: OrderedDict[int, Hook], hook: Hook) -> RemovableHandle:
     return handle
 
 
-_annotate: Callable[[Node], None] | None = None
+_watchers: tuple[Callable[[Node], None], ...] = ()
 
 
-def annotate_with(function: Callable[[Node], None] | None) -> None:
-    """Has `function` called with every node made from now on; None ends that."""
-    global _annotate
-    _annotate = function
+@contextmanager
+def watching(watch: Callable[[Node], None]) -> Iterator[None]:
+    """Calls `watch` with every node made meanwhile, in any thread."""
+    global _watchers
+    with _watchers_lock:
+        _watchers = (*_watchers, watch)
+    try:
+        yield
+    finally:
+        with _watchers_lock:
+            _watchers = tuple(other for other in _watchers if other is not watch)
+
+
+_watchers_lock = threading.Lock()
 
 
 class AccumulateGrad(Node):
@@ -190,7 +238,7 @@ class Output(Node):
 class Saved:
     """A tensor as it was when an operation used it; knows whether it has been written to since."""
 
-    __slots__ = ("array", "counter", "tensor", "version")
+    __slots__ = ("array", "counter", "position", "tensor", "version")
 
     def __init__(self, array: Array, counter: VersionCounter, tensor: Variable | None) -> None:
         self.array = array
@@ -198,31 +246,30 @@ class Saved:
         self.version = counter.value
         self.tensor = tensor
         """The tensor itself; None for the node's own output, which would hold the node in turn."""
+        self.position = 0
+        """Which of the node's outputs it is then."""
 
-    def check(self, name: str = "") -> None:
-        if self.counter.value != self.version:
-            kind = f"{type_name(self.array.dtype)}Tensor {list(self.array.shape)}"
-            what = f", which is output 0 of {name}," if name else ""
-            raise AutogradError(
-                "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[{kind}]{what} is at version {self.counter.value}; expected version {self.version} instead. "
-                "Hint: enable anomaly detection to find the operation that failed to compute its gradient, with "
-                "autograd.set_detect_anomaly(True), or clone() the tensor before writing to it."
-            )
-
-
-FREED = (
-    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
-    "freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
-    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
-    "after calling backward."
-)
+    def check(self, owner: Node) -> None:
+        """Raises AutogradError if the memory was written to since `owner` saved it."""
+        if self.counter.value == self.version:
+            return
+        node = owner if self.tensor is None else self.tensor.grad_fn
+        what = "" if node is None else f", which is output 0 of {node.name().removesuffix('Backward0')},"
+        raise AutogradError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"[{type_name(self.array.dtype)}Tensor {list(self.array.shape)}]{what} is at version {self.counter.value}; "
+            f"expected version {self.version} instead. Hint: enable anomaly detection to find the operation that failed "
+            "to compute its gradient, with autograd.set_detect_anomaly(True, check_nan=False), or clone() the tensor "
+            "before writing to it."
+        )
 
 
 class OpNode(Node):
     """The node of an operation, with what its gradients use."""
 
     __slots__ = ("attributes", "edges", "intermediates", "op", "plan", "saved", "shapes")
+
+    saves = True
 
     def __init__(
         self,
@@ -247,14 +294,23 @@ class OpNode(Node):
         return f"{self.op.name}Backward0"
 
     def free(self) -> None:
-        """Lets go of what was saved; a node that saved nothing can be walked through again."""
+        self.forget()
+        if self.extra is not None:
+            self.extra.region = None
+
+    def forget(self) -> None:
         if self.saved or self.intermediates:
             self.saved = None
             self.intermediates = {}
 
+    def take_over(self, other: Node) -> None:
+        assert isinstance(other, OpNode)
+        self.saved, self.intermediates = other.saved, other.intermediates
+
     def gradients(self, g: Any, *, recording: bool) -> list[Any]:
         if self.saved is None:
-            raise AutogradError(FREED)
+            self.recover()
+        assert self.saved is not None
         low = None if recording or not is_low_precision(g.dtype) else g.dtype
         known: dict[str, Any] = {**self.op.defaults, **self.attributes, **self.intermediates, "g": g}
         for name, saved in zip(self.plan.saved_names, self.saved, strict=True):
@@ -271,7 +327,7 @@ class OpNode(Node):
         return gradients
 
     def _unpack(self, saved: Saved, recording: bool) -> Array | Variable:
-        saved.check("" if saved.tensor is None or saved.tensor.grad_fn is None else saved.tensor.grad_fn.name())
+        saved.check(self)
         if not recording:
             return saved.array
         if saved.tensor is not None and saved.tensor.data is saved.array:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine.autograd.anomaly import check_numbers, explain
 from chainrule.engine.autograd.graph import Extra, Hook, Node, OutputGradients
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.errors import AutogradError
@@ -28,22 +29,21 @@ def through_tensor_hooks(extra: Extra, g: Any) -> Any:
 
 
 def run_watched(node: Node, g: Any, recording: bool) -> Sequence[Any]:
-    """Runs a node whose `extra` may have hooks, or say where it was recorded."""
+    """Runs a node that may have hooks, while anomalies may be looked for."""
     extra = node.extra
-    assert extra is not None
-    for hook in list(extra.prehooks.values()):
-        g = _replaced(hook, (g,), hook((_as_tensor(g),)))[0]
+    if extra is not None:
+        for hook in list(extra.prehooks.values()):
+            (g,) = _replaced(hook, (g,), hook((_as_tensor(g),)))
     try:
         gradients = node.gradients(g, recording=recording)
+        check_numbers(node, gradients)
     except Exception as error:
-        if extra.recorded_at is not None:
-            error.add_note(_traceback(node, extra.recorded_at))
+        explain(node, error)
         raise
-    if extra.recorded_at is not None:
-        _check_numbers(node, extra.recorded_at, gradients)
-    for hook in list(extra.hooks.values()):
-        outputs = (_as_tensor(g),)
-        gradients = _replaced(hook, gradients, hook(tuple(_as_tensor(gradient) for gradient in gradients), outputs))
+    if extra is not None:
+        for hook in list(extra.hooks.values()):
+            given = tuple(_as_tensor(gradient) for gradient in gradients), (_as_tensor(g),)
+            gradients = _replaced(hook, gradients, hook(*given))
     return gradients
 
 
@@ -54,10 +54,10 @@ def _through(hooks: Any, g: Any) -> Any:
         if result is None:
             continue
         if not isinstance(result, Variable):
-            raise AutogradError(f"hook {_name(hook)} gave {type(result).__name__}; it returns None or a Tensor")
+            raise AutogradError(f"hook '{_name(hook)}' gave {type(result).__name__}; it returns None or a Tensor")
         if result.data.shape != given.data.shape:
             raise AutogradError(
-                f"hook {_name(hook)} has changed the size of value: {list(result.data.shape)}, "
+                f"hook '{_name(hook)}' has changed the size of value: {list(result.data.shape)}, "
                 f"not {list(given.data.shape)}"
             )
         g = result if isinstance(g, Variable) else result.data
@@ -70,7 +70,7 @@ def _replaced(hook: Hook, before: Sequence[Any], after: Any) -> Sequence[Any]:
         return before
     listed = after if isinstance(after, tuple) else (after,)
     if len(listed) != len(before):
-        raise AutogradError(f"hook {_name(hook)} gave {len(listed)} gradients; there are {len(before)}")
+        raise AutogradError(f"hook '{_name(hook)}' gave {len(listed)} gradients; there are {len(before)}")
     return [
         new if new is None or isinstance(old, Variable) or not isinstance(new, Variable) else new.data
         for old, new in zip(before, listed, strict=True)
@@ -82,20 +82,6 @@ def _as_tensor(g: Any) -> Any:
     if g is None or isinstance(g, Variable | OutputGradients):
         return g
     return Variable.wrap(np.asarray(g))
-
-
-def _check_numbers(node: Node, recorded_at: list[str], gradients: Sequence[Any]) -> None:
-    for number, gradient in enumerate(gradients):
-        values = gradient.data if isinstance(gradient, Variable) else gradient
-        if isinstance(values, np.ndarray | np.generic) and np.isnan(values).any():
-            raise AutogradError(
-                f"Function '{node.name()}' returned nan values in its {number}th output.\n"
-                + _traceback(node, recorded_at)
-            )
-
-
-def _traceback(node: Node, recorded_at: list[str]) -> str:
-    return f"{node.name()} was recorded by this forward call:\n{''.join(recorded_at)}"
 
 
 def _name(hook: Hook) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from chainrule.engine.autograd.anomaly import anomaly
 from chainrule.engine.autograd.graph import AccumulateGrad, Node, is_alias, lock_of
 from chainrule.engine.autograd.hooking import run_watched, through_leaf_hooks, through_tensor_hooks
 from chainrule.engine.autograd.mode import set_grad_enabled
@@ -159,7 +160,9 @@ def _traverse(
             if only is not None and only.isdisjoint(node.edges):
                 continue
             gradients = (
-                node.gradients(g, recording=recording) if node.extra is None else run_watched(node, g, recording)
+                node.gradients(g, recording=recording)
+                if node.extra is None and not anomaly.enabled
+                else run_watched(node, g, recording)
             )
             for edge, gradient in zip(filter(None, node.edges), gradients, strict=True):
                 if gradient is None or (only is not None and edge not in only):
@@ -198,9 +201,9 @@ def _own(gradient: Any, g: Any) -> Any:
 def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recording: bool) -> list[tuple[Node, Any]]:
     """The nodes of the outputs with the gradients to start from."""
     roots: list[tuple[Node, Any]] = []
-    for y, weight in zip(outputs, weights, strict=True):
+    for number, (y, weight) in enumerate(zip(outputs, weights, strict=True)):
         if not y.requires_grad:
-            raise AutogradError("element 0 of tensors does not require grad and does not have a grad_fn")
+            raise AutogradError(f"element {number} of tensors does not require grad and does not have a grad_fn")
         g: Array | Tensor
         if weight is None:
             if y.data.size != 1:
@@ -209,8 +212,8 @@ def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recordin
         else:
             if weight.shape != y.shape:
                 raise ShapeError(
-                    f"Mismatch in shape: grad_output has a shape of {list(weight.shape)} "
-                    f"and output has a shape of {list(y.shape)}."
+                    f"Mismatch in shape: grad_output[{number}] has a shape of {list(weight.shape)} "
+                    f"and output[{number}] has a shape of {list(y.shape)}."
                 )
             g = weight.to(y.dtype) if recording else weight.data.astype(y.dtype, copy=y.grad_fn is None)
         roots.append((y.gradient_edge(), Variable.wrap(g) if recording and not isinstance(g, Variable) else g))

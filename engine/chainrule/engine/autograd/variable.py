@@ -298,6 +298,12 @@ class Variable:
         if node is not None and not self.retains_grad:
             node.more().retained = weakref.ref(self)
 
+    def forget_to_retain_grad(self) -> None:
+        """Undoes `retain_grad`."""
+        node = self._recorded()
+        if node is not None and node.extra is not None:
+            node.extra.retained = None
+
     @property
     def retains_grad(self) -> bool:
         """Whether `retain_grad` was called."""

@@ -96,12 +96,17 @@ def _share_new_value(node: OpNode, x: Tensor, result: Tensor) -> None:
 
 
 def _set_history(x: Tensor, node: Node, before: Node | None) -> None:
+    retained = x.retains_grad
+    if retained:
+        x.forget_to_retain_grad()
     if x._view is None:
         x.set_history(node)
-        return
-    base = x._view.base
-    base.set_history(CopySlices(base, x.data, node, before))
-    x._view.version = -1  # its node is found anew, as a part of the base
+    else:
+        base = x._view.base
+        base.set_history(CopySlices(base, x.data, node, before))
+        x._view.version = -1  # its node is found anew, as a part of the base
+    if retained:
+        x.retain_grad()  # of what it holds now
 
 
 def _require_castable(source: DType, target: DType) -> None:
@@ -143,12 +148,19 @@ def zero_(input: Tensor) -> Tensor:
 
 
 def setitem(input: Tensor, index: Any, value: Operand) -> None:
-    """input[index] = value"""
+    """input[index] = value, which is broadcast; leading dimensions of length one that are too many are dropped."""
     place = index_of(index)
-    if shaping.is_basic(place):
-        copy_(shaping.getitem(input, place), value)
-        return
     source = value if isinstance(value, Variable) else Variable.wrap(np.asarray(value))
+    if shaping.is_basic(place):
+        part = shaping.getitem(input, place)
+        copy_(part, _without_leading_ones(source, part.ndim))
+        return
     if source.data.dtype != input.dtype:
         source = elementwise.cast(source, dtype=input.dtype)
     write(input, "index_put_", shaping.overwrite(input, source, index=place))
+
+
+def _without_leading_ones(x: Any, ndim: int) -> Tensor:
+    extra = x.data.ndim - ndim
+    fits = extra > 0 and x.data.shape[:extra] == (1,) * extra
+    return shaping.reshape(x, shape=x.data.shape[extra:]) if fits else x

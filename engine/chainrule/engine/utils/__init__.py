@@ -1,0 +1,5 @@
+"""What helps training without being part of a model."""
+
+from chainrule.engine.utils import checkpoint
+
+__all__ = ["checkpoint"]
