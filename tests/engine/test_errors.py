@@ -20,6 +20,7 @@ INSTANCES = [
     cr.UnsupportedError("g"),
     cr.ConfigError("lr", -1, "must not be negative"),
     cr.UnknownFamilyError("resnet", ["mlp", "small_cnn"]),
+    cr.WeightsNotFoundError("resnet18", "/weights/resnet18.safetensors", "put it there"),
     cr.autograd.GradcheckError("h"),
     cr.ChainruleError("i"),
 ]

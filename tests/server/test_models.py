@@ -78,7 +78,7 @@ def test_the_number_of_parameters_is_named(catalog: ModelCatalog) -> None:
 
 
 def test_an_unknown_family_or_setting_is_named(catalog: ModelCatalog) -> None:
-    with pytest.raises(InvalidRequestError, match="known families: mlp, small_cnn") as caught:
+    with pytest.raises(InvalidRequestError, match="known families: gpt, mlp, mobilenet_v2") as caught:
         create(catalog, family="resnet9000")
     assert refusal(caught).field == "model.builtin.family"
     with pytest.raises(InvalidRequestError, match=r"is 3.0: there is no such setting") as caught:

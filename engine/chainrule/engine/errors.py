@@ -11,6 +11,8 @@
     ├── FormatError         (ValueError)           bytes that are not what they claim to be
     ├── ConfigError         (ValueError)           a setting that cannot be used: field, value, message
     ├── UnknownFamilyError  (ValueError)           no such family of models: family, known
+    ├── WeightsNotFoundError                       pretrained weights are not where they are looked for: family, path
+    │                       (FileNotFoundError)
     └── UnsupportedError    (NotImplementedError)  PyTorch can, this version cannot
 
 A message names the thing, the value and the remedy.
@@ -91,3 +93,22 @@ class UnknownFamilyError(ChainruleError, ValueError):
 
     def __str__(self) -> str:
         return f"there is no model family {self.family!r}; known families: {', '.join(self.known)}"
+
+
+class WeightsNotFoundError(ChainruleError, FileNotFoundError):
+    """There is no file with the pretrained weights of a model.
+
+    Attributes:
+        family: the model's.
+        path: where it was looked for first.
+        remedy: how it gets there.
+    """
+
+    def __init__(self, family: str, path: str, remedy: str) -> None:
+        super().__init__(f"no pretrained weights of {family} at {path}; {remedy}")
+        self.family = family
+        self.path = path
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[WeightsNotFoundError], tuple[str, str, str]]:
+        return type(self), (self.family, self.path, self.remedy)

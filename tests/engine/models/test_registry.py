@@ -105,7 +105,7 @@ def test_small_cnn_refuses_images_of_another_size() -> None:
 
 
 def test_unknown_families_are_named() -> None:
-    with pytest.raises(cr.UnknownFamilyError, match="known families: mlp, small_cnn") as caught:
+    with pytest.raises(cr.UnknownFamilyError, match="known families: gpt, mlp, mobilenet_v2") as caught:
         models.build("resnet1000")
     assert caught.value.family == "resnet1000"
 

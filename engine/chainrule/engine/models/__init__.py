@@ -1,19 +1,51 @@
 """Families of models, by name and configuration."""
 
+from chainrule.engine.models.gpt import GPT, GPTConfig, gpt
 from chainrule.engine.models.mlp import MLP, MLPConfig, mlp
+from chainrule.engine.models.mobilenet import MobileNetV2, MobileNetV2Config, mobilenet_v2
 from chainrule.engine.models.registry import Family, build, families, family, family_of
+from chainrule.engine.models.resnet import (
+    BasicBlock,
+    Bottleneck,
+    ResNet,
+    ResNet18Config,
+    ResNet34Config,
+    ResNet50Config,
+    resnet18,
+    resnet34,
+    resnet50,
+)
 from chainrule.engine.models.small_cnn import SmallCNN, SmallCNNConfig, small_cnn
+from chainrule.engine.models.vgg import VGG, VGG11Config, vgg11
 
 __all__ = [
+    "GPT",
     "MLP",
+    "VGG",
+    "BasicBlock",
+    "Bottleneck",
     "Family",
+    "GPTConfig",
     "MLPConfig",
+    "MobileNetV2",
+    "MobileNetV2Config",
+    "ResNet",
+    "ResNet18Config",
+    "ResNet34Config",
+    "ResNet50Config",
     "SmallCNN",
     "SmallCNNConfig",
+    "VGG11Config",
     "build",
     "families",
     "family",
     "family_of",
+    "gpt",
     "mlp",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
     "small_cnn",
+    "vgg11",
 ]

@@ -118,9 +118,9 @@ def parse_config(config: type[Any], values: Mapping[str, object]) -> Any:
     return config(**parsed)
 
 
-def require_within(field: str, value: int, lowest: int, highest: int) -> None:
-    """Raises ConfigError if the value is below the lowest or above the highest."""
-    if value < lowest:
+def require_within(field: str, value: float, lowest: float, highest: float) -> None:
+    """Raises ConfigError if the value is below the lowest, above the highest, or not a number."""
+    if not value >= lowest:
         raise ConfigError(field, value, f"must be at least {lowest}")
     if value > highest:
         raise ConfigError(field, value, f"must be at most {highest:,}")
