@@ -21,7 +21,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     """The batch of some examples of one structure.
 
     Tensors, and arrays as tensors, are stacked along a new first dimension; floats become a float64 tensor, ints an
-    int64 one, bools a bool one; texts a list. Dicts, lists, tuples and named tuples of these are collated entry by
+    int64 one, bools a bool one; texts stay as they are. Dicts, lists, tuples and named tuples of these are collated entry by
     entry; a tuple comes back as a list, as from PyTorch.
 
     Raises:
@@ -40,7 +40,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, int):
         return tensor(list(batch))
     if isinstance(first, str | bytes):
-        return list(batch)
+        return batch
     if isinstance(first, Mapping):
         return _like_mapping(first, {key: default_collate([example[key] for example in batch]) for key in first})
     if isinstance(first, Sequence):

@@ -76,7 +76,7 @@ class ConcatDataset(Dataset[T_co]):
     def __getitem__(self, index: int) -> T_co:
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
-            raise ConfigError("index", index, f"there are {len(self)} examples, numbered from 0")
+            raise IndexError(f"index {index} is out of range: there are {len(self)} examples")
         which = bisect.bisect_right(self.cumulative_sizes, position)
         return self.datasets[which][position - (self.cumulative_sizes[which - 1] if which else 0)]
 

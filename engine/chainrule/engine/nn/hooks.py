@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from chainrule.engine.errors import AutogradError, UnsupportedError
 from chainrule.engine.hooks import RemovableHandle
+from chainrule.engine.nn.backward_hooks import Crossing
 
 if TYPE_CHECKING:
     from chainrule.engine.nn.module import Module
@@ -81,7 +82,7 @@ class Hooked:
         """Calls hook(module, grad_input, grad_output) once the gradients of the inputs are there.
 
         A tuple that it returns replaces `grad_input`. Both are tuples with None where an argument or output is no
-        Tensor or has no gradient.
+        Tensor; a Tensor without a gradient has zeros among the inputs, and None among the outputs.
         """
         return _add(self._call_hooks, CallHook("backward", hook), prepend)
 
@@ -142,12 +143,21 @@ class _Call:
         for _, hook in self.hooks:
             if hook.kind == "forward_pre":
                 self.before_forward(hook)
+        crossing = self.crossing()
+        if crossing is not None:
+            self.args = crossing.inputs(self.args)
         self.result = self.module.forward(*self.args, **self.kwargs)
         for number, hook in self.hooks:
             if hook.kind == "forward":
                 self.called.add(number)
                 self.after_forward(hook)
-        return self.result
+        return self.result if crossing is None else crossing.outputs(self.result)
+
+    def crossing(self) -> Crossing | None:
+        """What watches the way back, if a hook wants to see it."""
+        before = [hook.function for _, hook in self.hooks if hook.kind == "backward_pre"]
+        after = [hook.function for _, hook in self.hooks if hook.kind == "backward"]
+        return Crossing(self.module, before, after) if before or after else None
 
     def before_forward(self, hook: CallHook) -> None:
         if not hook.with_kwargs:
