@@ -78,10 +78,9 @@ def test_hooks_replace_gradients_in_pytorchs_order(torch: Any) -> None:
     assert mine == theirs
 
 
-@pytest.mark.torch
-def test_a_watched_model_learns_what_an_unwatched_one_does(torch: Any) -> None:
-    x = cr.rand(4, 3, requires_grad=True)
-    net = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+def test_a_watched_model_learns_what_an_unwatched_one_does() -> None:
+    x: Any = cr.rand(4, 3, requires_grad=True)
+    net: Any = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
     net(x).square().sum().backward()
     expected = [p.grad.tolist() for p in (x, *net.parameters())]
     net.zero_grad()

@@ -283,7 +283,7 @@ def test_floating_tensors_are_converted_and_parameters_stay_themselves(dtype: An
 
 
 def test_conversions_by_name_do_what_to_does() -> None:
-    layer = nn.Linear(2, 2)
+    layer: Any = nn.Linear(2, 2)
     for name, dtype in {
         "double": cr.float64,
         "half": dtypes.float16,

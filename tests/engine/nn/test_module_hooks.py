@@ -53,7 +53,8 @@ def test_hooks_are_called_in_pytorchs_order_and_replace_what_pytorchs_do(torch: 
 
 
 def _failing(m: Any) -> Any:
-    module, log = _scale(m), []
+    module = _scale(m)
+    log: list[Any] = []
     module.register_forward_hook(lambda *given: log.append(("always", len(given), given[-1])), always_call=True)
     module.register_forward_hook(
         lambda *given: log.append(("kwargs", len(given), given[-1])), always_call=True, with_kwargs=True
@@ -109,8 +110,14 @@ def test_a_hook_with_kwargs_returns_a_pair(torch: Any) -> None:
 
 
 def test_a_hook_may_remove_itself_and_handles_work_in_a_with() -> None:
-    layer, calls = nn.Identity(), []
-    handle = layer.register_forward_hook(lambda *given: (calls.append("once"), handle.remove())[0])
+    layer = nn.Identity()
+    calls: list[str] = []
+
+    def once(*given: Any) -> None:
+        calls.append("once")
+        handle.remove()
+
+    handle = layer.register_forward_hook(once)
     layer(1), layer(1)
     with layer.register_forward_pre_hook(lambda *given: calls.append("with")):
         layer(1)
@@ -130,7 +137,8 @@ class Counter:
 
 
 def test_copies_have_hooks_of_their_own() -> None:
-    layer, hook = nn.Identity(), Counter()
+    hook = Counter()
+    layer: Any = nn.Identity()
     layer.register_forward_hook(hook)
     for duplicate in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         duplicate(1)

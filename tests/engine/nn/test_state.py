@@ -24,7 +24,8 @@ class Net(nn.Module):
         self.last = self.first
 
     def forward(self, x: cr.Tensor) -> cr.Tensor:
-        return self.first(x) * self.scale
+        y: cr.Tensor = self.first(x) * self.scale
+        return y
 
 
 def test_state_dict_shares_memory_and_leaves_scratch_out() -> None:
@@ -70,7 +71,7 @@ def test_loading_is_seen_by_a_graph_that_saved_the_old_values() -> None:
 
 
 def test_what_does_not_fit_changes_nothing() -> None:
-    layer = nn.Linear(2, 1)
+    layer: Any = nn.Linear(2, 1)
     before = layer.bias.tolist()
     with pytest.raises(RuntimeError) as caught:
         layer.load_state_dict({"weight": np.zeros((3, 2)), "bias": np.zeros(1), "extra": np.zeros(1)})

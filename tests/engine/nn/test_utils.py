@@ -113,7 +113,7 @@ def test_no_gradients_have_norm_0(torch: Any) -> None:
 
 
 def test_one_parameter_and_a_generator_of_them_are_taken() -> None:
-    layer = nn.Linear(2, 2)
+    layer: Any = nn.Linear(2, 2)
     layer(cr.ones(1, 2)).sum().backward()
     assert utils.clip_grad_norm_(layer.parameters(), 1.0).item() == pytest.approx(math.sqrt(6))
     assert utils.get_total_norm(layer.weight.grad).item() < 1.0
@@ -122,7 +122,7 @@ def test_one_parameter_and_a_generator_of_them_are_taken() -> None:
 
 
 def test_parameters_become_a_vector_and_come_back() -> None:
-    layer = nn.Linear(2, 3)
+    layer: Any = nn.Linear(2, 3)
     vector = utils.parameters_to_vector(layer.parameters())
     assert vector.shape == (9,)
     assert vector.tolist() == [*layer.weight.reshape(-1).tolist(), *layer.bias.tolist()]
