@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -94,7 +98,9 @@ def test_several_elements_need_a_gradient() -> None:
 
 
 def test_a_gradient_of_another_shape_is_refused() -> None:
-    with pytest.raises(cr.ShapeError, match=r"grad_output has a shape of \[3\] and output has a shape of \[2\]"):
+    with pytest.raises(
+        cr.ShapeError, match=r"grad_output\[0\] has a shape of \[3\] and output\[0\] has a shape of \[2\]"
+    ):
         (2 * leaf(1.0, 2.0)).backward(cr.ones(3))
 
 
@@ -242,3 +248,51 @@ def test_backward_into_chosen_leaves_only() -> None:
     (x * w).backward(inputs=x)
     assert values(x.grad) == [2.0]
     assert w.grad is None
+
+
+def test_backward_from_several_threads_adds_up_exactly() -> None:
+    weight = cr.zeros(64, 64, dtype=cr.float64, requires_grad=True)
+    scale = cr.ones(1, dtype=cr.float64, requires_grad=True)
+    passes, workers = 200, 8
+    start = threading.Barrier(workers)
+
+    def work(number: int) -> None:
+        start.wait(timeout=60)
+        for step in range(passes):
+            ((weight * (number + 1)).sum() + scale * step).backward()
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers)))
+    assert weight.grad is not None
+    assert scale.grad is not None
+    assert (weight.grad.numpy() == passes * sum(range(1, workers + 1))).all()
+    assert scale.grad.item() == workers * sum(range(passes))
+
+
+def test_threads_share_a_graph() -> None:
+    x = cr.ones(1000, dtype=cr.float64, requires_grad=True)
+    y = (x * x * 3).sum()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: y.backward(retain_graph=True), range(200)))
+    assert x.grad is not None
+    assert (x.grad.numpy() == 200 * 6).all()
+
+
+def test_a_deep_graph_of_writes_and_of_nodes_with_several_outputs_works() -> None:
+    class Both(cr.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * 1, x * 2
+
+        @staticmethod
+        def backward(ctx: Any, g: Any, h: Any) -> Any:
+            return g
+
+    x = cr.ones(1, requires_grad=True)
+    y = x * 1
+    for _ in range(10_000):
+        y.add_(1)
+        y, _ = Both.apply(y)
+    y.backward()
+    assert x.grad is not None
+    assert x.grad.item() == 1.0

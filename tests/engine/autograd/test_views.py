@@ -51,7 +51,9 @@ def test_writing_to_what_a_gradient_needs_is_found_out_in_backward() -> None:
     x = cr.ones(2, requires_grad=True)
     y = x.exp()
     y.mul_(2)
-    with pytest.raises(RuntimeError, match=r"\[FloatTensor \[2\]\], which is output 0 of Exp, is at version 1; expected"):
+    with pytest.raises(
+        RuntimeError, match=r"\[FloatTensor \[2\]\], which is output 0 of Exp, is at version 1; expected"
+    ):
         y.sum().backward()
 
 

@@ -43,8 +43,8 @@ def is_anomaly_check_nan_enabled() -> bool:
 class set_detect_anomaly:  # noqa: N801 - PyTorch's name
     """Turns anomaly detection on or off: from this call on, or until the end of the `with` block.
 
-    While it is on, every recorded operation keeps the stack of its forward call, and backward raises, naming that, where
-    a gradient is nan or cannot be computed. It slows everything down.
+    While it is on, every recorded operation keeps the stack of its forward call, and backward raises, naming that,
+    where a gradient is nan or cannot be computed. It slows everything down.
 
     Args:
         mode: on or off.

@@ -28,10 +28,8 @@ class FunctionNode(Node):
         self.function = function
         self.needs_input_grad = tuple(isinstance(x, Variable) and x.requires_grad for x in inputs)
         self.inputs = tuple((x.data.shape, x.data.dtype) if isinstance(x, Variable) else None for x in inputs)
-        self.outputs: list[tuple[tuple[int, ...], Any]] = []
-        self.edges = tuple(
-            x.gradient_edge() if isinstance(x, Variable) and x.requires_grad else None for x in inputs
-        )
+        self.outputs: list[tuple[tuple[int, ...], Any] | None] = []
+        self.edges = tuple(x.gradient_edge() if isinstance(x, Variable) and x.requires_grad else None for x in inputs)
         self.saved: tuple[Saved | None, ...] | None = ()
         self.to_save: tuple[Any, ...] = ()
         self.materialize_grads = True
@@ -107,8 +105,11 @@ class FunctionNode(Node):
     def _given(self, g: Any, position: int) -> Any:
         if g is not None:
             return g if isinstance(g, Variable) else Variable.wrap(np.asarray(g))
-        shape, dtype = self.outputs[position]
-        return Variable.wrap(np.zeros(shape, dtype)) if self.materialize_grads else None
+        described = self.outputs[position]
+        if described is None or not self.materialize_grads:
+            return None
+        shape, dtype = described
+        return Variable.wrap(np.zeros(shape, dtype))
 
     def _fitted(self, gradient: Any, position: int, recording: bool) -> Any:
         """A gradient that the user's backward gave, in shape and dtype of its input."""
@@ -118,7 +119,8 @@ class FunctionNode(Node):
             return None
         if not isinstance(gradient, Variable):
             raise AutogradError(
-                f"Function {self.name()} returned {type(gradient).__name__} at index {position}; expected a Tensor or None"
+                f"Function {self.name()} returned {type(gradient).__name__} at index {position}; "
+                "expected a Tensor or None"
             )
         described = self.inputs[position]
         assert described is not None
@@ -130,25 +132,22 @@ class FunctionNode(Node):
                     f"{list(gradient.data.shape)} but expected shape compatible with {list(shape)}"
                 )
             gradient = sum_to(gradient, shape=shape)
-        gradient = gradient.to(dtype)  # type: ignore[attr-defined]
+        gradient = gradient.to(dtype)
         return gradient if recording else gradient.data
 
     # ---- Lifetime ----
 
     def record(self, outputs: Sequence[Any]) -> tuple[Any, ...]:
         """The outputs of the forward, with this node as their history."""
-        tensors = [y for y in outputs if isinstance(y, Variable)]
-        self.outputs = [(y.data.shape, y.data.dtype) for y in tensors]
+        self.outputs = [(y.data.shape, y.data.dtype) if isinstance(y, Variable) else None for y in outputs]
         positions: dict[int, int] = {}
         recorded = []
-        for y in outputs:
-            if not isinstance(y, Variable):
-                recorded.append(y)
-                continue
-            position = len(positions)
-            differentiable = is_floating(y.data.dtype) and not _among(y, self.non_differentiable)
-            made = self._as_output(y, position) if differentiable else y
-            positions[id(y)] = positions[id(made)] = position
+        for position, y in enumerate(outputs):
+            made = y
+            if isinstance(y, Variable):
+                if is_floating(y.data.dtype) and not _among(y, self.non_differentiable):
+                    made = self._as_output(y, position)
+                positions[id(y)] = positions[id(made)] = position
             recorded.append(made)
         self.saved = tuple(None if x is None else self._saved(x, positions) for x in self.to_save)
         self.to_save = ()
@@ -209,7 +208,8 @@ class Function:
         y = Square.apply(x)
 
     `forward` may leave out `ctx` if the class defines `setup_context(ctx, inputs, output)`. `backward` gets a gradient
-    for each tensor that `forward` returned, and returns one for each argument of `forward`, None where there is none.
+    for each thing that `forward` returned (None for what is no tensor), and returns one for each argument of `forward`,
+    None where there is none.
     """
 
     @staticmethod
@@ -263,9 +263,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
         if not recorded:
             return result
         listed = result if isinstance(result, tuple) else (result,)
-        wrapped = tuple(
-            Variable.wrap(g.data, grad_fn=_Refusal()) if isinstance(g, Variable) else g for g in listed
-        )
+        wrapped = tuple(Variable.wrap(g.data, grad_fn=_Refusal()) if isinstance(g, Variable) else g for g in listed)
         return wrapped if isinstance(result, tuple) else wrapped[0]
 
     return once

@@ -165,9 +165,9 @@ def _leaves(name: str, inputs: Some, create_graph: bool) -> tuple[Many, bool]:
         if not isinstance(x, Variable):
             raise DTypeError(f"The {name} must be a Tensor or a tuple of Tensors, but one is {type(x).__name__}")
     with enable_grad():
-        return tuple(x.view(x.shape) if create_graph and x.requires_grad else _leaf(x.data) for x in listed), isinstance(
-            inputs, tuple
-        )
+        return tuple(
+            x.view(x.shape) if create_graph and x.requires_grad else _leaf(x.data) for x in listed
+        ), isinstance(inputs, tuple)
 
 
 def _leaf(array: Any) -> Tensor:

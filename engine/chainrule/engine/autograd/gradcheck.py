@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule.engine.autograd.mode import enable_grad
 from chainrule.engine.autograd.traversal import grad
-from chainrule.engine.autograd.variable import Variable
+from chainrule.engine.autograd.variable import Variable, is_tensor
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import AutogradError
 
@@ -76,7 +76,7 @@ def gradgradcheck(
 
     def gradients(*args: Any) -> tuple[Tensor, ...]:
         xs, gs = args[: len(arguments)], args[len(arguments) :]
-        by = [x for x in xs if isinstance(x, Variable) and x.requires_grad]
+        by = [x for x in xs if is_tensor(x) and x.requires_grad]
         found = grad(_outputs(func, xs), by, gs, create_graph=True, materialize_grads=True)
         return tuple(g for g in found if g is not None)
 
@@ -89,7 +89,7 @@ def _agree(
     """Whether both Jacobians agree for each pair of an output and an input."""
     for number, y in enumerate(_outputs(func, arguments)):
         for position, x in enumerate(arguments):
-            if not isinstance(x, Variable) or not x.requires_grad:
+            if not is_tensor(x) or not x.requires_grad:
                 continue
             analytic, numeric = _analytic(y, x), _numeric(func, arguments, position, number, eps)
             if not np.allclose(analytic, numeric, rtol=rtol, atol=atol, equal_nan=True):
@@ -138,7 +138,7 @@ def _outputs(func: Function, arguments: Sequence[Any]) -> list[Tensor]:
 
 
 def _listed(tensors: Tensor | Sequence[Any]) -> list[Any]:
-    return [tensors] if isinstance(tensors, Variable) else list(tensors)
+    return [tensors] if is_tensor(tensors) else list(tensors)
 
 
 def _leaf(array: Array) -> Tensor:

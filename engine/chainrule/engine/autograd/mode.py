@@ -100,10 +100,10 @@ class _BareMode(_GradMode):
     """A mode without settings, which decorates with and without parentheses: `@no_grad` and `@no_grad()`."""
 
     @overload
-    def __new__(cls, function: Callable[P, R], /) -> Callable[P, R]: ...
+    def __new__(cls, function: Callable[P, R], /) -> Callable[P, R]: ...  # type: ignore[misc]
     @overload
     def __new__(cls) -> Self: ...
-    def __new__(cls, function: Callable[P, R] | None = None, /) -> Any:
+    def __new__(cls, function: Callable[..., Any] | None = None, /) -> Any:  # type: ignore[misc]
         made = object.__new__(cls)
         if function is None:
             return made
@@ -130,7 +130,11 @@ class inference_mode(_GradMode):  # noqa: N801 - PyTorch's name
         mode: False leaves the mode, inside.
     """
 
-    def __new__(cls, mode: bool | Callable[P, R] = True) -> Any:
+    @overload
+    def __new__(cls, mode: Callable[P, R], /) -> Callable[P, R]: ...  # type: ignore[misc]
+    @overload
+    def __new__(cls, mode: bool = True) -> Self: ...
+    def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:
         made = object.__new__(cls)
         if not callable(mode):
             return made

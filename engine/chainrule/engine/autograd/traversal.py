@@ -12,7 +12,7 @@ from chainrule.engine.autograd.anomaly import anomaly
 from chainrule.engine.autograd.graph import AccumulateGrad, Node, is_alias, lock_of
 from chainrule.engine.autograd.hooking import run_watched, through_leaf_hooks, through_tensor_hooks
 from chainrule.engine.autograd.mode import set_grad_enabled
-from chainrule.engine.autograd.variable import Variable
+from chainrule.engine.autograd.variable import Variable, is_tensor
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import AutogradError, ShapeError
 
@@ -100,7 +100,7 @@ def grad(
             )
         if g is None and materialize_grads:
             g = np.zeros_like(x.data)
-        gradients.append(g if g is None or isinstance(g, Variable) else Variable.wrap(np.asarray(g)))
+        gradients.append(g if g is None or is_tensor(g) else Variable.wrap(np.asarray(g)))
     return tuple(gradients)
 
 
@@ -177,8 +177,8 @@ def accumulate(variable: Variable, gradient: Any) -> None:
     """Adds an array, or a recorded Tensor, to `variable.grad`; from one thread at a time."""
     with lock_of(variable):
         grad = variable.grad
-        if isinstance(gradient, Variable):
-            variable.grad = gradient if grad is None else grad + gradient  # type: ignore[assignment]
+        if is_tensor(gradient):
+            variable.grad = gradient if grad is None else grad + gradient
         elif grad is None:
             variable.grad = Variable.wrap(np.asarray(gradient))
         elif grad.requires_grad:
@@ -193,7 +193,7 @@ def accumulate(variable: Variable, gradient: Any) -> None:
 
 def _own(gradient: Any, g: Any) -> Any:
     """The gradient, copied if it shares memory with `g`: a leaf keeps what arrives and may write to it."""
-    if isinstance(gradient, Variable):
+    if is_tensor(gradient):
         return gradient.clone() if is_alias(gradient.data, g.data) else gradient
     return gradient.copy() if is_alias(gradient, g) else gradient
 
@@ -216,7 +216,7 @@ def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recordin
                     f"and output[{number}] has a shape of {list(y.shape)}."
                 )
             g = weight.to(y.dtype) if recording else weight.data.astype(y.dtype, copy=y.grad_fn is None)
-        roots.append((y.gradient_edge(), Variable.wrap(g) if recording and not isinstance(g, Variable) else g))
+        roots.append((y.gradient_edge(), Variable.wrap(g) if recording and isinstance(g, np.ndarray) else g))
     return roots
 
 
@@ -237,13 +237,13 @@ def _leading_to(roots: Iterable[tuple[Node, Any]], targets: Iterable[Node]) -> s
 
 
 def _listed(tensors: Tensors) -> Sequence[Tensor]:
-    return (tensors,) if isinstance(tensors, Variable) else tuple(tensors)
+    return (tensors,) if is_tensor(tensors) else tuple(tensors)
 
 
 def _weights(outputs: Sequence[Tensor], weights: Tensor | Sequence[Tensor | None] | None) -> Sequence[Tensor | None]:
     if weights is None:
         return (None,) * len(outputs)
-    listed = (weights,) if isinstance(weights, Variable) else tuple(weights)
+    listed = (weights,) if is_tensor(weights) else tuple(weights)
     if len(listed) != len(outputs):
         raise AutogradError(f"{len(outputs)} outputs were given {len(listed)} gradients; give one for each")
     return listed

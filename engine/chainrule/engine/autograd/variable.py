@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from chainrule.engine.autograd.graph import AccumulateGrad, Hook, Node, Output, add_hook, lock_of
 from chainrule.engine.autograd.mode import state
@@ -310,3 +310,8 @@ class Variable:
         node = self._recorded()
         extra = None if node is None else node.extra
         return extra is not None and extra.retained is not None and extra.retained() is self
+
+
+def is_tensor(x: object) -> TypeGuard[Tensor]:
+    """Whether `x` is a tensor."""
+    return isinstance(x, Variable)
