@@ -146,6 +146,7 @@ def test_the_same_bytes_do_run_under_pickle(name: str, tmp_path: Path) -> None:
 ORDERED = Call(DICT, ())
 FROM_TYPE = Global("torch._tensor _rebuild_from_type_v2")
 TENSOR = Global("torch Tensor")
+PARAMETER = Global("torch.nn.parameter Parameter")
 REBUILD = Global("torch._utils _rebuild_tensor_v2")
 
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -166,7 +167,16 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a very long name": (Raw(b"c" + b"x" * 300 + b"\nb\n"), "a very long one"),
     "a name without an end": (Raw(b"cos"), "without an end"),
     # opcodes
-    "NEWOBJ": (Raw(encode(DICT) + b")\x81"), "opcode NEWOBJ at byte 28"),
+    "NEWOBJ of a function": (Raw(encode(DICT) + b")\x81"), r"calls the function collections\.OrderedDict at byte 29"),
+    "NEWOBJ of a value": (Raw(b"N)\x81"), "calls None at byte 5, which is no class"),
+    "NEWOBJ of a name": (Raw(b"csubprocess\nPopen\n)\x81"), r"names subprocess\.Popen"),
+    "REDUCE of a class": (Call(PARAMETER, ()), r"calls the class torch\.nn\.parameter\.Parameter at byte"),
+    "a Parameter of nothing": (Raw(encode(PARAMETER) + b")\x81"), "a parameter is made of"),
+    "a Parameter of text": (Raw(encode(PARAMETER) + encode(("x",)) + b"\x81"), "a parameter is made of 'x'"),
+    "a Parameter with hooks": (
+        Raw(encode(PARAMETER) + encode((tensor((6,), (1,)),)) + b"\x81" + encode((True, False, {1: 2})) + b"b"),
+        "has hooks",
+    ),
     "NEWOBJ_EX": (Raw(encode(DICT) + b")}\x92"), "opcode NEWOBJ_EX"),
     "INST": (Raw(b"(icollections\nOrderedDict\n"), "opcode INST"),
     "OBJ": (Raw(b"(" + encode(DICT) + b"o"), "opcode OBJ"),

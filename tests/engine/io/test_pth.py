@@ -15,7 +15,7 @@ import pytest
 
 import chainrule.engine as cr
 from chainrule.engine import io
-from tests.engine.io.assemble import Call, Global, legacy, pickled, storage, tensor, zipped
+from tests.engine.io.assemble import Call, Global, Raw, encode, legacy, pickled, storage, tensor, zipped
 
 DATA = Path(__file__).parent / "data"
 ROW = np.arange(6, dtype=np.float32)
@@ -107,6 +107,26 @@ def test_storages_of_cuda_and_parameters_are_arrays() -> None:
 def test_the_oldest_way_of_telling_a_tensor_is_read() -> None:
     for loaded in both(Call(Global("torch._utils _rebuild_tensor"), (storage(), 1, (2,), (2,)))):
         assert loaded.tolist() == [1, 3]
+
+
+OLD_PARAMETER = Raw(
+    encode(Global("torch.nn.parameter Parameter"))
+    + encode((Call(Global("torch._utils _rebuild_tensor"), (storage(), 0, (6,), (1,))),))
+    + b"\x81"
+    + encode((True, False, Call(Global("collections OrderedDict"), ())))
+    + b"b"
+)
+
+
+def test_parameters_of_before_pytorch_0_4_are_arrays() -> None:
+    for loaded in both({"w": OLD_PARAMETER}):
+        np.testing.assert_array_equal(loaded["w"], ROW, strict=True)
+
+
+@pytest.mark.torch
+def test_pytorch_reads_those_parameters_alike(torch: Any) -> None:
+    made = zipped(pickled({"w": OLD_PARAMETER}), {"0": ROW.tobytes()})
+    assert torch.load(streams.BytesIO(made), weights_only=True)["w"].tolist() == ROW.tolist()
 
 
 def test_big_endian_archives_are_swapped() -> None:

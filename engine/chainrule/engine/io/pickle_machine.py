@@ -4,10 +4,10 @@ Why not `pickle.Unpickler` with a strict `find_class`: its opcodes are written t
 them reach. REDUCE calls, BUILD calls `__setstate__` or fills any `__dict__`, INST, OBJ and NEWOBJ make instances, EXT
 looks in a registry of the process; `find_class` guards one door of these, and the C code bounds neither lengths nor
 memo. Here a pickle can do what the table below has, and nothing else exists: a name is looked up in the caller's table
-and never imported; REDUCE takes only a `Function` of that table, which checks its arguments itself; BUILD goes to the
-caller; no attribute is ever read or set. Protocols 2 to 5 are read. Nothing recurses. A length is compared with the
-bytes that are left before they are taken, and the containers and the memo have limits, so that memory stays a small
-multiple of the pickle's length.
+and never imported; REDUCE takes only a `Function` of that table and NEWOBJ only a `Class`, and these check their
+arguments themselves; BUILD goes to the caller; no attribute is ever read or set. Protocols 2 to 5 are read. Nothing
+recurses. A length is compared with the bytes that are left before they are taken, and the containers and the memo have
+limits, so that memory stays a multiple of the pickle's length.
 
 Source of the language: `pickletools` of the standard library, and https://peps.python.org/pep-3154/
 """
@@ -45,6 +45,10 @@ class Function:
     call: Callable[[tuple[object, ...]], object]
 
 
+class Class(Function):
+    """What a pickle may make an instance of; `call` stands for its `__new__`."""
+
+
 @dataclass(frozen=True)
 class Refused:
     """A name that is known and not read, and why."""
@@ -63,7 +67,7 @@ def run(
     """The value of the pickle that starts at byte `start` of `data`, and the byte after the pickle.
 
     Args:
-        names: what each (module, name) that the pickle may have means: a value, a `Function`, or a `Refused`.
+        names: what each (module, name) that the pickle may have means; a `Function` or `Class` may be called.
         persistent: the value of a persistent id.
         build: gives a state (second) to a value (first).
 
@@ -178,7 +182,7 @@ class _Machine:
 def describe(value: object) -> str:
     """A value in a few words, for messages."""
     if isinstance(value, Function):
-        return f"the function {value.name}"
+        return f"the {type(value).__name__.lower()} {value.name}"
     if isinstance(value, (str, bytes)):
         return repr(value) if len(value) <= 60 else f"{value[:57]!r}..."
     if isinstance(value, float) or value is None or (isinstance(value, int) and abs(value) < 1 << 64):
@@ -314,10 +318,11 @@ def _stack_global(machine: _Machine) -> None:
     _global(machine, module[:_MAX_NAME_BYTES], name[:_MAX_NAME_BYTES])
 
 
-def _reduce(machine: _Machine) -> None:
+def _call(machine: _Machine, kind: type[Function]) -> None:
     arguments, function = machine.pop(), machine.pop()
-    if not isinstance(function, Function):
-        raise FormatError(f"the pickle calls {describe(function)} at byte {machine.at}, which is no function; {REMEDY}")
+    if not isinstance(function, Function) or type(function) is not kind:
+        wanted = kind.__name__.lower()
+        raise FormatError(f"the pickle calls {describe(function)} at byte {machine.at}, which is no {wanted}; {REMEDY}")
     if type(arguments) is not tuple:
         raise FormatError(f"the pickle calls {function.name} with {describe(arguments)} instead of a tuple")
     machine.push_container(function.call(arguments))
@@ -385,7 +390,8 @@ _steps: dict[int, Callable[[_Machine], None]] = {
     # what the caller's tables decide
     ord("c"): _line_global,
     0x93: _stack_global,
-    ord("R"): _reduce,
+    ord("R"): lambda machine: _call(machine, Function),
+    0x81: lambda machine: _call(machine, Class),
     ord("b"): _build,
     ord("Q"): _persistent_id,
 }
@@ -394,7 +400,6 @@ _steps: dict[int, Callable[[_Machine], None]] = {
 _refused = {
     ord("i"): "INST",
     ord("o"): "OBJ",
-    0x81: "NEWOBJ",
     0x92: "NEWOBJ_EX",
     0x82: "EXT1",
     0x83: "EXT2",

@@ -20,13 +20,14 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array, DType
 from chainrule.engine.errors import FormatError
-from chainrule.engine.io.pickle_machine import REMEDY, Function, Names, Refused, describe
+from chainrule.engine.io.pickle_machine import REMEDY, Class, Function, Names, Refused, describe
 
 bfloat16: DType = np.dtype(ml_dtypes.bfloat16)
 
 MAX_DEPTH = 100
 _MAX_DIMENSIONS = 64  # numpy's
 _MAX_BYTES = 1 << 62
+_MAX_KEY = 255
 
 Fetch = Callable[[str, DType, int], Array]
 """The bytes (uint8) of the storage of this key, with so many elements of this dtype."""
@@ -86,6 +87,7 @@ class Values:
             **{("torch._utils", name): function for name, function in functions.items()},
             ("_codecs", "encode"): Function("_codecs.encode", self._encoded),
             ("collections", "Counter"): Function("collections.Counter", self._counter),
+            ("torch.nn.parameter", "Parameter"): Class("torch.nn.parameter.Parameter", self._parameter),
             ("torch._tensor", "_rebuild_from_type_v2"): Function(
                 "torch._tensor._rebuild_from_type_v2", self._from_type
             ),
@@ -102,10 +104,10 @@ class Values:
             raise FormatError("a storage that is part of another (PyTorch before 0.4); load and save it with PyTorch")
         if not isinstance(kind, StorageType):
             raise FormatError(f"a storage has the type {describe(kind)}; {REMEDY}")
-        if type(key) is not str or type(location) is not str or not _is_size(count):
+        if type(key) is not str or len(key) > _MAX_KEY or type(location) is not str or not _is_size(count):
             raise FormatError(
                 f"a storage has key {describe(key)}, location {describe(location)}, size {describe(count)}; "
-                "two strings and a number are wanted"
+                "two short strings and a number are wanted"
             )
         if location.partition(":")[0] == "meta":
             raise FormatError(f"storage {key!r} is on device 'meta' and has no data; save a model that has")
@@ -123,10 +125,12 @@ class Values:
         return known
 
     def build(self, target: object, state: object) -> None:
-        """Gives a state dict its `_metadata`, the one state that is read."""
+        """Gives a state dict its `_metadata`; a Parameter of before PyTorch 0.4 has flags and hooks."""
         match state:
             case {"_metadata": dict() as metadata, **others} if not others and type(target) is OrderedDict:
                 vars(target)["_metadata"] = metadata  # where PyTorch has it too
+            case (bool(), bool(), hooks) if isinstance(target, np.ndarray):
+                _check_plain(hooks)
             case _:
                 raise FormatError(f"the pickle gives {describe(target)} a state, which is not read; {REMEDY}")
 
@@ -160,10 +164,10 @@ class Values:
         return self._view(storage, dtype, offset, size, stride)
 
     def _parameter(self, arguments: tuple[object, ...]) -> Array:
-        """(array, requires_grad, hooks[, state]): the array."""
-        if len(arguments) not in (3, 4) or not isinstance(arguments[0], np.ndarray):
+        """(array[, requires_grad[, hooks[, state]]]): the array."""
+        if not 1 <= len(arguments) <= 4 or not isinstance(arguments[0], np.ndarray):
             raise FormatError(f"a parameter is made of {', '.join(map(describe, arguments[:4]))}; a tensor is wanted")
-        _check_plain(arguments[2])
+        _check_plain(*arguments[2:3])
         return arguments[0]
 
     def _from_type(self, arguments: tuple[object, ...]) -> object:
@@ -291,11 +295,12 @@ def _sizes(value: object, what: str) -> tuple[int, ...]:
     return value
 
 
-def _check_plain(hooks: object, metadata: object = None) -> None:
+def _check_plain(hooks: object = None, metadata: object = None) -> None:
     """Hooks are code; metadata says that the numbers have to be conjugated or negated first."""
     if hooks is not None and (not isinstance(hooks, dict) or len(hooks)):
         raise FormatError(f"a tensor has hooks, which are not read; {REMEDY}")
-    if metadata is None or (isinstance(metadata, dict) and all(value is False for value in metadata.values())):
+    few = isinstance(metadata, dict) and len(metadata) <= 8 and all(value is False for value in metadata.values())
+    if metadata is None or few:
         return
     raise FormatError("a tensor is a conjugated or negated view; save it with .resolve_conj().resolve_neg()")
 
