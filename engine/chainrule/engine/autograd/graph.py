@@ -258,9 +258,9 @@ class Saved:
         raise AutogradError(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[{type_name(self.array.dtype)}Tensor {list(self.array.shape)}]{what} is at version "
-            f"{self.counter.value}; expected version {self.version} instead. Hint: enable anomaly detection to find the operation that "
-            "failed to compute its gradient, with autograd.set_detect_anomaly(True, check_nan=False), or clone() the tensor "
-            "before writing to it."
+            f"{self.counter.value}; expected version {self.version} instead. Hint: enable anomaly detection to find the "
+            "operation that failed to compute its gradient, with autograd.set_detect_anomaly(True, check_nan=False), or "
+            "clone() the tensor before writing to it."
         )
 
 
