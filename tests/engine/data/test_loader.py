@@ -349,3 +349,11 @@ def test_what_this_version_cannot_do_is_said(settings: dict[str, Any]) -> None:
 def test_a_dataset_needs_examples_by_number() -> None:
     with pytest.raises(cr.UnsupportedError, match="DataLoader of generator: a dataset needs __getitem__"):
         DataLoader(number for number in range(3))
+
+    class Endless(Dataset[int]):
+        def __getitem__(self, index: int) -> int:
+            return index
+
+    with pytest.raises(cr.ConfigError, match="dataset='Endless': has no __len__; define it, or give a sampler"):
+        DataLoader(Endless())
+    assert _listed(DataLoader(Endless(), 2, sampler=[5, 6, 7])) == [[5, 6], [7]]

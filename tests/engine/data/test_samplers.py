@@ -13,6 +13,7 @@ from chainrule.engine.data import (
     Sampler,
     SequentialSampler,
     SubsetRandomSampler,
+    WeightedRandomSampler,
     epoch_order,
 )
 
@@ -64,6 +65,25 @@ def test_a_subset_is_visited_in_random_order() -> None:
     assert len({tuple(sampler) for _ in range(20)}) > 5
 
 
+@pytest.mark.parametrize("replacement", [True, False])
+def test_weights_are_probabilities(replacement: bool) -> None:
+    generator = cr.Generator(0)
+    sampler = WeightedRandomSampler([1, 0, 3, 4], 1, replacement, generator)
+    drawn = [next(iter(sampler)) for _ in range(5000)]
+    assert generator.get_state() == (0, 5000)
+    shares = [drawn.count(index) / len(drawn) for index in range(4)]
+    assert shares[1] == 0
+    assert shares == pytest.approx([1 / 8, 0, 3 / 8, 4 / 8], abs=0.03)
+
+
+def test_without_replacement_nothing_is_drawn_twice() -> None:
+    sampler = WeightedRandomSampler([0.1, 0.9, 0.0, 0.5], 3, replacement=False, generator=cr.Generator(1))
+    assert {tuple(sorted(sampler)) for _ in range(20)} == {(0, 1, 3)}
+    assert len({tuple(sampler) for _ in range(50)}) > 3
+    many = WeightedRandomSampler([0.1, 0.9], 100, generator=cr.Generator(1))
+    assert len(list(many)) == len(many) == 100
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(("size", "batch"), [(10, 3), (9, 3), (2, 5), (0, 1)])
@@ -91,5 +111,15 @@ def test_wrong_settings_are_refused() -> None:
             BatchSampler(range(3), size, drop_last=False)  # type: ignore[arg-type]
     with pytest.raises(cr.ConfigError, match="drop_last should be a boolean value"):
         BatchSampler(range(3), 1, drop_last=None)  # type: ignore[arg-type]
+    for settings, message in [
+        (([1.0], 0), "num_samples should be a positive integer"),
+        (([1.0], 1, 1), "replacement should be a boolean"),
+        (([[1.0]], 1), "weights should be a 1d sequence"),
+        (([-1.0, 2.0], 1), "must be finite and not negative"),
+        (([0.0], 1), "one of them more than 0"),
+        (([1.0, 0.0], 2, False), "there are fewer weights that are not 0"),
+    ]:
+        with pytest.raises(cr.ConfigError, match=message):
+            WeightedRandomSampler(*settings)  # type: ignore[arg-type]
     with pytest.raises(NotImplementedError, match="Sampler should implement __iter__"):
         iter(Sampler[int]())

@@ -11,10 +11,10 @@ import pytest
 
 import chainrule.engine as cr
 from chainrule.engine import nn
-from chainrule.engine.nn import containers, parameter_containers
+from chainrule.engine.nn import containers, parameter, parameter_containers
 
 # Whatever nn exports, and what it is made of.
-ours_nn = SimpleNamespace(**{**vars(containers), **vars(parameter_containers), **vars(nn)})
+ours_nn = SimpleNamespace(**{**vars(parameter), **vars(containers), **vars(parameter_containers), **vars(nn)})
 ours = SimpleNamespace(**{**vars(cr), "nn": ours_nn})
 
 
@@ -23,8 +23,7 @@ def worded(text: str) -> str:
     text = re.sub(r"torch\.Size\(\[([^\]]*)\]\)", lambda m: f"({m[1]},)" if m[1].isdigit() else f"({m[1]})", text)
     text = re.sub(r"<class '[\w.]*?(\w+)'>", r"<class '\1'>", text)
     text = re.sub(r"\b(torch\.nn\.|nn\.|torch\.)", "", text)
-    text = text.replace("Buffer, Tensor or None", "Tensor or None").replace("FloatTensor", "Tensor")
-    return text.replace("torch ", "")
+    return text.replace("FloatTensor", "Tensor").replace("torch ", "")
 
 
 def both(torch: Any, scenario: Callable[[Any], Any]) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from chainrule.engine.creation import tensor
 from chainrule.engine.dtypes import float64
 from chainrule.engine.errors import DTypeError, ShapeError
-from chainrule.engine.functions.shapes import stack
+from chainrule.engine.functions.joining import stack
 from chainrule.engine.tensor import Tensor
 
 _not_numbers = "SUOMm"  # kinds of arrays: texts, objects, dates
@@ -21,8 +21,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
     """The batch of some examples of one structure.
 
     Tensors, and arrays as tensors, are stacked along a new first dimension; floats become a float64 tensor, ints an
-    int64 one, bools a bool one; texts stay as they are. Dicts, lists, tuples and named tuples of these are collated entry by
-    entry; a tuple comes back as a list, as from PyTorch.
+    int64 one, bools a bool one; texts stay as they are. Dicts, lists, tuples and named tuples of these are collated
+    entry by entry; a tuple comes back as a list, as from PyTorch.
 
     Raises:
         ShapeError: tensors of different shapes, or sequences of different lengths.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule.engine.data.collation import default_collate, default_convert
-from chainrule.engine.data.datasets import fetch, fetch_one
+from chainrule.engine.data.datasets import fetch, fetch_one, size
 from chainrule.engine.data.prefetch import DataLoaderError, Prefetcher
 from chainrule.engine.data.samplers import BatchSampler, RandomSampler, Sampler, SequentialSampler, take_draw
 from chainrule.engine.errors import ConfigError, UnsupportedError
@@ -114,6 +114,8 @@ class DataLoader:
             raise ConfigError("drop_last", drop_last, "batch_size=None disables auto-batching and excludes drop_last")
         if sampler is not None and shuffle:
             raise ConfigError("sampler", sampler, "sampler option is mutually exclusive with shuffle")
+        if sampler is None and batch_sampler is None:
+            size(dataset)
         if sampler is None:
             sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         if batch_size is not None:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from chainrule.engine.data.order import epoch_order, num_batches
+from chainrule.engine.dtypes import float64
 from chainrule.engine.errors import ConfigError
 from chainrule.engine.random import Generator, current_generator, raw_stream
 
@@ -103,6 +104,56 @@ class SubsetRandomSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+class WeightedRandomSampler(Sampler[int]):
+    """`num_samples` examples, each drawn with a probability proportional to its weight.
+
+    With replacement example i is the first whose weights add up to a share u of all, u from U[0, 1). Without, they are
+    those with the smallest −ln(u) / weight, which is the same as drawing one after the other.
+    Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir, 2006
+
+    Raises:
+        ConfigError: weights that are negative, not finite or not in one row; `num_samples` that is no positive integer,
+            or without replacement more than the weights that are not 0.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float],
+        num_samples: int,
+        replacement: bool = True,
+        generator: Generator | None = None,
+    ) -> None:
+        if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples <= 0:
+            raise ConfigError("num_samples", num_samples, "num_samples should be a positive integer value")
+        if not isinstance(replacement, bool):
+            raise ConfigError("replacement", replacement, "replacement should be a boolean value")
+        self.weights = np.array(weights, np.float64)
+        if self.weights.ndim != 1:
+            raise ConfigError("weights", self.weights.shape, "weights should be a 1d sequence")
+        if not np.isfinite(self.weights).all() or (self.weights < 0).any() or not self.weights.any():
+            raise ConfigError("weights", weights, "must be finite and not negative, one of them more than 0")
+        if not replacement and num_samples > np.count_nonzero(self.weights):
+            raise ConfigError("num_samples", num_samples, "there are fewer weights that are not 0; allow replacement")
+        self.num_samples = num_samples
+        self.replacement = replacement
+        self.generator = generator
+
+    def __iter__(self) -> Iterator[int]:
+        generator = self.generator or current_generator()
+        if self.replacement:
+            sums = np.cumsum(self.weights)
+            shares = generator.uniform((self.num_samples,), float64) * sums[-1]
+            last = int(np.flatnonzero(self.weights)[-1])  # a share may be rounded up to the whole
+            return iter(np.minimum(np.searchsorted(sums, shares, side="right"), last).tolist())
+        u = 1.0 - generator.uniform(self.weights.shape, float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            keys = np.where(self.weights > 0, -np.log(u) / self.weights, np.inf)
+        return iter(np.argsort(keys, kind="stable")[: self.num_samples].tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
 
 
 class BatchSampler(Sampler[list[int]]):

@@ -13,7 +13,7 @@ from chainrule.engine.dtypes import as_dtype
 from chainrule.engine.errors import ConfigError, DTypeError, StateDictError, UnsupportedError
 from chainrule.engine.nn import conversion, hooks, state
 from chainrule.engine.nn.hooks import Hooked
-from chainrule.engine.nn.parameter import Parameter
+from chainrule.engine.nn.parameter import Buffer, Parameter
 from chainrule.engine.nn.registration import ModuleAttributeError, check_buffer, check_name, check_parameter
 from chainrule.engine.nn.state import IncompatibleKeys as IncompatibleKeys
 from chainrule.engine.tensor import Tensor
@@ -105,9 +105,11 @@ class Module(Hooked):
         elif name in self._modules:
             self._only_none(value, f"child module '{name}' (nn.Module")
             self._modules[name] = None
+        elif isinstance(value, Buffer):
+            self.register_buffer(name, value, value.persistent)
         elif name in self._buffers:
             if not isinstance(value, Tensor):
-                self._only_none(value, f"buffer '{name}' (Tensor")
+                self._only_none(value, f"buffer '{name}' (nn.Buffer, Tensor")
             self._buffers[name] = value
         else:
             object.__setattr__(self, name, value)
