@@ -43,7 +43,7 @@ def _with_buffers(m: Any) -> list[Any]:
     module.kept = m.nn.Buffer(m.ones(2))
     module.scratch = m.nn.Buffer(m.zeros(1), persistent=False)
     module.bare = m.nn.Buffer()
-    seen = [list(module.state_dict()), [name for name, _ in module.named_buffers()], repr(module.kept)]
+    seen: list[Any] = [list(module.state_dict()), [name for name, _ in module.named_buffers()], repr(module.kept)]
     module.scratch = m.ones(3)
     seen.append(list(module.state_dict()))
     module.scratch = m.nn.Buffer(m.ones(3))

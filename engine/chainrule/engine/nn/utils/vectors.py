@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from chainrule.engine.autograd.mode import no_grad
 from chainrule.engine.errors import DTypeError, ShapeError
-from chainrule.engine.functions.shapes import cat
+from chainrule.engine.functions.joining import cat
 from chainrule.engine.tensor import Tensor
 
 
