@@ -1,14 +1,16 @@
-"""Softmax and the losses."""
+"""Softmax, the losses that are operations of their own, and the checks of their arguments."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, type_name
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, TargetError
-from chainrule.engine.ops.elementwise import exp
+from chainrule.engine.ops.activation import logsigmoid
+from chainrule.engine.ops.elementwise import abs, clamp, exp, log, sigmoid, sign, where
 from chainrule.engine.ops.op import expand, op
 from chainrule.engine.ops.reduction import sum
 from chainrule.engine.ops.shape import gather, reshape, scatter
@@ -17,15 +19,24 @@ from chainrule.engine.ops.shape import gather, reshape, scatter
 @op("LogSoftmax", x=lambda g, y, dim: g - exp(y) * sum(g, dim=dim, keepdim=True))
 def log_softmax(x: Any, *, dim: int) -> Any:
     """y = x − log Σ eˣ along `dim`."""
-    shifted = x - np.max(x, axis=dim, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=dim, keepdims=True))
+    if not x.size:
+        return np.empty_like(x)
+    axis = dim if x.ndim else None
+    shifted = x - np.max(x, axis=axis, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
 
 
 @op("Softmax", x=lambda g, y, dim: y * (g - sum(g * y, dim=dim, keepdim=True)))
 def softmax(x: Any, *, dim: int) -> Any:
     """y = eˣ / Σ eˣ along `dim`."""
-    e = np.exp(x - np.max(x, axis=dim, keepdims=True))
-    return e / np.sum(e, axis=dim, keepdims=True)
+    if not x.size:
+        return np.empty_like(x)
+    axis = dim if x.ndim else None
+    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    return e / np.sum(e, axis=axis, keepdims=True)
+
+
+# ---- Of classes ----
 
 
 @op(
@@ -37,24 +48,31 @@ def softmax(x: Any, *, dim: int) -> Any:
 def nll_loss(x: Any, *, target: Array, weight: Array, reduction: str) -> Any:
     """yₙ = −wₙ · x[n, targetₙ], then their sum, or their sum / Σ wₙ, by `reduction`.
 
-    x (N, C), target (N) of indices that are there, weight (N): 0 for an example to ignore, else 1.
+    x (N, C), target (N) of indices that are there, weight (N): 0 for an example to ignore, else that of its class.
     """
-    y = np.where(weight, -gather(x, dim=1, index=_column(target))[:, 0], 0)
+    y = np.where(weight, -gather(x, dim=1, index=_column(target))[:, 0], 0) * weight
     if reduction == "none":
         return y
     total = np.sum(y)
-    return total if reduction == "sum" else total / np.sum(weight)
+    if reduction == "sum":
+        return total
+    weights = np.sum(weight)
+    return total / weights if weights else np.full_like(total, np.nan)
 
 
 def _share(g: Any, weight: Array, reduction: str) -> Any:
     """The part of each example in the gradient of the reduced loss."""
     if reduction == "none":
         return g * weight
-    return expand(g, shape=weight.shape) * (weight if reduction == "sum" else weight / np.sum(weight))
+    weights = 1 if reduction == "sum" else np.sum(weight) or 1
+    return expand(g, shape=weight.shape) * (weight / weights)
 
 
 def _column(x: Any) -> Any:
     return reshape(x, shape=(-1, 1))
+
+
+# ---- Of differences z = x − t, where x and t have one shape ----
 
 
 @op(
@@ -63,13 +81,96 @@ def _column(x: Any) -> Any:
     t=lambda g, x, t, reduction: g * (t - x) * (2 / _terms(x, reduction)),
 )
 def mse_loss(x: Any, t: Any, *, reduction: str) -> Any:
-    """y = (x − t)², then the sum or the mean, by `reduction`; x and t have one shape."""
-    square = np.square(x - t)
-    return square if reduction == "none" else np.sum(square) / _terms(x, reduction)
+    """y = z², then the sum or the mean, by `reduction`."""
+    return _reduced(np.square(x - t), reduction)
+
+
+@op(
+    "SmoothL1Loss",
+    x=lambda g, x, t, reduction, beta: g * _smooth_slope(x - t, beta) / _terms(x, reduction),
+    t=lambda g, x, t, reduction, beta: g * _smooth_slope(t - x, beta) / _terms(x, reduction),
+)
+def smooth_l1_loss(x: Any, t: Any, *, reduction: str, beta: float) -> Any:
+    """y = z² / 2β where |z| < β, else |z| − β/2, then the sum or the mean, by `reduction`."""
+    size = np.abs(x - t)
+    return _reduced(np.where(size < beta, 0.5 * size * size / beta, size - 0.5 * beta), reduction)
+
+
+def _smooth_slope(z: Any, beta: float) -> Any:
+    return where(abs(z) < beta, z / beta, sign(z))
+
+
+@op(
+    "HuberLoss",
+    x=lambda g, x, t, reduction, delta: g * clamp(x - t, min=-delta, max=delta) / _terms(x, reduction),
+    t=lambda g, x, t, reduction, delta: g * clamp(t - x, min=-delta, max=delta) / _terms(x, reduction),
+)
+def huber_loss(x: Any, t: Any, *, reduction: str, delta: float) -> Any:
+    """y = z² / 2 where |z| ≤ δ, else δ · (|z| − δ/2), then the sum or the mean, by `reduction`."""
+    size = np.abs(x - t)
+    return _reduced(np.where(size <= delta, 0.5 * size * size, delta * (size - 0.5 * delta)), reduction)
+
+
+# ---- Of two classes; weights broadcast to the shape of x and t ----
+
+
+@op(
+    "BinaryCrossEntropy",
+    x=lambda g, x, t, weight, reduction: g * (x - t) / clamp(x * (1 - x), min=1e-12) * _rate(x, weight, reduction),
+    t=lambda g, x, weight, reduction: g * (log(1 - x) - log(x)) * _rate(x, weight, reduction),
+)
+def binary_cross_entropy(x: Any, t: Any, *, weight: Array | None, reduction: str) -> Any:
+    """y = −w · (t · log x + (1 − t) · log(1 − x)), of logarithms of −100 at least, then the sum or the mean."""
+    with np.errstate(divide="ignore"):
+        y = (t - 1) * np.maximum(np.log1p(-x), -100) - t * np.maximum(np.log(x), -100)
+    return _reduced(y if weight is None else y * weight, reduction)
+
+
+@op(
+    "BinaryCrossEntropyWithLogits",
+    x=lambda g, x, t, weight, positive, reduction: g * _logit_slope(x, t, positive) * _rate(x, weight, reduction),
+    t=lambda g, x, weight, positive, reduction: g * _target_slope(x, positive) * _rate(x, weight, reduction),
+)
+def binary_cross_entropy_with_logits(
+    x: Any, t: Any, *, weight: Array | None, positive: Array | None, reduction: str
+) -> Any:
+    """y = w · ((1 − t) · x − l · log σ(x)) with l = 1 + (p − 1) · t, for the weight p of positive examples."""
+    factor = 1 if positive is None else 1 + (positive - 1) * t
+    y = (1 - t) * x - factor * logsigmoid(x)
+    return _reduced(y if weight is None else y * weight, reduction)
+
+
+def _logit_slope(x: Any, t: Any, positive: Array | None) -> Any:
+    """dy/dx = (p · t + 1 − t) · σ(x) − p · t"""
+    if positive is None:
+        return sigmoid(x) - t
+    chosen = t * positive
+    return (chosen + 1 - t) * sigmoid(x) - chosen
+
+
+def _target_slope(x: Any, positive: Array | None) -> Any:
+    """dy/dt = −x − (p − 1) · log σ(x)"""
+    return -x if positive is None else -x - logsigmoid(x) * (positive - 1)
+
+
+def _rate(x: Any, weight: Array | None, reduction: str) -> Any:
+    share = 1 / _terms(x, reduction)
+    return share if weight is None else weight * np.asarray(share, weight.dtype)
+
+
+# ---- Reductions ----
+
+
+def _reduced(y: Any, reduction: str) -> Any:
+    if reduction == "none":
+        return y
+    total = np.sum(y)
+    return total / _terms(y, reduction) if np.size(y) or reduction == "sum" else np.full_like(total, np.nan)
 
 
 def _terms(x: Any, reduction: str) -> int:
-    return int(np.prod(x.shape)) if reduction == "mean" else 1
+    """What the sum is divided by; 1 if there is nothing to add up."""
+    return math.prod(x.shape) or 1 if reduction == "mean" else 1
 
 
 # ---- Checks ----
@@ -78,7 +179,9 @@ def _terms(x: Any, reduction: str) -> int:
 def check_reduction(reduction: str) -> None:
     """Raises ConfigError unless `reduction` is none, mean or sum."""
     if reduction not in ("none", "mean", "sum"):
-        raise ConfigError("reduction", reduction, "not a valid reduction; choose none, mean or sum")
+        raise ConfigError(
+            "reduction", reduction, f"{reduction} is not a valid value for reduction; choose none, mean or sum"
+        )
 
 
 def check_targets(target: Array, num_examples: int, num_classes: int, ignore_index: int) -> tuple[Array, Array]:
@@ -89,9 +192,11 @@ def check_targets(target: Array, num_examples: int, num_classes: int, ignore_ind
         ShapeError: there is not one for each example.
         TargetError: one is outside [0, num_classes).
     """
-    if target.dtype.kind != "i":
-        raise DTypeError(f"targets must be class indices (int64 or int32), got {target.dtype}; class probabilities "
-                         "are not supported by this version")  # fmt: skip
+    if target.dtype.kind not in "iu":
+        raise DTypeError(
+            f"expected target dtype to be Long or Byte, but got {type_name(target.dtype)}; targets are class indices, "
+            "or for cross_entropy probabilities in the shape of the input"
+        )
     if target.shape != (num_examples,):
         raise ShapeError(f"Expected input batch_size ({num_examples}) to match target batch_size ({target.size})")
     ignored = target == ignore_index

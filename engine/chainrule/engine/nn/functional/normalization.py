@@ -1,12 +1,32 @@
-"""Normalisation."""
+"""Normalisation: of batches, instances, layers, groups, and by neighbouring channels."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
 from chainrule.engine import kernels
-from chainrule.engine.dtypes import Array
-from chainrule.engine.errors import ConfigError, ShapeError
+from chainrule.engine.dtypes import Array, is_low_precision
+from chainrule.engine.errors import ConfigError, DimensionError, ShapeError
+from chainrule.engine.functions import shapes
+from chainrule.engine.nn.functional.checks import SettingError, SizeError, require_floating
 from chainrule.engine.ops import normalization
 from chainrule.engine.tensor import Tensor
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_with_statistics",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "rms_norm",
+    "running_update",
+]
+
+# ---- Over the batch ----
 
 
 def batch_norm(
@@ -19,14 +39,17 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """y = w · (x − μ) / √(σ² + ε) + b, for each channel of x (N, C, H, W).
+    """y = w · (x − μ) / √(σ² + ε) + b, for each channel of x (N, C, ...).
 
     While training, μ and σ² are those of the batch, and the running statistics move towards them by `momentum`;
     otherwise they are the running statistics.
 
     Raises:
-        ShapeError: x is not 4D, or one value per channel is all there is to train on.
-        ConfigError: not training, and no running statistics.
+        SizeError: one value per channel is all there is to train on.
+        DimensionError: x has no channels.
+        ShapeError: a weight or statistic is not one for each channel.
+        SettingError: not training, and no running statistics.
+        ConfigError: ε is negative, or 0 while training.
     """
     y, statistics = batch_norm_with_statistics(input, running_mean, running_var, weight, bias, training, eps)
     for buffer, batch in zip((running_mean, running_var), statistics, strict=False):
@@ -49,23 +72,204 @@ def batch_norm_with_statistics(
     Returns:
         y, and while training the batch's mean and unbiased variance, each (C) in x's dtype, else nothing.
     """
-    if input.ndim != 4:
-        raise ShapeError(f"expected 4D input (got {input.ndim}D input)")
+    require_floating("batch_norm", input)
+    if input.ndim < 2:
+        raise DimensionError(
+            f"batch_norm: expected at least 2 dimensions, (N, C, ...), got input of shape {list(input.shape)}"
+        )
+    if training:
+        _check_batch(input, eps)
+    elif eps < 0:
+        raise ConfigError("eps", eps, f"batch_norm eps must be non-negative, but got {eps}")
+    named = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, value in named.items():
+        if value is not None and value.numel() != input.shape[1]:
+            raise ShapeError(f"{name} should contain {input.shape[1]} elements not {value.numel()}")
     if not training:
         if running_mean is None or running_var is None:
-            raise ConfigError("training", training, "batch_norm needs running statistics when it is not training")
+            missing = "running_mean" if running_mean is None else "running_var"
+            raise SettingError("training", training, f"{missing} must be defined in evaluation mode")
         y = normalization.batch_norm_fixed(
             input, weight, bias, mean=running_mean.data, variance=running_var.data, eps=eps
         )
         return y, ()
     n = input.data.size // max(input.shape[1], 1)
-    if n <= 1:
-        raise ShapeError(f"Expected more than 1 value per channel when training, got input size {list(input.shape)}")
-    mean, variance = kernels.batch_moments(input.data)
+    mean, variance = kernels.batch_moments(_as_images(input.data))
     y = normalization.batch_norm(input, weight, bias, mean=mean, variance=variance, eps=eps)
-    return y, (mean.astype(input.dtype), (variance * (n / (n - 1))).astype(input.dtype))
+    unbiased = variance * (n / (n - 1)) if n else variance
+    return y, (mean.astype(input.dtype), unbiased.astype(input.dtype))
+
+
+def _check_batch(input: Tensor, eps: float) -> None:
+    if input.shape[0] * math.prod(input.shape[2:]) == 1:
+        raise SizeError(f"Expected more than 1 value per channel when training, got input size {list(input.shape)}")
+    if eps <= 0:
+        raise ConfigError("eps", eps, f"batch_norm eps must be positive during training, but got {eps}")
+
+
+def _as_images(x: Array) -> Array:
+    """(N, C, ...) as (N, C, H, W)"""
+    return x if x.ndim == 4 else x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]), 1)
 
 
 def running_update(running: Array, batch: Array, factor: float) -> Array:
     """running' = (1 − factor) · running + factor · batch, a function of its arguments only."""
     return (1 - factor) * running + factor * batch
+
+
+# ---- Over each example ----
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`batch_norm` of every example of x (N, C, ...) on its own, by its statistics or by the running ones.
+
+    The running statistics move towards the mean of the examples' statistics.
+
+    Raises:
+        SizeError: one value per channel of an example is all there is.
+        SettingError: neither statistics.
+    """
+    n, channels, *rest = input.shape if input.ndim > 1 else (*input.shape, 1)
+    if use_input_stats and math.prod(rest) == 1:
+        raise SizeError(f"Expected more than 1 spatial element when training, got input size {input.shape}")
+    if not use_input_stats and (running_mean is None or running_var is None):
+        raise SettingError(
+            "use_input_stats", use_input_stats, "Expected running_mean and running_var to be defined when "
+            "use_input_stats is false"
+        )  # fmt: skip
+    if not n:
+        return input * 1
+    joined = input.reshape(1, n * channels, *rest)
+    copies = [None if value is None else _repeated(value, n) for value in (running_mean, running_var, weight, bias)]
+    y, statistics = batch_norm_with_statistics(joined, *copies, use_input_stats, eps)
+    for buffer, batch in zip((running_mean, running_var), statistics, strict=False):
+        if buffer is not None:
+            buffer.copy_(running_update(buffer.data, batch.reshape(n, channels).mean(0), momentum))
+    return y.reshape(input.shape)
+
+
+def _repeated(value: Tensor, n: int) -> Tensor:
+    return value.expand(n, *value.shape).reshape(-1)
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = w · (x − μ) / √(σ² + ε) + b, over the last dimensions of x, which are `normalized_shape`.
+
+    Raises:
+        ShapeError: x does not end in this shape, or w and b are not of it.
+    """
+    require_floating("LayerNormKernelImpl", input)
+    shape = _check_normalized_shape(input, normalized_shape, {"weight": weight, "bias": bias})
+    return normalization.layer_norm(input, weight, bias, ndim=len(shape), eps=eps)
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """y = w · x / √(mean x² + ε), over the last dimensions of x, which are `normalized_shape`.
+
+    ε is by default the distance from 1 to the next number of x's dtype (of float32 for half precision).
+
+    Raises:
+        ShapeError: x does not end in this shape, or w is not of it.
+    """
+    require_floating("rms_norm", input)
+    shape = _check_normalized_shape(input, normalized_shape, {"weight": weight})
+    if eps is None:
+        eps = float(np.finfo(np.float32 if is_low_precision(input.dtype) else input.dtype).eps)
+    return normalization.rms_norm(input, weight, ndim=len(shape), eps=eps)
+
+
+def _check_normalized_shape(
+    input: Tensor, normalized_shape: Sequence[int], parameters: dict[str, Tensor | None]
+) -> tuple[int, ...]:
+    shape = tuple(normalized_shape)
+    if not shape:
+        raise ShapeError(
+            "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got "
+            "normalized_shape = []"
+        )
+    for name, value in parameters.items():
+        if value is not None and value.shape != shape:
+            raise ShapeError(
+                f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
+                f"{list(value.shape)} and normalized_shape = {list(shape)}"
+            )
+    if input.shape[-len(shape) :] != shape:
+        expected = ", ".join(map(str, shape))
+        raise ShapeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape [*, {expected}], but got input of "
+            f"size{list(input.shape)}"
+        )
+    return shape
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """y = w · (x − μ) / √(σ² + ε) + b for each channel of x (N, C, ...), over each of `num_groups` groups of channels.
+
+    Raises:
+        ShapeError: the channels do not make so many groups, or w and b are not one for each channel.
+        SizeError: one value is all there is.
+    """
+    require_floating("GroupNormKernelImpl", input)
+    if input.ndim < 2:
+        raise ShapeError(f"Expected at least 2 dimensions for input tensor but received {input.ndim}")
+    n, channels, *rest = input.shape
+    if num_groups < 1 or channels % num_groups:
+        raise ShapeError(
+            "Expected number of channels in input to be divisible by num_groups, but got input of shape "
+            f"{list(input.shape)} and num_groups={num_groups}"
+        )
+    if math.prod([n * channels // num_groups, *rest]) == 1:
+        raise SizeError(
+            "Expected more than 1 value per channel when training, got input size "
+            f"{[n * channels // num_groups, num_groups, *rest]}"
+        )
+    for name, value in {"weight": weight, "bias": bias}.items():
+        if value is not None and value.shape != (channels,):
+            raise ShapeError(
+                f"Expected {name} to be a vector of size equal to the number of channels in input, but got {name} of "
+                f"shape {list(value.shape)} and input of shape {list(input.shape)}"
+            )
+    return normalization.group_norm(input, weight, bias, groups=num_groups, eps=eps)
+
+
+# ---- By neighbouring channels ----
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """x / (k + α · mean x²)^β for x (N, C, L, ...), the mean over `size` channels around each, zeros beyond the last.
+
+    Source: Krizhevsky, Sutskever and Hinton, ImageNet classification with deep convolutional neural networks (2012)
+
+    Raises:
+        SizeError: fewer than three dimensions.
+    """
+    if input.ndim < 3:
+        raise SizeError(f"Expected 3D or higher dimensionality input (got {input.ndim} dimensions)")
+    if not input.numel():
+        return input
+    n, channels, *rest = input.shape
+    margins = [Tensor(np.zeros((n, width, *rest), input.dtype)) for width in (size // 2, (size - 1) // 2)]
+    padded = shapes.cat([margins[0], input * input, margins[1]], 1)
+    total = padded[:, :channels]
+    for shift in range(1, size):
+        total = total + padded[:, shift : shift + channels]
+    return input / (total / size * alpha + k) ** beta

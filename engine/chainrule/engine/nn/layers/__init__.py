@@ -2,23 +2,89 @@
 
 from chainrule.engine.nn.layers.activation import ReLU, Sigmoid, Tanh
 from chainrule.engine.nn.layers.batch_norm import BatchNorm2d, collect_batch_statistics
-from chainrule.engine.nn.layers.convolution import Conv2d
+from chainrule.engine.nn.layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from chainrule.engine.nn.layers.linear import Flatten, Identity, Linear
 from chainrule.engine.nn.layers.loss import CrossEntropyLoss, MSELoss
-from chainrule.engine.nn.layers.pooling import AvgPool2d, MaxPool2d
+from chainrule.engine.nn.layers.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+)
+from chainrule.engine.nn.layers.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    LPPool1d,
+    LPPool2d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxUnpool1d,
+    MaxUnpool2d,
+)
+from chainrule.engine.nn.layers.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    RNNBase,
+    RNNCell,
+    RNNCellBase,
+)
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AvgPool1d",
     "AvgPool2d",
     "BatchNorm2d",
+    "CircularPad1d",
+    "CircularPad2d",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Flatten",
+    "GRUCell",
     "Identity",
+    "LPPool1d",
+    "LPPool2d",
+    "LSTMCell",
     "Linear",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
     "ReLU",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "Sigmoid",
     "Tanh",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "collect_batch_statistics",
 ]

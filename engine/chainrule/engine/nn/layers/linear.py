@@ -1,10 +1,17 @@
-"""Linear layers, and those that only move elements."""
+"""Linear and bilinear layers, and those that only move elements."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
 
 from chainrule.engine.creation import empty
+from chainrule.engine.dtypes import default_dtype
+from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
+from chainrule.engine.functions.arguments import axis_of
 from chainrule.engine.nn import functional as F
 from chainrule.engine.nn import init
 from chainrule.engine.nn.module import Module
@@ -31,12 +38,20 @@ class Linear(Module):
     weight: Parameter  # (out_features, in_features)
     bias: Parameter | None  # (out_features)
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(empty(out_features, in_features))
-        self.register_parameter("bias", Parameter(empty(out_features)) if bias else None)
+        dtype = dtype or default_dtype
+        self.weight = Parameter(empty(out_features, in_features, dtype=dtype))
+        self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -48,6 +63,59 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Bilinear(Module):
+    """yₒ = x₁ᵀ·Wₒ·x₂ + bₒ, for x₁ (..., in1_features), x₂ (..., in2_features) and y (..., out_features).
+
+    W and b are drawn from U(−1/√in1_features, 1/√in1_features).
+
+    Raises:
+        ConfigError: there are no in1_features.
+    """
+
+    weight: Parameter  # (out_features, in1_features, in2_features)
+    bias: Parameter | None  # (out_features)
+
+    def __init__(
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        super().__init__()
+        self.in1_features = in1_features
+        self.in2_features = in2_features
+        self.out_features = out_features
+        dtype = dtype or default_dtype
+        self.weight = Parameter(empty(out_features, in1_features, in2_features, dtype=dtype))
+        self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters anew."""
+        if self.in1_features <= 0:
+            raise ConfigError(
+                "in1_features",
+                self.in1_features,
+                f"in1_features must be > 0, but got (in1_features={self.in1_features})",
+            )
+        bound = 1 / math.sqrt(self.in1_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        return F.bilinear(input1, input2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class Flatten(Module):
@@ -65,9 +133,49 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
+class Unflatten(Module):
+    """The dimension `dim` made several, of the sizes `unflattened_size`; one of them may be -1.
+
+    Raises:
+        DTypeError: the sizes are no tuple or list of integers.
+    """
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        super().__init__()
+        _check_sizes(unflattened_size)
+        self.dim = dim
+        self.unflattened_size = unflattened_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        axis, sizes = axis_of(input, self.dim), list(self.unflattened_size)
+        length, known = input.shape[axis], math.prod(n for n in sizes if n != -1)
+        if sizes.count(-1) > 1 or known != length and not (-1 in sizes and known and length % known == 0):
+            raise ShapeError(
+                f"unflatten: Provided sizes {sizes} don't multiply up to the size of dim {axis} ({length}) in the "
+                "input tensor"
+            )
+        sizes = [length // known if n == -1 else n for n in sizes]
+        return input.reshape(*input.shape[:axis], *sizes, *input.shape[axis + 1 :])
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+def _check_sizes(sizes: Any) -> None:
+    if not isinstance(sizes, tuple | list):
+        raise DTypeError(f"unflattened_size must be a tuple of ints, but found type {type(sizes).__name__}")
+    for position, size in enumerate(sizes):
+        if not isinstance(size, int):
+            raise DTypeError(
+                f"unflattened_size must be tuple of ints, but found element of type {type(size).__name__} at pos "
+                f"{position}"
+            )
+
+
 def reset_uniform(weight: Parameter, bias: Parameter | None) -> None:
     """PyTorch's default: U(−1/√fan_in, 1/√fan_in) for both, which it writes as kaiming_uniform_ with a = √5."""
     init.kaiming_uniform_(weight, a=math.sqrt(5))
     if bias is not None:
-        bound = 1 / math.sqrt(init.fans(weight)[0])
+        fan_in = init.fans(weight)[0]
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0
         init.uniform_(bias, -bound, bound)
