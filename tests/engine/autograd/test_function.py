@@ -271,3 +271,22 @@ def test_values_and_gradients_are_those_of_pytorch(torch: Any) -> None:
     (Theirs.apply(t) * t).sum().backward()
     assert x.grad is not None
     np.testing.assert_allclose(x.grad.numpy(), t.grad.numpy(), rtol=1e-14)
+
+
+class FirstOfTwo(Function):
+    @staticmethod
+    def forward(ctx: Any, x: cr.Tensor) -> tuple[cr.Tensor, cr.Tensor]:
+        return x * 1, x * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: cr.Tensor, _: cr.Tensor) -> cr.Tensor:
+        return g
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_leaf_has_a_copy_of_the_gradient_that_a_function_of_several_outputs_hands_on(create_graph: bool) -> None:
+    x, g = cr.tensor([1.0, 2.0], requires_grad=True), cr.tensor([3.0, 4.0])
+    FirstOfTwo.apply(x)[0].backward(g, create_graph=create_graph)
+    assert x.grad is not None
+    assert x.grad.tolist() == [3.0, 4.0]
+    assert not np.shares_memory(x.grad.data, g.data)

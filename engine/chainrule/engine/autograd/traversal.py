@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from chainrule.engine.autograd.anomaly import anomaly
-from chainrule.engine.autograd.graph import AccumulateGrad, Node, is_alias, lock_of
+from chainrule.engine.autograd.graph import AccumulateGrad, Node, OutputGradients, is_alias, lock_of
 from chainrule.engine.autograd.hooking import run_watched, through_leaf_hooks, through_tensor_hooks
 from chainrule.engine.autograd.mode import set_grad_enabled
 from chainrule.engine.autograd.variable import Variable, is_tensor
@@ -193,9 +193,10 @@ def accumulate(variable: Variable, gradient: Any) -> None:
 
 def _own(gradient: Any, g: Any) -> Any:
     """The gradient, copied if it shares memory with `g`: a leaf keeps what arrives and may write to it."""
+    arrived = g.values() if isinstance(g, OutputGradients) else (g,)
     if is_tensor(gradient):
-        return gradient.clone() if is_alias(gradient.data, g.data) else gradient
-    return gradient.copy() if is_alias(gradient, g) else gradient
+        return gradient.clone() if any(is_alias(gradient.data, part.data) for part in arrived) else gradient
+    return gradient.copy() if any(is_alias(gradient, part) for part in arrived) else gradient
 
 
 def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recording: bool) -> list[tuple[Node, Any]]:
