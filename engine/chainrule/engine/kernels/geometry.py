@@ -18,9 +18,7 @@ class ConvGeometry(NamedTuple):
 
     def places(self, size: Pair, kernel: Pair) -> Pair:
         """The height and width of what a kernel of this size makes of an image of that size."""
-        oh, ow = (
-            output_size(size[i], kernel[i], self.stride[i], self.padding[i], self.dilation[i]) for i in (0, 1)
-        )
+        oh, ow = (output_size(size[i], kernel[i], self.stride[i], self.padding[i], self.dilation[i]) for i in (0, 1))
         return oh, ow
 
 
@@ -49,9 +47,7 @@ class PoolGeometry(NamedTuple):
         return oh, ow
 
 
-def output_size(
-    size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool = False
-) -> int:
+def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool = False) -> int:
     """The places a window has along one dimension: ⌊(size + 2·padding − dilation·(kernel − 1) − 1) / stride⌋ + 1.
 
     With `ceil_mode` it is rounded up instead, unless the last window would begin in the padding behind the image.

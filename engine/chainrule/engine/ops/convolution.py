@@ -27,13 +27,17 @@ def conv2d(x: Any, w: Any, b: Any = None, *, geometry: ConvGeometry) -> Any:
 
 
 @op(
-    "ConvolutionInput",
+    "Convolution",
     dy=lambda g, w, geometry: conv2d(g, w, geometry=geometry),
     w=lambda g, dy, w_shape, geometry: conv2d_weight(dy, g, shape=w_shape, geometry=geometry),
+    b=lambda g: sum(g, dim=(0, 2, 3)),
 )
-def conv2d_input(dy: Any, w: Any, *, shape: Shape, geometry: ConvGeometry) -> Any:
-    """The gradient of conv2d by its input, which has the given shape."""
-    return kernels.conv2d_input(dy, w, shape, geometry)
+def conv2d_input(dy: Any, w: Any, b: Any = None, *, shape: Shape, geometry: ConvGeometry) -> Any:
+    """The gradient of conv2d by its input, which has the given shape; plus b (C), the transposed convolution."""
+    dx = kernels.conv2d_input(dy, w, shape, geometry)
+    if b is not None:
+        dx += b[:, None, None]
+    return dx
 
 
 @op(

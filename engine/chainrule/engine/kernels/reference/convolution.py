@@ -133,7 +133,7 @@ def _padded(x: Array, kernel: Pair, places: Pair, geometry: ConvGeometry) -> Arr
 def _flipped(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> Array:
     """With stride 1: the convolution of dy with the flipped weight, of which input and output channels are swapped."""
     out, per_group, kh, kw = w.shape
-    n, channels, height, width = shape
+    _, channels, height, width = shape
     dilation = geometry.dilation
     swapped = w.reshape(geometry.groups, out // geometry.groups, per_group, kh, kw)[..., ::-1, ::-1]
     swapped = swapped.swapaxes(1, 2).reshape(channels, out // geometry.groups, kh, kw)

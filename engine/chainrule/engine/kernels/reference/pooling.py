@@ -23,7 +23,7 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
     places = geometry.places((height, width))
     best = np.full((n, *places, channels), -np.inf if is_floating(x.dtype) else np.iinfo(x.dtype).min, x.dtype)
     offsets = np.empty(best.shape, np.min_scalar_type(geometry.kernel[0] * geometry.kernel[1] - 1))
-    offsets[:] = _first_inside((height, width), places, geometry)[:, :, None]
+    offsets[:] = _first_inside(places, geometry)[:, :, None]
     for meeting in _meetings((height, width), places, geometry):
         candidate, current = x[meeting.pixels], best[meeting.places]
         better = candidate > current
@@ -50,13 +50,13 @@ def pick(x: Array, offsets: Array, geometry: PoolGeometry) -> Array:
     """From each window of x the element at the given place."""
     x, offsets = channels_last(x), channels_last(offsets)
     y = np.zeros(offsets.shape, x.dtype)
-    for meeting in _meetings((x.shape[1], x.shape[2]), (y.shape[1], y.shape[2]), geometry):
+    for meeting in _meetings((x.shape[1], x.shape[2]), (offsets.shape[1], offsets.shape[2]), geometry):
         number = meeting.row * geometry.kernel[1] + meeting.column
         np.copyto(y[meeting.places], x[meeting.pixels], where=offsets[meeting.places] == number)
     return channels_first(y)
 
 
-def _first_inside(size: Pair, places: Pair, geometry: PoolGeometry) -> Array:
+def _first_inside(places: Pair, geometry: PoolGeometry) -> Array:
     """The number of the first element of each window that lies in the image: (OH, OW)."""
     rows, columns = (
         np.clip(-((np.arange(places[i]) * geometry.stride[i] - geometry.padding[i]) // geometry.dilation[i]), 0, None)

@@ -7,32 +7,39 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
-from chainrule.engine.kernels.geometry import Pair, output_size
+from chainrule.engine.errors import DTypeError
+from chainrule.engine.nn.functional.checks import SettingError
 from chainrule.engine.tensor import Tensor
 
-IntOrPair = int | Sequence[int]
+Ints = int | Sequence[int]
 
 
-def pair(name: str, value: IntOrPair, *, minimum: int) -> Pair:
-    """(n, n) of n, and a pair of itself.
+def ints(name: str, field: str, value: Ints, count: int, message: str) -> tuple[int, ...]:
+    """`count` integers: one of them for all, or as many as that.
+
+    Args:
+        name: of the function.
+        field: of the argument.
+        message: what to say of another number of them.
 
     Raises:
-        ConfigError: another length, or a number below the minimum.
+        DTypeError: no integers.
+        SettingError: another number of them.
     """
-    numbers: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(numbers) != 2 or not all(isinstance(n, int | np.integer) and n >= minimum for n in numbers):
-        raise ConfigError(name, value, f"expected an integer of at least {minimum}, or a pair of them")
-    return int(numbers[0]), int(numbers[1])
+    numbers: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    for n in numbers:
+        if not isinstance(n, int | np.integer):
+            raise DTypeError(f"{name}(): argument '{field}' must be tuple of ints, not {type(n).__name__}")
+    if len(numbers) == 1:
+        numbers = numbers * count
+    if len(numbers) != count:
+        raise SettingError(field, value, message)
+    return tuple(int(n) for n in numbers)
 
 
-def check_window(name: str, shape: Sequence[int], window: Pair, stride: Pair, padding: Pair, dilation: Pair) -> None:
-    sizes = [output_size(shape[2 + i], window[i], stride[i], padding[i], dilation[i]) for i in (0, 1)]
-    if min(sizes) < 1:
-        raise ShapeError(
-            f"{name}: kernel size {window} with dilation {dilation} can't be greater than the input "
-            f"{tuple(shape[2:])} with padding {padding}"
-        )
+def repeated(value: Ints, count: int) -> tuple[int, ...]:
+    """A sequence as a tuple, and a number `count` times, unchecked: as layers keep their settings."""
+    return tuple(value) if isinstance(value, Sequence) else (value,) * count
 
 
 def check_same_dtype(name: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
