@@ -14,6 +14,8 @@ INSTANCES = [
     cr.ShapeError("b"),
     cr.DTypeError("c"),
     cr.DimensionError("c"),
+    cr.DivisionError("c"),
+    cr.BoundsError("c"),
     cr.TargetError("d"),
     cr.StateDictError("e"),
     cr.FormatError("f"),

@@ -27,13 +27,31 @@ from chainrule.engine.creation import (
     zeros,
     zeros_like,
 )
+from chainrule.engine.dtypes import (
+    bfloat16,
+    can_cast,
+    finfo,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    iinfo,
+    int8,
+    int16,
+    int32,
+    int64,
+    promote_types,
+    set_default_dtype,
+    uint8,
+)
 from chainrule.engine.dtypes import bool_ as bool
-from chainrule.engine.dtypes import bfloat16, float16, float32, float64, int8, int16, int32, int64, uint8
 from chainrule.engine.errors import (
     AutogradError,
+    BoundsError,
     ChainruleError,
     ConfigError,
     DimensionError,
+    DivisionError,
     DTypeError,
     FormatError,
     ShapeError,
@@ -44,10 +62,15 @@ from chainrule.engine.errors import (
     WeightsNotFoundError,
 )
 from chainrule.engine.functions.arithmetic import *
+from chainrule.engine.functions.arranging import *
+from chainrule.engine.functions.choosing import *
 from chainrule.engine.functions.comparison import *
 from chainrule.engine.functions.conversion import *
-from chainrule.engine.functions.indexing import *
+from chainrule.engine.functions.einsum import *
+from chainrule.engine.functions.joining import *
 from chainrule.engine.functions.linalg import *
+from chainrule.engine.functions.masking import *
+from chainrule.engine.functions.ordering import *
 from chainrule.engine.functions.reduction import *
 from chainrule.engine.functions.shapes import *
 from chainrule.engine.random import (
@@ -65,6 +88,7 @@ from chainrule.engine.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "AutogradError",
+    "BoundsError",
     "ChainruleError",
     "ConfigError",
     "DTypeError",

@@ -5,7 +5,10 @@
     ├── ShapeError          (RuntimeError)         shapes do not fit
     ├── DTypeError          (TypeError and         a dtype, or a thing that is no tensor, where another is needed
     │                        RuntimeError)
+    ├── DivisionError       (RuntimeError and      an integer divided by zero
+    │                        ZeroDivisionError)
     ├── DimensionError      (IndexError)           a dimension that the tensor does not have
+    │   └── BoundsError     (RuntimeError)         an index of gather or scatter that points at nothing
     ├── TargetError         (IndexError)           a class index outside the classes
     ├── StateDictError      (RuntimeError)         a state_dict does not fit its module
     ├── FormatError         (ValueError)           bytes that are not what they claim to be
@@ -39,8 +42,16 @@ class DTypeError(ChainruleError, TypeError, RuntimeError):
     """A dtype that the operation does not take, or a thing that is no tensor."""
 
 
+class DivisionError(ChainruleError, RuntimeError, ZeroDivisionError):
+    """An integer is divided by zero."""
+
+
 class DimensionError(ChainruleError, IndexError):
     """The tensor does not have this dimension."""
+
+
+class BoundsError(DimensionError, RuntimeError):
+    """An index of gather or scatter points at nothing, which is a RuntimeError in PyTorch."""
 
 
 class TargetError(ChainruleError, IndexError):

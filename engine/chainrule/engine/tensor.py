@@ -17,16 +17,21 @@ from chainrule.engine.errors import AutogradError, DTypeError, ShapeError
 from chainrule.engine.formatting import format_tensor
 from chainrule.engine.functions import (
     arithmetic,
+    arranging,
+    choosing,
     comparison,
     conversion,
     in_place,
     indexing,
+    joining,
     linalg,
+    masking,
+    ordering,
     reduction,
     shapes,
 )
 from chainrule.engine.functions.arguments import Number, Operand, operand_types
-from chainrule.engine.ops import elementwise
+from chainrule.engine.ops import division, elementwise
 
 __all__ = ["Number", "Operand", "Tensor"]
 
@@ -251,6 +256,18 @@ class Tensor(Variable):
     def __rtruediv__(self, other: Operand) -> Tensor:
         return elementwise.div(other, self) if isinstance(other, operand_types) else NotImplemented
 
+    def __floordiv__(self, other: Operand) -> Tensor:
+        return division.floor_divide(self, other) if isinstance(other, operand_types) else NotImplemented
+
+    def __rfloordiv__(self, other: Operand) -> Tensor:
+        return division.floor_divide(other, self) if isinstance(other, operand_types) else NotImplemented
+
+    def __mod__(self, other: Operand) -> Tensor:
+        return division.remainder(self, other) if isinstance(other, operand_types) else NotImplemented
+
+    def __rmod__(self, other: Operand) -> Tensor:
+        return division.remainder(other, self) if isinstance(other, operand_types) else NotImplemented
+
     def __pow__(self, other: Operand) -> Tensor:
         return elementwise.pow(self, other) if isinstance(other, operand_types) else NotImplemented
 
@@ -260,11 +277,10 @@ class Tensor(Variable):
     def __neg__(self) -> Tensor:
         return elementwise.neg(self)
 
-    def __pos__(self) -> Tensor:
-        return self
-
     def __abs__(self) -> Tensor:
         return elementwise.abs(self)
+
+    __pos__ = arithmetic.positive
 
     def __matmul__(self, other: Tensor | Array) -> Tensor:
         return linalg.matmul(self, other) if isinstance(other, Variable | np.ndarray) else NotImplemented  # type: ignore[arg-type]
@@ -302,7 +318,26 @@ class Tensor(Variable):
 
     __ror__ = __or__
 
+    def __xor__(self, other: Operand) -> Tensor:
+        return elementwise.bitwise_xor(self, other) if isinstance(other, operand_types) else NotImplemented
+
+    __rxor__ = __xor__
+
+    def __lshift__(self, other: Operand) -> Tensor:
+        return elementwise.left_shift(self, other) if isinstance(other, operand_types) else NotImplemented
+
+    def __rlshift__(self, other: Operand) -> Tensor:
+        return elementwise.left_shift(other, self) if isinstance(other, operand_types) else NotImplemented
+
+    def __rshift__(self, other: Operand) -> Tensor:
+        return elementwise.right_shift(self, other) if isinstance(other, operand_types) else NotImplemented
+
+    def __rrshift__(self, other: Operand) -> Tensor:
+        return elementwise.right_shift(other, self) if isinstance(other, operand_types) else NotImplemented
+
     def __invert__(self) -> Tensor:
+        if is_floating(self.data.dtype):
+            raise DTypeError("~ (operator.invert) is only implemented on integer and Boolean-type tensors")
         return elementwise.bitwise_not(self)
 
     __getitem__ = indexing.getitem
@@ -311,39 +346,132 @@ class Tensor(Variable):
     __isub__ = in_place.sub_
     __imul__ = in_place.mul_
     __itruediv__ = in_place.div_
+    __ifloordiv__ = in_place.floor_divide_
+    __imod__ = in_place.remainder_
+    __ipow__ = in_place.pow_
+    __iand__ = in_place.bitwise_and_
+    __ior__ = in_place.bitwise_or_
+    __ixor__ = in_place.bitwise_xor_
+    __ilshift__ = in_place.bitwise_left_shift_
+    __irshift__ = in_place.bitwise_right_shift_
 
     # ---- Methods: each is the function of its name ----
 
+    def where(self, condition: Tensor, other: Operand) -> Tensor:
+        """The elements where the condition is true, `other` elsewhere."""
+        return arithmetic.where(condition, self, other)
+
     abs = arithmetic.abs
+    absolute = arithmetic.absolute
+    acos = arithmetic.acos
+    acosh = arithmetic.acosh
     add = arithmetic.add
+    addcdiv = arithmetic.addcdiv
+    addcmul = arithmetic.addcmul
+    arccos = arithmetic.arccos
+    arccosh = arithmetic.arccosh
+    arcsin = arithmetic.arcsin
+    arcsinh = arithmetic.arcsinh
+    arctan = arithmetic.arctan
+    arctan2 = arithmetic.arctan2
+    arctanh = arithmetic.arctanh
+    asin = arithmetic.asin
+    asinh = arithmetic.asinh
+    atan = arithmetic.atan
+    atan2 = arithmetic.atan2
+    atanh = arithmetic.atanh
+    ceil = arithmetic.ceil
     clamp = arithmetic.clamp
+    clamp_max = arithmetic.clamp_max
+    clamp_min = arithmetic.clamp_min
+    clip = arithmetic.clip
+    copysign = arithmetic.copysign
+    cos = arithmetic.cos
+    cosh = arithmetic.cosh
     div = arithmetic.div
+    divide = arithmetic.divide
     exp = arithmetic.exp
+    exp2 = arithmetic.exp2
+    expm1 = arithmetic.expm1
+    float_power = arithmetic.float_power
+    floor = arithmetic.floor
+    floor_divide = arithmetic.floor_divide
+    fmax = arithmetic.fmax
+    fmin = arithmetic.fmin
+    fmod = arithmetic.fmod
+    frac = arithmetic.frac
+    heaviside = arithmetic.heaviside
+    hypot = arithmetic.hypot
+    ldexp = arithmetic.ldexp
+    lerp = arithmetic.lerp
     log = arithmetic.log
+    log10 = arithmetic.log10
+    log1p = arithmetic.log1p
+    log2 = arithmetic.log2
+    logaddexp = arithmetic.logaddexp
+    logaddexp2 = arithmetic.logaddexp2
+    logit = arithmetic.logit
     maximum = arithmetic.maximum
     minimum = arithmetic.minimum
     mul = arithmetic.mul
+    multiply = arithmetic.multiply
+    nan_to_num = arithmetic.nan_to_num
     neg = arithmetic.neg
+    negative = arithmetic.negative
+    positive = arithmetic.positive
     pow = arithmetic.pow
+    reciprocal = arithmetic.reciprocal
     relu = arithmetic.relu
+    remainder = arithmetic.remainder
+    round = arithmetic.round
+    rsqrt = arithmetic.rsqrt
+    sgn = arithmetic.sgn
     sigmoid = arithmetic.sigmoid
     sign = arithmetic.sign
+    sin = arithmetic.sin
+    sinh = arithmetic.sinh
     sqrt = arithmetic.sqrt
     square = arithmetic.square
     sub = arithmetic.sub
+    subtract = arithmetic.subtract
+    tan = arithmetic.tan
     tanh = arithmetic.tanh
+    true_divide = arithmetic.true_divide
+    trunc = arithmetic.trunc
+    xlogy = arithmetic.xlogy
 
     all = comparison.all
     allclose = comparison.allclose
     any = comparison.any
+    bitwise_and = comparison.bitwise_and
+    bitwise_left_shift = comparison.bitwise_left_shift
+    bitwise_not = comparison.bitwise_not
+    bitwise_or = comparison.bitwise_or
+    bitwise_right_shift = comparison.bitwise_right_shift
+    bitwise_xor = comparison.bitwise_xor
     eq = comparison.eq
     equal = comparison.equal
     ge = comparison.ge
+    greater = comparison.greater
+    greater_equal = comparison.greater_equal
     gt = comparison.gt
+    isclose = comparison.isclose
+    isfinite = comparison.isfinite
+    isinf = comparison.isinf
     isnan = comparison.isnan
+    isneginf = comparison.isneginf
+    isposinf = comparison.isposinf
+    isreal = comparison.isreal
     le = comparison.le
+    less = comparison.less
+    less_equal = comparison.less_equal
+    logical_and = comparison.logical_and
+    logical_not = comparison.logical_not
+    logical_or = comparison.logical_or
+    logical_xor = comparison.logical_xor
     lt = comparison.lt
     ne = comparison.ne
+    not_equal = comparison.not_equal
 
     clone = conversion.clone
     contiguous = conversion.contiguous
@@ -352,34 +480,224 @@ class Tensor(Variable):
     long = conversion.long
     to = conversion.to
 
+    abs_ = in_place.abs_
+    absolute_ = in_place.absolute_
+    acos_ = in_place.acos_
+    acosh_ = in_place.acosh_
     add_ = in_place.add_
+    addcdiv_ = in_place.addcdiv_
+    addcmul_ = in_place.addcmul_
+    arccos_ = in_place.arccos_
+    arccosh_ = in_place.arccosh_
+    arcsin_ = in_place.arcsin_
+    arcsinh_ = in_place.arcsinh_
+    arctan2_ = in_place.arctan2_
+    arctan_ = in_place.arctan_
+    arctanh_ = in_place.arctanh_
+    asin_ = in_place.asin_
+    asinh_ = in_place.asinh_
+    atan2_ = in_place.atan2_
+    atan_ = in_place.atan_
+    atanh_ = in_place.atanh_
+    bitwise_and_ = in_place.bitwise_and_
+    bitwise_left_shift_ = in_place.bitwise_left_shift_
+    bitwise_not_ = in_place.bitwise_not_
+    bitwise_or_ = in_place.bitwise_or_
+    bitwise_right_shift_ = in_place.bitwise_right_shift_
+    bitwise_xor_ = in_place.bitwise_xor_
+    ceil_ = in_place.ceil_
     clamp_ = in_place.clamp_
+    clamp_max_ = in_place.clamp_max_
+    clamp_min_ = in_place.clamp_min_
+    clip_ = in_place.clip_
     copy_ = in_place.copy_
+    copysign_ = in_place.copysign_
+    cos_ = in_place.cos_
+    cosh_ = in_place.cosh_
+    cumprod_ = in_place.cumprod_
+    cumsum_ = in_place.cumsum_
     div_ = in_place.div_
+    divide_ = in_place.divide_
+    eq_ = in_place.eq_
+    exp2_ = in_place.exp2_
+    exp_ = in_place.exp_
+    expm1_ = in_place.expm1_
     fill_ = in_place.fill_
+    float_power_ = in_place.float_power_
+    floor_ = in_place.floor_
+    floor_divide_ = in_place.floor_divide_
+    fmod_ = in_place.fmod_
+    frac_ = in_place.frac_
+    ge_ = in_place.ge_
+    greater_ = in_place.greater_
+    greater_equal_ = in_place.greater_equal_
+    gt_ = in_place.gt_
+    heaviside_ = in_place.heaviside_
+    hypot_ = in_place.hypot_
+    index_add_ = in_place.index_add_
+    index_copy_ = in_place.index_copy_
+    index_fill_ = in_place.index_fill_
+    index_put_ = in_place.index_put_
+    ldexp_ = in_place.ldexp_
+    le_ = in_place.le_
+    lerp_ = in_place.lerp_
+    less_ = in_place.less_
+    less_equal_ = in_place.less_equal_
+    log10_ = in_place.log10_
+    log1p_ = in_place.log1p_
+    log2_ = in_place.log2_
+    log_ = in_place.log_
+    logical_and_ = in_place.logical_and_
+    logical_not_ = in_place.logical_not_
+    logical_or_ = in_place.logical_or_
+    logical_xor_ = in_place.logical_xor_
+    logit_ = in_place.logit_
+    lt_ = in_place.lt_
+    masked_fill_ = in_place.masked_fill_
+    masked_scatter_ = in_place.masked_scatter_
     mul_ = in_place.mul_
+    multiply_ = in_place.multiply_
+    nan_to_num_ = in_place.nan_to_num_
+    ne_ = in_place.ne_
+    neg_ = in_place.neg_
+    negative_ = in_place.negative_
+    not_equal_ = in_place.not_equal_
+    pow_ = in_place.pow_
+    reciprocal_ = in_place.reciprocal_
     relu_ = in_place.relu_
+    remainder_ = in_place.remainder_
+    round_ = in_place.round_
+    rsqrt_ = in_place.rsqrt_
+    scatter_ = in_place.scatter_
+    scatter_add_ = in_place.scatter_add_
+    scatter_reduce_ = in_place.scatter_reduce_
+    sgn_ = in_place.sgn_
+    sigmoid_ = in_place.sigmoid_
+    sign_ = in_place.sign_
+    sin_ = in_place.sin_
+    sinh_ = in_place.sinh_
+    sqrt_ = in_place.sqrt_
+    square_ = in_place.square_
     sub_ = in_place.sub_
+    subtract_ = in_place.subtract_
+    tan_ = in_place.tan_
+    tanh_ = in_place.tanh_
+    tril_ = in_place.tril_
+    triu_ = in_place.triu_
+    true_divide_ = in_place.true_divide_
+    trunc_ = in_place.trunc_
+    xlogy_ = in_place.xlogy_
     zero_ = in_place.zero_
 
-    gather = indexing.gather
+    diag = arranging.diag
+    diag_embed = arranging.diag_embed
+    diagonal = arranging.diagonal
+    flip = arranging.flip
+    fliplr = arranging.fliplr
+    flipud = arranging.flipud
+    repeat = arranging.repeat
+    repeat_interleave = arranging.repeat_interleave
+    roll = arranging.roll
+    rot90 = arranging.rot90
+    tile = arranging.tile
+    tril = arranging.tril
+    triu = arranging.triu
+    unfold = arranging.unfold
 
+    gather = choosing.gather
+    index_add = choosing.index_add
+    index_copy = choosing.index_copy
+    index_fill = choosing.index_fill
+    index_put = choosing.index_put
+    index_select = choosing.index_select
+    scatter = choosing.scatter
+    scatter_add = choosing.scatter_add
+    scatter_reduce = choosing.scatter_reduce
+    take = choosing.take
+    take_along_dim = choosing.take_along_dim
+
+    argwhere = masking.argwhere
+    masked_fill = masking.masked_fill
+    masked_scatter = masking.masked_scatter
+    masked_select = masking.masked_select
+    nonzero = masking.nonzero
+
+    chunk = joining.chunk
+    dsplit = joining.dsplit
+    hsplit = joining.hsplit
+    narrow = joining.narrow
+    select = joining.select
+    split = joining.split
+    split_with_sizes = joining.split_with_sizes
+    tensor_split = joining.tensor_split
+    unbind = joining.unbind
+    vsplit = joining.vsplit
+
+    addbmm = linalg.addbmm
+    addmm = linalg.addmm
+    addmv = linalg.addmv
+    addr = linalg.addr
+    baddbmm = linalg.baddbmm
+    bmm = linalg.bmm
+    cross = linalg.cross
+    dot = linalg.dot
+    ger = linalg.ger
+    inner = linalg.inner
+    kron = linalg.kron
     matmul = linalg.matmul
-    mm = linalg.matmul
+    mm = linalg.mm
+    mv = linalg.mv
+    outer = linalg.outer
+    trace = linalg.trace
+    vdot = linalg.vdot
+
+    argsort = ordering.argsort
+    bincount = ordering.bincount
+    histc = ordering.histc
+    kthvalue = ordering.kthvalue
+    median = ordering.median
+    mode = ordering.mode
+    msort = ordering.msort
+    nanmedian = ordering.nanmedian
+    sort = ordering.sort
+    topk = ordering.topk
+    unique = ordering.unique
 
     amax = reduction.amax
     amin = reduction.amin
+    aminmax = reduction.aminmax
     argmax = reduction.argmax
     argmin = reduction.argmin
+    count_nonzero = reduction.count_nonzero
+    cumprod = reduction.cumprod
+    cumsum = reduction.cumsum
+    dist = reduction.dist
     log_softmax = reduction.log_softmax
+    logcumsumexp = reduction.logcumsumexp
     logsumexp = reduction.logsumexp
     max = reduction.max
     mean = reduction.mean
     min = reduction.min
+    nanmean = reduction.nanmean
+    nansum = reduction.nansum
+    norm = reduction.norm
+    prod = reduction.prod
     softmax = reduction.softmax
+    std = reduction.std
     sum = reduction.sum
+    var = reduction.var
 
     T = property(shapes.reversed_dims)
+    mT = property(shapes.matrix_transpose)
+    broadcast_to = shapes.broadcast_to
+    expand_as = shapes.expand_as
+    moveaxis = shapes.moveaxis
+    movedim = shapes.movedim
+    ravel = shapes.ravel
+    reshape_as = shapes.reshape_as
+    swapaxes = shapes.swapaxes
+    swapdims = shapes.swapdims
+    unflatten = shapes.unflatten
     expand = shapes.expand
     flatten = shapes.flatten
     permute = shapes.permute
@@ -390,11 +708,6 @@ class Tensor(Variable):
     unsqueeze = shapes.unsqueeze
     view = shapes.view
     view_as = shapes.view_as
-
-    @property
-    def mT(self) -> Tensor:  # noqa: N802 - PyTorch's name
-        """The last two dimensions swapped."""
-        return shapes.transpose(self, -2, -1)
 
 
 Variable.kind = Tensor

@@ -11,7 +11,7 @@ from chainrule.engine.autograd.mode import enable_grad
 from chainrule.engine.autograd.traversal import grad
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.errors import AutogradError, DTypeError, UnsupportedError
-from chainrule.engine.functions.shapes import stack
+from chainrule.engine.functions.joining import stack
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor

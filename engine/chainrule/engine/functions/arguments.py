@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import Array, bool_
-from chainrule.engine.errors import DimensionError, DTypeError
+from chainrule.engine.dtypes import Array, DType
+from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
+from chainrule.engine.ops.elementwise import cast
 from chainrule.engine.ops.op import Op
 
 if TYPE_CHECKING:
@@ -67,17 +69,67 @@ def axis_of(input: Tensor, dim: int) -> int:
     return dim % limit
 
 
-def ints(values: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
-    """The integers of f(2, 3) or of f((2, 3))."""
-    if len(values) == 1 and not isinstance(values[0], int | np.integer | Variable):
-        return tuple(int(value) for value in values[0])
-    return tuple(int(value) for value in values)  # type: ignore[arg-type]
+def axes_of(input: Tensor, dims: int | Sequence[int]) -> tuple[int, ...]:
+    """The dimensions that one or several mean, counted from 0; a 0-d tensor has none.
+
+    Raises:
+        DimensionError: the tensor does not have one of them.
+        ShapeError: one is named twice.
+    """
+    axes: list[int] = []
+    for dim in (dims,) if isinstance(dims, int | np.integer) else dims:
+        axis = axis_of(input, int(dim))
+        if axis in axes:
+            raise ShapeError(f"dim {axis} appears multiple times in the list of dims")
+        axes.append(axis)
+    return tuple(axes)
 
 
-def index_of(index: Any) -> Any:
-    """An index with arrays in place of its tensors."""
-    if isinstance(index, tuple):
-        return tuple(index_of(part) for part in index)
-    if isinstance(index, Variable):
-        return index.data.copy() if index.data.ndim or index.data.dtype == bool_ else int(index)  # type: ignore[call-overload]
-    return index
+def ints(values: Sequence[int | Sequence[int]], name: str = "size") -> tuple[int, ...]:
+    """The integers of f(2, 3) or of f((2, 3)).
+
+    Raises:
+        DTypeError: one is no integer.
+    """
+    given: Any = values
+    if len(values) == 1 and not hasattr(values[0], "__index__"):
+        given = values[0]
+    elif len(values) == 1 and isinstance(values[0], Variable) and values[0].data.ndim:
+        given = values[0]
+    try:
+        return tuple([index(value) for value in given])
+    except TypeError:
+        raise DTypeError(f"argument '{name}' must be tuple of ints, not {_first_non_int(given)}") from None
+
+
+def _first_non_int(given: Any) -> str:
+    for value in given if isinstance(given, Sequence) and not isinstance(given, str) else (given,):
+        if not hasattr(value, "__index__"):
+            return type(value).__name__
+    return type(given).__name__
+
+
+def number_like(value: Number | Tensor, dtype: DType) -> Tensor:
+    """A number as a 0-d tensor of the dtype."""
+    if isinstance(value, Variable):
+        return value if value.data.dtype == dtype else cast(value, dtype=dtype)  # type: ignore[return-value]
+    return Variable.wrap(np.asarray(value).astype(dtype))
+
+
+def c_name(dtype: DType) -> str:
+    """What a dtype is called in C++, which some messages of PyTorch show."""
+    return _c_names.get(str(dtype), str(dtype))
+
+
+_c_names = {
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "float32": "float",
+    "float64": "double",
+    "int8": "signed char",
+    "int16": "short int",
+    "int32": "int",
+    "int64": "long int",
+    "uint8": "unsigned char",
+    "bool": "bool",
+}

@@ -18,8 +18,17 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.autograd.views import CopySlices
 from chainrule.engine.dtypes import DType, type_name
 from chainrule.engine.errors import DTypeError, ShapeError
-from chainrule.engine.functions import arithmetic
-from chainrule.engine.functions.arguments import Number, Operand, index_of
+from chainrule.engine.functions import (
+    arithmetic,
+    arranging,
+    choosing,
+    comparison,
+    indexing,
+    masking,
+    reduction,
+    shapes,
+)
+from chainrule.engine.functions.arguments import Number, Operand, operand_types
 from chainrule.engine.ops import elementwise
 from chainrule.engine.ops import shape as shaping
 
@@ -119,12 +128,118 @@ def _require_castable(source: DType, target: DType) -> None:
 
 # ---- Of each element ----
 
+abs_ = in_place(arithmetic.abs)
+absolute_ = in_place(arithmetic.absolute)
+acos_ = in_place(arithmetic.acos)
+acosh_ = in_place(arithmetic.acosh)
 add_ = in_place(arithmetic.add)
-sub_ = in_place(arithmetic.sub)
-mul_ = in_place(arithmetic.mul)
-div_ = in_place(arithmetic.div)
+addcdiv_ = in_place(arithmetic.addcdiv)
+addcmul_ = in_place(arithmetic.addcmul)
+arccos_ = in_place(arithmetic.arccos)
+arccosh_ = in_place(arithmetic.arccosh)
+arcsin_ = in_place(arithmetic.arcsin)
+arcsinh_ = in_place(arithmetic.arcsinh)
+arctan_ = in_place(arithmetic.arctan)
+arctan2_ = in_place(arithmetic.arctan2)
+arctanh_ = in_place(arithmetic.arctanh)
+asin_ = in_place(arithmetic.asin)
+asinh_ = in_place(arithmetic.asinh)
+atan_ = in_place(arithmetic.atan)
+atan2_ = in_place(arithmetic.atan2)
+atanh_ = in_place(arithmetic.atanh)
+ceil_ = in_place(arithmetic.ceil)
 clamp_ = in_place(arithmetic.clamp)
+clamp_max_ = in_place(arithmetic.clamp_max)
+clamp_min_ = in_place(arithmetic.clamp_min)
+clip_ = in_place(arithmetic.clip)
+copysign_ = in_place(arithmetic.copysign)
+cos_ = in_place(arithmetic.cos)
+cosh_ = in_place(arithmetic.cosh)
+div_ = in_place(arithmetic.div)
+divide_ = in_place(arithmetic.divide)
+exp_ = in_place(arithmetic.exp)
+exp2_ = in_place(arithmetic.exp2)
+expm1_ = in_place(arithmetic.expm1)
+float_power_ = in_place(arithmetic.float_power)
+floor_ = in_place(arithmetic.floor)
+floor_divide_ = in_place(arithmetic.floor_divide)
+fmod_ = in_place(arithmetic.fmod)
+frac_ = in_place(arithmetic.frac)
+heaviside_ = in_place(arithmetic.heaviside)
+hypot_ = in_place(arithmetic.hypot)
+ldexp_ = in_place(arithmetic.ldexp)
+lerp_ = in_place(arithmetic.lerp)
+log_ = in_place(arithmetic.log)
+log10_ = in_place(arithmetic.log10)
+log1p_ = in_place(arithmetic.log1p)
+log2_ = in_place(arithmetic.log2)
+logit_ = in_place(arithmetic.logit)
+mul_ = in_place(arithmetic.mul)
+multiply_ = in_place(arithmetic.multiply)
+nan_to_num_ = in_place(arithmetic.nan_to_num)
+neg_ = in_place(arithmetic.neg)
+negative_ = in_place(arithmetic.negative)
+pow_ = in_place(arithmetic.pow)
+reciprocal_ = in_place(arithmetic.reciprocal)
 relu_ = in_place(arithmetic.relu)
+remainder_ = in_place(arithmetic.remainder)
+round_ = in_place(arithmetic.round)
+rsqrt_ = in_place(arithmetic.rsqrt)
+sgn_ = in_place(arithmetic.sgn)
+sigmoid_ = in_place(arithmetic.sigmoid)
+sign_ = in_place(arithmetic.sign)
+sin_ = in_place(arithmetic.sin)
+sinh_ = in_place(arithmetic.sinh)
+sqrt_ = in_place(arithmetic.sqrt)
+square_ = in_place(arithmetic.square)
+sub_ = in_place(arithmetic.sub)
+subtract_ = in_place(arithmetic.subtract)
+tan_ = in_place(arithmetic.tan)
+tanh_ = in_place(arithmetic.tanh)
+true_divide_ = in_place(arithmetic.true_divide)
+trunc_ = in_place(arithmetic.trunc)
+xlogy_ = in_place(arithmetic.xlogy)
+
+bitwise_and_ = in_place(comparison.bitwise_and)
+bitwise_left_shift_ = in_place(comparison.bitwise_left_shift)
+bitwise_not_ = in_place(comparison.bitwise_not)
+bitwise_or_ = in_place(comparison.bitwise_or)
+bitwise_right_shift_ = in_place(comparison.bitwise_right_shift)
+bitwise_xor_ = in_place(comparison.bitwise_xor)
+eq_ = in_place(comparison.eq)
+ge_ = in_place(comparison.ge)
+greater_ = in_place(comparison.greater)
+greater_equal_ = in_place(comparison.greater_equal)
+gt_ = in_place(comparison.gt)
+le_ = in_place(comparison.le)
+less_ = in_place(comparison.less)
+less_equal_ = in_place(comparison.less_equal)
+logical_and_ = in_place(comparison.logical_and)
+logical_not_ = in_place(comparison.logical_not)
+logical_or_ = in_place(comparison.logical_or)
+logical_xor_ = in_place(comparison.logical_xor)
+lt_ = in_place(comparison.lt)
+ne_ = in_place(comparison.ne)
+not_equal_ = in_place(comparison.not_equal)
+
+# ---- Along a dimension ----
+
+cumprod_ = in_place(reduction.cumprod)
+cumsum_ = in_place(reduction.cumsum)
+
+# ---- Of the elements that an index or a mask names ----
+
+scatter_ = in_place(choosing.scatter)
+scatter_add_ = in_place(choosing.scatter_add)
+scatter_reduce_ = in_place(choosing.scatter_reduce)
+index_add_ = in_place(choosing.index_add)
+index_copy_ = in_place(choosing.index_copy)
+index_fill_ = in_place(choosing.index_fill)
+index_put_ = in_place(choosing.index_put)
+masked_fill_ = in_place(masking.masked_fill)
+masked_scatter_ = in_place(masking.masked_scatter)
+tril_ = in_place(arranging.tril)
+triu_ = in_place(arranging.triu)
 
 # ---- Copies ----
 
@@ -148,19 +263,31 @@ def zero_(input: Tensor) -> Tensor:
 
 
 def setitem(input: Tensor, index: Any, value: Operand) -> None:
-    """input[index] = value, which is broadcast; leading dimensions of length one that are too many are dropped."""
-    place = index_of(index)
-    source = value if isinstance(value, Variable) else Variable.wrap(np.asarray(value))
-    if shaping.is_basic(place):
-        part = shaping.getitem(input, place)
-        copy_(part, _without_leading_ones(source, part.ndim))
+    """input[index] = value, which is broadcast; leading dimensions of length one that are too many are dropped.
+
+    Raises:
+        DimensionError: the index is out of bounds.
+        DTypeError: the value is no tensor and no number, or has another dtype than what it is put into.
+        ShapeError: the value does not broadcast.
+    """
+    if not isinstance(value, operand_types):
+        raise DTypeError(f"can't assign a {type(value).__name__} to a {type_name(input.dtype)}Tensor")
+    part, chosen = indexing.resolve(input, index)
+    source: Tensor
+    if isinstance(value, Variable):
+        source = value  # type: ignore[assignment]
+    else:
+        source = Variable.wrap(np.asarray(value).astype(input.dtype))
+    if chosen is None:
+        extra = source.data.ndim - part.data.ndim
+        if extra > 0 and source.data.shape[:extra] == (1,) * extra:
+            source = shaping.reshape(source, shape=source.data.shape[extra:])
+        copy_(part, source if source.data.ndim == 0 else shapes.expand(source, part.data.shape))
         return
-    if source.data.dtype != input.dtype:
-        source = elementwise.cast(source, dtype=input.dtype)
-    write(input, "index_put_", shaping.overwrite(input, source, index=place))
-
-
-def _without_leading_ones(x: Any, ndim: int) -> Tensor:
-    extra = x.data.ndim - ndim
-    fits = extra > 0 and x.data.shape[:extra] == (1,) * extra
-    return shaping.reshape(x, shape=x.data.shape[extra:]) if fits else x
+    source = choosing.fitted(part, chosen, source)
+    if state.enabled and (part.requires_grad or source.requires_grad):
+        write(part, "index_put_", shaping.overwrite(part, source, index=chosen))
+        return
+    part.check_writable("index_put_")
+    part.data[chosen] = source.data
+    part.counter.bump()

@@ -46,6 +46,50 @@ def bmm(a: Any, b: Any) -> Any:
     return np.matmul(a, b)
 
 
+# ---- Products added to something: y = β·x + α·(a·b) ----
+
+
+@op(
+    "Addmv",
+    x=lambda g, x_shape, beta: sum_to(g * beta, shape=x_shape),
+    a=lambda g, b, alpha: outer(g, b) * alpha,
+    b=lambda g, a, alpha: mv(a.T, g) * alpha,
+)
+def addmv(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """y = β·x + α·A·b; x broadcasts."""
+    return _plus(x, a @ b, beta, alpha)
+
+
+@op(
+    "Addmm",
+    x=lambda g, x_shape, beta: sum_to(g * beta, shape=x_shape),
+    a=lambda g, b, alpha: mm(g, b.T) * alpha,
+    b=lambda g, a, alpha: mm(a.T, g) * alpha,
+)
+def addmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """y = β·x + α·A·B; x broadcasts."""
+    return _plus(x, a @ b, beta, alpha)
+
+
+@op(
+    "Baddbmm",
+    x=lambda g, x_shape, beta: sum_to(g * beta, shape=x_shape),
+    a=lambda g, b, alpha: bmm(g, transpose(b, dim0=-2, dim1=-1)) * alpha,
+    b=lambda g, a, alpha: bmm(transpose(a, dim0=-2, dim1=-1), g) * alpha,
+)
+def baddbmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """y = β·x + α·A·B for each pair of a batch; x broadcasts."""
+    return _plus(x, np.matmul(a, b), beta, alpha)
+
+
+def _plus(x: Any, product: Any, beta: float, alpha: float) -> Any:
+    if alpha != 1:
+        product *= product.dtype.type(alpha)
+    if beta != 0:  # so that what is not finite has no part in it
+        product += x if beta == 1 else x * x.dtype.type(beta)
+    return product
+
+
 @op(
     "Addmm",
     x=lambda g, w: linear(g, w.T),
