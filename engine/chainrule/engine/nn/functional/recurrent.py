@@ -11,7 +11,7 @@ from chainrule.engine.autograd.mode import is_grad_enabled
 from chainrule.engine.autograd.traversal import grad
 from chainrule.engine.dtypes import Array, float32, is_low_precision
 from chainrule.engine.functions.arithmetic import relu, sigmoid, tanh
-from chainrule.engine.functions.shapes import stack
+from chainrule.engine.functions.joining import stack
 from chainrule.engine.nn.functional.linear import linear
 from chainrule.engine.ops import recurrent
 from chainrule.engine.tensor import Tensor

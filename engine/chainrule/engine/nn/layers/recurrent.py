@@ -10,7 +10,7 @@ import numpy as np
 
 from chainrule.engine.creation import empty
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, UnsupportedError
-from chainrule.engine.functions.shapes import cat, stack
+from chainrule.engine.functions.joining import cat, stack
 from chainrule.engine.nn import functional as F
 from chainrule.engine.nn import init
 from chainrule.engine.nn.functional.recurrent import State, Weights, recurrence
@@ -215,7 +215,7 @@ class RNN(RNNBase[Tensor]):
         dropout: float = 0.0,
         bidirectional: bool = False,
     ) -> None:
-        self._check_nonlinearity(nonlinearity)
+        _check_nonlinearity(nonlinearity)
         super().__init__(
             f"RNN_{nonlinearity.upper()}",
             input_size,
@@ -227,13 +227,6 @@ class RNN(RNNBase[Tensor]):
             bidirectional,
         )
         self.nonlinearity = nonlinearity
-
-    @staticmethod
-    def _check_nonlinearity(nonlinearity: str) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ConfigError(
-                "nonlinearity", nonlinearity, f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
-            )
 
 
 class LSTM(RNNBase[tuple[Tensor, Tensor]]):
@@ -348,12 +341,11 @@ class RNNCell(RNNCellBase[Tensor]):
     """h' = φ(x·Wₓᵀ + bₓ + h·Wₕᵀ + bₕ), φ tanh or relu by `nonlinearity`."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh") -> None:
+        _check_nonlinearity(nonlinearity)
         super().__init__("RNN_TANH", input_size, hidden_size, bias)
         self.nonlinearity = nonlinearity
 
     def _mode(self) -> str:
-        if self.nonlinearity not in ("tanh", "relu"):
-            raise ConfigError("nonlinearity", self.nonlinearity, f"Unknown nonlinearity: {self.nonlinearity}")
         return f"RNN_{self.nonlinearity.upper()}"
 
     def extra_repr(self) -> str:
@@ -390,6 +382,13 @@ def _reset(module: Module, hidden_size: int) -> None:
     bound = 1 / math.sqrt(hidden_size) if hidden_size > 0 else 0
     for parameter in module.parameters():
         init.uniform_(parameter, -bound, bound)
+
+
+def _check_nonlinearity(nonlinearity: str) -> None:
+    if nonlinearity not in ("tanh", "relu"):
+        raise ConfigError(
+            "nonlinearity", nonlinearity, f"Unknown nonlinearity '{nonlinearity}'. Select from 'tanh' or 'relu'."
+        )
 
 
 def _check_settings(input_size: Any, hidden_size: Any, num_layers: Any, dropout: Any, proj_size: Any) -> None:
