@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_explained_as_in_pytorch(mistake: str) -> None:
     make, text = MISTAKES[mistake]
-    with pytest.raises(Exception, match="") as caught:
+    with pytest.raises(Exception) as caught:
         make(cr)
     assert isinstance(caught.value, ChainruleError | TypeError | AttributeError | NotImplementedError)
     assert text in str(caught.value)
@@ -157,7 +157,7 @@ def test_a_mistake_is_explained_as_in_pytorch(mistake: str) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_type_is_pytorchs(mistake: str, torch: Any) -> None:
     make, text = MISTAKES[mistake]
-    with pytest.raises(Exception, match="") as theirs:
+    with pytest.raises(Exception) as theirs:
         make(torch)
     assert text in str(theirs.value)
     with pytest.raises(type(theirs.value)):
