@@ -9,12 +9,16 @@ from types import ModuleType
 
 from chainrule.engine.ops import (
     convolution,
+    division,
     elementwise,
     linalg,
     loss,
     normalization,
+    ordering,
+    padding,
     pooling,
     reduction,
+    scan,
     shape,
     special,
 )
@@ -22,22 +26,30 @@ from chainrule.engine.ops import op as declaring
 from chainrule.engine.ops.op import Op
 from tests.engine.cases import activation as activation_cases
 from tests.engine.cases import convolution as convolution_cases
+from tests.engine.cases import division as division_cases
 from tests.engine.cases import elementwise as elementwise_cases
 from tests.engine.cases import linalg as linalg_cases
 from tests.engine.cases import loss as loss_cases
 from tests.engine.cases import normalization as normalization_cases
+from tests.engine.cases import ordering as ordering_cases
+from tests.engine.cases import padding as padding_cases
 from tests.engine.cases import pooling as pooling_cases
 from tests.engine.cases import reduction as reduction_cases
+from tests.engine.cases import scan as scan_cases
 from tests.engine.cases import shape as shape_cases
 from tests.engine.cases.case import Case
 
 modules: tuple[ModuleType, ...] = (
     declaring,
     elementwise,
+    division,
     shape,
     reduction,
+    scan,
+    ordering,
     linalg,
     convolution,
+    padding,
     pooling,
     normalization,
     loss,
@@ -62,10 +74,14 @@ def _home(value: Op) -> ModuleType | None:
 
 CASES: tuple[Case, ...] = (
     *elementwise_cases.CASES,
+    *division_cases.CASES,
     *reduction_cases.CASES,
+    *scan_cases.CASES,
+    *ordering_cases.CASES,
     *shape_cases.CASES,
     *linalg_cases.CASES,
     *convolution_cases.CASES,
+    *padding_cases.CASES,
     *pooling_cases.CASES,
     *activation_cases.CASES,
     *normalization_cases.CASES,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -126,3 +128,90 @@ def promote_pair(a: DType, b: DType) -> DType:
 
 def _dtype_of_number(number: bool | int | float) -> DType:
     return bool_ if isinstance(number, bool) else int64 if isinstance(number, int) else float32
+
+
+def promote_types(type1: npt.DTypeLike, type2: npt.DTypeLike) -> DType:
+    """The smallest dtype that holds both, where the category (bool < integer < floating) decides before the size."""
+    return promote_pair(as_dtype(type1), as_dtype(type2))
+
+
+def can_cast(from_: npt.DTypeLike, to: npt.DTypeLike) -> bool:
+    """Whether a result of dtype `from_` may be written to a tensor of dtype `to`: its category is not lower."""
+    source, target = as_dtype(from_), as_dtype(to)
+    return _category[source.kind] <= _category[target.kind]
+
+
+# ---- Limits ----
+
+
+@dataclass(frozen=True)
+class FloatLimits:
+    """The limits of a floating dtype, as `torch.finfo`."""
+
+    resolution: float
+    """The precision in decimals."""
+    min: float
+    max: float
+    eps: float
+    """The distance from 1 to the next number."""
+    smallest_normal: float
+    tiny: float
+    """The same."""
+    dtype: str
+    bits: int
+
+    def __repr__(self) -> str:
+        names = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
+        numbers = ", ".join(f"{name}={getattr(self, name):g}" for name in names)
+        return f"finfo({numbers}, dtype={self.dtype})"
+
+
+@dataclass(frozen=True)
+class IntegerLimits:
+    """The limits of an integer dtype, as `torch.iinfo`."""
+
+    min: int
+    max: int
+    dtype: str
+    bits: int
+
+    def __repr__(self) -> str:
+        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
+
+
+def finfo(type: npt.DTypeLike = None) -> FloatLimits:
+    """The limits of a floating dtype, float32 by default.
+
+    Raises:
+        DTypeError: it is none.
+    """
+    dtype = default_dtype if type is None else as_dtype(type)
+    if not is_floating(dtype):
+        raise DTypeError(f"finfo() requires a floating point input type, got {dtype}. Use iinfo to handle it")
+    limits = ml_dtypes.finfo(dtype)
+    eps, tiny = float(limits.eps), float(limits.smallest_normal)
+    return FloatLimits(
+        resolution=10.0 ** -math.floor(-math.log10(eps)),
+        min=float(limits.min),
+        max=float(limits.max),
+        eps=eps,
+        smallest_normal=tiny,
+        tiny=tiny,
+        dtype=str(dtype),
+        bits=dtype.itemsize * 8,
+    )
+
+
+def iinfo(type: npt.DTypeLike) -> IntegerLimits:
+    """The limits of an integer dtype.
+
+    Raises:
+        DTypeError: it is none.
+    """
+    dtype = as_dtype(type)
+    if dtype == bool_:
+        raise DTypeError("bool is not supported by iinfo")
+    if is_floating(dtype):
+        raise DTypeError(f"iinfo() requires an integer input type, got {dtype}. Use finfo to handle it")
+    limits = np.iinfo(dtype)
+    return IntegerLimits(min=int(limits.min), max=int(limits.max), dtype=str(dtype), bits=limits.bits)

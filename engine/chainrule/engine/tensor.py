@@ -390,6 +390,7 @@ class Tensor(Variable):
     cosh = arithmetic.cosh
     div = arithmetic.div
     divide = arithmetic.divide
+    erf = arithmetic.erf
     exp = arithmetic.exp
     exp2 = arithmetic.exp2
     expm1 = arithmetic.expm1
@@ -520,6 +521,7 @@ class Tensor(Variable):
     divide_ = in_place.divide_
     eq_ = in_place.eq_
     exp2_ = in_place.exp2_
+    erf_ = in_place.erf_
     exp_ = in_place.exp_
     expm1_ = in_place.expm1_
     fill_ = in_place.fill_

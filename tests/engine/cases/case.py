@@ -13,6 +13,8 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array
 
+Make = Callable[[np.random.Generator], Array]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -67,3 +69,13 @@ def channels_last(*size: int) -> Callable[[np.random.Generator], Array]:
 
 def truth(*size: int) -> Callable[[np.random.Generator], Array]:
     return lambda draws: draws.integers(0, 2, size).astype(bool)
+
+
+def whole(*size: int) -> Callable[[np.random.Generator], Array]:
+    """Integers from −4 to 4."""
+    return lambda draws: draws.integers(-4, 5, size)
+
+
+def given(values: Any) -> Callable[[np.random.Generator], Array]:
+    """The same numbers always."""
+    return lambda draws: np.array(values)

@@ -2,26 +2,34 @@
 
 from chainrule.engine.ops import (
     convolution,
+    division,
     elementwise,
     linalg,
     loss,
     normalization,
     op,
+    ordering,
+    padding,
     pooling,
     reduction,
+    scan,
     shape,
     special,
 )
 
 __all__ = [
     "convolution",
+    "division",
     "elementwise",
     "linalg",
     "loss",
     "normalization",
     "op",
+    "ordering",
+    "padding",
     "pooling",
     "reduction",
+    "scan",
     "shape",
     "special",
 ]

@@ -34,15 +34,28 @@ import numpy as np
 from chainrule.engine.autograd.graph import Node, OpNode, Saved, widened
 from chainrule.engine.autograd.mode import state
 from chainrule.engine.autograd.variable import Variable, no_version
-from chainrule.engine.dtypes import Array, DType, bfloat16, default_dtype, float16, float32, is_floating, promote
+from chainrule.engine.dtypes import (
+    Array,
+    DType,
+    as_dtype,
+    bfloat16,
+    bool_,
+    default_dtype,
+    float16,
+    float32,
+    is_floating,
+    promote,
+)
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
 
 Gradient = Callable[..., Any]
+Refusal = Callable[[list[Any], DType], str | None]
 Scalar = (bool, int, float)
 Arrays = (np.ndarray, np.generic)
+_public_names = {"a": "input", "x": "input", "b": "other", "w": "weight"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +178,7 @@ class Op:
         except np.exceptions.AxisError as error:
             raise DimensionError(f"{self.__name__}(): Dimension out of range: {error}") from None
         except ValueError as error:  # numpy's word for shapes that do not fit
-            raise ShapeError(f"{self.__name__}(): {error}") from None
+            raise ShapeError(self.misfit(arrays, error)) from None
         intermediates: dict[str, Any] = {}
         if type(result) is tuple:
             result, intermediates = result
@@ -257,6 +270,10 @@ class Op:
         """The gradient in the shape of the input it is for."""
         return gradient
 
+    def misfit(self, arrays: list[Any], error: ValueError) -> str:  # noqa: ARG002
+        """What to say of arrays whose shapes do not fit."""
+        return f"{self.__name__}(): {error}"
+
 
 def op(
     name: str, *, saves: Sequence[str] = (), view: bool = False, exact: bool = False, **gradients: Gradient
@@ -278,6 +295,8 @@ class Elementwise(Op):
     Args:
         floating: whether integers become float32 first, as for exp.
         exempt: an input that keeps its dtype, as a condition does.
+        refuse: what is wrong with tensors and numbers that are no float tensors of one dtype, given them and the dtype
+            they are promoted to; None if nothing is.
     """
 
     def __init__(
@@ -289,9 +308,11 @@ class Elementwise(Op):
         inputs: Sequence[str] | None = None,
         floating: bool = False,
         exempt: str | None = None,
+        refuse: Refusal | None = None,
     ) -> None:
         super().__init__(name, forward, gradients, inputs=inputs)
         self.floating = floating
+        self.refuse = refuse
         self.exempt = -1 if exempt is None else self.inputs.index(exempt)
 
     def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -300,7 +321,7 @@ class Elementwise(Op):
             if isinstance(x, Variable):
                 if dtype is None and position != self.exempt:
                     dtype = x.data.dtype
-                if x.data.dtype != dtype:
+                if x.data.dtype != dtype and position != self.exempt:
                     break
             elif type(x) not in Scalar:
                 break
@@ -310,32 +331,46 @@ class Elementwise(Op):
         return self._promote(inputs)
 
     def _promote(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        operands = [self._operand(x) for x in inputs]
+        operands = [self._operand(position, x) for position, x in enumerate(inputs)]
         mixed = [x for position, x in enumerate(operands) if position != self.exempt]
         tensors = [x for x in mixed if isinstance(x, Variable)]
         dtype = promote(
-            [x.dtype for x in tensors if x.ndim],
-            [x.dtype for x in tensors if not x.ndim],
+            [x.data.dtype for x in tensors if x.data.ndim],
+            [x.data.dtype for x in tensors if not x.data.ndim],
             [x for x in mixed if not isinstance(x, Variable)],
         )
         if self.floating and not is_floating(dtype):
             dtype = default_dtype
-        promoted: list[Any] = []
-        for position, x in enumerate(operands):
-            if isinstance(x, Variable):
-                promoted.append(x if position == self.exempt else x.to(dtype))
-            else:
-                promoted.append(dtype.type(x) if not tensors or not is_floating(dtype) else x)
-        return tuple(promoted)
+        message = None if self.refuse is None else self.refuse(mixed, dtype)
+        if message is not None:
+            raise DTypeError(message)
+        return tuple([x if i == self.exempt else _promoted(x, dtype, bool(tensors)) for i, x in enumerate(operands)])
 
-    def _operand(self, x: Any) -> Any:
+    def _operand(self, position: int, x: Any) -> Any:
         if isinstance(x, Variable) or type(x) in Scalar:
             return x
         if isinstance(x, np.ndarray):
+            as_dtype(x.dtype)
             return Variable.wrap(x)
-        if isinstance(x, np.bool_ | np.number):
-            return x.item()
-        raise DTypeError(f"{self.__name__}(): expected a Tensor or a number, got {type(x).__name__}: {x!r}")
+        if isinstance(x, bool | int | float | np.bool_ | np.integer | np.floating | bfloat16.type):
+            return float(x) if isinstance(x, bfloat16.type) else np.asarray(x).item()
+        name = _public_names.get(self.inputs[position], self.inputs[position])
+        raise DTypeError(
+            f"{self.__name__}(): argument '{name}' (position {position + 1}) must be Tensor, not {type(x).__name__}"
+        )
+
+    def misfit(self, arrays: list[Any], error: ValueError) -> str:
+        shapes = [np.shape(x) for x in arrays]
+        size = [1] * max(map(len, shapes))
+        for shape in shapes:
+            for axis in range(-1, -len(shape) - 1, -1):
+                if 1 not in (shape[axis], size[axis]) and shape[axis] != size[axis]:
+                    return (
+                        f"The size of tensor a ({size[axis]}) must match the size of tensor b ({shape[axis]}) at "
+                        f"non-singleton dimension {len(size) + axis}"
+                    )
+                size[axis] = shape[axis] if size[axis] == 1 else size[axis]
+        return super().misfit(arrays, error)
 
     def shapes(self, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002
         return tuple([x.data.shape if isinstance(x, Variable) else np.shape(x) for x in inputs])
@@ -352,12 +387,22 @@ def elementwise(
     inputs: Sequence[str] | None = None,
     floating: bool = False,
     exempt: str | None = None,
+    refuse: Refusal | None = None,
     **gradients: Gradient,
 ) -> Elementwise:
     """Declares an elementwise operation; of a numpy ufunc the inputs are those that have a gradient."""
     if inputs is None and isinstance(forward, np.ufunc):
         inputs = tuple(gradients)
-    return Elementwise(name, forward, gradients, inputs=inputs, floating=floating, exempt=exempt)
+    return Elementwise(name, forward, gradients, inputs=inputs, floating=floating, exempt=exempt, refuse=refuse)
+
+
+def _promoted(x: Any, dtype: DType, beside_tensors: bool) -> Any:
+    """A tensor or a number in another dtype; a number beside floats stays as it is, beside integers it wraps."""
+    if isinstance(x, Variable):
+        return x if x.data.dtype == dtype else x.to(dtype)  # type: ignore[attr-defined]
+    if is_floating(dtype):
+        return x if beside_tensors else dtype.type(x)
+    return np.bool_(x) if dtype == bool_ else np.int64(x).astype(dtype)
 
 
 def shares_memory(y: Array, x: Array) -> bool:
