@@ -30,6 +30,9 @@ from chainrule.engine.nn.functional.activation import (
     tanhshrink,
     threshold,
 )
+from chainrule.engine.nn.functional.attention import (
+    scaled_dot_product_attention,
+)
 from chainrule.engine.nn.functional.classification import (
     cross_entropy,
     nll_loss,
@@ -168,6 +171,7 @@ __all__ = [
     "rms_norm",
     "rrelu",
     "running_update",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",

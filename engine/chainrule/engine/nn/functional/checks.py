@@ -10,6 +10,7 @@ from chainrule.engine.tensor import Tensor
 
 __all__ = [
     "FloatingError",
+    "RequirementError",
     "SettingError",
     "SizeError",
     "check_constant",
@@ -25,6 +26,10 @@ class SizeError(ShapeError, ValueError):
 
 class SettingError(ConfigError, RuntimeError):
     """A setting that cannot be used, where PyTorch raises RuntimeError."""
+
+
+class RequirementError(ConfigError, AssertionError):
+    """A setting that cannot be used, where PyTorch asserts."""
 
 
 class FloatingError(DTypeError, NotImplementedError):

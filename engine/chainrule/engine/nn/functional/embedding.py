@@ -8,15 +8,11 @@ from chainrule.engine.autograd.mode import no_grad
 from chainrule.engine.dtypes import Array, int64, type_name
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, TargetError, UnsupportedError
 from chainrule.engine.functions.arguments import require_tensor
-from chainrule.engine.nn.functional.checks import SettingError, SizeError
+from chainrule.engine.nn.functional.checks import RequirementError, SettingError, SizeError
 from chainrule.engine.ops import embedding as rows
 from chainrule.engine.tensor import Tensor
 
 __all__ = ["embedding", "embedding_bag", "one_hot"]
-
-
-class PaddingError(ConfigError, AssertionError):
-    """A row of padding that the table does not have."""
 
 
 def embedding(
@@ -43,7 +39,7 @@ def embedding(
         TargetError: an index is no row.
         DTypeError: the indices are no int64 or int32.
         ShapeError: the table is no matrix.
-        PaddingError: the row of padding is none.
+        RequirementError: the row of padding is none.
     """
     index = _checked_index("embedding", input, weight, sparse)
     padding_idx = padding_row(padding_idx, weight.shape[0])
@@ -157,12 +153,12 @@ def padding_row(padding_idx: int | None, rows: int) -> int | None:
     """The row of padding, counted from 0.
 
     Raises:
-        PaddingError: there is no such row.
+        RequirementError: there is no such row.
     """
     if padding_idx is None:
         return None
     if not -rows <= padding_idx < rows:
-        raise PaddingError("padding_idx", padding_idx, "Padding_idx must be within num_embeddings")
+        raise RequirementError("padding_idx", padding_idx, "Padding_idx must be within num_embeddings")
     return padding_idx % rows
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy.typing as npt
 
 from chainrule.engine.creation import empty
-from chainrule.engine.dtypes import default_dtype
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
 from chainrule.engine.functions.arguments import axis_of
 from chainrule.engine.nn import functional as F
 from chainrule.engine.nn import init
+from chainrule.engine.nn.layers.factory import parameter_dtype
 from chainrule.engine.nn.module import Module
 from chainrule.engine.nn.parameter import Parameter
 from chainrule.engine.tensor import Tensor
@@ -43,13 +43,13 @@ class Linear(Module):
         in_features: int,
         out_features: int,
         bias: bool = True,
-        *,
+        device: object = None,
         dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
-        dtype = dtype or default_dtype
+        dtype = parameter_dtype(device, dtype)
         self.weight = Parameter(empty(out_features, in_features, dtype=dtype))
         self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype)) if bias else None)
         self.reset_parameters()
@@ -83,14 +83,14 @@ class Bilinear(Module):
         in2_features: int,
         out_features: int,
         bias: bool = True,
-        *,
+        device: object = None,
         dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__()
         self.in1_features = in1_features
         self.in2_features = in2_features
         self.out_features = out_features
-        dtype = dtype or default_dtype
+        dtype = parameter_dtype(device, dtype)
         self.weight = Parameter(empty(out_features, in1_features, in2_features, dtype=dtype))
         self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype)) if bias else None)
         self.reset_parameters()
@@ -149,13 +149,13 @@ class Unflatten(Module):
     def forward(self, input: Tensor) -> Tensor:
         axis, sizes = axis_of(input, self.dim), list(self.unflattened_size)
         length, known = input.shape[axis], math.prod(n for n in sizes if n != -1)
-        if sizes.count(-1) > 1 or known != length and not (-1 in sizes and known and length % known == 0):
+        inferred = [length // known if n == -1 and known else n for n in sizes]
+        if sizes.count(-1) > 1 or math.prod(inferred) != length:
             raise ShapeError(
                 f"unflatten: Provided sizes {sizes} don't multiply up to the size of dim {axis} ({length}) in the "
                 "input tensor"
             )
-        sizes = [length // known if n == -1 else n for n in sizes]
-        return input.reshape(*input.shape[:axis], *sizes, *input.shape[axis + 1 :])
+        return input.reshape(*input.shape[:axis], *inferred, *input.shape[axis + 1 :])
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
