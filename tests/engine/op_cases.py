@@ -8,6 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from chainrule.engine.ops import (
+    attention,
     convolution,
     division,
     elementwise,
@@ -25,6 +26,7 @@ from chainrule.engine.ops import (
 from chainrule.engine.ops import op as declaring
 from chainrule.engine.ops.op import Op
 from tests.engine.cases import activation as activation_cases
+from tests.engine.cases import attention as attention_cases
 from tests.engine.cases import convolution as convolution_cases
 from tests.engine.cases import division as division_cases
 from tests.engine.cases import elementwise as elementwise_cases
@@ -54,6 +56,7 @@ modules: tuple[ModuleType, ...] = (
     normalization,
     loss,
     special,
+    attention,
 )
 
 
@@ -86,4 +89,5 @@ CASES: tuple[Case, ...] = (
     *activation_cases.CASES,
     *normalization_cases.CASES,
     *loss_cases.CASES,
+    *attention_cases.CASES,
 )

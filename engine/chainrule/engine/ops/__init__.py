@@ -1,6 +1,7 @@
 """Every operation with its gradient beside it."""
 
 from chainrule.engine.ops import (
+    attention,
     convolution,
     division,
     elementwise,
@@ -18,6 +19,7 @@ from chainrule.engine.ops import (
 )
 
 __all__ = [
+    "attention",
     "convolution",
     "division",
     "elementwise",

@@ -58,7 +58,6 @@ def _padding(name: str) -> Op:
 reflection_pad1d, reflection_pad2d, reflection_pad3d = (_padding(f"ReflectionPad{n}D") for n in (1, 2, 3))
 replication_pad1d, replication_pad2d, replication_pad3d = (_padding(f"ReplicationPad{n}D") for n in (1, 2, 3))
 circular_pad = _padding("CircularPad")
-upsample_nearest1d, upsample_nearest2d = (_padding(f"UpsampleNearest{n}D") for n in (1, 2))
 
 
 @op("PadBackward", x=lambda g, origins: circular_pad(g, origins=origins))
