@@ -78,7 +78,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         if stride not in (1, 2):
             raise ConfigError("stride", stride, f"stride should be 1 or 2 instead of {stride}")
-        hidden = int(round(inp * expand_ratio))
+        hidden = round(inp * expand_ratio)
         layers: list[nn.Module] = []
         if expand_ratio != 1:
             layers.append(Conv2dNormActivation(inp, hidden, kernel_size=1, norm_layer=norm_layer))

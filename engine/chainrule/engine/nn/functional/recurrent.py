@@ -69,7 +69,7 @@ class _RNN(Function):
         da, dh0, dw = recurrent.rnn_gradient(
             _given(dhs, hs, reverse), _given(dh, hs[0]), hs, _wide(h), _wide(w), activation
         )
-        return *_tensors(_in_order((da,), reverse) + (dh0, dw)), None, None
+        return *_tensors((*_in_order((da,), reverse), dh0, dw)), None, None
 
 
 class _LSTM(Function):
@@ -99,7 +99,7 @@ class _LSTM(Function):
             _wide(c),
             _wide(w),
         )
-        return *_tensors(_in_order((da,), reverse) + (dh0, dc0, dw)), None
+        return *_tensors((*_in_order((da,), reverse), dh0, dc0, dw)), None
 
 
 class _GRU(Function):
@@ -120,7 +120,7 @@ class _GRU(Function):
         da, dh0, dw, db = recurrent.gru_gradient(
             _given(dhs, hs, reverse), _given(dh, hs[0]), hs, gates, inner, _wide(h), _wide(w)
         )
-        return *_tensors(_in_order((da,), reverse) + (dh0, dw, db)), None
+        return *_tensors((*_in_order((da,), reverse), dh0, dw, db)), None
 
 
 def _states(
