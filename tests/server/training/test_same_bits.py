@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,16 @@ import chainrule.engine as cr
 from chainrule.engine import Generator, models, nn, optim
 from chainrule.server.training import checkpoint
 from chainrule.server.training.checkpoint import Manifest
-from tests.server.training.in_process import digest, examples, initial_state, small_plan, train
+from chainrule.server.training.worker import Worker
+from tests.server.training.in_process import (
+    LocalLink,
+    digest,
+    examples,
+    initial_state,
+    make_partition,
+    small_plan,
+    train,
+)
 
 
 def trained_digest(*, shards: int, workers: int, arrival_seed: int = 0) -> str:
@@ -76,6 +87,40 @@ def test_one_shard_trains_like_plain_local_code() -> None:
     for name, value in local.items():
         np.testing.assert_array_equal(trained[name], value, err_msg=name)
         assert trained[name].dtype == value.dtype, name
+
+
+@dataclass(frozen=True)
+class NoisyConfig:
+    """The settings of a network that draws random numbers while training."""
+
+    dropout: float = 0.5
+    num_parameters: int = 64 * 10 + 10
+
+
+def make_noisy(config: NoisyConfig) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(config.dropout), nn.Linear(64, 10))
+
+
+def test_what_dropout_draws_depends_on_neither_workers_nor_arrival_but_on_step_and_shard() -> None:
+    models.registry.register("noisy", "for this test", NoisyConfig, make_noisy)
+    try:
+        digests = set()
+        for workers in (1, 2, 4):
+            plan = replace(small_plan(workers=workers), family="noisy", family_config={})
+            digests.add(digest(train(plan, initial_state(plan), examples(), arrival_seed=workers).state_now()))
+        assert len(digests) == 1
+        ones = np.ones((8, 1, 8, 8), np.float32)
+        worker = Worker(plan, examples(), LocalLink(make_partition(plan, initial_state(plan))), index=0,
+                        shards=range(4), fence=1)  # fmt: skip
+        masks = set()
+        for step in (0, 1):
+            for shard in (0, 1):
+                with cr.random.using(worker._draws(step, shard)):
+                    masks.add(nn.functional.dropout(cr.from_numpy(ones)).numpy().tobytes())
+        assert len(masks) == 4
+    finally:
+        models.registry._families.pop("noisy")
+        models.registry._makers.pop("noisy")
 
 
 def test_the_loss_falls_and_counts_add_up() -> None:

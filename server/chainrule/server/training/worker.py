@@ -67,8 +67,13 @@ class Worker:
         batch_size = sum(len(indices) for indices in shards)
         total = TreeSum[Contribution](self.plan.config.shards)
         for shard in self.shards:
-            total.add(Block(shard), self.compute_shard(shards[shard], batch_size))
+            with cr.random.using(self._draws(step, shard)):
+                total.add(Block(shard), self.compute_shard(shards[shard], batch_size))
         return total.blocks()
+
+    def _draws(self, step: int, shard: int) -> cr.Generator:
+        """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
+        return cr.Generator(int(cr.random.raw_stream(self.plan.config.seed, step, shard, size=1)[0]))
 
     def compute_shard(self, indices: Indices, batch_size: int) -> Contribution:
         """Forward and backward on one shard of a global batch of `batch_size` examples.
