@@ -193,7 +193,7 @@ def _depthwise_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) 
         image, result = np.ascontiguousarray(dy[block]), dx[block]
         for meeting in steps:
             result[meeting.pixels] += image[meeting.places] * w[:, 0, meeting.row, meeting.column]
-    return dx if out == channels else dx.reshape(n, height, width, channels, -1).sum(axis=4)
+    return dx if out == channels else dx.reshape(n, height, width, channels, out // channels).sum(axis=4)
 
 
 def _depthwise_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry) -> Array:

@@ -185,21 +185,18 @@ def _transposed(
             f"({_by(total)}). Output size is too small"
         )
     check_same_dtype(name, input, weight, bias)
-    # Beyond the stride, padding of the output would make room for one more place of the window: it is put on after.
-    within = [min(n, step - 1) for n, step in zip(behind, steps, strict=True)]
-    later = [n - room for n, room in zip(behind, within, strict=True)]
-    channels = weight.shape[1] * groups
-    shape = (len(input), channels, *[1] * (2 - dims), *[n + room for n, room in zip(size, within, strict=True)])
-    geometry = _geometry(steps, margin, spread, groups)
     if dims == 1:
         input, weight = input.unsqueeze(2), weight.unsqueeze(2)
-    if not any(later):
-        y = convolution.conv2d_input(input, weight, bias, shape=shape, geometry=geometry)
-    else:
-        y = pad(
-            convolution.conv2d_input(input, weight, shape=shape, geometry=geometry),
-            [n for extra in reversed(later) for n in (0, extra)],
-        )
+    channels = weight.shape[1] * groups
+    lead = (len(input), channels, *[1] * (2 - dims))
+    if all(n < step for n, step in zip(behind, steps, strict=True)):
+        geometry = _geometry(steps, margin, spread, groups)
+        y = convolution.conv2d_input(input, weight, bias, shape=(*lead, *total), geometry=geometry)
+    else:  # there would be room for one more place of the window: the margins are cut off and put on afterwards
+        whole = tuple(n + 2 * p for n, p in zip(size, margin, strict=True))
+        geometry = _geometry(steps, (0,) * dims, spread, groups)
+        y = convolution.conv2d_input(input, weight, shape=(*lead, *whole), geometry=geometry)
+        y = pad(y, [n for p, extra in zip(margin[::-1], behind[::-1], strict=True) for n in (-p, extra - p)])
         y = y if bias is None else y + bias.reshape(-1, 1, 1)
     return y if dims == 2 else y.squeeze(2)
 

@@ -257,7 +257,7 @@ class _Transposed(_Convolution):
                 "output_size",
                 output_size,
                 f"requested an output size of {size}, but valid sizes range from {least} to {most} (for an input of "
-                f"{list(input.shape[2:])})",
+                f"{tuple(input.shape[2:])})",
             )
         return tuple(n - low for n, low in zip(size, least, strict=True))
 
