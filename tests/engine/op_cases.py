@@ -8,10 +8,12 @@ from __future__ import annotations
 from types import ModuleType
 
 from chainrule.engine.ops import (
+    activation,
     attention,
     convolution,
     division,
     elementwise,
+    embedding,
     linalg,
     loss,
     normalization,
@@ -30,6 +32,7 @@ from tests.engine.cases import attention as attention_cases
 from tests.engine.cases import convolution as convolution_cases
 from tests.engine.cases import division as division_cases
 from tests.engine.cases import elementwise as elementwise_cases
+from tests.engine.cases import embedding as embedding_cases
 from tests.engine.cases import linalg as linalg_cases
 from tests.engine.cases import loss as loss_cases
 from tests.engine.cases import normalization as normalization_cases
@@ -54,8 +57,10 @@ modules: tuple[ModuleType, ...] = (
     padding,
     pooling,
     normalization,
-    loss,
     special,
+    activation,
+    loss,
+    embedding,
     attention,
 )
 
@@ -87,6 +92,7 @@ CASES: tuple[Case, ...] = (
     *padding_cases.CASES,
     *pooling_cases.CASES,
     *activation_cases.CASES,
+    *embedding_cases.CASES,
     *normalization_cases.CASES,
     *loss_cases.CASES,
     *attention_cases.CASES,

@@ -16,6 +16,7 @@ INSTANCES = [
     cr.DimensionError("c"),
     cr.DivisionError("c"),
     cr.BoundsError("c"),
+    cr.ArgumentError("c"),
     cr.TargetError("d"),
     cr.StateDictError("e"),
     cr.FormatError("f"),

@@ -12,17 +12,17 @@ from chainrule.engine.autograd import (
     set_grad_enabled,
 )
 from chainrule.engine.creation import (
-    arange,
     as_tensor,
+    asarray,
     empty,
     empty_like,
     eye,
     from_numpy,
     full,
     full_like,
-    linspace,
     ones,
     ones_like,
+    scalar_tensor,
     tensor,
     zeros,
     zeros_like,
@@ -46,6 +46,7 @@ from chainrule.engine.dtypes import (
 )
 from chainrule.engine.dtypes import bool_ as bool
 from chainrule.engine.errors import (
+    ArgumentError,
     AutogradError,
     BoundsError,
     ChainruleError,
@@ -61,11 +62,24 @@ from chainrule.engine.errors import (
     UnsupportedError,
     WeightsNotFoundError,
 )
+from chainrule.engine.formatting import get_printoptions, printoptions, set_printoptions
 from chainrule.engine.functions.arithmetic import *
 from chainrule.engine.functions.arranging import *
 from chainrule.engine.functions.choosing import *
 from chainrule.engine.functions.comparison import *
 from chainrule.engine.functions.conversion import *
+from chainrule.engine.functions.drawing import (
+    bernoulli,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+)
 from chainrule.engine.functions.einsum import *
 from chainrule.engine.functions.joining import *
 from chainrule.engine.functions.linalg import *
@@ -73,20 +87,14 @@ from chainrule.engine.functions.masking import *
 from chainrule.engine.functions.ordering import *
 from chainrule.engine.functions.reduction import *
 from chainrule.engine.functions.shapes import *
-from chainrule.engine.random import (
-    Generator,
-    default_generator,
-    initial_seed,
-    manual_seed,
-    rand,
-    randint,
-    randn,
-    randperm,
-)
+from chainrule.engine.layout import channels_last, contiguous_format, device, preserve_format
+from chainrule.engine.random import Generator, default_generator, initial_seed, manual_seed, seed
+from chainrule.engine.ranges import arange, linspace, logspace, tril_indices, triu_indices
 from chainrule.engine.tensor import Tensor
 from chainrule.engine.threads import get_num_threads, set_num_threads
 
 __all__ = [
+    "ArgumentError",
     "AutogradError",
     "BoundsError",
     "ChainruleError",

@@ -13,6 +13,8 @@
     ├── StateDictError      (RuntimeError)         a state_dict does not fit its module
     ├── FormatError         (ValueError)           bytes that are not what they claim to be
     ├── ConfigError         (ValueError)           a setting that cannot be used: field, value, message
+    ├── ArgumentError       (ValueError and        a value that a function does not take
+    │                        RuntimeError)
     ├── UnknownFamilyError  (ValueError)           no such family of models: family, known
     ├── WeightsNotFoundError                       pretrained weights are not where they are looked for: family, path
     │                       (FileNotFoundError)
@@ -64,6 +66,10 @@ class StateDictError(ChainruleError, RuntimeError):
 
 class FormatError(ChainruleError, ValueError):
     """Bytes are not what they claim to be."""
+
+
+class ArgumentError(ChainruleError, ValueError, RuntimeError):
+    """A value that a function does not take."""
 
 
 class UnsupportedError(ChainruleError, NotImplementedError):

@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from chainrule.engine import creation
 from chainrule.engine.autograd import traversal
 from chainrule.engine.autograd.mode import state
 from chainrule.engine.autograd.variable import Variable, no_version
@@ -21,6 +22,7 @@ from chainrule.engine.functions import (
     choosing,
     comparison,
     conversion,
+    drawing,
     in_place,
     indexing,
     joining,
@@ -30,7 +32,9 @@ from chainrule.engine.functions import (
     reduction,
     shapes,
 )
-from chainrule.engine.functions.arguments import Number, Operand, operand_types
+from chainrule.engine.functions.arguments import Number, Operand, axis_of, operand_types
+from chainrule.engine.layout import cpu
+from chainrule.engine.layout import device as device_of_tensors
 from chainrule.engine.ops import division, elementwise
 
 __all__ = ["Number", "Operand", "Tensor"]
@@ -41,13 +45,13 @@ class Tensor(Variable):
 
     __slots__ = ()
 
-    def __init__(self, data: npt.ArrayLike, *, requires_grad: bool = False) -> None:
+    def __init__(self, data: npt.ArrayLike, *, requires_grad: builtins.bool = False) -> None:
         array = np.asarray(data, None if isinstance(data, np.ndarray | np.generic) else float32)
         as_dtype(array.dtype)
         self._set(array, no_version if state.inference else None, None)
         self.requires_grad = requires_grad
 
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+    def requires_grad_(self, requires_grad: builtins.bool = True) -> Tensor:
         """Sets `requires_grad`."""
         self.requires_grad = requires_grad
         return self
@@ -55,11 +59,11 @@ class Tensor(Variable):
     # ---- What it is ----
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[builtins.int, ...]:
         return self.data.shape
 
     @property
-    def ndim(self) -> int:
+    def ndim(self) -> builtins.int:
         return self.data.ndim
 
     @property
@@ -67,49 +71,65 @@ class Tensor(Variable):
         return self.data.dtype
 
     @property
-    def itemsize(self) -> int:
+    def itemsize(self) -> builtins.int:
         """The bytes of an element."""
         return self.data.itemsize
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> builtins.int:
         """The bytes of all elements."""
         return self.data.nbytes
 
     @overload
-    def size(self, dim: None = None) -> tuple[int, ...]: ...
+    def size(self, dim: None = None) -> tuple[builtins.int, ...]: ...
     @overload
-    def size(self, dim: int) -> int: ...
-    def size(self, dim: int | None = None) -> tuple[int, ...] | int:
+    def size(self, dim: builtins.int) -> builtins.int: ...
+    def size(self, dim: builtins.int | None = None) -> tuple[builtins.int, ...] | builtins.int:
         """The shape, or its entry at `dim`."""
-        return self.data.shape if dim is None else self.data.shape[dim]
+        return self.data.shape if dim is None else self.data.shape[axis_of(self, dim)]
 
-    def dim(self) -> int:
+    def dim(self) -> builtins.int:
         """The number of dimensions."""
         return self.data.ndim
 
-    def numel(self) -> int:
+    def numel(self) -> builtins.int:
         """The number of elements."""
         return self.data.size
 
     nelement = numel
 
-    def stride(self) -> tuple[int, ...]:
-        """The steps in memory from element to element, for each dimension, in elements."""
-        return tuple(step // self.data.itemsize for step in self.data.strides)
+    @overload
+    def stride(self, dim: None = None) -> tuple[builtins.int, ...]: ...
+    @overload
+    def stride(self, dim: builtins.int) -> builtins.int: ...
+    def stride(self, dim: builtins.int | None = None) -> tuple[builtins.int, ...] | builtins.int:
+        """The steps in memory from element to element, for each dimension or for one, in elements."""
+        steps = tuple(step // self.data.itemsize for step in self.data.strides)
+        return steps if dim is None else steps[axis_of(self, dim)]
 
-    def element_size(self) -> int:
+    def element_size(self) -> builtins.int:
         """The bytes of an element."""
         return self.data.itemsize
 
-    def is_floating_point(self) -> bool:
+    def is_floating_point(self) -> builtins.bool:
         return is_floating(self.data.dtype)
 
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in memory row by row."""
-        return bool(self.data.flags.c_contiguous)
+    @property
+    def device(self) -> device_of_tensors:
+        """Where it lies: in the memory of the CPU."""
+        return cpu
 
-    def __len__(self) -> int:
+    @property
+    def is_cuda(self) -> builtins.bool:
+        """False."""
+        return False
+
+    @property
+    def is_cpu(self) -> builtins.bool:
+        """True."""
+        return True
+
+    def __len__(self) -> builtins.int:
         if not self.data.ndim:
             raise DTypeError("len() of a 0-d tensor")
         return len(self.data)
@@ -148,7 +168,7 @@ class Tensor(Variable):
         self._requires_grad = False
         return self
 
-    def numpy(self, *, force: bool = False) -> Array:
+    def numpy(self, *, force: builtins.bool = False) -> Array:
         """The array itself: it shares the tensor's memory.
 
         Raises:
@@ -158,7 +178,7 @@ class Tensor(Variable):
             raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         return self.data
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: builtins.bool | None = None) -> Array:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __array_function__(
@@ -177,7 +197,7 @@ class Tensor(Variable):
         """The elements as nested lists of Python numbers."""
         return self.data.tolist() if self.data.dtype.kind != "V" else self.data.astype(float32).tolist()
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> builtins.bool:
         if self.data.size != 1:
             which = "no values" if self.data.size == 0 else "more than one value"
             raise ShapeError(f"Boolean value of Tensor with {which} is ambiguous")
@@ -186,21 +206,21 @@ class Tensor(Variable):
     def __float__(self) -> builtins.float:
         return float(self.item())
 
-    def __int__(self) -> int:
+    def __int__(self) -> builtins.int:
         return int(self.item())
 
-    def __index__(self) -> int:
+    def __index__(self) -> builtins.int:
         if self.data.dtype.kind not in "iu" or self.data.size != 1:
             raise DTypeError("only integer tensors of a single element can be converted to an index")
         return int(self.data.item())
 
-    def __contains__(self, element: Operand) -> bool:
+    def __contains__(self, element: Operand) -> builtins.bool:
         return bool((self == element).any())
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if self.data.ndim == 0 and spec else format(repr(self), spec)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+    def __deepcopy__(self, memo: dict[builtins.int, Any]) -> Tensor:
         if self.grad_fn is not None:
             raise AutogradError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
@@ -223,8 +243,8 @@ class Tensor(Variable):
     def backward(
         self,
         gradient: Tensor | None = None,
-        retain_graph: bool | None = None,
-        create_graph: bool = False,
+        retain_graph: builtins.bool | None = None,
+        create_graph: builtins.bool = False,
         inputs: Tensor | Sequence[Tensor] | None = None,
     ) -> None:
         """Adds to `grad` of every leaf the gradient of this tensor; see `autograd.backward`."""
@@ -474,12 +494,38 @@ class Tensor(Variable):
     ne = comparison.ne
     not_equal = comparison.not_equal
 
+    bfloat16 = conversion.bfloat16
+    bool = conversion.bool
+    byte = conversion.byte
+    char = conversion.char
     clone = conversion.clone
     contiguous = conversion.contiguous
+    cpu = conversion.cpu
+    cuda = conversion.cuda
     double = conversion.double
     float = conversion.float
+    half = conversion.half
+    int = conversion.int
+    is_contiguous = conversion.is_contiguous
     long = conversion.long
+    short = conversion.short
     to = conversion.to
+    type = conversion.type
+    type_as = conversion.type_as
+
+    bernoulli = drawing.bernoulli
+    bernoulli_ = drawing.bernoulli_
+    exponential_ = drawing.exponential_
+    multinomial = drawing.multinomial
+    normal_ = drawing.normal_
+    random_ = drawing.random_
+    uniform_ = drawing.uniform_
+
+    new_empty = creation.new_empty
+    new_full = creation.new_full
+    new_ones = creation.new_ones
+    new_tensor = creation.new_tensor
+    new_zeros = creation.new_zeros
 
     abs_ = in_place.abs_
     absolute_ = in_place.absolute_

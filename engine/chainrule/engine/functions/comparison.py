@@ -203,7 +203,8 @@ def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 def _over(logic: np.ufunc, name: str, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     require_tensor(name, input)
     array = widened(input.data)
-    result = np.asarray(logic.reduce(array, axis=axes_of(array.ndim, dim), keepdims=keepdim))
+    axes = () if dim == () else axes_of(array.ndim, dim)  # unlike sums, over no dimension if none is named
+    result = np.asarray(logic.reduce(array, axis=axes, keepdims=keepdim))
     return Variable.wrap(result.astype(uint8 if array.dtype == uint8 else bool, copy=False))
 
 

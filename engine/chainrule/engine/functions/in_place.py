@@ -272,7 +272,7 @@ def setitem(input: Tensor, index: Any, value: Operand) -> None:
         ShapeError: the value does not broadcast.
     """
     if not isinstance(value, operand_types):
-        raise DTypeError(f"can't assign a {type(value).__name__} to a {type_name(input.dtype)}Tensor")
+        raise DTypeError(f"can't assign a {type(value).__name__} to a torch.{type_name(input.dtype)}Tensor")
     part, chosen = indexing.resolve(input, index)
     source: Tensor
     if isinstance(value, Variable):

@@ -102,6 +102,8 @@ def topk(
     """
     require_tensor("topk", input)
     axis = axis_of(input, dim)
+    if input.data.dtype == bool_:
+        raise DTypeError("topk does not support bool dtypes on CPU")
     if not 0 <= k <= (input.data.shape[axis] if input.data.ndim else 1):
         raise ShapeError("selected index k out of range")
 
@@ -118,6 +120,8 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sel
         ShapeError: there is none.
     """
     axis = _axis("kthvalue", input, dim)
+    if input.data.dtype == bool_:
+        raise DTypeError("\"kthvalue_cpu\" not implemented for 'Bool'")
     if not 1 <= k <= (input.data.shape[axis] if input.data.ndim else 1):
         raise ShapeError(f"kthvalue(): selected number k out of range for dimension {axis}")
     index = indices_along(input, axis, lambda x, axis: ordering.at(x, axis, k - 1))
@@ -148,11 +152,11 @@ def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> T
 def _median(name: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor | Selected:
     require_tensor(name, input)
     if input.data.dtype == bool_:
-        raise DTypeError(f"\"{name}_cpu\" not implemented for 'Bool'")
+        raise DTypeError(f"\"median_{'cpu' if dim is None else 'out'}\" not implemented for 'Bool'")
     skip_nan = name == "nanmedian"
     if dim is None:
         return (reduction.nanmedian_of_all if skip_nan else reduction.median_of_all)(input)
-    axis = _axis(name, input, dim)
+    axis = _axis("median", input, dim)
     index = indices_along(input, axis, lambda x, axis: ordering.index_of_median(x, axis, skip_nan=skip_nan))
     return selected(name, ordering.nanmedian if skip_nan else ordering.median, input, axis, index, keepdim)
 

@@ -157,12 +157,22 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 
 def softmax(input: Tensor, dim: int, dtype: npt.DTypeLike = None) -> Tensor:
     """eˣ / Σ eˣ along `dim`"""
-    return loss.softmax(input if dtype is None else _as(input, as_dtype(dtype)), dim=dim)
+    return loss.softmax(_normalizable("softmax", input, dim, dtype), dim=dim)
 
 
 def log_softmax(input: Tensor, dim: int, dtype: npt.DTypeLike = None) -> Tensor:
     """x − log Σ eˣ along `dim`"""
-    return loss.log_softmax(input if dtype is None else _as(input, as_dtype(dtype)), dim=dim)
+    return loss.log_softmax(_normalizable("log_softmax", input, dim, dtype), dim=dim)
+
+
+def _normalizable(name: str, input: Tensor, dim: int, dtype: npt.DTypeLike) -> Tensor:
+    require_tensor(name, input)
+    if dtype is not None:
+        input = _as(input, as_dtype(dtype))
+    if not is_floating(input.data.dtype):
+        where = "_lastdim" if axis_of(input, dim) in (input.data.ndim - 1, -1 % (input.data.ndim or 1)) else ""
+        raise DTypeError(f"\"{name}{where}_kernel_impl\" not implemented for '{type_name(input.data.dtype)}'")
+    return input
 
 
 def _floating(input: Tensor) -> Tensor:
@@ -238,7 +248,8 @@ def _freedom(
     if unbiased is not None and correction is not None:
         raise DTypeError(f"{name}() received an invalid combination of arguments: unbiased and correction are one")
     if not is_floating(input.data.dtype):
-        raise DTypeError("std and var only support floating point and complex dtypes")
+        what = name if name.endswith("_mean") else "std and var"
+        raise DTypeError(f"{what} only support floating point and complex dtypes")
     if correction is None:
         correction = 0 if unbiased is False else 1
     if reduction.count(input.data.shape, dim) <= correction:
@@ -370,8 +381,8 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     require_tensor("aminmax", input)
     if dim is None and not input.data.size:
         raise ShapeError("aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.")
-    if dim is not None:
-        _axis_with_elements("aminmax", input, dim)
+    if dim is not None and input.data.ndim and not input.data.shape[axis_of(input, dim)]:
+        raise DimensionError(f"aminmax: Expected reduction dim {axis_of(input, dim)} to have non-zero size.")
     return aminmax_(amin(input, dim, keepdim), amax(input, dim, keepdim))
 
 

@@ -1,10 +1,12 @@
 """Every operation with its gradient beside it."""
 
 from chainrule.engine.ops import (
+    activation,
     attention,
     convolution,
     division,
     elementwise,
+    embedding,
     linalg,
     loss,
     normalization,
@@ -19,10 +21,12 @@ from chainrule.engine.ops import (
 )
 
 __all__ = [
+    "activation",
     "attention",
     "convolution",
     "division",
     "elementwise",
+    "embedding",
     "linalg",
     "loss",
     "normalization",

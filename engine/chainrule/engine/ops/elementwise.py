@@ -73,7 +73,7 @@ reciprocal = elementwise("Reciprocal", quiet(lambda x: 1 / x), inputs=("x",), x=
 
 
 def _no_fractions(operands: list[Any], dtype: DType) -> str | None:
-    if dtype == bool_:
+    if dtype == bool_ and type(operands[1]) is not bool:
         return "\"pow\" not implemented for 'Bool'"
     if not is_floating(dtype) and type(operands[1]) is int and operands[1] < 0:
         return "Integers to negative integer powers are not allowed."
@@ -81,6 +81,8 @@ def _no_fractions(operands: list[Any], dtype: DType) -> str | None:
 
 
 def _pow(a: Any, b: Any) -> Any:
+    if np.result_type(a, b) == bool_:
+        return np.logical_or(a, np.logical_not(b))
     if np.result_type(a, b).kind != "i" or np.all(np.greater_equal(b, 0)):
         return np.power(a, b)
     odd = np.bitwise_and(b, 1) == 1
@@ -216,7 +218,7 @@ logaddexp2 = elementwise(
 
 def _xlogy(a: Any, b: Any) -> Any:
     """a·ln b, and 0 where a = 0, unless b is nan."""
-    return np.where(np.equal(a, 0) & ~np.isnan(b), np.zeros_like(a), a * np.log(b))
+    return np.where(np.equal(a, 0) & ~np.isnan(b), 0, a * np.log(b))
 
 
 def _log_where(a: Any, b: Any) -> Any:
@@ -436,12 +438,20 @@ logical_and = elementwise("LogicalAnd", np.logical_and, inputs=("a", "b"))
 logical_or = elementwise("LogicalOr", np.logical_or, inputs=("a", "b"))
 logical_xor = elementwise("LogicalXor", np.logical_xor, inputs=("a", "b"))
 logical_not = elementwise("LogicalNot", np.logical_not, inputs=("x",))
-bitwise_and = elementwise("BitwiseAnd", np.bitwise_and, inputs=("a", "b"), refuse=lacks("bitwise_and_cpu", "fV"))
-bitwise_or = elementwise("BitwiseOr", np.bitwise_or, inputs=("a", "b"), refuse=lacks("bitwise_or_cpu", "fV"))
-bitwise_xor = elementwise("BitwiseXor", np.bitwise_xor, inputs=("a", "b"), refuse=lacks("bitwise_xor_cpu", "fV"))
-bitwise_not = elementwise("BitwiseNot", np.bitwise_not, inputs=("x",), refuse=lacks("bitwise_not_cpu", "fV"))
-left_shift = elementwise("LeftShift", np.left_shift, inputs=("a", "b"), refuse=lacks("lshift_cpu", "bfV"))
-right_shift = elementwise("RightShift", np.right_shift, inputs=("a", "b"), refuse=lacks("rshift_cpu", "bfV"))
+
+
+def _of_bits(name: str, forward: np.ufunc, kernel: str, kinds: str = "fV") -> Any:
+    """An operation on the bits of integers, and of bools."""
+    inputs = ("a", "b") if forward.nin == 2 else ("x",)
+    return elementwise(name, forward, inputs=inputs, refuse=lacks(kernel, kinds), integral=True)
+
+
+bitwise_and = _of_bits("BitwiseAnd", np.bitwise_and, "bitwise_and_cpu")
+bitwise_or = _of_bits("BitwiseOr", np.bitwise_or, "bitwise_or_cpu")
+bitwise_xor = _of_bits("BitwiseXor", np.bitwise_xor, "bitwise_xor_cpu")
+bitwise_not = _of_bits("BitwiseNot", np.bitwise_not, "bitwise_not_cpu")
+left_shift = _of_bits("LeftShift", np.left_shift, "lshift_cpu", "bfV")
+right_shift = _of_bits("RightShift", np.right_shift, "rshift_cpu", "bfV")
 
 # ---- Copies ----
 

@@ -297,6 +297,7 @@ class Elementwise(Op):
         exempt: an input that keeps its dtype, as a condition does.
         refuse: what is wrong with tensors and numbers that are no float tensors of one dtype, given them and the dtype
             they are promoted to; None if nothing is.
+        integral: whether `refuse` is asked of float tensors of one dtype, too, as by what takes integers only.
     """
 
     def __init__(
@@ -309,10 +310,12 @@ class Elementwise(Op):
         floating: bool = False,
         exempt: str | None = None,
         refuse: Refusal | None = None,
+        integral: bool = False,
     ) -> None:
         super().__init__(name, forward, gradients, inputs=inputs)
         self.floating = floating
         self.refuse = refuse
+        self._quick = "" if integral else "fV"
         self.exempt = -1 if exempt is None else self.inputs.index(exempt)
 
     def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -326,7 +329,7 @@ class Elementwise(Op):
             elif type(x) not in Scalar:
                 break
         else:
-            if dtype is not None and dtype.kind in "fV":
+            if dtype is not None and dtype.kind in self._quick:
                 return inputs  # tensors of one floating dtype, and Python numbers: nearly always
         return self._promote(inputs)
 
@@ -388,12 +391,15 @@ def elementwise(
     floating: bool = False,
     exempt: str | None = None,
     refuse: Refusal | None = None,
+    integral: bool = False,
     **gradients: Gradient,
 ) -> Elementwise:
     """Declares an elementwise operation; of a numpy ufunc the inputs are those that have a gradient."""
     if inputs is None and isinstance(forward, np.ufunc):
         inputs = tuple(gradients)
-    return Elementwise(name, forward, gradients, inputs=inputs, floating=floating, exempt=exempt, refuse=refuse)
+    return Elementwise(
+        name, forward, gradients, inputs=inputs, floating=floating, exempt=exempt, refuse=refuse, integral=integral
+    )
 
 
 def _promoted(x: Any, dtype: DType, beside_tensors: bool) -> Any:

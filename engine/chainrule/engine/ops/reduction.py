@@ -55,12 +55,14 @@ def count(shape: tuple[int, ...], dim: Dim) -> int:
 
 
 @op("Sum", x=lambda g, x_shape, dim, keepdim: spread(g, x_shape, dim, keepdim))
+@np.errstate(all="ignore")
 def sum(x: Any, *, dim: Dim = None, keepdim: bool = False) -> Any:
     """y = Σ x over `dim`."""
     return np.sum(x, axis=axes_of(x.ndim, dim), keepdims=keepdim)
 
 
 @op("Mean", x=lambda g, x_shape, dim, keepdim: spread(g / count(x_shape, dim), x_shape, dim, keepdim))
+@np.errstate(all="ignore")
 def mean(x: Any, *, dim: Dim = None, keepdim: bool = False) -> Any:
     """y = Σ x / n over `dim`."""
     n = count(x.shape, dim)
@@ -133,6 +135,7 @@ def _norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
         spread(g, x.shape, dim, keepdim) * _norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim)
     ),
 )
+@np.errstate(all="ignore")
 def norm(x: Any, *, p: float = 2, dim: Dim = None, keepdim: bool = False) -> Any:
     """y = (Σ |x|ᵖ)^(1/p) over `dim`; the largest |x| for p = ∞, the smallest for −∞, how many are not 0 for p = 0."""
     axes = axes_of(x.ndim, dim)
@@ -141,9 +144,8 @@ def norm(x: Any, *, p: float = 2, dim: Dim = None, keepdim: bool = False) -> Any
     size = np.abs(x)
     if math.isinf(p):
         return (np.max if p > 0 else np.min)(size, axis=axes, keepdims=keepdim)
-    with np.errstate(all="ignore"):
-        total = np.sum(np.square(x) if p == 2 else np.power(size, p), axis=axes, keepdims=keepdim)
-        return np.sqrt(total) if p == 2 else np.power(total, 1 / p)
+    total = np.sum(np.square(x) if p == 2 else np.power(size, p), axis=axes, keepdims=keepdim)
+    return np.sqrt(total) if p == 2 else np.power(total, 1 / p)
 
 
 # ---- Extremes ----
@@ -224,13 +226,13 @@ def argmin(x: Any, *, dim: int | None = None, keepdim: bool = False) -> Any:
         spread(g, x.shape, dim, keepdim) * exp(x - _finite(spread(y, x.shape, dim, keepdim)))
     ),
 )
+@np.errstate(all="ignore")
 def logsumexp(x: Any, *, dim: Dim, keepdim: bool = False) -> Any:
     """y = log Σ eˣ over `dim`, without overflow."""
     axes = axes_of(x.ndim, dim)
     top = np.max(x, axis=axes, keepdims=True, initial=-math.inf)
     top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
-    with np.errstate(all="ignore"):
-        y = np.log(np.sum(np.exp(x - top), axis=axes, keepdims=True)) + top
+    y = np.log(np.sum(np.exp(x - top), axis=axes, keepdims=True)) + top
     return y if keepdim else y.reshape([n for axis, n in enumerate(x.shape) if axis not in axes])
 
 

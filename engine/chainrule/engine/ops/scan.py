@@ -47,18 +47,19 @@ def _wide(x: Array) -> Any:
 
 
 @op("Cumsum", x=lambda g, dim: reverse(cumsum(reverse(g, dim), dim=dim), dim))
+@np.errstate(all="ignore")
 def cumsum(x: Any, *, dim: int) -> Any:
     """yᵢ = x₀ + … + xᵢ along `dim`"""
     return np.cumsum(x, axis=dim, dtype=_wide(x)).astype(x.dtype).reshape(x.shape)
 
 
 @op("Logcumsumexp", x=lambda g, x, y, dim: _logcumsumexp_slope(g, x, y, dim))
+@np.errstate(all="ignore")
 def logcumsumexp(x: Any, *, dim: int) -> Any:
     """yᵢ = ln(e^x₀ + … + e^xᵢ) along `dim`"""
     if x.ndim == 0:
         return x.copy()
-    with np.errstate(all="ignore"):
-        return np.logaddexp.accumulate(x, axis=dim)
+    return np.logaddexp.accumulate(x, axis=dim)
 
 
 def _logcumsumexp_slope(g: Any, x: Any, y: Any, dim: int) -> Any:
@@ -76,6 +77,7 @@ def _logcumsumexp_slope(g: Any, x: Any, y: Any, dim: int) -> Any:
 
 
 @op("Cumprod", x=lambda g, x, y, dim: _cumprod_slope(g, x, y, dim))
+@np.errstate(all="ignore")
 def cumprod(x: Any, *, dim: int) -> Any:
     """yᵢ = x₀ · … · xᵢ along `dim`"""
     return np.cumprod(x, axis=dim, dtype=_wide(x)).astype(x.dtype).reshape(x.shape)
@@ -118,6 +120,7 @@ def _transposed(g: Any, a: Any, dim: int) -> Any:
 
 
 @op("Prod", x=lambda g, x, y, dim, keepdim: _prod_slope(g, x, y, dim, keepdim))
+@np.errstate(all="ignore")
 def prod(x: Any, *, dim: int, keepdim: bool = False) -> Any:
     """y = Π x along `dim`"""
     return np.prod(x, axis=dim if x.ndim else None, keepdims=keepdim)
