@@ -371,9 +371,8 @@ def _wrong_length(name: str, dims: int, field: str, value: Ints) -> str:
     if dims == 1:
         count = len(value) if isinstance(value, Sequence) else 1
         return f"{name}() {field} must be an int, list of ints or tuple of ints of size 1 but got size {count}"
-    return (
-        f"{name}: {field} must {'be omitted, ' if field == 'stride' else ''}either a single int, or a tuple of two ints"
-    )
+    either = {"stride": "either be omitted,", "dilation": "be either"}.get(field, "either be")
+    return f"{name}: {field} must {either} a single int, or a tuple of two ints"
 
 
 def _check_dims(name: str, input: Tensor, dims: int) -> None:
