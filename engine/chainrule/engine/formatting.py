@@ -1,22 +1,85 @@
 """How a tensor prints: as PyTorch prints it, number for number.
 
-Source: torch/_tensor_str.py, with its default options.
+Source of the rules: the behaviour of torch.Tensor.__repr__ and torch.set_printoptions, PyTorch 2.13.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, bool_, default_dtype, int64
+from chainrule.engine.dtypes import Array, bool_, default_dtype, int64, is_floating
 
-_precision = 4
-_threshold = 1000
-_edge_items = 3
-_line_width = 80
+
+@dataclass(frozen=True)
+class PrintOptions:
+    """How tensors print."""
+
+    precision: int = 4
+    """Digits behind the point."""
+    threshold: float = 1000
+    """How many elements are printed before a tensor is summarised."""
+    edgeitems: int = 3
+    """How many are shown at the beginning and the end of each dimension of a summarised tensor."""
+    linewidth: int = 80
+    """Characters in a line."""
+    sci_mode: bool | None = None
+    """Whether numbers have exponents; None: where their magnitudes ask for it."""
+
+
+_options = PrintOptions()
+_profiles = {
+    "default": PrintOptions(),
+    "short": PrintOptions(precision=2, edgeitems=2),
+    "full": PrintOptions(threshold=math.inf),
+}
+
+
+def set_printoptions(
+    precision: int | None = None,
+    threshold: float | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
+    """Changes how tensors print.
+
+    Args:
+        precision: digits behind the point.
+        threshold: how many elements are printed before a tensor is summarised.
+        edgeitems: how many are then shown at each end of each dimension.
+        linewidth: characters in a line.
+        profile: "default", "short" or "full", which the others change.
+        sci_mode: whether numbers have exponents; None, also when it is left out: where their magnitudes ask for it.
+    """
+    global _options
+    options = _profiles.get(profile or "", _options)
+    given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    _options = replace(options, **changes, sci_mode=sci_mode)
+
+
+def get_printoptions() -> dict[str, Any]:
+    """The options as they are, by name."""
+    return asdict(_options)
+
+
+@contextmanager
+def printoptions(**options: Any) -> Iterator[None]:
+    """Other options for a while; see `set_printoptions`."""
+    global _options
+    before = _options
+    try:
+        set_printoptions(**options)
+        yield
+    finally:
+        _options = before
 
 
 def format_tensor(array: Array, suffixes: Sequence[str] = ()) -> str:
@@ -30,79 +93,105 @@ def format_tensor(array: Array, suffixes: Sequence[str] = ()) -> str:
         if array.ndim != 1:
             suffixes.insert(0, f"size={array.shape}")
     else:
-        summarize = array.size > _threshold
-        formatter = _formatter(_corners(array) if summarize else array)
-        body = _nested(array, len(prefix), summarize, formatter)
-    return _with_suffixes(prefix + body, suffixes, len(prefix))
+        options = _options
+        summarize = array.size > options.threshold
+        values = array if array.dtype.kind != "V" else array.astype(np.float32)
+        write = _formatter(_corners(values, options.edgeitems) if summarize else values, array.dtype, options)
+        body = _nested(values, len(prefix), summarize, write, options)
+    return _with_suffixes(prefix + body, suffixes, len(prefix), _options.linewidth)
 
 
-def _formatter(array: Array) -> Callable[[Any], str]:
+# ---- One element ----
+
+
+@dataclass(frozen=True)
+class _Writer:
     """How to write one element, so that all have one width."""
-    if array.dtype.kind != "f":
-        width = max(len(str(value)) for value in array.ravel().tolist())
-        return lambda value: str(value).rjust(width)
-    # float64 of the value is what PyTorch formats
-    values = array[np.isfinite(array) & (array != 0)].astype(np.float64)
-    if values.size == 0:
-        return lambda value: _integral(value)
-    low, high = float(np.abs(values).min()), float(np.abs(values).max())
-    integral = bool((values == np.ceil(values)).all())
-    if high / low > 1000 or high > 1e8 or (low < 1e-4 and not integral):
-        width = max(len(f"{value:.{_precision}e}") for value in values.tolist())
-        return lambda value: f"{value:{width}.{_precision}e}"
+
+    width: int
+    text: Callable[[Any], str]
+
+    def __call__(self, value: Any) -> str:
+        return self.text(value).rjust(self.width)
+
+
+def _formatter(array: Array, dtype: Any, options: PrintOptions) -> _Writer:
+    if not is_floating(dtype):
+        return _Writer(max(len(str(value)) for value in array.ravel().tolist()), str)
+    precision = options.precision
+    values = array[np.isfinite(array) & (array != 0)].astype(np.float64)  # PyTorch formats the value as float64
+    scientific, integral = _style(values)
+    if options.sci_mode is not None and values.size:
+        scientific = options.sci_mode
+    numbers = values.tolist()
+    if scientific:
+        widest = max((len(f"{value:.{precision}e}") for value in numbers), default=1)
+        return _Writer(widest, lambda value: f"{value:.{precision}e}")
     if integral:
-        width = max(len(f"{value:.0f}") + 1 for value in values.tolist())
-        return lambda value: _integral(value).rjust(width)
-    width = max(len(f"{value:.{_precision}f}") for value in values.tolist())
-    return lambda value: f"{value:.{_precision}f}".rjust(width)
+        return _Writer(max((len(f"{value:.0f}") + 1 for value in numbers), default=1), _integral)
+    return _Writer(max(len(f"{value:.{precision}f}") for value in numbers), lambda value: f"{value:.{precision}f}")
+
+
+def _style(values: Array) -> tuple[bool, bool]:
+    """Whether numbers, finite and not zero, are written with exponents, and whether all are integers."""
+    if values.size == 0:
+        return False, True
+    sizes = np.abs(values)
+    low, high = float(sizes.min()), float(sizes.max())
+    integral = bool((values == np.ceil(values)).all())
+    return high / low > 1000 or high > 1e8 or (low < 1e-4 and not integral), integral
 
 
 def _integral(value: float) -> str:
     return f"{value:.0f}." if math.isfinite(value) else f"{value:.0f}"
 
 
-def _nested(array: Array, indent: int, summarize: bool, formatter: Callable[[Any], str]) -> str:
+# ---- All of them ----
+
+
+def _nested(array: Array, indent: int, summarize: bool, write: _Writer, options: PrintOptions) -> str:
     if array.ndim == 0:
-        return formatter(array.item())
-    shortened = summarize and len(array) > 2 * _edge_items
+        return write(array.item())
+    shortened = summarize and len(array) > 2 * options.edgeitems
     if array.ndim == 1:
-        return _vector(array, indent, shortened, formatter)
-    if shortened:
-        head = [_nested(part, indent + 1, summarize, formatter) for part in array[:_edge_items]]
-        tail = [_nested(part, indent + 1, summarize, formatter) for part in array[-_edge_items:]]
-        parts = [*head, "...", *tail]
-    else:
-        parts = [_nested(part, indent + 1, summarize, formatter) for part in array]
-    return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
+        return _vector(array, indent, shortened, write, options)
+    shown = _ends(array, options.edgeitems) if shortened else (array, array[:0])
+    parts = [[_nested(part, indent + 1, summarize, write, options) for part in end] for end in shown]
+    lines = [*parts[0], "...", *parts[1]] if shortened else parts[0]
+    return "[" + ("," + "\n" * (array.ndim - 1) + " " * (indent + 1)).join(lines) + "]"
 
 
-def _vector(array: Array, indent: int, shortened: bool, formatter: Callable[[Any], str]) -> str:
+def _vector(array: Array, indent: int, shortened: bool, write: _Writer, options: PrintOptions) -> str:
     if shortened:
-        head, tail = array[:_edge_items].tolist(), array[-_edge_items:].tolist()
-        words = [*map(formatter, head), " ...", *map(formatter, tail)]
+        head, tail = (list(map(write, end.tolist())) for end in _ends(array, options.edgeitems))
+        words = [*head, " ...", *tail]
     else:
-        words = [formatter(value) for value in array.tolist()]
-    width = len(formatter(array.flat[0].item())) + 2
-    per_line = max(1, (_line_width - indent) // width)
+        words = [write(value) for value in array.tolist()]
+    per_line = max(1, (options.linewidth - indent) // (write.width + 2))
     lines = [", ".join(words[i : i + per_line]) for i in range(0, len(words), per_line)]
     return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
 
 
-def _corners(array: Array) -> Array:
+def _ends(array: Array, count: int) -> tuple[Array, Array]:
+    return array[:count], array[len(array) - count :]
+
+
+def _corners(array: Array, count: int) -> Array:
     """The elements that are shown of a summarised array."""
     for axis, n in enumerate(array.shape):
-        if n > 2 * _edge_items:
-            array = np.take(array, [*range(_edge_items), *range(n - _edge_items, n)], axis=axis)
+        if n > 2 * count:
+            array = np.take(array, [*range(count), *range(n - count, n)], axis=axis)
     return array
 
 
-def _with_suffixes(text: str, suffixes: Sequence[str], indent: int) -> str:
+def _with_suffixes(text: str, suffixes: Sequence[str], indent: int, line_width: int) -> str:
     length = len(text) - text.rfind("\n") + 1
     for suffix in suffixes:
-        if length + len(suffix) + 2 > _line_width:
+        size = len(suffix) + (len("torch.") if suffix.startswith("dtype=") else 0)  # so that lines end where PyTorch's do
+        if length + size + 2 > line_width:
             text += ",\n" + " " * indent + suffix
-            length = indent + len(suffix)
+            length = indent + size
         else:
             text += ", " + suffix
-            length += len(suffix) + 2
+            length += size + 2
     return text + ")"

@@ -6,18 +6,29 @@ compatibility policy, and what is made of them is made here.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from chainrule.engine.dtypes import Array, DType, as_dtype, default_dtype, int64
-from chainrule.engine.errors import ConfigError
-from chainrule.engine.tensor import Tensor
+from chainrule.engine.dtypes import (
+    Array,
+    DType,
+    bfloat16,
+    default_dtype,
+    float16,
+    float32,
+    float64,
+    is_floating,
+    type_name,
+)
+from chainrule.engine.errors import ArgumentError, UnsupportedError
+from chainrule.engine.layout import check_device
 
+mantissa_bits = {float16: 11, bfloat16: 8, float32: 24, float64: 53}
 default_seed = 67280421310721  # PyTorch's
 _seed_mask = 2**64 - 1  # negative seeds mean what they mean to PyTorch
 
@@ -30,8 +41,9 @@ def raw_stream(*key: int, size: int) -> npt.NDArray[np.uint64]:
 class Generator:
     """A source of draws, each keyed by (seed, number of the draw)."""
 
-    def __init__(self, seed: int = default_seed) -> None:
-        self._seed = int(seed) & _seed_mask
+    def __init__(self, seed: int | str = default_seed, *, device: object = None) -> None:
+        check_device(seed if isinstance(seed, str) else device)  # PyTorch's first argument is the device
+        self._seed = default_seed if isinstance(seed, str) else int(seed) & _seed_mask
         self._draws = 0
 
     def manual_seed(self, seed: int) -> Generator:
@@ -41,6 +53,11 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed it was given."""
+        return self._seed
+
+    def seed(self) -> int:
+        """Starts over with a seed from the operating system, and gives that."""
+        self.manual_seed(secrets.randbits(64))
         return self._seed
 
     def get_state(self) -> tuple[int, int]:
@@ -62,23 +79,39 @@ class Generator:
         return raw_stream(self._seed, number, size=size)
 
     def uniform(self, shape: Sequence[int], dtype: DType = default_dtype) -> Array:
-        """The next draw: numbers in [0, 1), every multiple of 2⁻²⁴ (float32) or 2⁻⁵³ (float64) equally likely."""
-        bits = 24 if dtype == default_dtype else 53
+        """The next draw: numbers in [0, 1), every multiple of 2⁻²⁴ (float32) or 2⁻⁵³ (float64) equally likely.
+
+        Raises:
+            UnsupportedError: a dtype without fractions.
+        """
+        if not is_floating(dtype):
+            raise UnsupportedError(f"\"check_uniform_bounds\" not implemented for '{type_name(dtype)}'")
+        bits = mantissa_bits[dtype]
         words = self.words(int(np.prod(shape, dtype=np.int64))) >> np.uint64(64 - bits)
         values: Array = words.astype(dtype) * dtype.type(2.0**-bits)
         return values.reshape(tuple(shape))
 
     def normal(self, shape: Sequence[int], dtype: DType = default_dtype) -> Array:
-        """The next draw: √(−2 ln u) · cos 2πv, standard normal (Box and Muller), for u in (0, 1] and v in [0, 1)."""
+        """The next draw: √(−2 ln u) · cos 2πv, standard normal (Box and Muller), for u in (0, 1] and v in [0, 1).
+
+        Raises:
+            UnsupportedError: a dtype without fractions.
+        """
+        if not is_floating(dtype):
+            raise UnsupportedError(f"\"normal_kernel_cpu\" not implemented for '{type_name(dtype)}'")
         size = int(np.prod(shape, dtype=np.int64))
         u, v = (self.words(2 * size) >> np.uint64(11)).astype(np.float64).reshape(2, size) * 2.0**-53
         values: Array = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
         return values.astype(dtype).reshape(tuple(shape))
 
     def integers(self, low: int, high: int, shape: Sequence[int]) -> Array:
-        """The next draw: integers in [low, high). Their bias, below (high − low) / 2⁶⁴, is out of reach of any test."""
+        """The next draw: integers in [low, high). Their bias, below (high − low) / 2⁶⁴, is out of reach of any test.
+
+        Raises:
+            ArgumentError: there are none.
+        """
         if high <= low:
-            raise ConfigError("high", high, f"must be above low = {low}")
+            raise ArgumentError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
         words = self.words(int(np.prod(shape, dtype=np.int64))) % np.uint64(high - low)
         return (words.astype(np.int64) + low).reshape(tuple(shape))
 
@@ -114,53 +147,16 @@ def initial_seed() -> int:
     return default_generator.initial_seed()
 
 
-# ---- Tensors of random numbers ----
+def seed() -> int:
+    """Seeds the default generator by the operating system, and gives the seed."""
+    return default_generator.seed()
 
 
-def rand(
-    *size: int | Sequence[int],
-    generator: Generator | None = None,
-    dtype: npt.DTypeLike = default_dtype,
-    requires_grad: bool = False,
-) -> Tensor:
-    """Numbers drawn evenly from [0, 1)."""
-    array = (generator or current_generator()).uniform(sizes(size), as_dtype(dtype))
-    return Tensor(array, requires_grad=requires_grad)
-
-
-def randn(
-    *size: int | Sequence[int],
-    generator: Generator | None = None,
-    dtype: npt.DTypeLike = default_dtype,
-    requires_grad: bool = False,
-) -> Tensor:
-    """Numbers drawn from the normal distribution with mean 0 and variance 1."""
-    array = (generator or current_generator()).normal(sizes(size), as_dtype(dtype))
-    return Tensor(array, requires_grad=requires_grad)
-
-
-def randint(
-    low: int,
-    high: int | None = None,
-    size: Sequence[int] = (),
-    *,
-    generator: Generator | None = None,
-    dtype: npt.DTypeLike = int64,
-) -> Tensor:
-    """Integers drawn evenly from [low, high); with one bound, from [0, low)."""
-    if high is None:
-        low, high = 0, low
-    return Tensor((generator or current_generator()).integers(low, high, size).astype(as_dtype(dtype)))
-
-
-def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
-    """The integers from 0 to n − 1 in random order."""
-    return Tensor(np.argsort((generator or current_generator()).words(n), kind="stable"))
-
-
-def sizes(size: Sequence[int | Sequence[int]]) -> tuple[int, ...]:
-    """The shape meant by f(2, 3) or f((2, 3))."""
-    if len(size) == 1 and not isinstance(size[0], int | np.integer):
-        return tuple(size[0])
-    flat: tuple[Any, ...] = tuple(size)
-    return flat
+@contextmanager
+def fork_rng() -> Iterator[None]:
+    """What is drawn inside does not show outside: the default generator goes on as if it had not been."""
+    before = default_generator.get_state()
+    try:
+        yield
+    finally:
+        default_generator.set_state(before)

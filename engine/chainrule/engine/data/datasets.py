@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from chainrule.engine.errors import ConfigError
-from chainrule.engine.random import Generator, randperm
+from chainrule.engine.functions.drawing import randperm
+from chainrule.engine.random import Generator
 from chainrule.engine.tensor import Tensor
 
 T_co = TypeVar("T_co", covariant=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import int32, int64, type_name
-from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
+from chainrule.engine.errors import DimensionError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import axes_of, axis_of, ints, require_tensor
 from chainrule.engine.functions.shapes import Sizes, ravel, reshape, transpose
 from chainrule.engine.ops import shape as shaping
@@ -128,7 +128,7 @@ def repeat_interleave(
 
     Raises:
         ShapeError: a number is negative, or there are not as many as elements.
-        DTypeError: the numbers are not integers.
+        UnsupportedError: the numbers are not integers.
     """
     require_tensor("repeat_interleave", input)
     if repeats is None:
@@ -146,7 +146,7 @@ def repeat_interleave(
 def _repeats(repeats: int | Tensor, length: int) -> Any:
     if isinstance(repeats, Variable):
         if repeats.data.dtype not in (int32, int64):
-            raise DTypeError(f'"repeat_interleave_cpu" not implemented for \'{type_name(repeats.data.dtype)}\'')
+            raise UnsupportedError(f'"repeat_interleave_cpu" not implemented for \'{type_name(repeats.data.dtype)}\'')
         if repeats.data.ndim > 1:
             raise ShapeError("repeats must be 0-dim or 1-dim tensor")
         if repeats.data.size not in (1, length):

@@ -11,7 +11,7 @@ import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, int32, int64
-from chainrule.engine.errors import ConfigError, DimensionError, DTypeError
+from chainrule.engine.errors import ArgumentError, DimensionError, DTypeError
 from chainrule.engine.ops import shape as shaping
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
     Raises:
         DimensionError: there are more indices than dimensions, one is out of bounds, or a mask does not fit.
-        ConfigError: a slice has a step that is not positive.
+        ArgumentError: a slice has a step that is not positive.
     """
     if type(index) is int:
         return shaping.select(input, index=checked(input, index, 0))
@@ -159,7 +159,7 @@ def _checked_slice(part: slice) -> slice:
     except TypeError:
         raise DTypeError("slice indices must be integers or None or have an __index__ method") from None
     if step is not None and step <= 0:
-        raise ConfigError("step", step, "step must be greater than zero; flip() turns a tensor around")
+        raise ArgumentError("step must be greater than zero; flip() turns a tensor around")
     return slice(start, stop, step)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import DType, promote
-from chainrule.engine.errors import ConfigError, DimensionError, DTypeError, ShapeError
+from chainrule.engine.errors import ArgumentError, DimensionError, DTypeError, ShapeError
 from chainrule.engine.functions.arguments import axis_of
 from chainrule.engine.functions.shapes import new_axis, reshape, unsqueeze
 from chainrule.engine.ops import shape as shaping
@@ -49,7 +49,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after another along `dim`; they agree in every other dimension.
 
     Raises:
-        ConfigError: there are none.
+        ArgumentError: there are none.
         ShapeError: they do not agree, or one is 0-d.
     """
     dtype = _common_dtype("cat", tensors)
@@ -101,7 +101,7 @@ def _common_dtype(name: str, tensors: Sequence[Tensor]) -> DType:
             f"{name}(): argument 'tensors' (position 1) must be tuple of Tensors, not {type(tensors).__name__}"
         )
     if not tensors:
-        raise ConfigError("tensors", tensors, f"torch.{name}(): expected a non-empty list of Tensors")
+        raise ArgumentError(f"torch.{name}(): expected a non-empty list of Tensors")
     for position, x in enumerate(tensors):
         if not isinstance(x, Variable):
             raise DTypeError(f"expected Tensor as element {position} in argument 0, but got {type(x).__name__}")

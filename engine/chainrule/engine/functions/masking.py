@@ -8,7 +8,7 @@ import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import bool_, type_name
-from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
+from chainrule.engine.errors import ArgumentError, DTypeError, ShapeError
 from chainrule.engine.functions.arguments import Number, c_name, number_like
 from chainrule.engine.functions.shapes import broadcast_pair, expand, reshape, vector
 from chainrule.engine.ops import shape as shaping
@@ -113,10 +113,10 @@ def searchsorted(
 
     Raises:
         ShapeError: the leading dimensions differ.
-        ConfigError: the side is neither.
+        ArgumentError: the side is neither.
     """
     if side not in (None, "left", "right"):
-        raise ConfigError("side", side, "torch.searchsorted(): side can only be 'left' or 'right'")
+        raise ArgumentError("torch.searchsorted(): side can only be 'left' or 'right'")
     where = side or ("right" if right else "left")
     edges = sorted_sequence.data
     values = np.asarray(input.data if isinstance(input, Variable) else input)

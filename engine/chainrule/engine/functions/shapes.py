@@ -270,7 +270,7 @@ def expand(input: Tensor, *shape: Sizes) -> Tensor:
             f"({input.data.ndim})"
         )
     sizes = []
-    for axis, n in enumerate(wanted):
+    for axis, n in reversed([*enumerate(wanted)]):
         length = input.shape[axis - new] if axis >= new else None
         if n == -1 and length is None:
             raise ShapeError(
@@ -282,7 +282,7 @@ def expand(input: Tensor, *shape: Sizes) -> Tensor:
                 f"dimension {axis}.  Target sizes: {list(wanted)}.  Tensor sizes: {list(input.shape)}"
             )
         sizes.append(length if n == -1 and length is not None else n)
-    return op.expand(input, shape=tuple(sizes))
+    return op.expand(input, shape=tuple(sizes[::-1]))
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
@@ -347,13 +347,11 @@ def meshgrid(*tensors: Tensor | Sequence[Tensor], indexing: str | None = None) -
         raise ShapeError("meshgrid expects a non-empty TensorList")
     if indexing not in (None, "ij", "xy"):
         raise ShapeError(f'torch.meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
-    for x in lines:
-        if x.ndim > 1:
-            raise ShapeError(
-                f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {repr(x)}"
-            )
     if len({x.dtype for x in lines}) > 1:
         raise DTypeError("meshgrid expects all tensors to have the same dtype")
+    for x in lines:
+        if x.ndim > 1:
+            raise ShapeError(f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {list(x.shape)}")
     swapped = indexing == "xy" and len(lines) >= 2
     order = [lines[1], lines[0], *lines[2:]] if swapped else list(lines)
     shape = tuple(x.data.size for x in order)
