@@ -43,6 +43,12 @@ prelu = elementwise(
     x=lambda g, x, w: where(x > 0, g, g * w),
     w=lambda g, x: where(x > 0, 0.0, g * x),
 )
+rrelu = elementwise(
+    "RreluWithNoise",
+    lambda x, w: np.where(x > 0, x, w * x),
+    inputs=("x", "w"),
+    x=lambda g, x, w: where(x > 0, g, g * w),
+)
 
 
 @op("Hardshrink", x=lambda g, x, lambd: where(abs(x) <= lambd, 0.0, g))

@@ -118,16 +118,16 @@ def rrelu(
     """x where x > 0, else a · x, with each a drawn from U(lower, upper), or their mean when not training.
 
     Raises:
-        ConfigError: lower is greater than upper.
+        SettingError: lower is greater than upper.
     """
     require_floating("rrelu_with_noise_out_cpu", input)
     if lower > upper:
-        raise ConfigError("lower", lower, "Lower bound should be less than or equal to the upper bound")
+        raise SettingError("lower", lower, "Lower bound should be less than or equal to the upper bound")
     if not training:
-        return leaky_relu(input, (lower + upper) / 2, inplace)
+        return result_of("rrelu", input, activation.rrelu(input, (lower + upper) / 2), inplace)
     draw = current_generator().uniform(input.shape, input.dtype)
     slopes = Tensor(draw * input.dtype.type(upper - lower) + input.dtype.type(lower))
-    return result_of("rrelu", input, activation.prelu(input, slopes), inplace)
+    return result_of("rrelu", input, activation.rrelu(input, slopes), inplace)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -282,7 +282,7 @@ def _along(
         warnings.warn(
             f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an "
             "argument.",
-            stacklevel=stacklevel + 1,
+            stacklevel=stacklevel,
         )
         dim = 0 if input.ndim in (0, 1, 3) else 1
     converted = input if dtype is None else input.to(dtype)

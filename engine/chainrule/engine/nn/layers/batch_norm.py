@@ -139,19 +139,19 @@ class _BatchNorm(_Normalised):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Normalises each channel of (N, num_features) or (N, num_features, L) by the batch, or by the running statistics; see its base."""
+    """Normalises each channel of (N, num_features) or (N, num_features, L), by the batch or running statistics."""
 
     dimensions = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Normalises each channel of (N, num_features, H, W) by the batch, or by the running statistics; see its base."""
+    """Normalises each channel of (N, num_features, H, W), by the batch or running statistics."""
 
     dimensions = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    """Normalises each channel of (N, num_features, D, H, W) by the batch, or by the running statistics; see its base."""
+    """Normalises each channel of (N, num_features, D, H, W), by the batch or running statistics."""
 
     dimensions = (5,)
 
