@@ -24,7 +24,9 @@ def draws(*shapes: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> li
 
 def layouts(array: Array) -> dict[str, Array]:
     """The same numbers in other memory: column by column, and every second of twice as many."""
-    strided = np.repeat(array, 2, axis=-1)[..., ::2] if array.ndim else array
+    if not array.ndim:
+        return {"rows": array}
+    strided = np.repeat(array, 2, axis=-1)[..., ::2]
     return {"rows": array, "columns": np.asfortranarray(array), "strided": strided}
 
 

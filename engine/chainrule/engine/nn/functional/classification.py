@@ -49,7 +49,7 @@ def nll_loss(
     if weight is not None:
         weights *= _class_weights(input, weight)[classes]
     y = loss.nll_loss(rows, target=classes, weight=weights, reduction=reduction)
-    return y.reshape(target.shape) if reduction == "none" else y
+    return y.reshape(target.shape) if reduction == "none" and target.ndim != 1 else y
 
 
 def _check_shapes(input: Tensor, target: Tensor) -> None:
@@ -111,6 +111,10 @@ def cross_entropy(
             label_smoothing,
             f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}",
         )
+    if target.shape == input.shape and not is_floating(target.dtype):
+        raise DTypeError(
+            f"Expected floating point type for target with class probabilities, got {type_name(target.dtype)}"
+        )
     if not input.ndim:
         raise DimensionError("Dimension out of range (expected to be in range of [-1, 0], but got 1)")
     require_floating("log_softmax_lastdim_kernel_impl", input)
@@ -144,10 +148,6 @@ def _of_probabilities(
     x: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float, dim: int
 ) -> Tensor:
     """−Σ w · p · x over the classes; the mean is over the examples."""
-    if not is_floating(target.dtype):
-        raise DTypeError(
-            f"Expected floating point type for target with class probabilities, got {type_name(target.dtype)}"
-        )
     if ignore_index >= 0:
         raise SettingError("ignore_index", ignore_index, "ignore_index is not supported for floating point target")
     if smoothing:

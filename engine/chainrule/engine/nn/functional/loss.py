@@ -116,7 +116,8 @@ def huber_loss(
     loss.check_reduction(reduction)
     if delta <= 0:
         raise SettingError("delta", delta, "huber_loss does not support non-positive values for delta.")
-    x, t = _alike("huber_cpu", input, target)
+    require_floating("huber_cpu", input)
+    x, t = _alike("huber_cpu", input, target.to(input.dtype))  # the one loss whose result has the input's dtype
     if weight is None:
         return loss.huber_loss(x, t, reduction=reduction, delta=delta)
     _check_weight(weight, input)
