@@ -29,9 +29,10 @@ def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
         better = candidate > current
         if is_floating(x.dtype):
             better |= candidate != candidate
-        np.copyto(current, candidate, where=better)
-        number = meeting.row * geometry.kernel[1] + meeting.column
-        np.copyto(offsets[meeting.places], offsets.dtype.type(number), where=better)
+        np.maximum(current, candidate, out=current)
+        number = offsets.dtype.type(meeting.row * geometry.kernel[1] + meeting.column)
+        found = offsets[meeting.places]
+        np.maximum(found, better.astype(offsets.dtype) * number, out=found)  # for the numbers grow
     return channels_first(best), channels_first(offsets)
 
 
