@@ -21,6 +21,7 @@ from chainrule.engine.ops import (
     padding,
     pooling,
     reduction,
+    resampling,
     scan,
     shape,
     special,
@@ -40,6 +41,7 @@ from tests.engine.cases import ordering as ordering_cases
 from tests.engine.cases import padding as padding_cases
 from tests.engine.cases import pooling as pooling_cases
 from tests.engine.cases import reduction as reduction_cases
+from tests.engine.cases import resampling as resampling_cases
 from tests.engine.cases import scan as scan_cases
 from tests.engine.cases import shape as shape_cases
 from tests.engine.cases.case import Case
@@ -56,6 +58,7 @@ modules: tuple[ModuleType, ...] = (
     convolution,
     padding,
     pooling,
+    resampling,
     normalization,
     special,
     activation,
@@ -84,6 +87,7 @@ CASES: tuple[Case, ...] = (
     *elementwise_cases.CASES,
     *division_cases.CASES,
     *reduction_cases.CASES,
+    *resampling_cases.CASES,
     *scan_cases.CASES,
     *ordering_cases.CASES,
     *shape_cases.CASES,

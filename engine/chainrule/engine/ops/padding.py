@@ -42,7 +42,7 @@ def _reversed(margins: Margins) -> Margins:
 # ---- Of what lies inside ----
 
 
-def _gathered(x: Array, *, origins: Origins) -> Array:
+def gathered(x: Array, *, origins: Origins) -> Array:
     """y[i, j, ...] = x[origins[0][i], origins[1][j], ...]"""
     for axis, origin in enumerate(origins):
         if origin is not None:
@@ -52,7 +52,7 @@ def _gathered(x: Array, *, origins: Origins) -> Array:
 
 def _padding(name: str) -> Op:
     gradient = lambda g, x_shape, origins: gather_back(g, shape=x_shape, origins=origins)
-    return Op(name, _gathered, {"x": gradient})
+    return Op(name, gathered, {"x": gradient})
 
 
 reflection_pad1d, reflection_pad2d, reflection_pad3d = (_padding(f"ReflectionPad{n}D") for n in (1, 2, 3))
@@ -65,11 +65,11 @@ def gather_back(x: Any, *, shape: Shape, origins: Origins) -> Any:
     """The gradient of padding: zeros of `shape`, to which each element is added where it came from."""
     for axis, origin in enumerate(origins):
         if origin is not None:
-            x = _added_back(x, origin, shape[axis], axis)
+            x = added_back(x, origin, shape[axis], axis)
     return x
 
 
-def _added_back(x: Array, origin: Array, size: int, axis: int) -> Array:
+def added_back(x: Array, origin: Array, size: int, axis: int) -> Array:
     """Along one dimension. In rounds, in each of which no origin comes twice: so the order of additions is fixed."""
     y = np.zeros((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
     lead: tuple[Any, ...] = (slice(None),) * axis

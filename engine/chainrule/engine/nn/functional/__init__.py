@@ -100,6 +100,7 @@ from chainrule.engine.nn.functional.pooling import (
     max_unpool1d,
     max_unpool2d,
 )
+from chainrule.engine.nn.functional.resampling import interpolate, upsample
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -142,6 +143,7 @@ __all__ = [
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
     "layer_norm",
@@ -185,4 +187,5 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "triplet_margin_loss",
+    "upsample",
 ]

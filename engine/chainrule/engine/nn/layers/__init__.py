@@ -125,6 +125,7 @@ from chainrule.engine.nn.layers.recurrent import (
     RNNCell,
     RNNCellBase,
 )
+from chainrule.engine.nn.layers.resampling import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from chainrule.engine.nn.layers.transformer import (
     TransformerDecoder,
     TransformerDecoderLayer,
@@ -238,6 +239,9 @@ __all__ = [
     "TransformerEncoderLayer",
     "TripletMarginLoss",
     "Unflatten",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",
     "collect_batch_statistics",
