@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+
 from chainrule.engine import nn
-from chainrule.engine.creation import arange
 from chainrule.engine.errors import ConfigError, ShapeError
 from chainrule.engine.models.registry import build, register, require_within
 from chainrule.engine.nn import functional as F
@@ -96,7 +97,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.ln_1(x))
-        return x + self.drop(self.proj(self.gelu(self.fc(self.ln_2(x)))))
+        y: Tensor = x + self.drop(self.proj(self.gelu(self.fc(self.ln_2(x)))))
+        return y
 
 
 class GPT(nn.Module):
@@ -136,7 +138,7 @@ class GPT(nn.Module):
                 f"gpt takes tokens of shape (N, T) with T at most {self.context}, got {tuple(tokens.shape)}; "
                 "cut the sequences, or build it with a larger context"
             )
-        x = self.drop(self.token_embedding(tokens) + self.position_embedding(arange(tokens.shape[1])))
+        x = self.drop(self.token_embedding(tokens) + self.position_embedding(Tensor(np.arange(tokens.shape[1]))))
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.head(self.ln_f(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,11 @@ class _RNN(Function):
         a, h, w, hs = ctx.saved_tensors
         activation, reverse = ctx.settings
         if is_grad_enabled():
-            return *_again(lambda *xs: _steps_rnn(*xs, activation, reverse), (a, h, w), (dhs, dh)), None, None
+            return (
+                *_again(partial(_steps_rnn, activation=activation, reverse=reverse), (a, h, w), (dhs, dh)),
+                None,
+                None,
+            )
         hs = _wide(hs, reverse)
         da, dh0, dw = recurrent.rnn_gradient(
             _given(dhs, hs, reverse), _given(dh, hs[0]), hs, _wide(h), _wide(w), activation
@@ -86,7 +91,7 @@ class _LSTM(Function):
         a, h, c, w, cs, gates, hs = ctx.saved_tensors
         reverse = ctx.settings
         if is_grad_enabled():
-            return *_again(lambda *xs: _steps_lstm(*xs, reverse), (a, h, c, w), (dhs, dh, dc)), None
+            return *_again(partial(_steps_lstm, reverse=reverse), (a, h, c, w), (dhs, dh, dc)), None
         hs, cs, gates = (_wide(x, reverse) for x in (hs, cs, gates))
         da, dh0, dc0, dw = recurrent.lstm_gradient(
             _given(dhs, hs, reverse),
@@ -115,7 +120,7 @@ class _GRU(Function):
         a, h, w, b, gates, inner, hs = ctx.saved_tensors
         reverse = ctx.settings
         if is_grad_enabled():
-            return *_again(lambda *xs: _steps_gru(*xs, reverse), (a, h, w, b), (dhs, dh)), None
+            return *_again(partial(_steps_gru, reverse=reverse), (a, h, w, b), (dhs, dh)), None
         hs, gates, inner = (_wide(x, reverse) for x in (hs, gates, inner))
         da, dh0, dw, db = recurrent.gru_gradient(
             _given(dhs, hs, reverse), _given(dh, hs[0]), hs, gates, inner, _wide(h), _wide(w)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy.typing as npt
+
 from chainrule.engine.creation import empty
 from chainrule.engine.errors import ShapeError
 from chainrule.engine.nn import init
 from chainrule.engine.nn.functional import attention as F
+from chainrule.engine.nn.layers.factory import parameter_dtype
 from chainrule.engine.nn.layers.linear import Linear
 from chainrule.engine.nn.module import Module
 from chainrule.engine.nn.parameter import Parameter
@@ -62,8 +65,11 @@ class MultiheadAttention(Module):
         kdim: int | None = None,
         vdim: int | None = None,
         batch_first: bool = False,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__()
+        dtype = parameter_dtype(device, dtype)
         F.check_heads(embed_dim, num_heads)
         self.embed_dim = embed_dim
         self.kdim = embed_dim if kdim is None else kdim
@@ -75,12 +81,16 @@ class MultiheadAttention(Module):
         self.add_zero_attn = add_zero_attn
         packed = self.kdim == self.vdim == embed_dim
         for name, inputs in (("q", embed_dim), ("k", self.kdim), ("v", self.vdim)):
-            self.register_parameter(f"{name}_proj_weight", None if packed else Parameter(empty(embed_dim, inputs)))
-        self.register_parameter("in_proj_weight", Parameter(empty(3 * embed_dim, embed_dim)) if packed else None)
-        self.register_parameter("in_proj_bias", Parameter(empty(3 * embed_dim)) if bias else None)
-        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias)
+            self.register_parameter(
+                f"{name}_proj_weight", None if packed else Parameter(empty(embed_dim, inputs, dtype=dtype))
+            )
+        self.register_parameter(
+            "in_proj_weight", Parameter(empty(3 * embed_dim, embed_dim, dtype=dtype)) if packed else None
+        )
+        self.register_parameter("in_proj_bias", Parameter(empty(3 * embed_dim, dtype=dtype)) if bias else None)
+        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, dtype=dtype)
         for name in ("bias_k", "bias_v"):
-            self.register_parameter(name, Parameter(empty(1, 1, embed_dim)) if add_bias_kv else None)
+            self.register_parameter(name, Parameter(empty(1, 1, embed_dim, dtype=dtype)) if add_bias_kv else None)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ import warnings
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from chainrule.engine.creation import empty
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, UnsupportedError
@@ -14,6 +15,7 @@ from chainrule.engine.functions.joining import cat, stack
 from chainrule.engine.nn import functional as F
 from chainrule.engine.nn import init
 from chainrule.engine.nn.functional.recurrent import State, Weights, recurrence
+from chainrule.engine.nn.layers.factory import parameter_dtype
 from chainrule.engine.nn.module import Module
 from chainrule.engine.nn.parameter import Parameter
 from chainrule.engine.tensor import Tensor
@@ -67,8 +69,11 @@ class RNNBase(Module, Generic[Hidden]):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__()
+        dtype = parameter_dtype(device, dtype)
         _check_settings(input_size, hidden_size, num_layers, dropout, proj_size)
         self.mode = mode
         self.input_size = input_size
@@ -84,11 +89,11 @@ class RNNBase(Module, Generic[Hidden]):
         for layer in range(num_layers):
             inputs = input_size if layer == 0 else hidden_size * directions
             for suffix in self._suffixes(layer):
-                self.register_parameter(f"weight_ih{suffix}", Parameter(empty(gates, inputs)))
-                self.register_parameter(f"weight_hh{suffix}", Parameter(empty(gates, hidden_size)))
+                self.register_parameter(f"weight_ih{suffix}", Parameter(empty(gates, inputs, dtype=dtype)))
+                self.register_parameter(f"weight_hh{suffix}", Parameter(empty(gates, hidden_size, dtype=dtype)))
                 if bias:
-                    self.register_parameter(f"bias_ih{suffix}", Parameter(empty(gates)))
-                    self.register_parameter(f"bias_hh{suffix}", Parameter(empty(gates)))
+                    self.register_parameter(f"bias_ih{suffix}", Parameter(empty(gates, dtype=dtype)))
+                    self.register_parameter(f"bias_hh{suffix}", Parameter(empty(gates, dtype=dtype)))
         self.reset_parameters()
 
     def _suffixes(self, layer: int) -> list[str]:
@@ -121,7 +126,7 @@ class RNNBase(Module, Generic[Hidden]):
             InputDTypeError: the input is of another dtype than the weights.
         """
         batched = self._check_input(input)
-        states = None if hx is None else hx if isinstance(hx, tuple) else (hx,)
+        states: State | None = None if hx is None else hx if isinstance(hx, tuple) else (hx,)
         if states is not None:
             self._check_rank(states, batched)
         x = input if batched else input.unsqueeze(1)
@@ -214,6 +219,8 @@ class RNN(RNNBase[Tensor]):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
         _check_nonlinearity(nonlinearity)
         super().__init__(
@@ -225,6 +232,8 @@ class RNN(RNNBase[Tensor]):
             batch_first,
             dropout,
             bidirectional,
+            device=device,
+            dtype=dtype,
         )
         self.nonlinearity = nonlinearity
 
@@ -245,10 +254,11 @@ class LSTM(RNNBase[tuple[Tensor, Tensor]]):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
-        super().__init__(
-            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
-        )
+        settings = (num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype)
+        super().__init__("LSTM", input_size, hidden_size, *settings)
 
 
 class GRU(RNNBase[Tensor]):
@@ -266,8 +276,11 @@ class GRU(RNNBase[Tensor]):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
-        super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        settings = (num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        super().__init__("GRU", input_size, hidden_size, *settings)
 
 
 # ---- One step ----
@@ -281,16 +294,19 @@ class RNNCellBase(Module, Generic[Hidden]):
     bias_ih: Parameter | None
     bias_hh: Parameter | None
 
-    def __init__(self, mode: str, input_size: int, hidden_size: int, bias: bool) -> None:
+    def __init__(
+        self, mode: str, input_size: int, hidden_size: int, bias: bool, device: object, dtype: npt.DTypeLike | None
+    ) -> None:
         super().__init__()
+        dtype = parameter_dtype(device, dtype)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
         gates = gate_count[mode] * hidden_size
-        self.weight_ih = Parameter(empty(gates, input_size))
-        self.weight_hh = Parameter(empty(gates, hidden_size))
-        self.register_parameter("bias_ih", Parameter(empty(gates)) if bias else None)
-        self.register_parameter("bias_hh", Parameter(empty(gates)) if bias else None)
+        self.weight_ih = Parameter(empty(gates, input_size, dtype=dtype))
+        self.weight_hh = Parameter(empty(gates, hidden_size, dtype=dtype))
+        self.register_parameter("bias_ih", Parameter(empty(gates, dtype=dtype)) if bias else None)
+        self.register_parameter("bias_hh", Parameter(empty(gates, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -313,7 +329,7 @@ class RNNCellBase(Module, Generic[Hidden]):
         name, mode = type(self).__name__, self._mode()
         if input.ndim not in (1, 2):
             raise InputRankError(f"{name}: Expected input to be 1D or 2D, got {input.ndim}D instead")
-        given = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
+        given: State = () if hx is None else hx if isinstance(hx, tuple) else (hx,)
         for number, state in enumerate(given):
             if state.ndim not in (1, 2):
                 what = f"hx[{number}]" if mode == "LSTM" else "hidden"
@@ -340,9 +356,17 @@ class RNNCellBase(Module, Generic[Hidden]):
 class RNNCell(RNNCellBase[Tensor]):
     """h' = φ(x·Wₓᵀ + bₓ + h·Wₕᵀ + bₕ), φ tanh or relu by `nonlinearity`."""
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh") -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
         _check_nonlinearity(nonlinearity)
-        super().__init__("RNN_TANH", input_size, hidden_size, bias)
+        super().__init__("RNN_TANH", input_size, hidden_size, bias, device, dtype)
         self.nonlinearity = nonlinearity
 
     def _mode(self) -> str:
@@ -355,15 +379,29 @@ class RNNCell(RNNCellBase[Tensor]):
 class LSTMCell(RNNCellBase[tuple[Tensor, Tensor]]):
     """One step of an LSTM: (h', c') of x and (h, c)."""
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
-        super().__init__("LSTM", input_size, hidden_size, bias)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        super().__init__("LSTM", input_size, hidden_size, bias, device, dtype)
 
 
 class GRUCell(RNNCellBase[Tensor]):
     """One step of a GRU: h' of x and h."""
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
-        super().__init__("GRU", input_size, hidden_size, bias)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
+    ) -> None:
+        super().__init__("GRU", input_size, hidden_size, bias, device, dtype)
 
 
 # ---- Parts ----

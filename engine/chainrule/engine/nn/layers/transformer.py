@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from chainrule.engine.errors import ConfigError
 from chainrule.engine.nn import functional as F
@@ -53,15 +55,18 @@ class TransformerEncoderLayer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__()
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first)
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias)
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first, **kind)
+        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **kind)
         self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias)
+        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **kind)
         self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias)
-        self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias)
+        self.norm1 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **kind)
+        self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **kind)
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
         self.activation = _activation(activation)
@@ -106,17 +111,22 @@ class TransformerDecoderLayer(Module):
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
+        device: object = None,
+        dtype: npt.DTypeLike | None = None,
     ) -> None:
         super().__init__()
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first)
-        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first)
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias)
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first, **kind)
+        self.multihead_attn = MultiheadAttention(
+            d_model, nhead, dropout=dropout, bias=bias, batch_first=batch_first, **kind
+        )
+        self.linear1 = Linear(d_model, dim_feedforward, bias=bias, **kind)
         self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias)
+        self.linear2 = Linear(dim_feedforward, d_model, bias=bias, **kind)
         self.norm_first = norm_first
-        self.norm1 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias)
-        self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias)
-        self.norm3 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias)
+        self.norm1 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **kind)
+        self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **kind)
+        self.norm3 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **kind)
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
         self.dropout3 = Dropout(dropout)
@@ -141,10 +151,11 @@ class TransformerDecoderLayer(Module):
             normed = self.norm1(x)
             x = x + self.dropout1(_attend(self.self_attn, normed, normed, *own))
             x = x + self.dropout2(_attend(self.multihead_attn, self.norm2(x), memory, *other))
-            return x + self._ff_block(self.norm3(x))
+            y: Tensor = x + self._ff_block(self.norm3(x))
+            return y
         x = self.norm1(x + self.dropout1(_attend(self.self_attn, x, x, *own)))
         x = self.norm2(x + self.dropout2(_attend(self.multihead_attn, x, memory, *other)))
-        y: Tensor = self.norm3(x + self._ff_block(x))
+        y = self.norm3(x + self._ff_block(x))
         return y
 
     def _ff_block(self, x: Tensor) -> Tensor:
@@ -185,7 +196,7 @@ class TransformerEncoder(Module):
         x = src
         for layer in self.layers:
             x = layer(x, mask, src_key_padding_mask, bool(is_causal))
-        return x if self.norm is None else self.norm(x)  # type: ignore[no-any-return]
+        return x if self.norm is None else self.norm(x)
 
 
 class TransformerDecoder(Module):
@@ -221,7 +232,7 @@ class TransformerDecoder(Module):
                 bool(tgt_is_causal),
                 memory_is_causal,
             )
-        return x if self.norm is None else self.norm(x)  # type: ignore[no-any-return]
+        return x if self.norm is None else self.norm(x)
 
 
 def generate_square_subsequent_mask(size: int) -> Tensor:
@@ -237,7 +248,7 @@ def _attend(
     padding: Tensor | None,
     is_causal: bool,
 ) -> Tensor:
-    found, _ = attention(
+    found: Tensor = attention(
         x,
         memory,
         memory,
@@ -245,8 +256,8 @@ def _attend(
         need_weights=False,
         attn_mask=mask,
         is_causal=is_causal,
-    )
-    return found  # type: ignore[no-any-return]
+    )[0]
+    return found
 
 
 def _activation(activation: str | Activation) -> Activation:
