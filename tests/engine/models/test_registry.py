@@ -14,7 +14,7 @@ from chainrule.engine import io, models, nn
 
 def test_families_say_what_they_are() -> None:
     families = models.families()
-    assert {"mlp", "small_cnn"} <= families.keys()
+    assert {"gpt", "mlp", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "small_cnn", "vgg11"} <= families.keys()
     assert families["mlp"].config is models.MLPConfig
     assert families["mlp"].description
 
@@ -71,6 +71,22 @@ def test_mlp_without_hidden_layers_is_linear() -> None:
         ("small_cnn", {"width": 1e9}, "width", "must be at most 512"),
         ("small_cnn", {"in_channels": 65}, "in_channels", "must be at most 64"),
         ("small_cnn", {"num_classes": 1e9}, "num_classes", "must be at most 1,000,000"),
+        ("resnet18", {"num_classes": 0}, "num_classes", "must be at least 1"),
+        ("resnet18", {"norm_layer": None}, "norm_layer", "there is no such setting"),
+        ("resnet34", {"zero_init_residual": 1}, "zero_init_residual", "expected bool, got int"),
+        ("resnet50", {"groups": 65}, "groups", "must be at most 64"),
+        ("resnet50", {"width_per_group": 0}, "width_per_group", "must be at least 1"),
+        ("resnet50", {"replace_stride_with_dilation": [True]}, "replace_stride_with_dilation", "3-element tuple"),
+        ("vgg11", {"dropout": 1.5}, "dropout", "must be at most 1"),
+        ("vgg11", {"dropout": float("nan")}, "dropout", "must be at least 0"),
+        ("mobilenet_v2", {"width_mult": -1.0}, "width_mult", "must be at least 0"),
+        ("mobilenet_v2", {"round_nearest": 0}, "round_nearest", "must be at least 1"),
+        ("gpt", {"heads": 3}, "heads", "must divide dim, which is 128"),
+        ("gpt", {"heads": 256}, "heads", "must be at most 128"),
+        ("gpt", {"context": 1e9}, "context", "must be at most 8,192"),
+        ("gpt", {"vocab_size": 0}, "vocab_size", "must be at least 1"),
+        ("gpt", {"layers": 1000}, "layers", "must be at most 128"),
+        ("gpt", {"dropout": -0.1}, "dropout", "must be at least 0"),
     ],
 )
 def test_wrong_settings_are_named(family: str, config: dict[str, Any], field: str, message: str) -> None:
@@ -87,6 +103,15 @@ def test_wrong_settings_are_named(family: str, config: dict[str, Any], field: st
         ("mlp", {"in_features": 7, "hidden": [5, 3, 2], "num_classes": 4}),
         ("small_cnn", {}),
         ("small_cnn", {"in_channels": 3, "image_size": 13, "width": 5, "num_classes": 7}),
+        ("resnet18", {"num_classes": 7}),
+        ("resnet34", {"num_classes": 3, "zero_init_residual": True}),
+        ("resnet50", {"num_classes": 3, "groups": 4, "width_per_group": 8}),
+        ("resnet50", {"num_classes": 3, "width_per_group": 33, "replace_stride_with_dilation": [False, True, False]}),
+        ("mobilenet_v2", {"num_classes": 3}),
+        ("mobilenet_v2", {"num_classes": 3, "width_mult": 0.35, "round_nearest": 4}),
+        ("mobilenet_v2", {"num_classes": 3, "width_mult": 0.0, "round_nearest": 8}),
+        ("gpt", {"vocab_size": 7, "context": 5, "dim": 12, "heads": 3, "layers": 2}),
+        ("gpt", {"vocab_size": 7, "context": 5, "dim": 12, "heads": 1, "layers": 3, "tie_weights": False}),
     ],
 )
 def test_parameters_are_counted_without_building(family: str, config: dict[str, Any]) -> None:
@@ -97,6 +122,7 @@ def test_parameters_are_counted_without_building(family: str, config: dict[str, 
 def test_the_parameters_of_what_could_not_be_built_are_counted() -> None:
     config = {"in_features": 10_000_000, "hidden": [1_000_000] * 100}
     assert models.family("mlp").num_parameters(config) > 10**14
+    assert models.family("gpt").num_parameters({"dim": 16_384, "heads": 128, "layers": 128}) > 10**11
 
 
 def test_small_cnn_refuses_images_of_another_size() -> None:
