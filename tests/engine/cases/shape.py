@@ -83,7 +83,7 @@ CASES = (
     Case(
         "shape.scatter_add",
         lambda m, x, v: x.scatter_add(1, m.tensor([[0, 0], [2, 1]]), v),
-        (normal(2, 3), normal(3, 2)),
+        (normal(2, 3), normal(2, 2)),
     ),
     Case(
         "shape.scatter_over",

@@ -201,6 +201,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
         raise DimensionError("index_select(): Index is supposed to be a vector")
     positions = np.atleast_1d(positions)
     x = vector(input)
+    if input.data.ndim == 0 and positions.size != 1:
+        raise BoundsError(f"index_select(): Index to scalar can have only 1 value, got {positions.size} value(s)")
     if positions.size and not (positions.min() >= 0 and positions.max() < x.shape[axis]):
         raise DimensionError("index out of range in self")
     y = shaping.index_select(x, index=(*((slice(None),) * axis), positions))
@@ -227,10 +229,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
             f"({vector(source).shape[axis]}), for dim: {axis}"
         )
     if _without(input, axis) != _without(source, axis):
-        raise ShapeError(
-            "source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
-            f"{list(input.shape)} source.shape = {list(source.shape)}"
-        )
+        raise ShapeError(_slice_shapes(input, source))
     x = vector(input)
     _check_bounds(positions, x.shape[axis], axis)
     v = vector(source if alpha == 1 else elementwise.mul(source, alpha))
@@ -309,6 +308,8 @@ def _slices(name: str, input: Tensor, axis: int, index: Tensor, source: Tensor) 
             f"{name}(): Index is supposed to be a vector, but got dim: {positions.ndim} with type: "
             f"{type_name(index.dtype)} and size: {list(positions.shape)}"
         )
+    if name == "index_add_" and source.data.ndim != input.data.ndim:
+        raise ShapeError(_slice_shapes(input, source))
     if source.data.ndim and input.data.ndim and source.data.ndim != input.data.ndim:
         raise ShapeError(
             f"{name}(): When source and destination are not scalars, their dimensionality must match. Source "
@@ -317,6 +318,13 @@ def _slices(name: str, input: Tensor, axis: int, index: Tensor, source: Tensor) 
     if source.data.ndim == 0 and axis > 0:
         raise ShapeError(f"{name}(): a 0-d source has no slices along dimension {axis} of {list(input.shape)}")
     return np.atleast_1d(positions)
+
+
+def _slice_shapes(input: Tensor, source: Tensor) -> str:
+    return (
+        "source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
+        f"{list(input.shape)} source.shape = {list(source.shape)}"
+    )
 
 
 def _without(x: Tensor, axis: int) -> tuple[int, ...]:

@@ -352,14 +352,11 @@ def meshgrid(*tensors: Tensor | Sequence[Tensor], indexing: str | None = None) -
     for x in lines:
         if x.ndim > 1:
             raise ShapeError(f"torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got: {list(x.shape)}")
-    swapped = indexing == "xy" and len(lines) >= 2
-    order = [lines[1], lines[0], *lines[2:]] if swapped else list(lines)
-    shape = tuple(x.data.size for x in order)
+    shape = tuple(x.data.size for x in lines)
     grids = []
-    for axis, x in enumerate(order):
-        line = reshape(x, *[-1 if i == axis else 1 for i in range(len(order))]) if x.data.size else x
-        grids.append(expand(line, shape) if x.data.size else reshape(line, shape))
-    if swapped:
-        grids = [transpose(grid, 0, 1) for grid in grids]
-        grids[0], grids[1] = grids[1], grids[0]
+    for axis, x in enumerate(lines):
+        along = tuple(n if other == axis else 1 for other, n in enumerate(shape))
+        grids.append(expand(reshape(x, along), shape))
+    if indexing == "xy" and len(grids) > 1:
+        return tuple(transpose(grid, 0, 1) for grid in grids)
     return tuple(grids)
