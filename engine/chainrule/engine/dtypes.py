@@ -176,7 +176,7 @@ class IntegerLimits:
     bits: int
 
     def __repr__(self) -> str:
-        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
+        return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"
 
 
 def finfo(type: npt.DTypeLike = None) -> FloatLimits:

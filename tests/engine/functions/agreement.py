@@ -60,6 +60,7 @@ def compared(ours: Any, theirs: Any, rtol: float | None = None) -> str | None:
     """The difference of two results, in words."""
     if isinstance(theirs, str) or isinstance(ours, str):
         both = isinstance(ours, str) and isinstance(theirs, str)
+        theirs = theirs.removeprefix("torch.") if both else theirs
         same = both and (ours.startswith(theirs) or theirs.startswith(ours) or "invalid combination" in theirs)
         return None if same else f"{ours!r} is not {theirs!r}"
     if isinstance(theirs, tuple):

@@ -28,6 +28,7 @@ OF_NUMBERS: dict[str, Callable[..., Any]] = {
     "bitwise_and": lambda m, a, b: a & b,
     "bitwise_xor": lambda m, a, b: a ^ b,
     "left_shift": lambda m, a, b: a << b,
+    "xlogy": lambda m, a, b: m.xlogy(a, b),
     "where": lambda m, a, b: m.where(m.tensor([True, False, True]), a, b),
 }
 OF_TENSORS: dict[str, Callable[..., Any]] = {
@@ -37,7 +38,6 @@ OF_TENSORS: dict[str, Callable[..., Any]] = {
     "fmin": lambda m, a, b: m.fmin(a, b),
     "atan2": lambda m, a, b: m.atan2(a, b),
     "copysign": lambda m, a, b: m.copysign(a, b),
-    "xlogy": lambda m, a, b: m.xlogy(a, b),
     "float_power": lambda m, a, b: m.float_power(a, b),
     "logical_xor": lambda m, a, b: m.logical_xor(a, b),
     "clamp_min": lambda m, a, b: m.clamp(a, min=b),

@@ -191,10 +191,10 @@ def _logit(x: Any, *, eps: float | None = None) -> Any:
 
 
 def _logit_slope(x: Any, eps: float | None) -> Any:
-    low, outside = (0.0, math.nan) if eps is None else (eps, 0.0)
-    inside = (x >= low) & (x <= 1 - low)
-    inner = where(inside, x, 0.5)
-    return where(inside, 1 / (inner * (1 - inner)), outside)
+    low, beyond = (0.0, math.nan) if eps is None else (eps, 0.0)
+    outside = (x < low) | (x > 1 - low)
+    inner = where(outside, 0.5, x)
+    return where(outside, beyond, 1 / (inner * (1 - inner)))
 
 
 logit = elementwise("Logit", _logit, x=lambda g, x, eps: g * _logit_slope(x, eps), floating=True)
@@ -218,6 +218,7 @@ logaddexp2 = elementwise(
 
 def _xlogy(a: Any, b: Any) -> Any:
     """a·ln b, and 0 where a = 0, unless b is nan."""
+    b = np.asarray(b, None if isinstance(b, np.ndarray) else a.dtype)
     return np.where(np.equal(a, 0) & ~np.isnan(b), 0, a * np.log(b))
 
 
@@ -293,7 +294,7 @@ abs = elementwise("Abs", np.absolute, x=lambda g, x: g * sign(x), refuse=lacks("
 sign = elementwise("Sign", _sign, x=lambda g: zeros_like(g))
 floor = _step("Floor", np.floor, "floor_vml_cpu", "b")
 ceil = _step("Ceil", np.ceil, "ceil_vml_cpu", "b")
-round = _step("Round", np.rint, "round_vml_cpu", "b")
+round = _step("Round", lambda x: x.copy() if x.dtype.kind in "iu" else np.rint(x), "round_vml_cpu", "b")
 round_decimals = elementwise(
     "RoundDecimals",
     lambda x, *, decimals: np.round(x, decimals),
