@@ -11,7 +11,7 @@ import chainrule.engine as cr
 from chainrule.engine import models, optim
 from chainrule.engine.nn import functional as F
 
-CONFIG = {"vocab_size": 11, "context": 8, "dim": 16, "heads": 4, "layers": 2}
+CONFIG: dict[str, Any] = {"vocab_size": 11, "context": 8, "dim": 16, "heads": 4, "layers": 2}
 
 
 def tokens(n: int, t: int) -> Any:

@@ -14,7 +14,7 @@ from chainrule.engine import io, models
 from chainrule.engine.dtypes import Array
 from chainrule.engine.models import weights
 
-SMALL = {"num_classes": 3, "width_mult": 0.1}
+SMALL: dict[str, Any] = {"num_classes": 3, "width_mult": 0.1}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ They are what our models are compared with where torchvision is not installed.
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 def twin(name: str, **settings: Any) -> Any:
     """PyTorch's network of this name: torchvision's where it is installed, else ours of torch.nn."""
     try:
-        from torchvision import models
+        torchvision = importlib.import_module("torchvision.models")
     except ImportError:
-        return {"vgg11": vgg11, "mobilenet_v2": mobilenet_v2}.get(name, lambda **s: resnet(name, **s))(**settings)
-    return getattr(models, name)(weights=None, **settings)
+        if name.startswith("resnet"):
+            return resnet(name, **settings)
+        return (vgg11 if name == "vgg11" else mobilenet_v2)(**settings)
+    return getattr(torchvision, name)(weights=None, **settings)
 
 
 def _torch() -> Any:
@@ -34,13 +37,12 @@ def _residual(inplanes: int, planes: int, stride: int, deep: bool) -> Any:
     class Residual(nn.Module):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             super().__init__()
-            if deep:
-                kernels, strides, outs = (1, 3, 1), (1, stride, 1), (planes, planes, 4 * planes)
-            else:
-                kernels, strides, outs = (3, 3), (stride, 1), (planes, planes)
-            self.depth = len(kernels)
+            basic = [(3, stride, planes), (3, 1, planes)]
+            bottleneck = [(1, 1, planes), (3, stride, planes), (1, 1, 4 * planes)]
+            convolutions = bottleneck if deep else basic
+            self.depth = len(convolutions)
             channels = inplanes
-            for number, (k, s, out) in enumerate(zip(kernels, strides, outs, strict=True), start=1):
+            for number, (k, s, out) in enumerate(convolutions, start=1):
                 setattr(self, f"conv{number}", nn.Conv2d(channels, out, k, s, k // 2, bias=False))
                 setattr(self, f"bn{number}", nn.BatchNorm2d(out))
                 channels = out

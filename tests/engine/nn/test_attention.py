@@ -66,7 +66,8 @@ def test_a_mask_may_be_learnt(torch: Any) -> None:
         F_ = m.nn.functional
         (F_.scaled_dot_product_attention(m.tensor(q), m.tensor(q), m.tensor(q), attn_mask=bias) ** 2).sum().backward()
         gradients.append(bias.grad.numpy())
-    np.testing.assert_allclose(*gradients, rtol=1e-9, atol=1e-12)
+    found, expected = gradients
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_query_that_may_see_nothing_gets_zeros_and_gives_no_gradient() -> None:
@@ -99,7 +100,7 @@ def test_dropout_keeps_the_mean_and_drops_weights() -> None:
 
 def test_wrong_operands_are_explained() -> None:
     x = cr.ones(2, 3, 4)
-    for call, error, message in [
+    wrong: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: F.scaled_dot_product_attention(cr.ones(3), x, x), cr.ShapeError, "at least 2 dimensional"),
         (lambda: F.scaled_dot_product_attention(x.double(), x, x), cr.DTypeError, "to have the same dtype"),
         (lambda: F.scaled_dot_product_attention(x, cr.ones(2, 3, 5), x), cr.ShapeError, r"key \(..., S, E\)"),
@@ -120,7 +121,8 @@ def test_wrong_operands_are_explained() -> None:
             "must divide the number of heads in query",
         ),
         (lambda: F.scaled_dot_product_attention(x, x, x, dropout_p=1.5), cr.ConfigError, "between 0 and 1"),
-    ]:
+    ]
+    for call, error, message in wrong:
         with pytest.raises(error, match=message):
             call()
 
@@ -160,14 +162,15 @@ def test_layer_is_pytorchs(settings: dict[str, Any], masked: str, need_weights: 
     hidden = random.random((length, keys)) < 0.3
     hidden[:, 0] = False
     padding = np.arange(keys) >= np.array([[5], [3], [1]])
-    masks: dict[str, Array] = {
+    kinds: dict[str, dict[str, Array]] = {
         "": {},
         "attn": {"attn_mask": hidden},
         "padding": {"key_padding_mask": padding},
         "both": {"attn_mask": hidden, "key_padding_mask": padding},
         "heads": {"attn_mask": np.stack([hidden & (i % 2 == 0) for i in range(n * 2)])},
         "floats": {"attn_mask": random.standard_normal((length, keys))},
-    }[masked]
+    }
+    masks = kinds[masked]
 
     def call(layer: Any, *qkv: Any) -> Any:
         made = {name: tensor_like(layer, mask, dtype) for name, mask in masks.items()}
@@ -234,7 +237,7 @@ def test_wrong_use_is_refused_as_by_pytorch(scenario: Callable[[Any], Any], torc
 
 def test_wrong_use_is_explained() -> None:
     layer, x = nn.MultiheadAttention(4, 2), cr.ones(3, 2, 4)
-    for call, error, message in [
+    wrong: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: nn.MultiheadAttention(5, 2), cr.ConfigError, "embed_dim must be divisible by num_heads"),
         (lambda: layer(cr.ones(3, 2, 5), x, x), cr.ShapeError, "expecting embedding dimension of 4, but got 5"),
         (lambda: layer(x, cr.ones(3, 2, 5), x), cr.ShapeError, "keys of 4 and values of 4 features"),
@@ -244,6 +247,7 @@ def test_wrong_use_is_explained() -> None:
         (lambda: layer(x, x, x, attn_mask=cr.ones(3)), cr.ShapeError, "dimension 1 is not supported"),
         (lambda: layer(x, x, x, key_padding_mask=cr.ones(3, 2)), cr.ShapeError, r"key_padding_mask shape of \(2, 3\)"),
         (lambda: layer(x, x, x, attn_mask=cr.ones(3, 3).long()), cr.DTypeError, "only bool and floating types"),
-    ]:
+    ]
+    for call, error, message in wrong:
         with pytest.raises(error, match=message):
             call()
