@@ -294,6 +294,7 @@ def test_a_layer_has_the_dtype_it_is_asked_for() -> None:
 # ---- Wrong use ----
 
 x4, w4 = (1, 3, 5, 5), (2, 3, 3, 3)
+half: Any = 0.5
 
 
 @pytest.mark.torch
@@ -351,11 +352,11 @@ def test_wrong_use_is_refused_in_pytorchs_words(call: Callable[[Any], Any], torc
         (lambda: nn.Conv2d(3, 2, 3, padding="half"), cr.ConfigError, "Invalid padding string 'half', should be one of"),
         (lambda: nn.Conv2d(3, 2, 3, padding_mode="wrap"), cr.ConfigError, "padding_mode must be one of"),
         (
-            lambda: F.conv2d(cr.ones(x4), cr.ones(w4), stride=1.5),
+            lambda: F.conv2d(cr.ones(x4), cr.ones(w4), stride=half),
             cr.DTypeError,
             "'stride' must be tuple of ints, not f",
-        ),  # type: ignore[arg-type]
-        (lambda: F.conv2d(1.0, cr.ones(w4)), cr.DTypeError, "'input' .position 1. must be Tensor, not float"),  # type: ignore[arg-type]
+        ),
+        (lambda: F.conv2d(half, cr.ones(w4)), cr.DTypeError, "'input' .position 1. must be Tensor, not float"),
         (lambda: F.conv2d(cr.ones(x4).double(), cr.ones(w4)), cr.DTypeError, "input is float64 and weight float32"),
         (lambda: F.conv2d(cr.ones(x4), cr.ones(w4), cr.ones(2).double()), cr.DTypeError, "and bias float64"),
         (lambda: F.conv2d(cr.ones(x4), cr.ones(2, 3, 0, 3)), cr.ShapeError, "kernel size should be greater than zero"),

@@ -162,11 +162,12 @@ def test_an_infinite_gradient_goes_to_one_element_only() -> None:
 @pytest.mark.torch
 def test_integers_are_pooled_as_by_pytorch(torch: Any) -> None:
     x = np.random.default_rng(0).integers(-9, 9, (2, 3, 5, 6))
-    for call in (
+    calls: list[Call] = [
         lambda m, x: m.nn.functional.max_pool2d(x, 3, 2, 1),
         lambda m, x: m.nn.functional.avg_pool2d(x, 2),
         lambda m, x: m.nn.functional.avg_pool2d(x, 2, divisor_override=-3),
-    ):
+    ]
+    for call in calls:
         np.testing.assert_array_equal(call(cr, cr.tensor(x)).numpy(), call(torch, torch.tensor(x)).numpy(), strict=True)
 
 
@@ -251,7 +252,8 @@ def test_layer_is_pytorchs(make: Callable[[Any], Any], shape: tuple[int, ...], t
 
 @pytest.mark.torch
 def test_unpooling_layers_are_pytorchs(torch: Any) -> None:
-    for make in (lambda m: m.MaxUnpool2d((2, 3), stride=2, padding=(1, 1)), lambda m: m.MaxUnpool1d(2)):
+    makes: list[Call] = [lambda m: m.MaxUnpool2d((2, 3), stride=2, padding=(1, 1)), lambda m: m.MaxUnpool1d(2)]
+    for make in makes:
         assert repr(make(nn)) == repr(make(torch.nn))
 
     def back(m: Any, x: Any) -> Any:
