@@ -35,6 +35,7 @@ def same(torch: Any, call: Call, arrays: list[Array], *, node: bool = True, prec
 
     With `precision` the numbers are compared as those of this dtype.
     """
+    torch.set_num_threads(1)  # so little work takes longer with more
     mine = [_leaf(array, cr.Tensor(array.copy(order="K"))) for array in arrays]
     theirs = [_leaf(array, _strided(torch, array)) for array in arrays]
     y, expected = call(ours, *mine), call(torch, *theirs)

@@ -10,7 +10,10 @@ import pytest
 
 import chainrule.engine as cr
 from chainrule.engine import nn
+from chainrule.engine.autograd import gradcheck, gradgradcheck
 from chainrule.engine.nn import functional as F
+from tests.engine.nn.compared import draws, layouts, same
+from tests.engine.nn.twins import same_error
 
 Make = Callable[[Any], Any]
 
@@ -36,6 +39,8 @@ LAYERS: list[tuple[Make, tuple[int, ...]]] = [
     (lambda m: m.AvgPool2d(3, stride=2, padding=1, count_include_pad=False), (2, 3, 6, 6)),
     (lambda m: m.Flatten(), (2, 3, 4)),
     (lambda m: m.Flatten(0, 1), (2, 3, 4)),
+    (lambda m: m.Unflatten(1, (2, -1)), (3, 6)),
+    (lambda m: m.Unflatten(-1, [3, 2]), (3, 6)),
     (lambda m: m.Identity(), (2, 3)),
     (lambda m: m.Sequential(m.Linear(4, 3), m.ReLU(), m.Linear(3, 2)), (5, 4)),
     (lambda m: m.Sequential(m.Sequential(m.Conv2d(1, 2, 3), m.BatchNorm2d(2)), m.Flatten()), (3, 1, 5, 5)),
@@ -77,60 +82,79 @@ def test_layer_is_pytorchs(make: Make, shape: tuple[int, ...], torch: Any) -> No
             close(ours.state_dict()[name], buffer)
 
 
+# ---- Products ----
+
+
 @pytest.mark.torch
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_losses_are_pytorchs(reduction: str, torch: Any) -> None:
-    x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
-    target = np.array([0, 2, 1, 1])
-    close(
-        nn.CrossEntropyLoss(reduction=reduction)(cr.tensor(x), cr.tensor(target)),
-        torch.nn.CrossEntropyLoss(reduction=reduction)(torch.tensor(x), torch.tensor(target)),
-    )
-    close(
-        nn.MSELoss(reduction=reduction)(cr.tensor(x), cr.tensor(x[::-1].copy())),
-        torch.nn.MSELoss(reduction=reduction)(torch.tensor(x), torch.tensor(x[::-1].copy())),
-    )
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 3, 4), (0, 4), (2, 0, 4)], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_takes_any_leading_dimensions(shape: tuple[int, ...], bias: bool, dtype: str, torch: Any) -> None:
+    x, w, b = draws(shape, (3, 4), (3,), dtype=dtype)
+    for array in layouts(x).values():
+        same(torch, lambda m, *xs: m.nn.functional.linear(*xs), [array, w, *[b][:bias]], node=False)
+        same(torch, lambda m, x, w: m.nn.functional.linear(x, w[0]), [array, w], node=False)
 
 
-def test_mse_loss_broadcasts_and_promotes() -> None:
-    y = F.mse_loss(cr.ones(2, 3), cr.zeros(3, dtype=cr.float64))
-    assert (y.item(), y.dtype) == (1.0, cr.float64)
+@pytest.mark.torch
+def test_linear_of_no_features_gives_the_bias(torch: Any) -> None:
+    same(torch, lambda m, *xs: m.nn.functional.linear(*xs), draws((2, 0), (3, 0), (3,)), node=False)
 
 
-def test_a_single_example_has_a_loss() -> None:
-    x = cr.tensor([0.0, 0.0])
-    assert F.cross_entropy(x, cr.tensor(1)).item() == pytest.approx(np.log(2))
+@pytest.mark.torch
+@pytest.mark.parametrize("leading", [(), (5,), (2, 3), (0,)], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_bilinear_is_pytorchs(leading: tuple[int, ...], bias: bool, torch: Any) -> None:
+    arrays = draws((*leading, 4), (*leading, 2), (3, 4, 2), (3,), dtype="float64")[: 3 + bias]
+    same(torch, lambda m, *xs: m.nn.functional.bilinear(*xs), arrays, node=False)
+    if leading != (0,):
+        xs = [cr.tensor(x, requires_grad=True) for x in arrays]
+        assert gradcheck(F.bilinear, xs)
+        assert gradgradcheck(F.bilinear, xs)
+
+
+@pytest.mark.torch
+def test_the_bilinear_layer_is_pytorchs(torch: Any) -> None:
+    for settings in ((4, 2, 3), (4, 2, 3, False)):
+        ours, theirs = loaded(lambda m: m.Bilinear(*settings), torch)  # noqa: B023 - called at once
+        assert repr(ours) == repr(theirs)
+        x1, x2 = draws((5, 4), (5, 2))
+        close(ours(cr.tensor(x1), cr.tensor(x2)), theirs(torch.tensor(x1), torch.tensor(x2)))
+    bound = 1 / np.sqrt(4)
+    weight = nn.Bilinear(4, 50, 50).weight.detach().numpy()
+    assert bound * 0.99 < np.abs(weight).max() <= bound
 
 
 # ---- Wrong use ----
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        lambda m: m.nn.functional.linear(m.ones(()), m.ones(3, 4)),
+        lambda m: m.nn.functional.bilinear(m.ones(2, 4), m.ones(2, 3), m.ones(5, 4, 2)),
+        lambda m: m.nn.functional.bilinear(m.ones(2, 4), m.ones(3, 3), m.ones(5, 4, 3)),
+        lambda m: m.nn.functional.bilinear(m.ones(2, 4), m.ones(3), m.ones(5, 4, 3)),
+        lambda m: m.nn.Bilinear(0, 2, 3),
+        lambda m: m.nn.Unflatten(1, (2, 2))(m.ones(3, 5)),
+        lambda m: m.nn.Unflatten(1, (2, -1))(m.ones(3, 5)),
+        lambda m: m.nn.Unflatten(1, 3),
+        lambda m: m.nn.Unflatten(1, (2, 2.0)),
+    ],
+)
+def test_wrong_use_is_refused_as_by_pytorch(scenario: Callable[[Any], Any], torch: Any) -> None:
+    same_error(torch, scenario)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nn.Linear(3, 2)(cr.ones(4, 5)), cr.ShapeError, "last dimension of the input has to be 3"),
-        (lambda: nn.Linear(3, 2)(cr.ones(4, 3).double()), cr.DTypeError, "input is float64 and weight float32"),
-        (lambda: nn.Conv2d(3, 2, 3)(cr.ones(1, 4, 5, 5)), cr.ShapeError, "to have 3 channels, but got 4"),
-        (lambda: nn.Conv2d(3, 2, 3)(cr.ones(1, 3, 2, 5)), cr.ShapeError, "can't be greater than actual"),
-        (lambda: nn.Conv2d(3, 2, 3)(cr.ones(3)), cr.ShapeError, r"Expected 3D \(unbatched\) or 4D"),
-        (lambda: nn.Conv2d(3, 2, 3, groups=2), cr.ConfigError, "must be divisible"),
-        (lambda: nn.Conv2d(3, 2, 3, stride=2, padding="same"), cr.ConfigError, "strided convolutions"),
-        (lambda: nn.MaxPool2d(2, padding=2)(cr.ones(1, 1, 4, 4)), cr.ConfigError, "at most half"),
-        (lambda: nn.BatchNorm2d(3)(cr.ones(2, 3)), cr.ShapeError, "expected 4D input"),
-        (lambda: nn.BatchNorm2d(3)(cr.ones(2, 4, 2, 2)), cr.ShapeError, "was given 4 channels"),
-        (lambda: nn.BatchNorm2d(3)(cr.ones(1, 3, 1, 1)), cr.ShapeError, "more than 1 value per channel"),
-        (lambda: nn.BatchNorm2d(0), cr.ConfigError, "at least 1"),
-        (lambda: F.cross_entropy(cr.ones(2, 3), cr.tensor([0, 3])), cr.TargetError, "Target 3 is out of bounds: ex"),
-        (lambda: F.cross_entropy(cr.ones(2, 3), cr.tensor([-1, 0])), IndexError, "Target -1 is out of bounds"),
-        (lambda: F.cross_entropy(cr.ones(2, 3), cr.tensor([0])), cr.ShapeError, "to match target batch_size"),
-        (lambda: F.cross_entropy(cr.ones(2, 3), cr.ones(2)), cr.DTypeError, "class indices"),
-        (lambda: F.cross_entropy(cr.ones(2, 3), cr.tensor([0, 1]), reduction="max"), cr.ConfigError, "mean or sum"),
-        (
-            lambda: F.cross_entropy(cr.ones(2, 3), cr.tensor([0, 1]), label_smoothing=0.1),
-            cr.UnsupportedError,
-            "label_smoothing",
-        ),
-        (lambda: F.mse_loss(cr.ones(2), cr.ones(3)), cr.ShapeError, "do not broadcast"),
+        (lambda: nn.Linear(3, 2)(cr.ones(4, 5)), cr.ShapeError, r"cannot be multiplied \(4x5 and 3x2\): the last dim"),
+        (lambda: nn.Linear(3, 2)(cr.ones(5)), cr.ShapeError, r"cannot be multiplied \(1x5 and 3x2\)"),
+        (lambda: nn.Linear(3, 2)(cr.ones(4, 3).double()), cr.DTypeError, "float64"),
+        (lambda: F.linear(cr.ones(4, 3), cr.ones(2, 3), cr.ones(3)), cr.ShapeError, "must match the existing size"),
+        (lambda: nn.Linear(3, 2, device="cuda"), cr.UnsupportedError, "computes on the CPU"),
     ],
 )
 def test_wrong_use_is_explained(call: Callable[[], object], error: type[Exception], message: str) -> None:

@@ -166,11 +166,19 @@ def test_weighted_differences_are_pytorchs(name: str, reduction: str, torch: Any
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", DIFFERENCES)
+@pytest.mark.parametrize("name", [name for name in DIFFERENCES if "huber" not in name])
 def test_differences_promote_as_pytorch_does(name: str, torch: Any) -> None:
     call = lambda m, x, t: DIFFERENCES[name](m.nn.functional, x, t)
-    same(torch, call, [draws((3, 2))[0], draws((3, 2), dtype="float64")[0]])
     same(torch, call, [draws((3, 2))[0], np.arange(6).reshape(3, 2)])
+    same(torch, call, [draws((3, 2))[0], draws((3, 2), dtype="float64")[0]])
+
+
+@pytest.mark.torch
+def test_huber_loss_has_the_dtype_of_its_input_as_pytorchs(torch: Any) -> None:
+    for x, t in [("float32", "float64"), ("float64", "float32")]:
+        arrays = draws((3,), dtype=x)[0], draws((3,), dtype=t)[0]
+        y = F.huber_loss(*map(cr.tensor, arrays))
+        close(y, torch.nn.functional.huber_loss(*map(torch.tensor, arrays)))
 
 
 # ---- Of probabilities ----

@@ -10,9 +10,9 @@ import numpy as np
 from chainrule.engine import kernels
 from chainrule.engine.dtypes import Array, is_low_precision
 from chainrule.engine.errors import ConfigError, DimensionError, ShapeError
-from chainrule.engine.functions import shapes
+from chainrule.engine.functions import joining
 from chainrule.engine.nn.functional.checks import SettingError, SizeError, require_floating
-from chainrule.engine.ops import normalization
+from chainrule.engine.ops import normalization, shape
 from chainrule.engine.tensor import Tensor
 
 __all__ = [
@@ -174,8 +174,8 @@ def layer_norm(
         ShapeError: x does not end in this shape, or w and b are not of it.
     """
     require_floating("LayerNormKernelImpl", input)
-    shape = _check_normalized_shape(input, normalized_shape, {"weight": weight, "bias": bias})
-    return normalization.layer_norm(input, weight, bias, ndim=len(shape), eps=eps)
+    ndim = len(_checked_shape(input, normalized_shape, {"weight": weight, "bias": bias}))
+    return normalization.layer_norm(input, weight, bias, ndim=ndim, eps=eps)
 
 
 def rms_norm(
@@ -189,34 +189,33 @@ def rms_norm(
         ShapeError: x does not end in this shape, or w is not of it.
     """
     require_floating("rms_norm", input)
-    shape = _check_normalized_shape(input, normalized_shape, {"weight": weight})
+    ndim = len(_checked_shape(input, normalized_shape, {"weight": weight}))
     if eps is None:
         eps = float(np.finfo(np.float32 if is_low_precision(input.dtype) else input.dtype).eps)
-    return normalization.rms_norm(input, weight, ndim=len(shape), eps=eps)
+    return normalization.rms_norm(input, weight, ndim=ndim, eps=eps)
 
 
-def _check_normalized_shape(
+def _checked_shape(
     input: Tensor, normalized_shape: Sequence[int], parameters: dict[str, Tensor | None]
 ) -> tuple[int, ...]:
-    shape = tuple(normalized_shape)
-    if not shape:
+    expected = tuple(normalized_shape)
+    if not expected:
         raise ShapeError(
             "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got "
             "normalized_shape = []"
         )
     for name, value in parameters.items():
-        if value is not None and value.shape != shape:
+        if value is not None and value.shape != expected:
             raise ShapeError(
                 f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
-                f"{list(value.shape)} and normalized_shape = {list(shape)}"
+                f"{list(value.shape)} and normalized_shape = {list(expected)}"
             )
-    if input.shape[-len(shape) :] != shape:
-        expected = ", ".join(map(str, shape))
+    if input.shape[-len(expected) :] != expected:
         raise ShapeError(
-            f"Given normalized_shape={list(shape)}, expected input with shape [*, {expected}], but got input of "
+            f"Given normalized_shape={list(expected)}, expected input with shape [*, {', '.join(map(str, expected))}], but got input of "
             f"size{list(input.shape)}"
         )
-    return shape
+    return expected
 
 
 def group_norm(
@@ -268,7 +267,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         return input
     n, channels, *rest = input.shape
     margins = [Tensor(np.zeros((n, width, *rest), input.dtype)) for width in (size // 2, (size - 1) // 2)]
-    padded = shapes.cat([margins[0], input * input, margins[1]], 1)
+    padded = joining.cat([margins[0], input * input, margins[1]], 1)
     total = padded[:, :channels]
     for shift in range(1, size):
         total = total + padded[:, shift : shift + channels]
