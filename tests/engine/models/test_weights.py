@@ -99,6 +99,21 @@ def test_versions_have_files_of_their_own(folder: Path, monkeypatch: pytest.Monk
         models.mobilenet_v2(weights="IMAGENET1K_V3", **SMALL)
 
 
+def test_torchvisions_enumerations_name_them_too(folder: Path) -> None:
+    for weights_of_50, file in (
+        (models.ResNet50_Weights.DEFAULT, "resnet50-11ad3fa6.pth"),
+        (models.ResNet50_Weights.IMAGENET1K_V1, "resnet50-0676ba61.pth"),
+    ):
+        with pytest.raises(cr.WeightsNotFoundError) as caught:
+            models.resnet50(weights=weights_of_50)
+        assert caught.value.path == str(folder / file)
+    with pytest.raises(TypeError, match="Expected Weight class ResNet18_Weights, but got ResNet50_Weights"):
+        models.resnet18(weights=models.ResNet50_Weights.DEFAULT)
+    state = state_of()
+    io.save_file(state, folder / "mine.safetensors")
+    assert equal(models.mobilenet_v2(weights=folder / "mine.safetensors", **SMALL), state)
+
+
 def test_a_damaged_download_is_noticed_by_its_name(folder: Path) -> None:
     io.save_file(state_of(), folder / "mobilenet_v2-b0353104.pth")
     with pytest.raises(cr.FormatError, match="not with b0353104; download it again"):

@@ -17,6 +17,13 @@ from chainrule.engine.models.resnet import (
 )
 from chainrule.engine.models.small_cnn import SmallCNN, SmallCNNConfig, small_cnn
 from chainrule.engine.models.vgg import VGG, VGG11Config, vgg11
+from chainrule.engine.models.weights import (
+    MobileNet_V2_Weights,
+    ResNet18_Weights,
+    ResNet34_Weights,
+    ResNet50_Weights,
+    VGG11_Weights,
+)
 
 __all__ = [
     "GPT",
@@ -29,13 +36,18 @@ __all__ = [
     "MLPConfig",
     "MobileNetV2",
     "MobileNetV2Config",
+    "MobileNet_V2_Weights",
     "ResNet",
     "ResNet18Config",
+    "ResNet18_Weights",
     "ResNet34Config",
+    "ResNet34_Weights",
     "ResNet50Config",
+    "ResNet50_Weights",
     "SmallCNN",
     "SmallCNNConfig",
     "VGG11Config",
+    "VGG11_Weights",
     "build",
     "families",
     "family",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,22 +12,66 @@ import numpy as np
 
 from chainrule.engine import io, nn
 from chainrule.engine.dtypes import Array, DType, default_dtype
-from chainrule.engine.errors import ConfigError, FormatError, StateDictError, WeightsNotFoundError
-from chainrule.engine.models.registry import build, family, family_of
+from chainrule.engine.errors import ConfigError, DTypeError, FormatError, StateDictError, WeightsNotFoundError
+from chainrule.engine.models.registry import build, family_of
 from chainrule.engine.random import Generator
-
-Weights = bool | str | os.PathLike[str] | None
 
 DOWNLOADS = "https://download.pytorch.org/models/"
 
-# The files of torchvision's weights IMAGENET1K_V1, V2. Each is named after the first digits of its SHA-256.
-OFFICIAL: dict[str, tuple[str, ...]] = {
-    "mobilenet_v2": ("mobilenet_v2-b0353104.pth", "mobilenet_v2-7ebf99e0.pth"),
-    "resnet18": ("resnet18-f37072fd.pth",),
-    "resnet34": ("resnet34-b627a593.pth",),
-    "resnet50": ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"),
-    "vgg11": ("vgg11-8a719046.pth",),
+# ---- torchvision's weights, and the files they are in; each is named after the first digits of its SHA-256 ----
+
+
+class ResNet18_Weights(Enum):  # noqa: N801 - torchvision's names, here and below
+    """Pretrained weights of a ResNet-18."""
+
+    IMAGENET1K_V1 = "resnet18-f37072fd.pth"
+    DEFAULT = IMAGENET1K_V1
+
+
+class ResNet34_Weights(Enum):  # noqa: N801
+    """Pretrained weights of a ResNet-34."""
+
+    IMAGENET1K_V1 = "resnet34-b627a593.pth"
+    DEFAULT = IMAGENET1K_V1
+
+
+class ResNet50_Weights(Enum):  # noqa: N801
+    """Pretrained weights of a ResNet-50."""
+
+    IMAGENET1K_V1 = "resnet50-0676ba61.pth"
+    IMAGENET1K_V2 = "resnet50-11ad3fa6.pth"
+    DEFAULT = IMAGENET1K_V2
+
+
+class VGG11_Weights(Enum):  # noqa: N801
+    """Pretrained weights of a VGG-11."""
+
+    IMAGENET1K_V1 = "vgg11-8a719046.pth"
+    DEFAULT = IMAGENET1K_V1
+
+
+class MobileNet_V2_Weights(Enum):  # noqa: N801
+    """Pretrained weights of a MobileNetV2."""
+
+    IMAGENET1K_V1 = "mobilenet_v2-b0353104.pth"
+    IMAGENET1K_V2 = "mobilenet_v2-7ebf99e0.pth"
+    DEFAULT = IMAGENET1K_V2
+
+
+Weights = bool | str | os.PathLike[str] | Enum | None
+
+VERSIONS: dict[str, type[Enum]] = {
+    "mobilenet_v2": MobileNet_V2_Weights,
+    "resnet18": ResNet18_Weights,
+    "resnet34": ResNet34_Weights,
+    "resnet50": ResNet50_Weights,
+    "vgg11": VGG11_Weights,
 }
+OFFICIAL: dict[str, tuple[str, ...]] = {
+    name: tuple(version.value for version in versions) for name, versions in VERSIONS.items()
+}
+
+# ---- Finding and loading ----
 
 
 def home() -> Path:
@@ -47,11 +92,13 @@ def build_pretrained(
         name: the family.
         config: its settings.
         pretrained: True for what torchvision means by it, IMAGENET1K_V1; whatever `weights` takes, too.
-        weights: a path; DEFAULT, IMAGENET1K_V1 or IMAGENET1K_V2 for a file in `home()`/weights; None for none.
+        weights: a path; DEFAULT, IMAGENET1K_V1 or IMAGENET1K_V2 for a file in `home()`/weights, or a member of the
+            family's enumeration of that name; None for none.
         generator: what draws the parameters, unless they come from a file.
 
     Raises:
         ConfigError: a setting is wrong, or is not that of the weights.
+        DTypeError: weights of another family.
         WeightsNotFoundError: there is no such file.
         FormatError: it is no file of weights.
         StateDictError: its weights are those of another architecture.
@@ -66,24 +113,31 @@ def build_pretrained(
     return model
 
 
-def find_weights(name: str, weights: bool | str | os.PathLike[str]) -> Path:
+def find_weights(name: str, weights: bool | str | os.PathLike[str] | Enum) -> Path:
     """The file that `weights` means for a family; see `build_pretrained`.
 
     Raises:
         WeightsNotFoundError: it is not there; the message tells how it gets there.
         ConfigError: a version that the family does not have.
+        DTypeError: weights of another family.
     """
+    if isinstance(weights, Enum):
+        expected = VERSIONS.get(name)
+        if expected is None or not isinstance(weights, expected):
+            known = f"Expected Weight class {expected.__name__}" if expected else f"{name} has no pretrained weights"
+            raise DTypeError(f"{known}, but got {type(weights).__name__}")
+        weights = weights.name
     if not isinstance(weights, bool | str):
         return _existing(name, [Path(weights)])
     version = "IMAGENET1K_V1" if weights is True else str(weights)
     if version != "DEFAULT" and not version.startswith("IMAGENET1K_"):
         return _existing(name, [Path(version).expanduser()])
-    official = OFFICIAL.get(family(name).name, ())
+    official = OFFICIAL.get(name, ())
     files = {f"IMAGENET1K_V{number}": file for number, file in enumerate(official, start=1)}
     if version != "DEFAULT" and version not in files:
         known = ", ".join(["DEFAULT", *files])
         raise ConfigError("weights", version, f"{name} has no such weights; choose a path, or one of: {known}")
-    chosen = [official[-1:] if version == "DEFAULT" else (files[version],)][0]
+    chosen = official[-1:] if version == "DEFAULT" else (files[version],)
     names = [f"{name}.safetensors", f"{name}.pth"] if version == "DEFAULT" or weights is True or len(files) == 1 else []
     return _existing(name, [home() / "weights" / file for file in (*names, *chosen)], chosen)
 
