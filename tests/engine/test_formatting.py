@@ -51,7 +51,7 @@ def test_history_and_unusual_dtypes_are_shown() -> None:
     assert repr(cr.nn.Parameter(cr.ones(1))) == "Parameter containing:\ntensor([1.], requires_grad=True)"
 
 
-MAGNITUDES = {
+MAGNITUDES: dict[str, Any] = {
     "normal": lambda x, draws: x,
     "mixed": lambda x, draws: x * 10.0 ** draws.integers(-12, 12, x.shape),
     "integral": lambda x, draws: np.round(x * 100),

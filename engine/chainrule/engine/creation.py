@@ -40,7 +40,8 @@ def as_tensor(data: Any, dtype: npt.DTypeLike | None = None, device: Any = None)
     """`data` as a tensor; an array of the right dtype shares its memory, a Tensor of it is returned itself."""
     check_device(device)
     if isinstance(data, Variable):
-        return data if dtype is None else data.to(dtype)  # type: ignore[attr-defined, no-any-return]
+        given: Any = data
+        return given if dtype is None else given.to(dtype)  # type: ignore[no-any-return]
     return made(as_array(data, dtype, copy=False))
 
 
@@ -89,7 +90,7 @@ def made(array: Array, device: Any = None, requires_grad: bool = False) -> Tenso
 
 
 def _dtype_of(source: Any) -> DType:
-    return source.data.dtype if isinstance(source, Variable) else source.dtype  # type: ignore[no-any-return]
+    return source.data.dtype if isinstance(source, Variable) else source.dtype
 
 
 # ---- What data mean ----

@@ -187,7 +187,9 @@ def _corners(array: Array, count: int) -> Array:
 def _with_suffixes(text: str, suffixes: Sequence[str], indent: int, line_width: int) -> str:
     length = len(text) - text.rfind("\n") + 1
     for suffix in suffixes:
-        size = len(suffix) + (len("torch.") if suffix.startswith("dtype=") else 0)  # so that lines end where PyTorch's do
+        size = len(suffix)
+        if suffix.startswith("dtype="):
+            size += len("torch.")  # so that lines end where PyTorch's do
         if length + size + 2 > line_width:
             text += ",\n" + " " * indent + suffix
             length = indent + size

@@ -31,6 +31,7 @@ from chainrule.engine.layout import check_device
 mantissa_bits = {float16: 11, bfloat16: 8, float32: 24, float64: 53}
 default_seed = 67280421310721  # PyTorch's
 _seed_mask = 2**64 - 1  # negative seeds mean what they mean to PyTorch
+_block = 1 << 20  # numbers drawn at a time
 
 
 def raw_stream(*key: int, size: int) -> npt.NDArray[np.uint64]:
@@ -100,9 +101,13 @@ class Generator:
         if not is_floating(dtype):
             raise UnsupportedError(f"\"normal_kernel_cpu\" not implemented for '{type_name(dtype)}'")
         size = int(np.prod(shape, dtype=np.int64))
-        u, v = (self.words(2 * size) >> np.uint64(11)).astype(np.float64).reshape(2, size) * 2.0**-53
-        values: Array = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
-        return values.astype(dtype).reshape(tuple(shape))
+        words = self.words(2 * size).reshape(2, size)
+        values: Array = np.empty(size, dtype)
+        for start in range(0, size, _block):  # the intermediates of a large layer would take gigabytes
+            part = slice(start, start + _block)
+            u, v = (words[:, part] >> np.uint64(11)).astype(np.float64) * 2.0**-53
+            values[part] = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
+        return values.reshape(tuple(shape))
 
     def integers(self, low: int, high: int, shape: Sequence[int]) -> Array:
         """The next draw: integers in [low, high). Their bias, below (high − low) / 2⁶⁴, is out of reach of any test.

@@ -105,16 +105,12 @@ def _number(bound: Bound) -> Any:
     return bound.item() if isinstance(bound, np.ndarray | np.generic) else bound
 
 
-def tril_indices(
-    row: int, col: int, offset: int = 0, *, dtype: npt.DTypeLike = int64, device: Any = None
-) -> Tensor:
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: npt.DTypeLike = int64, device: Any = None) -> Tensor:
     """The indices (2, N) of the elements of a matrix that are not above a diagonal, row by row."""
     return _triangle(np.tri(_length("row", row), _length("col", col), offset, bool), dtype, device)
 
 
-def triu_indices(
-    row: int, col: int, offset: int = 0, *, dtype: npt.DTypeLike = int64, device: Any = None
-) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: npt.DTypeLike = int64, device: Any = None) -> Tensor:
     """The indices (2, N) of the elements of a matrix that are not below a diagonal, row by row."""
     return _triangle(~np.tri(_length("row", row), _length("col", col), offset - 1, bool), dtype, device)
 

@@ -736,7 +736,7 @@ class Tensor(Variable):
     var = reduction.var
 
     T = property(shapes.reversed_dims)
-    mT = property(shapes.matrix_transpose)
+    mT = property(shapes.matrix_transpose)  # noqa: N815 - PyTorch's name
     broadcast_to = shapes.broadcast_to
     expand_as = shapes.expand_as
     moveaxis = shapes.moveaxis

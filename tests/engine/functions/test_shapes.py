@@ -198,7 +198,7 @@ def test_shapes_and_their_errors_are_pytorchs(expression: str, torch: Any) -> No
     assert_agrees(torch, expression)
 
 
-VIEWS = {
+VIEWS: dict[str, Any] = {
     "reshape": lambda x: x.reshape(3, 2),
     "view": lambda x: x.view(-1),
     "flatten": lambda x: x.flatten(),
@@ -221,7 +221,7 @@ VIEWS = {
     "unfold": lambda x: x.unfold(1, 2, 1),
     "index": lambda x: x[0, 1:],
 }
-COPIES = {
+COPIES: dict[str, Any] = {
     "flip": lambda x: x.flip(0),
     "roll": lambda x: x.roll(1),
     "repeat": lambda x: x.repeat(1, 1),
@@ -280,7 +280,7 @@ def test_elements_of_every_dtype_move_as_they_are(dtype: Any) -> None:
 
 # ---- Chains ----
 
-STEPS = {
+STEPS: dict[str, Any] = {
     "permute": lambda x, k: x.permute(*np.roll(range(x.ndim), k).tolist()),
     "flatten": lambda x, k: x.flatten(min(k, x.ndim - 1)),
     "unsqueeze": lambda x, k: x.unsqueeze(k % (x.ndim + 1)),

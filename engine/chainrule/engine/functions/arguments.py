@@ -92,10 +92,8 @@ def ints(values: Sequence[int | Sequence[int]], name: str = "size") -> tuple[int
         DTypeError: one is no integer.
     """
     given: Any = values
-    if len(values) == 1 and not hasattr(values[0], "__index__"):
-        given = values[0]
-    elif len(values) == 1 and isinstance(values[0], Variable) and values[0].data.ndim:
-        given = values[0]
+    if len(values) == 1 and (not hasattr(values[0], "__index__") or np.ndim(getattr(values[0], "data", 0))):
+        given = values[0]  # a sequence, or a tensor or array of them
     try:
         return tuple([index(value) for value in given])
     except TypeError:
@@ -112,7 +110,7 @@ def _first_non_int(given: Any) -> str:
 def number_like(value: Number | Tensor, dtype: DType) -> Tensor:
     """A number as a 0-d tensor of the dtype."""
     if isinstance(value, Variable):
-        return value if value.data.dtype == dtype else cast(value, dtype=dtype)  # type: ignore[return-value]
+        return value if value.data.dtype == dtype else cast(value, dtype=dtype)
     return Variable.wrap(np.asarray(value).astype(dtype))
 
 

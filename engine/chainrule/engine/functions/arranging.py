@@ -102,9 +102,7 @@ def repeat(input: Tensor, *repeats: Sizes) -> Tensor:
     """
     times = ints(repeats)
     if len(times) < input.data.ndim:
-        raise ShapeError(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
-        )
+        raise ShapeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     lengths = (1,) * (len(times) - input.data.ndim) + input.shape
     wanted = [n * m for n, m in zip(times, lengths, strict=True)]
     if min(times, default=0) < 0:
@@ -146,7 +144,7 @@ def repeat_interleave(
 def _repeats(repeats: int | Tensor, length: int) -> Any:
     if isinstance(repeats, Variable):
         if repeats.data.dtype not in (int32, int64):
-            raise UnsupportedError(f'"repeat_interleave_cpu" not implemented for \'{type_name(repeats.data.dtype)}\'')
+            raise UnsupportedError(f"\"repeat_interleave_cpu\" not implemented for '{type_name(repeats.data.dtype)}'")
         if repeats.data.ndim > 1:
             raise ShapeError("repeats must be 0-dim or 1-dim tensor")
         if repeats.data.size not in (1, length):

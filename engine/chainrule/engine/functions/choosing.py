@@ -56,9 +56,9 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     if max(positions.ndim, 1) != max(input.data.ndim, 1):
         raise ShapeError("Index tensor must have the same number of dimensions as input tensor")
     if not positions.size:
-        return getitem(reshape(input, -1), np.zeros(positions.shape, np.int64)) if input.data.size else _empty(
-            input, positions.shape
-        )
+        if not input.data.size:
+            return Variable.wrap(np.empty(positions.shape, input.dtype))
+        return getitem(reshape(input, -1), np.zeros(positions.shape, np.int64))  # nothing, with a history
     for other, (n, length) in enumerate(zip(positions.shape, input.shape, strict=False)):
         if other != axis and n > length:
             raise ShapeError(
@@ -69,10 +69,6 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     _check_bounds(positions, x.shape[axis], axis)
     y = shaping.gather(x, dim=axis, index=np.atleast_1d(positions))
     return y if positions.ndim else reshape(y, ())
-
-
-def _empty(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return Variable.wrap(np.empty(shape, x.dtype))
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
@@ -124,7 +120,7 @@ def scatter(
         raise UnsupportedError("scatter(reduce='multiply') has no gradient in PyTorch either; multiply by a gather")
     v: Tensor
     if isinstance(source, Variable):
-        v = source  # type: ignore[assignment]
+        v = source
     else:
         v = number_like(source, input.dtype)
         v = expand(reshape(v, (1,) * index.data.ndim), index.shape)
@@ -263,8 +259,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     x, v = vector(input), vector(source)
     if positions.size != v.shape[axis]:
         raise DimensionError(
-            f"index_copy_(): Number of indices ({positions.size}) should be equal to source.size(dim) "
-            f"({v.shape[axis]})"
+            f"index_copy_(): Number of indices ({positions.size}) should be equal to source.size(dim) ({v.shape[axis]})"
         )
     wrong = positions[(positions < 0) | (positions >= x.shape[axis])]
     if wrong.size:

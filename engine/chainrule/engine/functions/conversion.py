@@ -153,7 +153,7 @@ def cpu(input: Tensor, memory_format: MemoryFormat = preserve_format) -> Tensor:
     return to(input, memory_format=memory_format)
 
 
-def cuda(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def cuda(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ARG001 - what it takes in PyTorch
     """Not supported.
 
     Raises:

@@ -79,14 +79,13 @@ def randint(
         DTypeError: the size is no sequence.
     """
     if isinstance(high, Sequence):
-        low, high, size = 0, low, high
-    elif high is None:
-        low, high = 0, low
+        size, high = high, None
     if not isinstance(size, Sequence):
         raise DTypeError(f"randint(): argument 'size' must be tuple of ints, not {type(size).__name__}")
+    first, end = (0, low) if high is None else (low, high)
     resolved = as_dtype(dtype)
-    check_range(low, high, resolved)
-    array = _source(generator).integers(low, high, lengths("randint", (size,))).astype(resolved)
+    check_range(first, end, resolved)
+    array = _source(generator).integers(first, end, lengths("randint", (size,))).astype(resolved)
     return made(array, device, requires_grad)
 
 
@@ -105,9 +104,7 @@ def check_range(low: int, high: int, dtype: DType) -> None:
             raise ArgumentError(f"{name} is out of bounds for {type_name(dtype)}: {bound} is not in [{least}, {most}]")
 
 
-def randperm(
-    n: int, *, generator: Generator | None = None, dtype: npt.DTypeLike = int64, device: Any = None
-) -> Tensor:
+def randperm(n: int, *, generator: Generator | None = None, dtype: npt.DTypeLike = int64, device: Any = None) -> Tensor:
     """The integers from 0 to n − 1 in random order.
 
     Raises:
@@ -218,7 +215,7 @@ def _with_replacement(weights: Array, count: int, generator: Generator) -> Array
     edges = np.cumsum(weights, -1)
     u = generator.uniform((*weights.shape[:-1], count), np.dtype("float64")) * edges[..., -1:]
     if weights.ndim == 1:
-        return np.searchsorted(edges, u, "right")
+        return np.asarray(np.searchsorted(edges, u, "right"))
     return np.stack([np.searchsorted(row, drawn, "right") for row, drawn in zip(edges, u, strict=True)])
 
 
@@ -311,7 +308,9 @@ def bernoulli_(input: Tensor, p: Tensor | float = 0.5, *, generator: Generator |
     return _fill(input, "bernoulli_", _heads(input.shape, p.data if isinstance(p, Variable) else p, generator))
 
 
-def random_(input: Tensor, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
+def random_(
+    input: Tensor, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None
+) -> Tensor:
     """Filled with integers drawn evenly from [from_, to); random_(to) from [0, to).
 
     Without bounds, from all that the dtype holds from 0 on; of floats, as many as are exact.

@@ -156,7 +156,8 @@ def _with_each_label_once(x: Tensor, names: list[Label], operand: int) -> tuple[
             n, m = x.data.shape[first], x.data.shape[second]
             if n != m:
                 raise ShapeError(
-                    f"einsum(): subscript {name} is repeated for operand {operand} but the sizes don't match, {m} != {n}"
+                    f"einsum(): subscript {name} is repeated for operand {operand} but the sizes don't match, "
+                    f"{m} != {n}"
                 )
             x = movedim(diagonal(x, 0, first, second), -1, first)
             del names[second]

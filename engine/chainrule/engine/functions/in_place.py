@@ -77,6 +77,7 @@ def write(x: Tensor, name: str, result: Tensor) -> Tensor:
         np.copyto(x.data, result.data)
         x.counter.bump()
         return x
+    x.check_followed()
     before = x.gradient_edge() if x.requires_grad else None
     if isinstance(node, OpNode):
         _keep_old_value(node, x)
@@ -93,7 +94,8 @@ def _keep_old_value(node: OpNode, x: Tensor) -> None:
     old: Tensor | None = None
     for saved in node.saved or ():
         if isinstance(saved, Saved) and saved.array is x.data:
-            old = old or Variable.wrap(x.data.copy(order="K"), grad_fn=x._recorded())
+            if old is None:
+                old = Variable.wrap(x.data.copy(order="K"), grad_fn=x._recorded())
             saved.array, saved.counter, saved.version, saved.tensor = old.data, old.counter, 0, old
 
 
@@ -105,17 +107,12 @@ def _share_new_value(node: OpNode, x: Tensor, result: Tensor) -> None:
 
 
 def _set_history(x: Tensor, node: Node, before: Node | None) -> None:
-    retained = x.retains_grad
-    if retained:
-        x.forget_to_retain_grad()
     if x._view is None:
         x.set_history(node)
     else:
         base = x._view.base
         base.set_history(CopySlices(base, x.data, node, before))
         x._view.version = -1  # its node is found anew, as a part of the base
-    if retained:
-        x.retain_grad()  # of what it holds now
 
 
 def _require_castable(source: DType, target: DType) -> None:
@@ -274,11 +271,7 @@ def setitem(input: Tensor, index: Any, value: Operand) -> None:
     if not isinstance(value, operand_types):
         raise DTypeError(f"can't assign a {type(value).__name__} to a torch.{type_name(input.dtype)}Tensor")
     part, chosen = indexing.resolve(input, index)
-    source: Tensor
-    if isinstance(value, Variable):
-        source = value  # type: ignore[assignment]
-    else:
-        source = Variable.wrap(np.asarray(value).astype(input.dtype))
+    source: Any = value if isinstance(value, Variable) else Variable.wrap(np.asarray(value).astype(input.dtype))
     if chosen is None:
         extra = source.data.ndim - part.data.ndim
         if extra > 0 and source.data.shape[:extra] == (1,) * extra:

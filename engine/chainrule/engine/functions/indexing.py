@@ -109,7 +109,7 @@ def _as_array(part: Any) -> Array | None:
     elif isinstance(part, np.ndarray):
         array = part
     elif isinstance(part, Sequence) and not isinstance(part, str):
-        array = np.asarray([as_int(item) if isinstance(item, Variable) else item for item in part])
+        array = np.asarray([item.data.item() if isinstance(item, Variable) else item for item in part])
         if array.size == 0:
             array = array.astype(np.int64)
     else:
@@ -121,7 +121,7 @@ def _as_array(part: Any) -> Array | None:
         warnings.warn(
             "indexing with dtype uint8 is now deprecated, please use a dtype bool instead.", UserWarning, stacklevel=4
         )
-        return array != 0
+        return np.asarray(array != 0)
     if array.dtype == bool:
         return array.copy()
     if array.dtype not in (int32, int64) and not (isinstance(part, np.ndarray) and array.dtype.kind in "iu"):
@@ -205,7 +205,5 @@ def within(index: Array, length: int, axis: int) -> Array:
     """
     wrong = (index < -length) | (index >= length)
     if wrong.any():
-        raise DimensionError(
-            f"index {index[wrong].flat[0]} is out of bounds for dimension {axis} with size {length}"
-        )
+        raise DimensionError(f"index {index[wrong].flat[0]} is out of bounds for dimension {axis} with size {length}")
     return np.where(index < 0, index + length, index)

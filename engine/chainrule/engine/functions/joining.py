@@ -149,7 +149,7 @@ def _at_least(x: Tensor, ndim: int) -> Tensor:
 
 def _each_at_least(tensors: tuple[Tensor | Sequence[Tensor], ...], ndim: int) -> Any:
     if len(tensors) == 1 and isinstance(tensors[0], Variable):
-        return _at_least(tensors[0], ndim)  # type: ignore[arg-type]
+        return _at_least(tensors[0], ndim)
     given: Any = tensors[0] if len(tensors) == 1 else tensors
     return tuple(_at_least(x, ndim) for x in given)
 
@@ -230,9 +230,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, -(-length // chunks), dim) if length else split(input, [0] * chunks, dim)
 
 
-def tensor_split(
-    input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0
-) -> tuple[Tensor, ...]:
+def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """So many parts along `dim`, whose lengths differ by one at most; or the parts between the given indices.
 
     Raises:
@@ -242,7 +240,9 @@ def tensor_split(
         raise ShapeError("tensor_split expected at least a 1-dimensional tensor, but got a tensor with 0 dims")
     axis = axis_of(input, dim)
     length = input.shape[axis]
-    where: Any = indices_or_sections.tolist() if isinstance(indices_or_sections, Variable) else indices_or_sections  # type: ignore[attr-defined]
+    where: Any = indices_or_sections
+    if isinstance(where, Variable):
+        where = where.data.tolist()
     if isinstance(where, int | np.integer):
         if where <= 0:
             raise ShapeError(f"number of sections must be larger than 0, got {where}")
@@ -255,7 +255,9 @@ def tensor_split(
 def hsplit(input: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
     """`tensor_split` along the second dimension, or along the first of a vector, into parts of one length."""
     if input.data.ndim < 1:
-        raise ShapeError("torch.hsplit requires a tensor with at least 1 dimension, but got a tensor with 0 dimensions!")
+        raise ShapeError(
+            "torch.hsplit requires a tensor with at least 1 dimension, but got a tensor with 0 dimensions!"
+        )
     return _split_evenly("hsplit", input, indices_or_sections, 0 if input.data.ndim == 1 else 1)
 
 

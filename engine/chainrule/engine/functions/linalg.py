@@ -176,9 +176,7 @@ def _check_mm(a: Tensor, b: Tensor, first: str) -> None:
     if a.data.shape[1] != b.data.shape[0]:
         raise ShapeError(f"mat1 and mat2 shapes cannot be multiplied ({_by(a)} and {_by(b)})")
     if a.data.dtype != b.data.dtype:
-        raise DTypeError(
-            f"expected m1 and m2 to have the same dtype, but got: {c_name(a.dtype)} != {c_name(b.dtype)}"
-        )
+        raise DTypeError(f"expected m1 and m2 to have the same dtype, but got: {c_name(a.dtype)} != {c_name(b.dtype)}")
     _refuse_bool("addmm_impl_cpu_", a)
 
 

@@ -246,8 +246,7 @@ def matrix_transpose(input: Tensor) -> Tensor:
     """
     if input.data.ndim < 2:
         raise ShapeError(
-            "tensor.mT is only supported on matrices or batches of matrices. "
-            f"Got {input.data.ndim}-D tensor."
+            f"tensor.mT is only supported on matrices or batches of matrices. Got {input.data.ndim}-D tensor."
         )
     return shaping.transpose(input, dim0=input.data.ndim - 2, dim1=input.data.ndim - 1)
 

@@ -16,7 +16,7 @@ import numpy as np
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ShapeError
 from chainrule.engine.ops.elementwise import zeros_like
-from chainrule.engine.ops.op import Op, op, sum_to
+from chainrule.engine.ops.op import Gradient, Op, op, sum_to
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -94,13 +94,13 @@ def _sum_of_repeats(g: Any, shape: Shape, repeats: Shape) -> Any:
 @op("Tril", exact=True, x=lambda g, diagonal: tril(g, diagonal=diagonal))
 def tril(x: Any, *, diagonal: int) -> Any:
     """The matrices with zeros above a diagonal."""
-    return np.where(np.tri(*x.shape[-2:], k=diagonal, dtype=bool), x, np.zeros((), x.dtype))
+    return np.where(np.tri(x.shape[-2], x.shape[-1], diagonal, bool), x, np.zeros((), x.dtype))
 
 
 @op("Triu", exact=True, x=lambda g, diagonal: triu(g, diagonal=diagonal))
 def triu(x: Any, *, diagonal: int) -> Any:
     """The matrices with zeros below a diagonal."""
-    return np.where(np.tri(*x.shape[-2:], k=diagonal - 1, dtype=bool), np.zeros((), x.dtype), x)
+    return np.where(np.tri(x.shape[-2], x.shape[-1], diagonal - 1, bool), np.zeros((), x.dtype), x)
 
 
 @op(
@@ -230,7 +230,10 @@ def _adding(name: str) -> Op:
         _add_at(y, index, v)
         return y
 
-    gradients = {"x": lambda g: g, "v": lambda g, v_shape, index: sum_to(take(g, index=index), shape=v_shape)}
+    gradients: dict[str, Gradient] = {
+        "x": lambda g: g,
+        "v": lambda g, v_shape, index: sum_to(take(g, index=index), shape=v_shape),
+    }
     return Op(name, _added_at, gradients)
 
 
@@ -313,7 +316,11 @@ def masked_fill(x: Any, v: Any, *, mask: Array) -> Any:
 # ---- Joining and cutting ----
 
 
-@op("Cat", exact=True, tensors=lambda g, position, tensors_shape, dim: narrow(g, *_span(tensors_shape, dim, position), dim=dim))
+@op(
+    "Cat",
+    exact=True,
+    tensors=lambda g, position, tensors_shape, dim: narrow(g, *_span(tensors_shape, dim, position), dim=dim),
+)
 def cat(*tensors: Any, dim: int) -> Any:
     """The tensors one after another along `dim`, which is not negative."""
     return np.concatenate(tensors, axis=dim)

@@ -149,16 +149,16 @@ def instance_norm(
     if not n:
         return input * 1
     joined = input.reshape(1, n * channels, *rest)
-    copies = [None if value is None else _repeated(value, n) for value in (running_mean, running_var, weight, bias)]
-    y, statistics = batch_norm_with_statistics(joined, *copies, use_input_stats, eps)
+    mean, variance, w, b = (_repeated(value, n) for value in (running_mean, running_var, weight, bias))
+    y, statistics = batch_norm_with_statistics(joined, mean, variance, w, b, use_input_stats, eps)
     for buffer, batch in zip((running_mean, running_var), statistics, strict=False):
         if buffer is not None:
             buffer.copy_(running_update(buffer.data, batch.reshape(n, channels).mean(0), momentum))
     return y.reshape(input.shape)
 
 
-def _repeated(value: Tensor, n: int) -> Tensor:
-    return value.expand(n, *value.shape).reshape(-1)
+def _repeated(value: Tensor | None, n: int) -> Tensor | None:
+    return None if value is None else value.expand(n, *value.shape).reshape(-1)
 
 
 def layer_norm(
