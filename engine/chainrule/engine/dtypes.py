@@ -179,7 +179,7 @@ class IntegerLimits:
         return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"
 
 
-def finfo(type: npt.DTypeLike = None) -> FloatLimits:
+def finfo(type: npt.DTypeLike | None = None) -> FloatLimits:
     """The limits of a floating dtype, float32 by default.
 
     Raises:
@@ -188,7 +188,7 @@ def finfo(type: npt.DTypeLike = None) -> FloatLimits:
     dtype = default_dtype if type is None else as_dtype(type)
     if not is_floating(dtype):
         raise DTypeError(f"finfo() requires a floating point input type, got {dtype}. Use iinfo to handle it")
-    limits = ml_dtypes.finfo(dtype)
+    limits: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     eps, tiny = float(limits.eps), float(limits.smallest_normal)
     return FloatLimits(
         resolution=10.0 ** -math.floor(-math.log10(eps)),

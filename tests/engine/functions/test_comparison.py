@@ -116,7 +116,8 @@ def test_a_negative_tolerance_is_refused_by_name() -> None:
 
 def test_operators_compare_with_numbers_arrays_and_tensors_on_either_side() -> None:
     x = cr.tensor([1, 2, 3])
-    for two in (2, np.int64(2), np.array([2, 2, 2]), cr.tensor(2)):
+    numbers: tuple[Any, ...] = (2, np.int64(2), np.array([2, 2, 2]), cr.tensor(2))
+    for two in numbers:
         assert (x < two).tolist() == (two > x).tolist() == [True, False, False]
         assert (x >= two).tolist() == (two <= x).tolist() == [False, True, True]
         assert (x == two).tolist() == (two == x).tolist() == [False, True, False]
@@ -126,7 +127,8 @@ def test_operators_compare_with_numbers_arrays_and_tensors_on_either_side() -> N
         assert (x << two).tolist() == [4, 8, 12]
         assert (two << x).tolist() == [4, 8, 16]
         assert (two >> x).tolist() == [1, 0, 0]
-    assert (x != None).__class__ is bool  # noqa: E711 - nothing is equal to None
+    nothing: Any = None
+    assert (x != nothing) is True
     assert (~x).tolist() == [-2, -3, -4]
 
 

@@ -86,7 +86,7 @@ def test_joined_tensors_have_the_dtype_of_pytorch(torch: Any) -> None:
 
 @pytest.mark.torch
 def test_result_type_is_that_of_pytorch(torch: Any) -> None:
-    values = [samples(dtype, *size) for dtype in DTYPES for size in ((2,), ())]
+    values: list[Any] = [samples(dtype, *size) for dtype in DTYPES for size in ((2,), ())]
     for a, b in itertools.product([*values, *NUMBERS], repeat=2):
         ours = cr.result_type(*(cr.Tensor(x) if isinstance(x, np.ndarray) else x for x in (a, b)))
         assert str(ours) == str(torch.result_type(to_torch(torch, a), to_torch(torch, b))).removeprefix("torch.")
@@ -120,7 +120,7 @@ def test_an_array_of_another_dtype_is_refused_by_name() -> None:
     with pytest.raises(cr.DTypeError, match="complex64"):
         cr.ones(1) + np.ones(1, np.complex64)
     with pytest.raises(cr.DTypeError, match="must be Tensor, not complex64"):
-        cr.ones(1) + np.complex64(1j)
+        cr.add(cr.ones(1), np.complex64(1j))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unsupported operand"):
         cr.ones(1) + 1j  # type: ignore[operator]
 

@@ -259,8 +259,10 @@ def test_sums_of_many_float32_are_as_exact_as_pairwise_ones() -> None:
 def test_products_of_zeros_have_exact_gradients_twice() -> None:
     x = cr.tensor([2.0, 0.0, 3.0], requires_grad=True)
     (g,) = cr.autograd.grad(x.prod(), x, create_graph=True)
+    assert g is not None
     assert g.tolist() == [0.0, 6.0, 0.0]
     (h,) = cr.autograd.grad(g[1], x)
+    assert h is not None
     assert h.tolist() == [3.0, 0.0, 2.0]
 
 

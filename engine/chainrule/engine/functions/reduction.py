@@ -51,13 +51,13 @@ __all__ = [
 # ---- Sums, means, products ----
 
 
-def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike = None) -> Tensor:
+def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Σ x over `dim`, of integers and bools in int64."""
     require_tensor("sum", input)
     return reduction.sum(_summed(input, dtype), dim=dim, keepdim=keepdim)
 
 
-def nansum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike = None) -> Tensor:
+def nansum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Σ x over `dim`, where nan counts as 0."""
     require_tensor("nansum", input)
     if is_floating(input.data.dtype):
@@ -65,7 +65,7 @@ def nansum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.
     return sum(input, dim, keepdim, dtype=dtype)
 
 
-def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike = None) -> Tensor:
+def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """The mean over `dim`; of floating tensors only.
 
     Raises:
@@ -82,7 +82,7 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DT
     return reduction.mean(input, dim=dim, keepdim=keepdim)
 
 
-def nanmean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike = None) -> Tensor:
+def nanmean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """The mean over `dim` of what is not nan."""
     require_tensor("nanmean", input)
     if not is_floating(input.data.dtype):
@@ -93,7 +93,7 @@ def nanmean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt
     return elementwise.div(nansum(input, dim, keepdim, dtype=dtype), sum(numbers, dim, keepdim))
 
 
-def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: npt.DTypeLike = None) -> Tensor:
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Π x along `dim`, or of all elements; of integers and bools in int64."""
     require_tensor("prod", input)
     input = _summed(input, dtype)
@@ -108,13 +108,13 @@ def _product_of_all(input: Tensor, keepdim: bool) -> Tensor:
     return shape.reshape(y, shape=(1,) * input.data.ndim) if keepdim else y
 
 
-def cumsum(input: Tensor, dim: int, *, dtype: npt.DTypeLike = None) -> Tensor:
+def cumsum(input: Tensor, dim: int, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """yᵢ = x₀ + … + xᵢ along `dim`"""
     require_tensor("cumsum", input)
     return scan.cumsum(_summed(input, dtype), dim=axis_of(input, dim))
 
 
-def cumprod(input: Tensor, dim: int, *, dtype: npt.DTypeLike = None) -> Tensor:
+def cumprod(input: Tensor, dim: int, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """yᵢ = x₀ · … · xᵢ along `dim`"""
     require_tensor("cumprod", input)
     return scan.cumprod(_summed(input, dtype), dim=axis_of(input, dim))
@@ -127,7 +127,7 @@ def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
     return Variable.wrap(np.asarray(np.count_nonzero(input.data != 0, axis=axes), np.int64))
 
 
-def _summed(input: Tensor, dtype: npt.DTypeLike) -> Tensor:
+def _summed(input: Tensor, dtype: npt.DTypeLike | None) -> Tensor:
     """The tensor in the dtype it is added up in."""
     if dtype is not None:
         return _as(input, as_dtype(dtype))
@@ -155,17 +155,17 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     return scan.logcumsumexp(input, dim=axis_of(input, dim))
 
 
-def softmax(input: Tensor, dim: int, dtype: npt.DTypeLike = None) -> Tensor:
+def softmax(input: Tensor, dim: int, dtype: npt.DTypeLike | None = None) -> Tensor:
     """eˣ / Σ eˣ along `dim`"""
     return loss.softmax(_normalizable("softmax", input, dim, dtype), dim=dim)
 
 
-def log_softmax(input: Tensor, dim: int, dtype: npt.DTypeLike = None) -> Tensor:
+def log_softmax(input: Tensor, dim: int, dtype: npt.DTypeLike | None = None) -> Tensor:
     """x − log Σ eˣ along `dim`"""
     return loss.log_softmax(_normalizable("log_softmax", input, dim, dtype), dim=dim)
 
 
-def _normalizable(name: str, input: Tensor, dim: int, dtype: npt.DTypeLike) -> Tensor:
+def _normalizable(name: str, input: Tensor, dim: int, dtype: npt.DTypeLike | None) -> Tensor:
     require_tensor(name, input)
     if dtype is not None:
         input = _as(input, as_dtype(dtype))
@@ -271,7 +271,7 @@ def norm(
     dim: Dim = None,
     keepdim: bool = False,
     *,
-    dtype: npt.DTypeLike = None,
+    dtype: npt.DTypeLike | None = None,
 ) -> Tensor:
     """(Σ |x|ᵖ)^(1/p) over `dim`; "fro" and None are p = 2.
 

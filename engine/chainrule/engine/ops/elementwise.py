@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine.dtypes import DType, bool_, is_floating, type_name
-from chainrule.engine.ops.op import Refusal, Scalar, elementwise, op
+from chainrule.engine.ops.op import Elementwise, Refusal, Scalar, elementwise, op
 
 
 def quiet(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -285,7 +285,7 @@ def _heaviside(operands: list[Any], _: DType) -> str | None:
     return None if a.dtype == b.dtype else "heaviside is not yet implemented for tensors with different dtypes."
 
 
-def _step(name: str, forward: Callable[..., Any], kernel: str, kinds: str) -> Any:
+def _step(name: str, forward: Callable[..., Any], kernel: str, kinds: str) -> Elementwise:
     """An operation whose slope is zero."""
     return elementwise(name, forward, inputs=("x",), x=lambda g: zeros_like(g), refuse=lacks(kernel, kinds))
 
@@ -441,7 +441,7 @@ logical_xor = elementwise("LogicalXor", np.logical_xor, inputs=("a", "b"))
 logical_not = elementwise("LogicalNot", np.logical_not, inputs=("x",))
 
 
-def _of_bits(name: str, forward: np.ufunc, kernel: str, kinds: str = "fV") -> Any:
+def _of_bits(name: str, forward: np.ufunc, kernel: str, kinds: str = "fV") -> Elementwise:
     """An operation on the bits of integers, and of bools."""
     inputs = ("a", "b") if forward.nin == 2 else ("x",)
     return elementwise(name, forward, inputs=inputs, refuse=lacks(kernel, kinds), integral=True)

@@ -52,7 +52,8 @@ def order(x: Array, dim: int, *, descending: bool = False) -> Array:
     if not descending:
         return np.argsort(x, axis=dim, kind="stable")
     backwards = np.argsort(np.flip(x, dim), axis=dim, kind="stable")
-    return x.shape[dim] - 1 - np.flip(backwards, dim)
+    index: Array = x.shape[dim] - 1 - np.flip(backwards, dim)
+    return index
 
 
 def at(x: Array, dim: int, position: int) -> Array:
