@@ -233,3 +233,11 @@ def test_integers_that_the_dtype_cannot_hold_are_refused() -> None:
         cr.randint(0, 300, (2,), dtype=cr.uint8)
     with pytest.raises(TypeError, match="argument 'size' must be tuple of ints, not int"):
         cr.randint(0, 3, 2)  # type: ignore[arg-type]
+
+
+def test_a_draw_in_several_parts_is_one_draw() -> None:
+    n = (1 << 20) + 3
+    words = cr.Generator(1).words(2 * n).reshape(2, n)[:, -6:]
+    u, v = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    drawn = cr.Generator(1).normal((n,), np.dtype("float64"))
+    np.testing.assert_allclose(drawn[-6:], np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v), rtol=1e-14)
