@@ -59,7 +59,9 @@ def test_padding_has_no_gradient_of_any_order() -> None:
     w = cr.tensor(draws((5, 2))[0], requires_grad=True)
     y = F.embedding(cr.tensor(INDEX), w, padding_idx=3) ** 3
     (g,) = cr.autograd.grad(y.sum(), w, create_graph=True)
+    assert g is not None
     (gg,) = cr.autograd.grad(g.sum(), w)
+    assert gg is not None
     for value in (g.detach().numpy(), gg.numpy()):
         assert (value[3] == 0).all()
         assert (value[[0, 1]] != 0).all()

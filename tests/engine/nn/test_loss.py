@@ -176,9 +176,9 @@ def test_differences_promote_as_pytorch_does(name: str, torch: Any) -> None:
 @pytest.mark.torch
 def test_huber_loss_has_the_dtype_of_its_input_as_pytorchs(torch: Any) -> None:
     for x, t in [("float32", "float64"), ("float64", "float32")]:
-        arrays = draws((3,), dtype=x)[0], draws((3,), dtype=t)[0]
-        y = F.huber_loss(*map(cr.tensor, arrays))
-        close(y, torch.nn.functional.huber_loss(*map(torch.tensor, arrays)))
+        a, b = draws((3,), dtype=x)[0], draws((3,), dtype=t)[0]
+        y = F.huber_loss(cr.tensor(a), cr.tensor(b))
+        close(y, torch.nn.functional.huber_loss(torch.tensor(a), torch.tensor(b)))
 
 
 # ---- Of probabilities ----

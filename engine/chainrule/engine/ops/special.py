@@ -20,7 +20,8 @@ def _erf(x: Any) -> Array:
     y = np.empty_like(flat)
     for start in range(0, flat.size, _block):
         y[start : start + _block] = _erf_of_block(flat[start : start + _block].astype(np.float64))
-    return y.reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order))
+    result: Array = y.reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order))
+    return result
 
 
 erf = elementwise("Erf", _erf, inputs=("x",), x=lambda g, x: g * (2 / math.sqrt(math.pi)) * exp(-x * x), floating=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chainrule.engine.dtypes import is_floating, type_name
+from chainrule.engine.dtypes import Array, is_floating, type_name
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
 from chainrule.engine.functions import arithmetic
 from chainrule.engine.functions import reduction as reducing
@@ -72,7 +72,7 @@ def _check_shapes(input: Tensor, target: Tensor) -> None:
     raise ShapeError(f"Expected target size {list(expected)}, got {list(target.shape)}")
 
 
-def _class_weights(input: Tensor, weight: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def _class_weights(input: Tensor, weight: Tensor) -> Array:
     classes = input.shape[min(1, input.ndim - 1)]
     if weight.shape != (classes,):
         raise ShapeError(

@@ -12,7 +12,7 @@ from chainrule.engine.dtypes import Array, is_low_precision
 from chainrule.engine.errors import ConfigError, DimensionError, ShapeError
 from chainrule.engine.functions import joining
 from chainrule.engine.nn.functional.checks import SettingError, SizeError, require_floating
-from chainrule.engine.ops import normalization, shape
+from chainrule.engine.ops import normalization
 from chainrule.engine.tensor import Tensor
 
 __all__ = [
@@ -212,8 +212,8 @@ def _checked_shape(
             )
     if input.shape[-len(expected) :] != expected:
         raise ShapeError(
-            f"Given normalized_shape={list(expected)}, expected input with shape [*, {', '.join(map(str, expected))}], but got input of "
-            f"size{list(input.shape)}"
+            f"Given normalized_shape={list(expected)}, expected input with shape [*, {', '.join(map(str, expected))}], "
+            f"but got input of size{list(input.shape)}"
         )
     return expected
 
