@@ -125,6 +125,7 @@ def test_of_all_elements_as_pytorch(name: str, torch: Any) -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom:UserWarning", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize("values", [[1.0, nan, 3.0], [nan, nan], [inf, 1.0, -inf], [inf, inf], [-inf, -inf]], ids=str)
 def test_nan_and_infinity_as_in_pytorch(values: list[float], dtype: Any, torch: Any) -> None:
