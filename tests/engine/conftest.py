@@ -9,5 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def torch() -> Any:
-    """PyTorch; the test is skipped where it is not installed."""
-    return pytest.importorskip("torch")
+    """PyTorch on one thread, as so little work is done; the test is skipped where it is not installed."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    return torch
