@@ -11,7 +11,7 @@ import numpy as np
 from chainrule.engine.autograd.graph import Node, Output, OutputGradients, Saved
 from chainrule.engine.autograd.mode import no_grad, state
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.autograd.views import CopySlices
+from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, CopySlices
 from chainrule.engine.dtypes import is_floating
 from chainrule.engine.errors import AutogradError, ShapeError
 
@@ -29,13 +29,17 @@ class FunctionNode(Node):
         self.needs_input_grad = tuple(isinstance(x, Variable) and x.requires_grad for x in inputs)
         self.inputs = tuple((x.data.shape, x.data.dtype) if isinstance(x, Variable) else None for x in inputs)
         self.outputs: list[tuple[tuple[int, ...], Any] | None] = []
-        self.edges = tuple(x.gradient_edge() if isinstance(x, Variable) and x.requires_grad else None for x in inputs)
+        self.edges = tuple(x.gradient_edge() if x.requires_grad else None for x in inputs if isinstance(x, Variable))
         self.saved: tuple[Saved | None, ...] | None = ()
         self.to_save: tuple[Any, ...] = ()
         self.materialize_grads = True
         self.dirty: tuple[Any, ...] = ()
         self.non_differentiable: tuple[Any, ...] = ()
         self._enter()
+
+    @property
+    def number_of_outputs(self) -> int:
+        return len(self.outputs)
 
     def name(self) -> str:
         return f"{self.function.__name__}Backward"
@@ -89,17 +93,18 @@ class FunctionNode(Node):
         given = [self._given(arrived.get(position), position) for position in range(len(self.outputs))]
         result = self.function.backward(self, *given)
         listed = result if isinstance(result, tuple) else (result,)
-        if len(listed) > len(self.edges) and all(extra is None for extra in listed[len(self.edges) :]):
-            listed = listed[: len(self.edges)]
-        if len(listed) != len(self.edges):
+        expected = len(self.inputs)
+        if len(listed) > expected and all(extra is None for extra in listed[expected:]):
+            listed = listed[:expected]
+        if len(listed) != expected:
             raise AutogradError(
-                f"function {self.name()} returned an incorrect number of gradients (expected {len(self.edges)}, got "
+                f"function {self.name()} returned an incorrect number of gradients (expected {expected}, got "
                 f"{len(listed)})"
             )
         return [
             self._fitted(gradient, position, recording)
-            for position, (gradient, edge) in enumerate(zip(listed, self.edges, strict=True))
-            if edge is not None
+            for position, (gradient, needed) in enumerate(zip(listed, self.needs_input_grad, strict=True))
+            if needed
         ]
 
     def _given(self, g: Any, position: int) -> Any:
@@ -137,24 +142,28 @@ class FunctionNode(Node):
 
     # ---- Lifetime ----
 
-    def record(self, outputs: Sequence[Any]) -> tuple[Any, ...]:
+    def record(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> tuple[Any, ...]:
         """The outputs of the forward, with this node as their history."""
         self.outputs = [(y.data.shape, y.data.dtype) if isinstance(y, Variable) else None for y in outputs]
         positions: dict[int, int] = {}
+        known: dict[int, Any] = {}  # what is returned twice is one output, the last
         recorded = []
         for position, y in enumerate(outputs):
-            made = y
+            made = known.get(id(y), y)
             if isinstance(y, Variable):
+                is_input = _among(y, inputs)
                 if is_floating(y.data.dtype) and not _among(y, self.non_differentiable):
-                    made = self._as_output(y, position)
-                positions[id(y)] = positions[id(made)] = position
+                    made = self._as_output(made, position, is_input or (y._requires_grad and id(y) not in known))
+                if not is_input:
+                    known[id(y)] = made
+                positions[id(made)] = position
             recorded.append(made)
         self.saved = tuple(None if x is None else self._saved(x, positions) for x in self.to_save)
         self.to_save = ()
         self.dirty = self.non_differentiable = ()
         return tuple(recorded)
 
-    def _as_output(self, y: Any, position: int) -> Any:
+    def _as_output(self, y: Any, position: int, is_foreign: bool) -> Any:
         node = self._output_node(position)
         if _among(y, self.dirty):
             y.check_writable(self.name())
@@ -166,9 +175,12 @@ class FunctionNode(Node):
                 base.set_history(CopySlices(base, y.data, node, y.gradient_edge() if y.requires_grad else None))
                 y._view.version = -1
             return y
-        if y._grad_fn is not None or y._requires_grad or y._view is not None:  # an input, or a view of one
-            y = Variable.wrap(y.data, counter=y.counter)
+        if is_foreign:  # an input, or a tensor with a history of its own
+            source, y = y, Variable.wrap(y.data.view())
+            y.view_of(source)
         y.set_history(node)
+        if y._view is not None:
+            y._view.made = MULTIPLE if len(self.outputs) > 1 else OF_FUNCTION
         return y
 
     def _saved(self, x: Any, positions: dict[int, int]) -> Saved:
@@ -244,11 +256,17 @@ class Function:
                 result = cls.forward(*args, **kwargs)
                 cls.setup_context(node, args, result)
         outputs = result if isinstance(result, tuple) else (result,)
+        if not all(_among(x, outputs) for x in node.dirty):
+            raise AutogradError(
+                "Some elements marked as dirty during the forward method were not returned as output. The inputs that "
+                "are modified inplace must all be outputs of the Function."
+            )
         if state.enabled and any(node.needs_input_grad):
-            outputs = node.record(outputs)
-        elif node.dirty:
+            outputs = node.record(args, outputs)
+        else:
             for y in node.dirty:
                 y.counter.bump()
+            outputs = tuple(y.detach() if _among(y, args) and not _among(y, node.dirty) else y for y in outputs)
         return outputs if isinstance(result, tuple) else outputs[0]
 
 

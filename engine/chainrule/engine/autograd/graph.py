@@ -74,6 +74,11 @@ class Node:
     extra: Extra | None
     edges: tuple[Node | None, ...]
 
+    @property
+    def number_of_outputs(self) -> int:
+        """How many outputs the operation has."""
+        return 1
+
     def _enter(self) -> None:
         """Takes the next number; the nodes it consumes have theirs."""
         self.sequence = next(_sequence)
@@ -106,7 +111,9 @@ class Node:
     def more(self) -> Extra:
         """The node's extra, made when it is first asked for."""
         if self.extra is None:
-            self.extra = Extra()
+            with _extra_lock:  # else of two threads that add a hook, one would add it in vain
+                if self.extra is None:
+                    self.extra = Extra()
         return self.extra
 
     def register_hook(self, hook: Hook) -> RemovableHandle:
@@ -177,6 +184,7 @@ def watching(watch: Callable[[Node], None]) -> Iterator[None]:
 
 
 _watchers_lock = threading.Lock()
+_extra_lock = threading.Lock()
 
 
 class AccumulateGrad(Node):
@@ -194,10 +202,11 @@ class AccumulateGrad(Node):
         return "AccumulateGrad"
 
 
-_locks = [threading.Lock() for _ in range(64)]
+# Reentrant: adding gradients that are recorded makes the nodes of others, which may have the same lock.
+_locks = [threading.RLock() for _ in range(64)]
 
 
-def lock_of(variable: Variable) -> threading.Lock:
+def lock_of(variable: Variable) -> threading.RLock:
     """The lock under which a leaf's gradient is added to, and its node made."""
     return _locks[(id(variable) >> 4) % len(_locks)]
 
@@ -258,9 +267,9 @@ class Saved:
         raise AutogradError(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[{type_name(self.array.dtype)}Tensor {list(self.array.shape)}]{what} is at version "
-            f"{self.counter.value}; expected version {self.version} instead. Hint: enable anomaly detection to find the "
-            "operation that failed to compute its gradient, with autograd.set_detect_anomaly(True, check_nan=False), or "
-            "clone() the tensor before writing to it."
+            f"{self.counter.value}; expected version {self.version} instead. Hint: enable anomaly detection to find "
+            "the operation that failed to compute its gradient, with autograd.set_detect_anomaly(True, "
+            "check_nan=False), or clone() the tensor before writing to it."
         )
 
 

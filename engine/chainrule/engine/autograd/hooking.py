@@ -10,12 +10,13 @@ import numpy as np
 from chainrule.engine.autograd.anomaly import check_numbers, explain
 from chainrule.engine.autograd.graph import Extra, Hook, Node, OutputGradients
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.errors import AutogradError
+from chainrule.engine.errors import AutogradError, DTypeError
 
 
 def through_leaf_hooks(variable: Variable, g: Any) -> Any:
     """The gradient of a leaf as its hooks leave it."""
-    return g if variable._hooks is None else _through(variable._hooks.tensor_hooks.values(), g)
+    hooks = variable._hooks
+    return _copied(_through(hooks.tensor_hooks.values(), g)) if hooks is not None and hooks.tensor_hooks else g
 
 
 def through_tensor_hooks(extra: Extra, g: Any) -> Any:
@@ -24,7 +25,7 @@ def through_tensor_hooks(extra: Extra, g: Any) -> Any:
     kept = None if extra.retained is None else extra.retained()
     if kept is not None:
         tensor = _as_tensor(g)
-        kept.grad = tensor if kept.grad is None else kept.grad + tensor
+        kept._grad = tensor.clone() if kept._grad is None else kept._grad + tensor  # its owner may write to it
     return g
 
 
@@ -32,19 +33,45 @@ def run_watched(node: Node, g: Any, recording: bool) -> Sequence[Any]:
     """Runs a node that may have hooks, while anomalies may be looked for."""
     extra = node.extra
     if extra is not None:
-        for hook in list(extra.prehooks.values()):
-            (g,) = _replaced(hook, (g,), hook((_as_tensor(g),)))
+        g = through_prehooks(node, extra, g)
     try:
         gradients = node.gradients(g, recording=recording)
         check_numbers(node, gradients)
     except Exception as error:
         explain(node, error)
         raise
-    if extra is not None:
-        for hook in list(extra.hooks.values()):
-            given = tuple(_as_tensor(gradient) for gradient in gradients), (_as_tensor(g),)
-            gradients = _replaced(hook, gradients, hook(*given))
+    return gradients if extra is None else _through_hooks(node, extra, gradients, g)
+
+
+def through_prehooks(node: Node, extra: Extra, g: Any) -> Any:
+    """The gradients of a node's outputs as its prehooks leave them."""
+    for hook in list(extra.prehooks.values()):
+        before = _of_outputs(node, g)
+        after = _replaced(hook, before, hook(tuple(map(_as_tensor, before))))
+        g = OutputGradients(enumerate(after)) if isinstance(g, OutputGradients) else _copied(after[0])
+    return g
+
+
+def run_leaf_hooks(extra: Extra, g: Any) -> None:
+    """Shows the hooks of a leaf's node what was added to its gradient; it has no inputs, whose they could replace."""
+    for hook in list(extra.hooks.values()):
+        _replaced(hook, (), hook((), (_as_tensor(g),)))
+
+
+def _through_hooks(node: Node, extra: Extra, gradients: Sequence[Any], g: Any) -> Sequence[Any]:
+    """The gradients of a node's inputs as its hooks leave them, who see None for an input that requires none."""
+    for hook in list(extra.hooks.values()):
+        left = iter(gradients)
+        before = [None if edge is None else next(left) for edge in node.edges]
+        given = tuple(map(_as_tensor, before)), tuple(map(_as_tensor, _of_outputs(node, g)))
+        after = _replaced(hook, before, hook(*given))
+        gradients = [_copied(gradient) for gradient, edge in zip(after, node.edges, strict=True) if edge is not None]
     return gradients
+
+
+def _of_outputs(node: Node, g: Any) -> Sequence[Any]:
+    """The gradient of each output of a node; None where none arrived."""
+    return [g.get(position) for position in range(node.number_of_outputs)] if isinstance(g, OutputGradients) else (g,)
 
 
 def _through(hooks: Any, g: Any) -> Any:
@@ -54,11 +81,15 @@ def _through(hooks: Any, g: Any) -> Any:
         if result is None:
             continue
         if not isinstance(result, Variable):
-            raise AutogradError(f"hook '{_name(hook)}' gave {type(result).__name__}; it returns None or a Tensor")
+            raise DTypeError(f"expected Variable, but hook '{_name(hook)}' returned '{type(result).__name__}'")
         if result.data.shape != given.data.shape:
             raise AutogradError(
                 f"hook '{_name(hook)}' has changed the size of value: {list(result.data.shape)}, "
                 f"not {list(given.data.shape)}"
+            )
+        if result.data.dtype != given.data.dtype:
+            raise DTypeError(
+                f"hook '{_name(hook)}' has changed the type of value (was {given.data.dtype} got {result.data.dtype})"
             )
         g = result if isinstance(g, Variable) else result.data
     return g
@@ -77,9 +108,14 @@ def _replaced(hook: Hook, before: Sequence[Any], after: Any) -> Sequence[Any]:
     ]
 
 
+def _copied(g: Any) -> Any:
+    """A gradient that a hook was shown, and may have kept, for a leaf that may write to it."""
+    return g if g is None or isinstance(g, OutputGradients) else g.clone() if isinstance(g, Variable) else g.copy()
+
+
 def _as_tensor(g: Any) -> Any:
     """A gradient as users see it."""
-    if g is None or isinstance(g, Variable | OutputGradients):
+    if g is None or isinstance(g, Variable):
         return g
     return Variable.wrap(np.asarray(g))
 

@@ -10,11 +10,17 @@ import numpy as np
 
 from chainrule.engine.autograd.anomaly import anomaly
 from chainrule.engine.autograd.graph import AccumulateGrad, Node, OutputGradients, is_alias, lock_of
-from chainrule.engine.autograd.hooking import run_watched, through_leaf_hooks, through_tensor_hooks
+from chainrule.engine.autograd.hooking import (
+    run_leaf_hooks,
+    run_watched,
+    through_leaf_hooks,
+    through_prehooks,
+    through_tensor_hooks,
+)
 from chainrule.engine.autograd.mode import set_grad_enabled
 from chainrule.engine.autograd.variable import Variable, is_tensor
 from chainrule.engine.dtypes import Array
-from chainrule.engine.errors import AutogradError, ShapeError
+from chainrule.engine.errors import AutogradError, ConfigError, ShapeError
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -37,20 +43,22 @@ def backward(
         grad_tensors: for each a weight in its shape; may be left out for those with one element.
         retain_graph: whether the graph can be walked again; `create_graph` by default.
         create_graph: whether the gradients are recorded themselves, for higher derivatives.
-        inputs: adds to these leaves only.
+        inputs: adds to `grad` of these only; those that are no leaves keep their gradient, see `retain_grad`.
 
     Raises:
         AutogradError: nothing to differentiate, the graph was freed, or a saved tensor was overwritten.
     """
     outputs = _listed(tensors)
+    leaves = None if inputs is None else _listed(inputs)
+    if leaves is not None and not leaves:
+        raise AutogradError("`inputs` argument to `backward()` cannot be empty.")
     roots = _roots(outputs, _weights(outputs, grad_tensors), create_graph)
     keep = create_graph if retain_graph is None else retain_graph
-    if inputs is None:
+    if leaves is None:
         _traverse(roots, keep=keep, recording=create_graph)
         return
-    leaves = _listed(inputs)
-    if not all(x.is_leaf for x in leaves):
-        raise AutogradError("backward(inputs=...) takes leaves; use autograd.grad for the gradient of another tensor")
+    for x in leaves:
+        x.retain_grad()
     targets = {x.gradient_edge(): x for x in leaves}
     _traverse(roots, keep=keep, recording=create_graph, only=_leading_to(roots, targets))
 
@@ -77,7 +85,14 @@ def grad(
 
     Raises:
         AutogradError: an input does not require a gradient or is not used; else as `backward`.
+        ConfigError: `materialize_grads` where `allow_unused` is False.
     """
+    if materialize_grads and allow_unused is False:
+        raise ConfigError(
+            "allow_unused",
+            allow_unused,
+            "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False.",
+        )
     outputs, inputs = _listed(outputs), _listed(inputs)
     if not inputs:
         raise AutogradError("grad requires non-empty inputs.")
@@ -151,7 +166,7 @@ def _traverse(
                 if node in captured:
                     captured[node] = g
                 else:
-                    accumulate(node.variable, g)
+                    _accumulate_at(node, g)
                 continue
             if node.extra is not None:
                 g = through_tensor_hooks(node.extra, g)
@@ -173,16 +188,24 @@ def _traverse(
     return captured
 
 
+def _accumulate_at(node: AccumulateGrad, g: Any) -> None:
+    extra = node.extra
+    if extra is None:
+        accumulate(node.variable, g)
+        return
+    g = through_prehooks(node, extra, g)
+    accumulate(node.variable, g)
+    run_leaf_hooks(extra, g)
+
+
 def accumulate(variable: Variable, gradient: Any) -> None:
     """Adds an array, or a recorded Tensor, to `variable.grad`; from one thread at a time."""
     with lock_of(variable):
-        grad = variable.grad
+        grad = variable._grad
         if is_tensor(gradient):
-            variable.grad = gradient if grad is None else grad + gradient
+            variable._grad = gradient if grad is None else grad + gradient
         elif grad is None:
-            variable.grad = Variable.wrap(np.asarray(gradient))
-        elif grad.requires_grad:
-            variable.grad = Variable.wrap(grad.data + gradient)
+            variable._grad = Variable.wrap(np.asarray(gradient))
         else:
             grad.data += gradient
             grad.counter.bump()
@@ -217,6 +240,8 @@ def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recordin
                     f"and output[{number}] has a shape of {list(y.shape)}."
                 )
             g = weight.to(y.dtype) if recording else weight.data.astype(y.dtype, copy=y.grad_fn is None)
+            if g is weight and y.grad_fn is None:
+                g = weight.clone()  # a leaf owns its gradient
         roots.append((y.gradient_edge(), Variable.wrap(g) if recording and isinstance(g, np.ndarray) else g))
     return roots
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeGuard
 
 from chainrule.engine.autograd.graph import AccumulateGrad, Hook, Node, Output, add_hook, lock_of
 from chainrule.engine.autograd.mode import state
-from chainrule.engine.autograd.views import MULTIPLE, UNRECORDED, AsStrided, View
+from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, UNRECORDED, AsStrided, View
 from chainrule.engine.dtypes import Array, is_floating, type_name
-from chainrule.engine.errors import AutogradError
+from chainrule.engine.errors import AutogradError, DTypeError, ShapeError
 from chainrule.engine.hooks import RemovableHandle
 
 if TYPE_CHECKING:
@@ -65,24 +65,23 @@ class Variable:
 
     Attributes:
         data: the elements. Writing to them directly is not seen by autograd.
-        grad: of a leaf that requires one, the gradient that `backward` has added up so far.
         counter: how often the memory was written to, shared with views.
     """
 
     __slots__ = (
         "__weakref__",
         "_accumulator",
+        "_grad",
         "_grad_fn",
         "_hooks",
         "_requires_grad",
         "_view",
         "counter",
         "data",
-        "grad",
     )
 
     data: Array
-    grad: Tensor | None
+    _grad: Tensor | None
     counter: VersionCounter
     _grad_fn: Node | None
     _requires_grad: bool
@@ -95,7 +94,7 @@ class Variable:
 
     def _set(self, array: Array, counter: VersionCounter | None, grad_fn: Node | None) -> None:
         self.data = array
-        self.grad = None
+        self._grad = None
         self._grad_fn = grad_fn
         self.counter = counter or VersionCounter()
         self._requires_grad = grad_fn is not None
@@ -123,14 +122,21 @@ class Variable:
         """The node whose output this is, as it is after what was written to the memory through other views."""
         view = self._view
         if view is not None and view.version != self.counter.value:
+            if view.base._requires_grad:
+                if view.made is not None:
+                    self._refuse_to_follow("its base or another view of its base has been modified inplace")
+                self.set_history(AsStrided(view.base, self.data))
             view.version = self.counter.value
-            if view.base.requires_grad:
-                self._grad_fn = AsStrided(view.base, self.data)
-                self._requires_grad = True
         return self._grad_fn
 
     def set_history(self, node: Node) -> None:
-        """Makes this the output of `node`."""
+        """Makes this the output of `node`; if it keeps its gradient, that is now of what it holds now."""
+        before = self._grad_fn
+        if before is not None and before.extra is not None:
+            retained = before.extra.retained
+            if retained is not None and retained() is self:
+                before.extra.retained = None
+                node.more().retained = retained
         self._grad_fn = node
         self._requires_grad = True
         if self._view is not None:
@@ -172,6 +178,40 @@ class Variable:
         self._requires_grad = bool(value)
 
     @property
+    def grad(self) -> Tensor | None:
+        """Of a leaf that requires one, the gradient that `backward` has added up so far.
+
+        Raises:
+            DTypeError: it is set to what is no tensor, or to one of another dtype.
+            ShapeError: it is set to a tensor of another shape.
+        """
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            self._check_grad(value)
+        self._grad = value
+
+    def _check_grad(self, value: Tensor) -> None:
+        if not isinstance(value, Variable):
+            raise DTypeError(
+                f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}"
+            )
+        if value is self:
+            raise AutogradError("can't assign Variable as its own grad")
+        if value.data.shape != self.data.shape:
+            raise ShapeError(
+                f"attempting to assign a gradient of size '{list(value.data.shape)}' to a tensor of size "
+                f"'{list(self.data.shape)}'. Please ensure that the gradient and the tensor are the same size"
+            )
+        if value.data.dtype != self.data.dtype:
+            raise DTypeError(
+                f"attempting to assign a gradient with dtype '{value.data.dtype}' to a tensor with dtype "
+                f"'{self.data.dtype}'. The gradient must match the tensor's dtype"
+            )
+
+    @property
     def is_leaf(self) -> bool:
         """Whether it was made by the user rather than recorded."""
         return self._recorded() is None
@@ -208,8 +248,11 @@ class Variable:
         self.counter = source.counter
         if source.counter is no_version:
             return
-        whole = source if source._view is None else source._view.base
+        view = source._view
+        whole = source if view is None else view.base
         made = MULTIPLE if one_of_many else None if state.enabled else UNRECORDED
+        if made is None and view is not None:
+            made = view.made
         self._view = View(whole, self.counter.value, made)  # type: ignore[arg-type]
 
     # ---- Writing ----
@@ -226,7 +269,7 @@ class Variable:
                 "a normal tensor before doing inplace update."
             )
         if state.enabled and self.requires_grad:
-            self._check_history(name)
+            self._check_history()
         if not self.data.flags.writeable:
             if any(n > 1 and step == 0 for n, step in zip(self.data.shape, self.data.strides, strict=True)):
                 raise AutogradError(
@@ -235,26 +278,47 @@ class Variable:
                 )
             raise AutogradError(f"{name}: the memory is read-only. Please clone() the tensor before writing to it.")
 
-    def _check_history(self, name: str) -> None:
+    def _check_history(self) -> None:
         view = self._view
         if view is None:
             if self._grad_fn is None:
                 raise AutogradError("a leaf Variable that requires grad is being used in an in-place operation.")
             return
-        if view.made is UNRECORDED:
-            raise AutogradError(
-                "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Put both the "
-                "view and the inplace operation inside the no_grad block, if it is not to be tracked, or both outside."
-            )
-        if view.base.is_leaf and view.base.requires_grad:
+        self.check_followed()
+        if view.base.is_leaf:
             raise AutogradError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
-        if view.made is MULTIPLE:
-            node = self.grad_fn.name() if self.grad_fn is not None else name
-            raise AutogradError(
-                f"Output {self.output_nr} of {node} is a view and is being modified inplace. This view is the output "
-                "of a function that returns multiple views. Such functions do not allow the output views to be "
-                "modified inplace. You should replace the inplace operation by an out-of-place one."
+
+    def check_followed(self) -> None:
+        """Refuses what is recorded to be written to a view that was made in a way that autograd cannot follow."""
+        if self._view is not None and self._view.made is not None:
+            self._refuse_to_follow("is being modified inplace")
+
+    def _refuse_to_follow(self, what_happens: str) -> NoReturn:
+        view = self._view
+        assert view is not None
+        node = self._grad_fn
+        number = node.position if isinstance(node, Output) else 0
+        named = "A view" if node is None else f"Output {number} of {node.name()} is a view and"
+        if view.made is UNRECORDED:
+            named = "A view was created in no_grad mode and"
+            remedy = (
+                "with grad mode enabled. Put both the view and the inplace operation inside the no_grad block, if it "
+                "is not to be tracked, or both outside."
             )
+        elif view.made is MULTIPLE:
+            remedy = (
+                "This view is the output of a function that returns multiple views. Such functions do not allow the "
+                "output views to be modified inplace. You should replace the inplace operation by an out-of-place one."
+            )
+        else:
+            assert view.made is OF_FUNCTION
+            remedy = (
+                "This view was created inside a custom Function (or because an input was returned as-is) and the "
+                "autograd logic to handle view+inplace would override the custom backward associated with the custom "
+                "Function, leading to incorrect gradients. You can fix this by cloning the output of the Function."
+            )
+        stop = "" if view.made is UNRECORDED else "."
+        raise AutogradError(f"{named} {what_happens}{stop} {remedy}")
 
     # ---- Hooks ----
 
@@ -283,7 +347,9 @@ class Variable:
 
     def _leaf_hooks(self) -> LeafHooks:
         if self._hooks is None:
-            self._hooks = LeafHooks()
+            with lock_of(self):
+                if self._hooks is None:
+                    self._hooks = LeafHooks()
         return self._hooks
 
     def retain_grad(self) -> None:

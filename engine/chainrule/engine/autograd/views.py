@@ -24,6 +24,8 @@ UNRECORDED: Final = "unrecorded"
 """A view made where nothing is recorded."""
 MULTIPLE: Final = "multiple"
 """One of several views that one operation gives."""
+OF_FUNCTION: Final = "of a function"
+"""A view that a `Function` of the user's returned."""
 
 
 class View:
@@ -37,7 +39,7 @@ class View:
         self.version = version
         """As of which version of the memory its node is right."""
         self.made = made
-        """UNRECORDED, MULTIPLE or None: whether writing to it could be followed."""
+        """UNRECORDED, MULTIPLE or OF_FUNCTION if writing to it could not be followed; else None."""
 
 
 def places(view: Array, base: Array) -> npt.NDArray[np.int64]:
