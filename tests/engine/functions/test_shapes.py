@@ -319,3 +319,16 @@ def test_chains_of_moves_have_pytorchs_values_and_gradients(
         (y * m.arange(float(np.prod(y.shape)), dtype=m.float64).reshape(tuple(y.shape))).sum().backward()
         results.append((tuple(y.shape), y.tolist(), x.grad.tolist()))
     assert results[0] == results[1]
+
+
+def test_images_that_lie_channels_last_are_viewed_as_a_copy_that_can_not_be_written_to() -> None:
+    x = cr.rand(2, 3, 4, 4, requires_grad=True)
+    y = cr.nn.functional.max_pool2d(x, 2)
+    rows = y.view(2, -1)
+    assert rows.tolist() == y.reshape(2, -1).tolist()
+    (rows * rows).sum().backward()
+    assert x.grad is not None
+    assert x.grad.numpy().any()
+    with pytest.raises(RuntimeError, match=r"read-only. Please clone\(\)"):
+        rows.add_(1)
+    rows.clone().add_(1)

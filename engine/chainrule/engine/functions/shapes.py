@@ -58,7 +58,10 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
-    """`reshape` that never copies.
+    """`reshape` that never copies, but for images that lie channels-last.
+
+    Convolutions and pooling give those, whatever they are given. What they cannot be seen as without a copy is a copy,
+    which can't be written to: a write would not reach the images.
 
     Raises:
         ShapeError: the memory layout does not allow it.
@@ -69,12 +72,16 @@ def view(input: Tensor, *shape: Any) -> Tensor:
             f"view({shape[0]}): memory cannot be seen as another dtype; use to(dtype), which converts the elements"
         )
     wanted = shaping.infer_shape(input.data.size, ints(shape))
-    if input.data.size and not np.may_share_memory(input.data, input.data.reshape(wanted)):
-        raise ShapeError(
-            "view size is not compatible with input tensor's size and stride (at least one dimension spans across "
-            "two contiguous subspaces). Use .reshape(...) instead."
-        )
-    return shaping.reshape(input, shape=wanted)
+    viewed = shaping.reshape(input, shape=wanted)
+    if input.data.size == 0 or np.may_share_memory(input.data, viewed.data):
+        return viewed
+    if input.data.ndim == 4 and input.data.transpose(0, 2, 3, 1).flags.c_contiguous:
+        viewed.data.flags.writeable = False
+        return viewed
+    raise ShapeError(
+        "view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
+        "contiguous subspaces). Use .reshape(...) instead."
+    )
 
 
 def vector(input: Tensor) -> Tensor:
