@@ -81,7 +81,7 @@ def compare_steps(torch: Any, dtype: str, seed: int) -> None:
     ours: Any = models.resnet18(num_classes=10, generator=cr.Generator(seed)).to(getattr(cr, dtype))
     theirs = twin("resnet18", num_classes=10).to(getattr(torch, dtype))
     load(torch, theirs, ours)
-    x, y = examples(4, 32, 10, dtype)
+    x, y = examples(3, 48, 10, dtype)
     steps = optim.SGD(ours.parameters(), lr=0.01, momentum=0.9)
     expected = torch.optim.SGD(theirs.parameters(), lr=0.01, momentum=0.9)
     for _ in range(5):
@@ -123,7 +123,7 @@ def test_one_step_is_pytorchs(name: str, torch: Any) -> None:
     ours: Any = models.build(name, {"num_classes": 10, **settings}, generator=cr.Generator(0)).double()
     theirs = twin(name, num_classes=10, **settings).double()
     load(torch, theirs, ours)
-    compare_step(torch, ours, theirs, *examples(4, 32, 10, "float64"))
+    compare_step(torch, ours, theirs, *examples(3, 48, 10, "float64"))
     compare_state(ours, theirs, 1e-9)
 
 
