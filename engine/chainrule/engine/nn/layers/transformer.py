@@ -151,12 +151,12 @@ class TransformerDecoderLayer(Module):
             normed = self.norm1(x)
             x = x + self.dropout1(_attend(self.self_attn, normed, normed, *own))
             x = x + self.dropout2(_attend(self.multihead_attn, self.norm2(x), memory, *other))
-            y: Tensor = x + self._ff_block(self.norm3(x))
-            return y
-        x = self.norm1(x + self.dropout1(_attend(self.self_attn, x, x, *own)))
-        x = self.norm2(x + self.dropout2(_attend(self.multihead_attn, x, memory, *other)))
-        y = self.norm3(x + self._ff_block(x))
-        return y
+            x = x + self._ff_block(self.norm3(x))
+        else:
+            x = self.norm1(x + self.dropout1(_attend(self.self_attn, x, x, *own)))
+            x = self.norm2(x + self.dropout2(_attend(self.multihead_attn, x, memory, *other)))
+            x = self.norm3(x + self._ff_block(x))
+        return x
 
     def _ff_block(self, x: Tensor) -> Tensor:
         y: Tensor = self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
