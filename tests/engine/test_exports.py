@@ -7,17 +7,29 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+import chainrule.engine as cr
+
+FUNCTIONS = Path(cr.__file__).parent / "functions"
 
 PACKAGES = [
     "chainrule.engine",
     "chainrule.engine.autograd",
+    "chainrule.engine.data",
+    "chainrule.engine.io",
     "chainrule.engine.kernels",
     "chainrule.engine.models",
     "chainrule.engine.nn",
+    "chainrule.engine.nn.functional",
+    "chainrule.engine.nn.layers",
+    "chainrule.engine.nn.utils",
     "chainrule.engine.ops",
     "chainrule.engine.optim",
+    "chainrule.engine.optim.lr_scheduler",
+    "chainrule.engine.utils",
 ]
 
 
@@ -32,6 +44,23 @@ def _ruff_order(name: str) -> tuple[int, list[str | int]]:
     """CONSTANTS, Classes, functions, and int8 before int16: the order that ruff keeps."""
     parts: list[str | int] = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), parts
+
+
+@pytest.mark.parametrize("module", sorted(path.stem for path in FUNCTIONS.glob("*.py") if path.stem != "__init__"))
+def test_every_function_that_a_module_offers_is_exported(module: str) -> None:
+    functions = importlib.import_module(f"chainrule.engine.functions.{module}")
+    for name in getattr(functions, "__all__", []):
+        assert getattr(cr, name) is getattr(functions, name)
+        assert name in cr.__all__
+
+
+@pytest.mark.torch
+def test_every_function_is_named_as_in_pytorch(torch: Any) -> None:
+    own = {"ChainruleError", "data", "io", "kernels", "models", "nn"}  # the rest of what is ours are errors and modules
+    for name in cr.__all__:
+        value = getattr(cr, name)
+        if callable(value) and not isinstance(value, type) and name not in own:
+            assert hasattr(torch, name), name
 
 
 def test_import_is_light() -> None:

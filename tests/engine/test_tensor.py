@@ -105,7 +105,10 @@ def test_reshapes() -> None:
         (lambda x: x.T.view(6), r"Use .reshape\(...\) instead"),
         (lambda x: x.permute(0, 0), "duplicate dims are not allowed"),
         (lambda x: x.expand(2, 4), r"must match the existing size \(3\) at non-singleton dimension 1"),
-        (lambda x: x + cr.ones(2), r"size of tensor a \(3\) must match the size of tensor b \(2\) at non-singleton dimension 1"),
+        (
+            lambda x: x + cr.ones(2),
+            r"size of tensor a \(3\) must match the size of tensor b \(2\) at non-singleton dimension 1",
+        ),
         (lambda x: x @ cr.ones(2), r"size mismatch, got input \(2\), mat \(2x3\), vec \(2\)"),
         (lambda x: cr.cat([x, cr.ones(1, 1)]), "Sizes of tensors must match except in dimension 0"),
         (lambda x: cr.stack([x, cr.ones(1, 1)]), "equal size"),

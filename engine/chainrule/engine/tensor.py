@@ -316,16 +316,16 @@ class Tensor(Variable):
 
     __hash__ = object.__hash__
 
-    def __lt__(self, other: Operand) -> Tensor:
+    def __lt__(self, other: Any) -> Tensor:
         return elementwise.lt(self, other) if isinstance(other, operand_types) else NotImplemented
 
-    def __le__(self, other: Operand) -> Tensor:
+    def __le__(self, other: Any) -> Tensor:
         return elementwise.le(self, other) if isinstance(other, operand_types) else NotImplemented
 
-    def __gt__(self, other: Operand) -> Tensor:
+    def __gt__(self, other: Any) -> Tensor:
         return elementwise.gt(self, other) if isinstance(other, operand_types) else NotImplemented
 
-    def __ge__(self, other: Operand) -> Tensor:
+    def __ge__(self, other: Any) -> Tensor:
         return elementwise.ge(self, other) if isinstance(other, operand_types) else NotImplemented
 
     def __and__(self, other: Operand) -> Tensor:

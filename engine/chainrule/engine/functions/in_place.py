@@ -7,7 +7,7 @@ The history of a tensor that is written to becomes that of the result. A view ha
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
@@ -42,10 +42,10 @@ def in_place(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Con
     """The function that writes what `function` computes into its first argument, and returns that."""
     name = f"{function.__name__}_"
 
-    @wraps(function)
-    def written(input: Tensor, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def written(input: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         return write(input, name, function(input, *args, **kwargs))
 
+    update_wrapper(written, function)
     written.__name__ = written.__qualname__ = name
     written.__doc__ = f"`{function.__name__}`, written into the tensor itself."
     return written
