@@ -144,7 +144,7 @@ class TransformerDecoderLayer(Module):
         memory_is_causal: bool = False,
     ) -> Tensor:
         """The sequence `tgt` after the layer, which looks at `memory`; masks as for `MultiheadAttention`."""
-        x = tgt
+        x: Tensor = tgt
         own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         other = (memory_mask, memory_key_padding_mask, memory_is_causal)
         if self.norm_first:
@@ -155,7 +155,8 @@ class TransformerDecoderLayer(Module):
         else:
             x = self.norm1(x + self.dropout1(_attend(self.self_attn, x, x, *own)))
             x = self.norm2(x + self.dropout2(_attend(self.multihead_attn, x, memory, *other)))
-            x = self.norm3(x + self._ff_block(x))
+            y: Tensor = self.norm3(x + self._ff_block(x))
+            x = y
         return x
 
     def _ff_block(self, x: Tensor) -> Tensor:
