@@ -131,7 +131,8 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "words": (lambda m: m.tensor("a"), "new(): invalid data type 'str'"),
     "ragged": (lambda m: m.tensor([[1], [1, 2]]), "expected sequence of length 1 at dim 1 (got 2)"),
     "plus-a-word": (lambda m: m.ones(1) + "a", "unsupported operand type(s) for +"),
-    "unsupported-array": (lambda m: m.from_numpy(np.array(["a"])), "can't convert np.ndarray of type numpy.str_"),
+    "unsupported-array": (lambda m: m.tensor(np.array(["a"])), "can't convert np.ndarray of type"),
+    "unsupported-array-shared": (lambda m: m.from_numpy(np.array(["a"])), ""),
     # modules
     "state-dict": (state_dict, "Error(s) in loading state_dict for Sequential"),
     "state-dict-missing": (state_dict, 'Missing key(s) in state_dict: "0.weight"'),
