@@ -320,18 +320,29 @@ class OpNode(Node):
         if self.saved is None:
             self.recover()
         assert self.saved is not None
+        plan, op, shapes = self.plan, self.op, self.shapes
         low = None if recording or not is_low_precision(g.dtype) else g.dtype
-        known: dict[str, Any] = {**self.op.defaults, **self.attributes, **self.intermediates, "g": g}
-        for name, saved in zip(self.plan.saved_names, self.saved, strict=True):
-            known[name] = self._unpack(saved, recording) if isinstance(saved, Saved) else saved
+        known: dict[str, Any] = {"g": g}
+        if op.attributes:
+            known.update(op.defaults)
+            known.update(self.attributes)
+        if self.intermediates:
+            known.update(self.intermediates)
+        for name, saved in zip(plan.saved_names, self.saved):  # noqa: B905 - as long, and each operation pays for asking
+            if type(saved) is not Saved:
+                known[name] = saved
+            elif recording or saved.counter.value != saved.version:
+                known[name] = self._unpack(saved, recording)
+            else:
+                known[name] = saved.array
         if low is not None:  # computed in float32, and rounded once
             known = {name: widened(value) for name, value in known.items()}
-        for name, position in self.plan.shape_names:
-            known[name] = self.shapes if position is None else self.shapes[position]
+        for name, position in plan.shape_names:
+            known[name] = shapes if position is None else shapes[position]
         gradients = []
-        for position, formula, names in self.plan.formulas:
+        for position, formula, names in plan.formulas:
             known["position"] = position
-            gradient = self.op.fit(formula(*[known[name] for name in names]), self.shapes, position)
+            gradient = op.fit(formula(*[known[name] for name in names]), shapes, position)
             gradients.append(gradient if low is None or gradient.dtype != np.float32 else gradient.astype(low))
         return gradients
 

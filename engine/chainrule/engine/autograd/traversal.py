@@ -161,7 +161,7 @@ def _traverse(
         while pending:
             number = -heapq.heappop(pending)
             node, g = nodes.pop(number), arrived.pop(number)
-            if isinstance(node, AccumulateGrad):
+            if type(node) is AccumulateGrad:
                 g = through_leaf_hooks(node.variable, g)
                 if node in captured:
                     captured[node] = g
@@ -179,10 +179,14 @@ def _traverse(
                 if node.extra is None and not anomaly.enabled
                 else run_watched(node, g, recording)
             )
-            for edge, gradient in zip(filter(None, node.edges), gradients, strict=True):
+            left = iter(gradients)
+            for edge in node.edges:
+                if edge is None:
+                    continue
+                gradient = next(left)
                 if gradient is None or (only is not None and edge not in only):
                     continue
-                arrive(edge, _own(gradient, g) if isinstance(edge, AccumulateGrad) else gradient)
+                arrive(edge, _own(gradient, g) if type(edge) is AccumulateGrad else gradient)
             if not keep:
                 node.free()
     return captured

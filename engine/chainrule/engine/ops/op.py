@@ -64,6 +64,8 @@ class Plan:
 
     formulas: tuple[tuple[int, Gradient, tuple[str, ...]], ...]
     """Position of the input, its gradient, the names of the gradient's parameters."""
+    edges: tuple[int | None, ...]
+    """The inputs that have a gradient, by position; None for one that requires none."""
     saved_names: tuple[str, ...]
     """The inputs (and `y`) to save."""
     saved_positions: tuple[int | None, ...]
@@ -217,10 +219,7 @@ class Op:
         attributes: dict[str, Any],
         intermediates: dict[str, Any],
     ) -> OpNode:
-        edges: list[Node | None] = []
-        for number, x in enumerate(inputs):
-            if self.variadic or self.inputs[number] in self._gradients:
-                edges.append(x.gradient_edge() if isinstance(x, Variable) and x.requires_grad else None)
+        edges: list[Node | None] = [None if number is None else inputs[number].gradient_edge() for number in plan.edges]
         saved: list[Any] = []
         for position in plan.saved_positions:
             if position is None:
@@ -251,6 +250,11 @@ class Op:
         shapes = {f"{name}_shape": position for position, name in enumerate(self.inputs)}
         return Plan(
             formulas=tuple(formulas),
+            edges=tuple(
+                position if needed else None
+                for position, needed in enumerate(needs)
+                if self.variadic or self.inputs[position] in self._gradients
+            ),
             saved_names=tuple(saved),
             saved_positions=tuple(None if name == "y" else self.inputs.index(name) for name in saved),
             shape_names=tuple((name, None if self.variadic else shapes[name]) for name in used if name in shapes),
@@ -376,7 +380,9 @@ class Elementwise(Op):
         return super().misfit(arrays, error)
 
     def shapes(self, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG002
-        return tuple([x.data.shape if isinstance(x, Variable) else np.shape(x) for x in inputs])
+        return tuple(
+            [x.data.shape if isinstance(x, Variable) else () if type(x) in Scalar else np.shape(x) for x in inputs]
+        )
 
     def fit(self, gradient: Any, shapes: tuple[Any, ...], position: int) -> Any:
         shape = shapes[position]
