@@ -24,6 +24,7 @@ PACKAGES = [
     "chainrule.engine.models",
     "chainrule.engine.nn",
     "chainrule.engine.nn.functional",
+    "chainrule.engine.nn.init",
     "chainrule.engine.nn.layers",
     "chainrule.engine.nn.utils",
     "chainrule.engine.ops",

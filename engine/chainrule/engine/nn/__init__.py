@@ -1,7 +1,7 @@
 """Layers, losses and networks."""
 
-from chainrule.engine.nn import functional, init
-from chainrule.engine.nn.containers import ModuleList, Sequential
+from chainrule.engine.nn import functional, init, utils
+from chainrule.engine.nn.containers import ModuleDict, ModuleList, Sequential
 from chainrule.engine.nn.layers import (
     CELU,
     ELU,
@@ -116,7 +116,8 @@ from chainrule.engine.nn.layers import (
     collect_batch_statistics,
 )
 from chainrule.engine.nn.module import IncompatibleKeys, Module
-from chainrule.engine.nn.parameter import Parameter
+from chainrule.engine.nn.parameter import Buffer, Parameter
+from chainrule.engine.nn.parameter_containers import ParameterDict, ParameterList
 
 __all__ = [
     "CELU",
@@ -140,6 +141,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Bilinear",
+    "Buffer",
     "CircularPad1d",
     "CircularPad2d",
     "ConstantPad1d",
@@ -192,12 +194,15 @@ __all__ = [
     "MaxUnpool2d",
     "Mish",
     "Module",
+    "ModuleDict",
     "ModuleList",
     "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "PoissonNLLLoss",
     "RMSNorm",
     "RNNBase",
@@ -237,4 +242,5 @@ __all__ = [
     "collect_batch_statistics",
     "functional",
     "init",
+    "utils",
 ]

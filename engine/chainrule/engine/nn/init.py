@@ -14,6 +14,25 @@ from chainrule.engine.nn.normal_quantile import normal_cdf, normal_quantile
 from chainrule.engine.random import Generator, current_generator
 from chainrule.engine.tensor import Tensor
 
+__all__ = [
+    "calculate_gain",
+    "constant_",
+    "dirac_",
+    "eye_",
+    "fans",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "orthogonal_",
+    "sparse_",
+    "trunc_normal_",
+    "uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
+]
+
 _convolutions = [f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)]
 _gains = {
     **dict.fromkeys(("linear", *_convolutions, "sigmoid"), 1.0),
