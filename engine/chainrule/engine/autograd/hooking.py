@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule.engine.autograd.anomaly import check_numbers, explain
 from chainrule.engine.autograd.graph import Extra, Hook, Node, OutputGradients
-from chainrule.engine.autograd.variable import Variable
+from chainrule.engine.autograd.variable import Variable, is_tensor
 from chainrule.engine.errors import AutogradError, DTypeError
 
 
@@ -110,7 +110,9 @@ def _replaced(hook: Hook, before: Sequence[Any], after: Any) -> Sequence[Any]:
 
 def _copied(g: Any) -> Any:
     """A gradient that a hook was shown, and may have kept, for a leaf that may write to it."""
-    return g if g is None or isinstance(g, OutputGradients) else g.clone() if isinstance(g, Variable) else g.copy()
+    if g is None or isinstance(g, OutputGradients):
+        return g
+    return g.clone() if is_tensor(g) else g.copy()
 
 
 def _as_tensor(g: Any) -> Any:

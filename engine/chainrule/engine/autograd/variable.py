@@ -270,12 +270,14 @@ class Variable:
             )
         if state.enabled and self.requires_grad:
             self._check_history()
+        if 0 in self.data.strides and any(
+            n > 1 and step == 0 for n, step in zip(self.data.shape, self.data.strides, strict=True)
+        ):
+            raise AutogradError(
+                "unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                "location. Please clone() the tensor before performing the operation."
+            )
         if not self.data.flags.writeable:
-            if any(n > 1 and step == 0 for n, step in zip(self.data.shape, self.data.strides, strict=True)):
-                raise AutogradError(
-                    "unsupported operation: more than one element of the written-to tensor refers to a single memory "
-                    "location. Please clone() the tensor before performing the operation."
-                )
             raise AutogradError(f"{name}: the memory is read-only. Please clone() the tensor before writing to it.")
 
     def _check_history(self) -> None:

@@ -437,7 +437,11 @@ def _parameters(formula: Gradient) -> tuple[str, ...]:
 @op("Expand", view=True, x=lambda g, x_shape: sum_to(g, shape=x_shape))
 def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
     """`x` repeated along new dimensions and those of length one, without copying."""
-    return x.reshape(shape) if x.size == math.prod(shape) else np.broadcast_to(x, shape)
+    if x.size == math.prod(shape):
+        return x.reshape(shape)
+    y = np.broadcast_to(x, shape)
+    y.flags.writeable = x.flags.writeable  # a part of it may well be written to; see `Variable.check_writable`
+    return y
 
 
 @op("SumToSize", x=lambda g, x_shape: expand(g, shape=x_shape))
