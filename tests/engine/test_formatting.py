@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import chainrule.engine as cr
+from chainrule.engine.formatting import get_printoptions, printoptions
 
 ARRAYS = [
     np.array([36.0, 81.0]),
@@ -121,7 +122,7 @@ def test_tensors_of_any_shape_dtype_and_magnitude_print_as_in_pytorch(
 
 
 def test_options_hold_for_a_while() -> None:
-    with cr.printoptions(precision=2):
+    with printoptions(precision=2):
         assert repr(cr.tensor([1.2345])) == "tensor([1.23])"
-        assert cr.get_printoptions()["precision"] == 2
+        assert get_printoptions()["precision"] == 2
     assert repr(cr.tensor([1.2345])) == "tensor([1.2345])"
