@@ -251,7 +251,8 @@ def test_numpys_functions_see_arrays_and_give_arrays() -> None:
     np.testing.assert_array_equal(np.mean(x, axis=0), [2, 3])
     assert np.allclose(x, x.numpy())
     np.testing.assert_array_equal(np.asarray(x), x.numpy())
-    assert np.float32(2) * x[0, 1] == 4
+    two: Any = np.float32(2)
+    assert two * x[0, 1] == 4
     assert isinstance(np.ones(2) * x, cr.Tensor)
 
 

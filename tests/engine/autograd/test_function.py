@@ -261,7 +261,7 @@ def test_needs_input_grad_says_for_which_arguments_a_gradient_is_wanted() -> Non
 
 @pytest.mark.torch
 def test_values_and_gradients_are_those_of_pytorch(torch: Any) -> None:
-    class Theirs(torch.autograd.Function):  # type: ignore[misc,name-defined]
+    class Theirs(torch.autograd.Function):  # type: ignore[misc]
         forward = Cube.forward
         backward = Cube.backward
 

@@ -82,7 +82,7 @@ def test_a_new_operation_is_differentiable_as_often_as_its_formula() -> None:
 
 def test_an_operand_that_is_no_number_is_refused() -> None:
     with pytest.raises(cr.DTypeError, match=r"argument 'other' \(position 2\) must be Tensor, not str"):
-        cr.add(cr.ones(1), "a")
+        cr.add(cr.ones(1), "a")  # type: ignore[arg-type]
 
 
 # ---- Promotion ----

@@ -37,7 +37,7 @@ class _GradMode:
     mode: bool
     inference: bool | None = None  # None leaves that switch alone
 
-    def __init__(self) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         self._previous: list[tuple[bool, bool]] = []  # a stack: one object may be entered again inside itself
 
     def __enter__(self) -> None:
@@ -127,7 +127,7 @@ class inference_mode(_GradMode):  # noqa: N801 - PyTorch's name
     """Nothing inside is recorded, now or later: what is computed inside can't be part of a graph.
 
     Args:
-        mode: False leaves the mode, inside.
+        mode: False leaves the mode, inside; a function is decorated.
     """
 
     @overload
@@ -136,15 +136,11 @@ class inference_mode(_GradMode):  # noqa: N801 - PyTorch's name
     def __new__(cls, mode: bool = True) -> Self: ...
     def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:
         made = object.__new__(cls)
+        made.mode, made.inference = (False, True) if callable(mode) else (not mode, bool(mode))
         if not callable(mode):
             return made
         made.__init__()  # type: ignore[misc]
         return made(mode)
-
-    def __init__(self, mode: bool = True) -> None:
-        super().__init__()
-        self.mode = not mode
-        self.inference = bool(mode)
 
 
 class set_grad_enabled(_GradMode):  # noqa: N801 - PyTorch's name
