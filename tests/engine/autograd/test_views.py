@@ -238,7 +238,10 @@ def _view(make: Callable[[Any, Any], Any]) -> Step:
 
 
 def _write(write: Callable[[Any, Any, Any], Any]) -> Step:
-    return lambda m, pool, x: write(m, x, pool[0]) and None
+    def run(m: Any, pool: list[Any], x: Any) -> None:
+        write(m, x, pool[0])
+
+    return run
 
 
 def _no_grad(step: Step) -> Step:

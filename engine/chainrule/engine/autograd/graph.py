@@ -18,6 +18,7 @@ from chainrule.engine.hooks import RemovableHandle
 
 if TYPE_CHECKING:
     from chainrule.engine.autograd.variable import Variable, VersionCounter
+    from chainrule.engine.autograd.views import CopySlices
     from chainrule.engine.ops.op import Op, Plan
 
 # A node takes its number when it is made, after the nodes it consumes: falling order is a topological order.
@@ -276,9 +277,11 @@ class Saved:
 class OpNode(Node):
     """The node of an operation, with what its gradients use."""
 
-    __slots__ = ("attributes", "edges", "intermediates", "op", "plan", "saved", "shapes")
+    __slots__ = ("attributes", "edges", "intermediates", "op", "plan", "saved", "shapes", "within")
 
     saves = True
+    within: weakref.ref[CopySlices] | None
+    """The node of the base, if the output was written into a part of that; it keeps this node."""
 
     def __init__(
         self,
@@ -297,6 +300,7 @@ class OpNode(Node):
         self.shapes = shapes
         self.attributes = attributes
         self.intermediates = intermediates
+        self.within = None
         self._enter()
 
     def name(self) -> str:
@@ -354,8 +358,9 @@ class OpNode(Node):
             return saved.tensor
         from chainrule.engine.autograd.variable import Variable  # which is built on this module
 
-        history = self if saved.tensor is None else None
-        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=history)
+        whole = None if self.within is None else self.within()
+        own = self if whole is None else whole.part()
+        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=own if saved.tensor is None else None)
 
 
 def widened(value: Any) -> Any:

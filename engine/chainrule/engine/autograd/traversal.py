@@ -19,7 +19,6 @@ from chainrule.engine.autograd.hooking import (
 )
 from chainrule.engine.autograd.mode import set_grad_enabled
 from chainrule.engine.autograd.variable import Variable, is_tensor
-from chainrule.engine.autograd.views import CopySlices
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import AutogradError, ConfigError, ShapeError
 
@@ -146,7 +145,6 @@ def _traverse(
     arrived: dict[int, Any] = {}
     nodes: dict[int, Node] = {}
     pending: list[int] = []  # a heap of negative numbers: the highest first
-    late: list[Node] = []  # whose `written` may come up itself, if it saved its output and that is differentiated
 
     def arrive(node: Node, gradient: Any) -> None:
         number = node.sequence
@@ -189,14 +187,8 @@ def _traverse(
                 if gradient is None or (only is not None and edge not in only):
                     continue
                 arrive(edge, _own(gradient, g) if type(edge) is AccumulateGrad else gradient)
-            if keep:
-                continue
-            if type(node) is CopySlices:
-                late.append(node)
-            else:
+            if not keep:
                 node.free()
-    for node in late:
-        node.free()
     return captured
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeGuard
 
 from chainrule.engine.autograd.graph import AccumulateGrad, Hook, Node, Output, add_hook, lock_of
 from chainrule.engine.autograd.mode import state
-from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, UNRECORDED, AsStrided, View
+from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, UNRECORDED, AsStrided, View, places
 from chainrule.engine.dtypes import Array, is_floating, type_name
 from chainrule.engine.errors import AutogradError, DTypeError, ShapeError
 from chainrule.engine.hooks import RemovableHandle
@@ -125,9 +125,13 @@ class Variable:
             if view.base._requires_grad:
                 if view.made is not None:
                     self._refuse_to_follow("its base or another view of its base has been modified inplace")
-                self.set_history(AsStrided(view.base, self.data))
+                self.set_history(self._part_of(view.base))
             view.version = self.counter.value
         return self._grad_fn
+
+    def _part_of(self, base: Tensor) -> AsStrided:
+        index = places(self.data, base.data)
+        return AsStrided(base.gradient_edge(), index, base.data.shape, self.data.shape)
 
     def set_history(self, node: Node) -> None:
         """Makes this the output of `node`; if it keeps its gradient, that is now of what it holds now."""

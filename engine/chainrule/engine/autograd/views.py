@@ -7,13 +7,14 @@ shows is read off the memory itself.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from chainrule.engine.autograd.graph import Node
+from chainrule.engine.autograd.graph import Node, OpNode
 from chainrule.engine.dtypes import Array
 
 if TYPE_CHECKING:
@@ -65,11 +66,13 @@ class AsStrided(Node):
 
     __slots__ = ("edges", "index", "shape", "view_shape")
 
-    def __init__(self, base: Variable, view: Array) -> None:
-        self.edges = (base.gradient_edge(),)
-        self.index = places(view, base.data)
-        self.shape = base.data.shape
-        self.view_shape = view.shape
+    def __init__(
+        self, base: Node, index: npt.NDArray[np.int64], shape: tuple[int, ...], view_shape: tuple[int, ...]
+    ) -> None:
+        self.edges = (base,)
+        self.index = index
+        self.shape = shape
+        self.view_shape = view_shape
         self._enter()
 
     def name(self) -> str:
@@ -92,13 +95,16 @@ class CopySlices(Node):
         before: the node of the view as it was before; None if it required no gradient.
     """
 
-    __slots__ = ("before", "edges", "index", "view_shape", "written")
+    __slots__ = ("before", "edges", "index", "shape", "view_shape", "written")
 
     def __init__(self, base: Variable, view: Array, written: Node, before: Node | None) -> None:
         self.written = written
         self.before = before
         self.index = places(view, base.data)
+        self.shape = base.data.shape
         self.view_shape = view.shape
+        if isinstance(written, OpNode):
+            written.within = weakref.ref(self)
         others = [edge for edge in written.edges if edge is not None and edge is not before]
         self.edges = (base.gradient_edge() if base.requires_grad else None, *others)
         self._enter()
@@ -123,6 +129,10 @@ class CopySlices(Node):
             return others
         inner = np.zeros(len(self.index), g.dtype) if inner is None else reshape(inner, shape=(-1,))
         return reshape(overwrite(flat, inner, index=self.index), shape=g.shape), *others
+
+    def part(self) -> Node:
+        """The node of what was written, as a part of the base."""
+        return AsStrided(self, self.index, self.shape, self.view_shape)
 
     def free(self) -> None:
         self.written.free()
