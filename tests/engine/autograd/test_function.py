@@ -290,3 +290,27 @@ def test_a_leaf_has_a_copy_of_the_gradient_that_a_function_of_several_outputs_ha
     assert x.grad is not None
     assert x.grad.tolist() == [3.0, 4.0]
     assert not np.shares_memory(x.grad.data, g.data)
+
+
+def test_a_function_that_wrote_to_a_view_and_saved_that_can_be_differentiated_twice() -> None:
+    class Exp(cr.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            x.exp_()
+            ctx.mark_dirty(x)
+            ctx.save_for_backward(x)
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            (y,) = ctx.saved_tensors
+            return g * y
+
+    a = cr.zeros(3, requires_grad=True)
+    x = a * 1
+    Exp.apply(x[1:])
+    (g,) = cr.autograd.grad((x * x).sum(), a, create_graph=True)
+    assert g is not None
+    g.sum().backward()
+    assert a.grad is not None
+    assert a.grad.tolist() == [2.0, 4.0, 4.0]

@@ -83,7 +83,7 @@ class FunctionNode(Node):
         saved.check(self)
         if saved.tensor is not None:
             return saved.tensor  # type: ignore[return-value]
-        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=self._output_node(saved.position))
+        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=self._output_node(saved.position).of_output())
 
     def _output_node(self, position: int) -> Node:
         return self if len(self.outputs) == 1 else Output(self, position)

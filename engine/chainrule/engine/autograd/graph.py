@@ -66,7 +66,7 @@ class Extra:
 class Node:
     """What a tensor's `grad_fn` is: it turns the gradient of its output into the gradients of its inputs."""
 
-    __slots__ = ("__weakref__", "extra", "sequence")
+    __slots__ = ("__weakref__", "extra", "sequence", "within")
 
     saves: ClassVar[bool] = False
     """Whether nodes of this kind save tensors."""
@@ -74,6 +74,8 @@ class Node:
     sequence: int
     extra: Extra | None
     edges: tuple[Node | None, ...]
+    within: weakref.ref[CopySlices] | None
+    """The node of the base, if the output was written into a part of that; it keeps this node."""
 
     @property
     def number_of_outputs(self) -> int:
@@ -84,6 +86,7 @@ class Node:
         """Takes the next number; the nodes it consumes have theirs."""
         self.sequence = next(_sequence)
         self.extra = None
+        self.within = None
         for watch in _watchers:
             watch(self)
 
@@ -145,6 +148,11 @@ class Node:
 
     def take_over(self, other: Node) -> None:
         """Saves what another node of the same kind has saved."""
+
+    def of_output(self) -> Node:
+        """The node of the output: this, or that of the part of the base that the output was written into."""
+        whole = None if self.within is None else self.within()
+        return self if whole is None else whole.part()
 
     def recover(self) -> None:
         """Gets back what was saved, if the node is checkpointed.
@@ -277,11 +285,9 @@ class Saved:
 class OpNode(Node):
     """The node of an operation, with what its gradients use."""
 
-    __slots__ = ("attributes", "edges", "intermediates", "op", "plan", "saved", "shapes", "within")
+    __slots__ = ("attributes", "edges", "intermediates", "op", "plan", "saved", "shapes")
 
     saves = True
-    within: weakref.ref[CopySlices] | None
-    """The node of the base, if the output was written into a part of that; it keeps this node."""
 
     def __init__(
         self,
@@ -300,7 +306,6 @@ class OpNode(Node):
         self.shapes = shapes
         self.attributes = attributes
         self.intermediates = intermediates
-        self.within = None
         self._enter()
 
     def name(self) -> str:
@@ -358,9 +363,8 @@ class OpNode(Node):
             return saved.tensor
         from chainrule.engine.autograd.variable import Variable  # which is built on this module
 
-        whole = None if self.within is None else self.within()
-        own = self if whole is None else whole.part()
-        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=own if saved.tensor is None else None)
+        history = self.of_output() if saved.tensor is None else None
+        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=history)
 
 
 def widened(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from chainrule.engine.autograd.graph import Node, OpNode
+from chainrule.engine.autograd.graph import Node
 from chainrule.engine.dtypes import Array
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class CopySlices(Node):
         self.index = places(view, base.data)
         self.shape = base.data.shape
         self.view_shape = view.shape
-        if isinstance(written, OpNode):
-            written.within = weakref.ref(self)
+        written.within = weakref.ref(self)
         others = [edge for edge in written.edges if edge is not None and edge is not before]
         self.edges = (base.gradient_edge() if base.requires_grad else None, *others)
         self._enter()
