@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import chainrule.engine as cr
@@ -45,3 +46,19 @@ def test_several_outputs_are_checked(x: cr.Tensor) -> None:
 def test_nothing_to_check_is_refused() -> None:
     with pytest.raises(cr.AutogradError, match="an input and an output that require gradients"):
         gradcheck(lambda x: x * 2, cr.ones(1))
+
+
+def test_a_backward_that_leaves_out_the_gradient_it_is_given_is_found_out() -> None:
+    class Constant(cr.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return g * 0 + 2
+
+    x = cr.Tensor(np.array([1.0]), requires_grad=True)
+    with pytest.raises(cr.autograd.GradcheckError, match="backward not multiplied by grad_output"):
+        cr.autograd.gradcheck(Constant.apply, (x,))
+    assert not cr.autograd.gradcheck(Constant.apply, (x,), raise_exception=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ class _Anomaly:
 
 
 anomaly = _Anomaly()
+_switching = threading.Lock()
 
 
 def is_anomaly_enabled() -> bool:
@@ -77,11 +79,12 @@ class detect_anomaly(set_detect_anomaly):  # noqa: N801 - PyTorch's name
 
 
 def _switch(enabled: bool, check_nan: bool) -> None:
-    if enabled and not anomaly.enabled:
-        anomaly.watch.enter_context(watching(_note_stack))
-    if not enabled:
-        anomaly.watch.close()
-    anomaly.enabled, anomaly.check_nan = enabled, check_nan
+    with _switching:
+        if enabled and not anomaly.enabled:
+            anomaly.watch.enter_context(watching(_note_stack))
+        if not enabled:
+            anomaly.watch.close()
+        anomaly.enabled, anomaly.check_nan = enabled, check_nan
 
 
 def _note_stack(node: Node) -> None:
