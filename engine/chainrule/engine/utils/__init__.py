@@ -1,6 +1,5 @@
 """What helps training without being part of a model."""
 
-from chainrule.engine import data
-from chainrule.engine.utils import checkpoint
+from chainrule.engine.utils import checkpoint, data
 
 __all__ = ["checkpoint", "data"]
