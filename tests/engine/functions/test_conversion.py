@@ -133,3 +133,13 @@ def test_a_tensor_of_a_name_of_no_type_is_refused() -> None:
     with pytest.raises(ValueError, match="invalid type: 'bad'"):
         cr.ones(2).type("bad")
     assert np.dtype("float64") == cr.ones(2).type(cr.float64).dtype
+
+
+@pytest.mark.parametrize("dtype", [cr.float16, cr.bfloat16, cr.float64])
+def test_the_gradient_comes_back_in_the_dtype_it_left(dtype: Any) -> None:
+    x = cr.tensor([0.5, 2.0], requires_grad=True)
+    for create_graph in (False, True):
+        (g,) = cr.autograd.grad(x.to(dtype).exp().sum(), x, create_graph=create_graph)
+        assert g is not None
+        assert g.dtype == cr.float32
+        np.testing.assert_allclose(g.detach().numpy(), np.exp([0.5, 2.0]), rtol=1e-2)

@@ -330,7 +330,7 @@ class OpNode(Node):
             self.recover()
         assert self.saved is not None
         plan, op, shapes = self.plan, self.op, self.shapes
-        low = None if recording or not is_low_precision(g.dtype) else g.dtype
+        low = None if recording or self.op.converts or not is_low_precision(g.dtype) else g.dtype
         known: dict[str, Any] = {"g": g}
         if op.attributes:
             known.update(op.defaults)

@@ -463,7 +463,7 @@ def clone(x: Any) -> Any:
     return np.copy(x, order="K")
 
 
-@op("ToCopy", saves=("source",), exact=True, x=lambda g, source: cast(g, dtype=source))
+@op("ToCopy", saves=("source",), exact=True, converts=True, x=lambda g, source: cast(g, dtype=source))
 def cast(x: Any, *, dtype: DType) -> Any:
     """`x` in another dtype; its gradient goes back in the first."""
     return x.astype(dtype), {"source": x.dtype}

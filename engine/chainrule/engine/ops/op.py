@@ -86,6 +86,7 @@ class Op:
         view: whether the output may share memory with the first input.
         one_of_many: whether it is one of several views that are made together, as by `split`.
         exact: whether float16 and bfloat16 go into the forward as they are, rather than as float32.
+        converts: whether its gradients are of other dtypes than the output's, which they see to themselves.
     """
 
     def __init__(
@@ -99,12 +100,14 @@ class Op:
         view: bool = False,
         one_of_many: bool = False,
         exact: bool = False,
+        converts: bool = False,
     ) -> None:
         self.name = name
         self.forward = forward
         self.view = view
         self.one_of_many = one_of_many
         self.exact = exact or view
+        self.converts = converts
         self.variadic = False
         self.defaults: dict[str, Any] = {}
         attributes: list[str] = []
@@ -280,12 +283,18 @@ class Op:
 
 
 def op(
-    name: str, *, saves: Sequence[str] = (), view: bool = False, exact: bool = False, **gradients: Gradient
+    name: str,
+    *,
+    saves: Sequence[str] = (),
+    view: bool = False,
+    exact: bool = False,
+    converts: bool = False,
+    **gradients: Gradient,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declares the decorated forward as an operation, with the gradients of its inputs; see the module."""
 
     def declare(forward: Callable[..., Any]) -> Op:
-        return Op(name, forward, gradients, saves=saves, view=view, exact=exact)
+        return Op(name, forward, gradients, saves=saves, view=view, exact=exact, converts=converts)
 
     return declare
 
