@@ -93,8 +93,7 @@ from chainrule.engine.functions.masking import *
 from chainrule.engine.functions.ordering import *
 from chainrule.engine.functions.reduction import *
 from chainrule.engine.functions.shapes import *
-from chainrule.engine.io import load_weights as load
-from chainrule.engine.io import save_file as save
+from chainrule.engine.io.checkpoints import load, save
 from chainrule.engine.layout import channels_last, contiguous_format, device, preserve_format
 from chainrule.engine.random import Generator, default_generator, initial_seed, manual_seed, seed
 from chainrule.engine.ranges import arange, linspace, logspace, tril_indices, triu_indices

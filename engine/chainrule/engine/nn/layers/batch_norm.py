@@ -25,6 +25,7 @@ from chainrule.engine.tensor import Tensor
 class _Normalised(Module):
     """A weight and a bias for each of `num_features` channels, and running statistics."""
 
+    _version = 2  # as in PyTorch, since num_batches_tracked
     weight: Parameter | None
     bias: Parameter | None
     running_mean: Tensor | None
