@@ -29,9 +29,7 @@ def main() -> None:
         environment["PYTHONPYCACHEPREFIX"] = cache
         runs = [measure(environment) for _ in range(RUNS + 1)][1:]
     numpy, engine = (statistics.median(run[part] for run in runs) for part in (0, 1))
-    print(
-        f"numpy {numpy:.3f} s, chainrule.engine beyond it {engine:.3f} s (medians of {RUNS}), ratio {engine / numpy:.2f}"
-    )
+    print(f"numpy {numpy:.3f} s, the engine beyond it {engine:.3f} s (medians of {RUNS}), ratio {engine / numpy:.2f}")
 
 
 def measure(environment: dict[str, str]) -> tuple[float, ...]:
