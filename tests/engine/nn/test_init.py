@@ -238,3 +238,14 @@ def test_wrong_use_is_explained() -> None:
         init.kaiming_uniform_(cr.empty(3, 3), mode="fan")
     with pytest.raises(cr.ConfigError, match="choose one of leaky_relu"):
         init.calculate_gain("gelu")
+
+
+@pytest.mark.parametrize("name", ["zeros_", "eye_", "normal_", "xavier_uniform_", "kaiming_normal_", "orthogonal_"])
+def test_the_array_of_a_parameter_can_be_filled(name: str) -> None:
+    fill = getattr(nn.init, name)
+    layer, expected = nn.Linear(3, 4), cr.ones(4, 3)
+    cr.manual_seed(1)
+    fill(expected)
+    cr.manual_seed(1)
+    assert fill(layer.weight.data) is layer.weight.data
+    assert np.array_equal(layer.weight.data, expected.data)

@@ -31,6 +31,19 @@ def test_parameters_print_as_pytorchs(torch: Any) -> None:
         assert repr(mine) == repr(theirs)
 
 
+def test_the_data_of_a_parameter_can_be_a_tensors_from_then_on() -> None:
+    parameter = nn.Parameter(cr.ones(2))
+    x = cr.zeros(3)
+    parameter.data = x  # type: ignore[assignment]
+    assert parameter.data is x.data
+    (parameter + 1).sum().backward()
+    assert cr.equal(parameter.grad, cr.ones(3))
+    parameter.data = parameter.data - 1
+    assert parameter.tolist() == [-1, -1, -1]
+    with pytest.raises(cr.DTypeError, match=r"assigned a Tensor or an array, not list; convert it with tensor\(\)"):
+        parameter.data = [1.0]  # type: ignore[assignment]
+
+
 def test_what_cannot_be_learnt_is_refused() -> None:
     with pytest.raises(cr.AutogradError, match=r"(?i)only Tensors of floating point"):
         nn.Parameter(cr.tensor([1]))

@@ -1,4 +1,7 @@
-"""How parameters begin: filled in place, drawn from a Generator. Distributions and names are PyTorch's."""
+"""How parameters begin: filled in place, drawn from a Generator. Distributions and names are PyTorch's.
+
+What is filled may also be the array of a parameter, `layer.weight.data`.
+"""
 
 from __future__ import annotations
 
@@ -263,5 +266,8 @@ def _nothing_to_fill(tensor: Tensor) -> Tensor:
 
 
 def _fill(tensor: Tensor, values: Array) -> Tensor:
+    if isinstance(tensor, np.ndarray):  # init.zeros_(layer.weight.data)
+        tensor[...] = values
+        return tensor
     with no_grad():
         return tensor.copy_(values)
