@@ -17,7 +17,10 @@ FUNCTIONS = Path(cr.__file__).parent / "functions"
 
 PACKAGES = [
     "chainrule.engine",
+    "chainrule.engine.accelerator",
     "chainrule.engine.autograd",
+    "chainrule.engine.backends",
+    "chainrule.engine.cuda",
     "chainrule.engine.data",
     "chainrule.engine.io",
     "chainrule.engine.kernels",

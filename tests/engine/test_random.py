@@ -22,6 +22,16 @@ GOLDEN_UNIFORM = [0.08607763073528474, 0.14155732377913233]
 GOLDEN_INTEGERS = [57, 95, 84, 90]
 
 
+def test_the_default_generator_continues_from_its_state() -> None:
+    with fork_rng():
+        cr.manual_seed(4)
+        cr.rand(3)
+        state = cr.get_rng_state()
+        drawn = cr.rand(3)
+        cr.set_rng_state(state)
+        assert cr.equal(cr.rand(3), drawn)
+
+
 def test_same_seed_same_draws() -> None:
     a, b = cr.Generator(5), cr.Generator(5)
     assert cr.equal(cr.randn(100, generator=a), cr.randn(100, generator=b))

@@ -1,8 +1,25 @@
 """The autograd engine of chainrule: tensors, gradients, layers, optimizers. Import it as `cr`."""
 
 import warnings
+from builtins import tuple as Size
+from math import e, inf, nan, pi
 
-from chainrule.engine import autograd, data, io, kernels, models, nn, optim, random, utils
+from numpy import dtype, newaxis
+
+from chainrule.engine import (
+    accelerator,
+    autograd,
+    backends,
+    cuda,
+    data,
+    io,
+    kernels,
+    models,
+    nn,
+    optim,
+    random,
+    utils,
+)
 from chainrule.engine.autograd import (
     enable_grad,
     inference_mode,
@@ -74,6 +91,7 @@ from chainrule.engine.functions.arranging import *
 from chainrule.engine.functions.choosing import *
 from chainrule.engine.functions.comparison import *
 from chainrule.engine.functions.conversion import *
+from chainrule.engine.functions.description import *
 from chainrule.engine.functions.drawing import (
     bernoulli,
     multinomial,
@@ -95,7 +113,15 @@ from chainrule.engine.functions.reduction import *
 from chainrule.engine.functions.shapes import *
 from chainrule.engine.io.checkpoints import load, save
 from chainrule.engine.layout import channels_last, contiguous_format, device, preserve_format
-from chainrule.engine.random import Generator, default_generator, initial_seed, manual_seed, seed
+from chainrule.engine.random import (
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
 from chainrule.engine.ranges import arange, linspace, logspace, tril_indices, triu_indices
 from chainrule.engine.tensor import Tensor
 from chainrule.engine.threads import get_num_threads, set_num_threads
@@ -112,6 +138,7 @@ __all__ = [
     "FormatError",
     "Generator",
     "ShapeError",
+    "Size",
     "StateDictError",
     "TargetError",
     "Tensor",
@@ -120,6 +147,7 @@ __all__ = [
     "WeightsNotFoundError",
     "abs",
     "absolute",
+    "accelerator",
     "acos",
     "acosh",
     "add",
@@ -158,6 +186,7 @@ __all__ = [
     "atleast_2d",
     "atleast_3d",
     "autograd",
+    "backends",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -193,6 +222,7 @@ __all__ = [
     "cosh",
     "count_nonzero",
     "cross",
+    "cuda",
     "cumprod",
     "cumsum",
     "data",
@@ -208,6 +238,8 @@ __all__ = [
     "double",
     "dsplit",
     "dstack",
+    "dtype",
+    "e",
     "einsum",
     "empty",
     "empty_like",
@@ -243,6 +275,7 @@ __all__ = [
     "ger",
     "get_default_dtype",
     "get_num_threads",
+    "get_rng_state",
     "greater",
     "greater_equal",
     "gt",
@@ -258,6 +291,7 @@ __all__ = [
     "index_fill",
     "index_put",
     "index_select",
+    "inf",
     "inference_mode",
     "initial_seed",
     "inner",
@@ -267,8 +301,10 @@ __all__ = [
     "int32",
     "int64",
     "io",
+    "is_floating_point",
     "is_grad_enabled",
     "is_inference_mode_enabled",
+    "is_tensor",
     "isclose",
     "isfinite",
     "isinf",
@@ -325,6 +361,7 @@ __all__ = [
     "multinomial",
     "multiply",
     "mv",
+    "nan",
     "nan_to_num",
     "nanmean",
     "nanmedian",
@@ -333,17 +370,20 @@ __all__ = [
     "ne",
     "neg",
     "negative",
+    "newaxis",
     "nn",
     "no_grad",
     "nonzero",
     "norm",
     "normal",
     "not_equal",
+    "numel",
     "ones",
     "ones_like",
     "optim",
     "outer",
     "permute",
+    "pi",
     "positive",
     "pow",
     "preserve_format",
@@ -382,6 +422,7 @@ __all__ = [
     "set_grad_enabled",
     "set_num_threads",
     "set_printoptions",
+    "set_rng_state",
     "sgn",
     "short",
     "sigmoid",

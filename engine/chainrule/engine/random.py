@@ -157,6 +157,16 @@ def seed() -> int:
     return default_generator.seed()
 
 
+def get_rng_state() -> tuple[int, int]:
+    """The state of the default generator: its seed and how many draws were made."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: tuple[int, int]) -> None:
+    """Has the default generator continue from a state of `get_rng_state`."""
+    default_generator.set_state(new_state)
+
+
 @contextmanager
 def fork_rng() -> Iterator[None]:
     """What is drawn inside does not show outside: the default generator goes on as if it had not been."""

@@ -14,7 +14,7 @@ from chainrule.engine.autograd import traversal
 from chainrule.engine.autograd.mode import state
 from chainrule.engine.autograd.variable import Variable, no_version
 from chainrule.engine.dtypes import Array, DType, as_dtype, float32, is_floating
-from chainrule.engine.errors import AutogradError, DTypeError, ShapeError
+from chainrule.engine.errors import ArgumentError, AutogradError, DTypeError, ShapeError
 from chainrule.engine.formatting import format_tensor
 from chainrule.engine.functions import (
     arithmetic,
@@ -22,6 +22,7 @@ from chainrule.engine.functions import (
     choosing,
     comparison,
     conversion,
+    description,
     drawing,
     in_place,
     indexing,
@@ -92,11 +93,7 @@ class Tensor(Variable):
         """The number of dimensions."""
         return self.data.ndim
 
-    def numel(self) -> builtins.int:
-        """The number of elements."""
-        return self.data.size
-
-    nelement = numel
+    ndimension = dim
 
     @overload
     def stride(self, dim: None = None) -> tuple[builtins.int, ...]: ...
@@ -110,9 +107,6 @@ class Tensor(Variable):
     def element_size(self) -> builtins.int:
         """The bytes of an element."""
         return self.data.itemsize
-
-    def is_floating_point(self) -> builtins.bool:
-        return is_floating(self.data.dtype)
 
     @property
     def device(self) -> device_of_tensors:
@@ -204,10 +198,15 @@ class Tensor(Variable):
         return bool(self.item())
 
     def __float__(self) -> builtins.float:
-        return float(self.item())
+        return float(self._number())
 
     def __int__(self) -> builtins.int:
-        return int(self.item())
+        return int(self._number())
+
+    def _number(self) -> Any:
+        if self.data.size != 1:
+            raise ArgumentError("only one element tensors can be converted to Python scalars")
+        return self.item()
 
     def __index__(self) -> builtins.int:
         if self.data.dtype.kind not in "iu" or self.data.size != 1:
@@ -512,6 +511,10 @@ class Tensor(Variable):
     to = conversion.to
     type = conversion.type
     type_as = conversion.type_as
+
+    is_floating_point = description.is_floating_point
+    numel = description.numel
+    nelement = description.numel
 
     bernoulli = drawing.bernoulli
     bernoulli_ = drawing.bernoulli_

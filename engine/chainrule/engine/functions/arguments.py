@@ -28,7 +28,7 @@ def elementwise_function(op: Op, name: str, doc: str) -> Callable[[Tensor], Tens
 
     def function(input: Tensor) -> Tensor:
         if not isinstance(input, Variable):
-            raise DTypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+            raise no_tensor(name, input)
         return op(input)
 
     function.__name__ = function.__qualname__ = name
@@ -39,7 +39,13 @@ def elementwise_function(op: Op, name: str, doc: str) -> Callable[[Tensor], Tens
 def require_tensor(name: str, input: object) -> None:
     """Raises DTypeError unless `input` is a tensor."""
     if not isinstance(input, Variable):
-        raise DTypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+        raise no_tensor(name, input)
+
+
+def no_tensor(name: str, input: object) -> DTypeError:
+    """The error of a function that is given something else, which is often the array that `x.data` is."""
+    remedy = "; use x.detach() rather than x.data, or from_numpy(array)" if isinstance(input, np.ndarray) else ""
+    return DTypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}{remedy}")
 
 
 def as_operand(value: object) -> Tensor:
@@ -98,6 +104,11 @@ def ints(values: Sequence[int | Sequence[int]], name: str = "size") -> tuple[int
         return tuple([index(value) for value in given])
     except TypeError:
         raise DTypeError(f"argument '{name}' must be tuple of ints, not {_first_non_int(given)}") from None
+
+
+def with_keyword(values: tuple[Any, ...], named: Any) -> tuple[Any, ...]:
+    """The integers of f(2, 3), or those of f(size=(2, 3)) as f((2, 3)) has them."""
+    return values if named is None else (*values, named)
 
 
 def _first_non_int(given: Any) -> str:
