@@ -266,3 +266,18 @@ def test_numpys_functions_do_not_see_recorded_tensors() -> None:
 def test_numpys_ufuncs_refuse_tensors() -> None:
     with pytest.raises(TypeError, match="'Tensor' does not support ufuncs"):
         np.exp(cr.ones(2))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("arguments", [(), (3,), (2, 3), (0, 2), ([1, 2],), ((2, 3),)], ids=str)
+def test_the_constructor_takes_lengths_or_a_sequence(torch: Any, arguments: tuple[Any, ...]) -> None:
+    ours, theirs = cr.Tensor(*arguments), torch.Tensor(*arguments)
+    assert ours.shape == tuple(theirs.shape)
+    assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
+    if arguments and not isinstance(arguments[0], int):
+        assert ours.tolist() == theirs.tolist()
+
+
+def test_lengths_and_sequences_do_not_mix() -> None:
+    with pytest.raises(cr.DTypeError, match="one sequence of numbers, or integers that are the lengths"):
+        cr.Tensor(2, [3])

@@ -46,8 +46,16 @@ class Tensor(Variable):
 
     __slots__ = ()
 
-    def __init__(self, data: npt.ArrayLike, *, requires_grad: builtins.bool = False) -> None:
-        array = np.asarray(data, None if isinstance(data, np.ndarray | np.generic) else float32)
+    def __init__(self, *data: npt.ArrayLike, requires_grad: builtins.bool = False) -> None:
+        """Tensor(data) holds an array or sequence, Tensor(2, 3) has that shape and elements that are not set."""
+        if all(type(length) is builtins.int for length in data):
+            array: Array = np.empty(data or 0, float32)  # type: ignore[arg-type]
+        elif len(data) == 1:
+            array = np.asarray(data[0], None if isinstance(data[0], np.ndarray | np.generic) else float32)
+        else:
+            raise DTypeError(
+                "Tensor() takes one sequence of numbers, or integers that are the lengths of its dimensions"
+            )
         as_dtype(array.dtype)
         self._set(array, no_version if state.inference else None, None)
         self.requires_grad = requires_grad
