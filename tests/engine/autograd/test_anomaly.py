@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -71,3 +73,26 @@ def test_the_mode_ends_with_its_block_and_nests() -> None:
     x = cr.ones(1, requires_grad=True) * 2
     assert x.grad_fn is not None
     assert x.grad_fn.extra is None
+
+
+def test_blocks_of_several_threads_may_end_in_any_order() -> None:
+    from chainrule.engine.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
+
+    for block in (detect_anomaly, lambda: set_detect_anomaly(True)):
+        seen: list[bool] = []
+        threads = [ThreadPoolExecutor(1) for _ in range(2)]  # which take turns
+        blocks = [ExitStack() for _ in threads]
+        for thread, stack in zip(threads, blocks, strict=True):
+            thread.submit(lambda stack=stack, block=block: stack.enter_context(block())).result()
+            seen.append(is_anomaly_enabled())
+        for thread, stack in zip(threads, blocks, strict=True):
+            thread.submit(stack.close).result()
+            seen.append(is_anomaly_enabled())
+            thread.shutdown()
+        assert seen == [True, True, True, False]
+    outer, inner = detect_anomaly(check_nan=False), detect_anomaly()
+    outer.__enter__()
+    with inner:
+        outer.__exit__(None, None, None)
+        assert is_anomaly_check_nan_enabled()
+    assert not is_anomaly_enabled()

@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,16 +21,55 @@ _engine = str(Path(__file__).parents[1])
 
 
 class _Anomaly:
-    """Whether it is on, for all threads."""
+    """Whether it is on, for all threads: as the last of the blocks says that were entered and not left.
+
+    So it does not matter in which order the blocks of several threads end.
+    """
 
     def __init__(self) -> None:
         self.enabled = False
         self.check_nan = True
-        self.watch = ExitStack()
+        self.lock = threading.Lock()
+        self._settings = [_Setting(False, True)]  # the first holds outside of all blocks
+        self._watch = ExitStack()
+
+    def set(self, enabled: bool, check_nan: bool) -> _Setting:
+        """Changes what the last block says; returns what it said."""
+        with self.lock:
+            last = self._settings[-1]
+            before = _Setting(last.enabled, last.check_nan)
+            last.enabled, last.check_nan = enabled, check_nan
+            self._follow()
+        return before
+
+    def enter(self, setting: _Setting) -> None:
+        """Begins a block."""
+        with self.lock:
+            self._settings.append(setting)
+            self._follow()
+
+    def leave(self, setting: _Setting) -> None:
+        """Ends a block, which need not be the last."""
+        with self.lock:
+            self._settings.remove(setting)
+            self._follow()
+
+    def _follow(self) -> None:
+        last = self._settings[-1]
+        if last.enabled and not self.enabled:
+            self._watch.enter_context(watching(_note_stack))
+        if not last.enabled:
+            self._watch.close()
+        self.enabled, self.check_nan = last.enabled, last.check_nan
+
+
+@dataclass(eq=False)  # two blocks that say the same are two
+class _Setting:
+    enabled: bool
+    check_nan: bool
 
 
 anomaly = _Anomaly()
-_switching = threading.Lock()
 
 
 def is_anomaly_enabled() -> bool:
@@ -54,37 +94,32 @@ class set_detect_anomaly:  # noqa: N801 - PyTorch's name
     """
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
-        self._before = anomaly.enabled, anomaly.check_nan
-        _switch(mode, check_nan)
+        self.mode = mode
+        self.check_nan = check_nan
+        self._entered: list[_Setting] = []  # a stack: one object may be entered again inside itself
+        self._before: _Setting | None = anomaly.set(mode, check_nan)
 
     def __enter__(self) -> None:
-        pass
+        if self._before is not None:  # what was said for good is said for the block only
+            anomaly.set(self._before.enabled, self._before.check_nan)
+            self._before = None
+        self._entered.append(_Setting(self.mode, self.check_nan))
+        anomaly.enter(self._entered[-1])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _switch(*self._before)
+        anomaly.leave(self._entered.pop())
 
 
 class detect_anomaly(set_detect_anomaly):  # noqa: N801 - PyTorch's name
     """Anomaly detection inside a `with` block; see `set_detect_anomaly`."""
 
     def __init__(self, check_nan: bool = True) -> None:
-        self._before = anomaly.enabled, anomaly.check_nan
+        self.mode = True
         self.check_nan = check_nan
-
-    def __enter__(self) -> None:
-        self._before = anomaly.enabled, anomaly.check_nan
-        _switch(True, self.check_nan)
-
-
-def _switch(enabled: bool, check_nan: bool) -> None:
-    with _switching:
-        if enabled and not anomaly.enabled:
-            anomaly.watch.enter_context(watching(_note_stack))
-        if not enabled:
-            anomaly.watch.close()
-        anomaly.enabled, anomaly.check_nan = enabled, check_nan
+        self._entered = []
+        self._before = None
 
 
 def _note_stack(node: Node) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from chainrule.engine.autograd.graph import Node, Output, OutputGradients, Saved
 from chainrule.engine.autograd.mode import no_grad, state
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, CopySlices
+from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION
 from chainrule.engine.dtypes import is_floating
 from chainrule.engine.errors import AutogradError, ShapeError
 
@@ -168,12 +168,7 @@ class FunctionNode(Node):
         if _among(y, self.dirty):
             y.check_writable(self.name())
             y.counter.bump()
-            if y._view is None:
-                y.set_history(node)
-            else:
-                base = y._view.base
-                base.set_history(CopySlices(base, y.data, node, y.gradient_edge() if y.requires_grad else None))
-                y._view.version = -1
+            y.rewrite_history(node, y.gradient_edge() if y.requires_grad else None)
             return y
         if is_foreign:  # an input, or a tensor with a history of its own
             source, y = y, Variable.wrap(y.data.view())

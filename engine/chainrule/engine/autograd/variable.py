@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeGuard
 
 from chainrule.engine.autograd.graph import AccumulateGrad, Hook, Node, Output, add_hook, lock_of
 from chainrule.engine.autograd.mode import state
-from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, UNRECORDED, AsStrided, View, places
+from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, UNRECORDED, AsStrided, CopySlices, View, places
 from chainrule.engine.dtypes import Array, is_floating, type_name
 from chainrule.engine.errors import AutogradError, DTypeError, ShapeError
 from chainrule.engine.hooks import RemovableHandle
@@ -146,6 +146,22 @@ class Variable:
         if self._view is not None:
             self._view.version = self.counter.value
 
+    def rewrite_history(self, node: Node, before: Node | None) -> None:
+        """Makes this the output of `node`, which was written into its memory, and the base what it is written into.
+
+        Args:
+            node: of what was written.
+            before: the node that this was the output of until then; None if it required no gradient.
+        """
+        view = self._view
+        if view is None:
+            self.set_history(node)
+            return
+        base = view.base
+        slices = CopySlices(base, self.data, node, before)
+        base.set_history(slices)
+        self.set_history(slices.part())
+
     def gradient_edge(self) -> Node:
         """The node that receives this tensor's gradient."""
         node = self._grad_fn if self._view is None else self._recorded()
@@ -274,8 +290,10 @@ class Variable:
             )
         if state.enabled and self.requires_grad:
             self._check_history()
-        if 0 in self.data.strides and any(
-            n > 1 and step == 0 for n, step in zip(self.data.shape, self.data.strides, strict=True)
+        if (
+            0 in self.data.strides
+            and self.data.size
+            and any(n > 1 and step == 0 for n, step in zip(self.data.shape, self.data.strides, strict=True))
         ):
             raise AutogradError(
                 "unsupported operation: more than one element of the written-to tensor refers to a single memory "

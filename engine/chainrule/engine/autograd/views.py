@@ -95,7 +95,7 @@ class CopySlices(Node):
         before: the node of the view as it was before; None if it required no gradient.
     """
 
-    __slots__ = ("before", "edges", "index", "shape", "view_shape", "written")
+    __slots__ = ("before", "edges", "index", "shape", "view_node", "view_shape", "written")
 
     def __init__(self, base: Variable, view: Array, written: Node, before: Node | None) -> None:
         self.written = written
@@ -103,6 +103,7 @@ class CopySlices(Node):
         self.index = places(view, base.data)
         self.shape = base.data.shape
         self.view_shape = view.shape
+        self.view_node: weakref.ref[AsStrided] | None = None
         written.within = weakref.ref(self)
         others = [edge for edge in written.edges if edge is not None and edge is not before]
         self.edges = (base.gradient_edge() if base.requires_grad else None, *others)
@@ -130,8 +131,12 @@ class CopySlices(Node):
         return reshape(overwrite(flat, inner, index=self.index), shape=g.shape), *others
 
     def part(self) -> Node:
-        """The node of what was written, as a part of the base."""
-        return AsStrided(self, self.index, self.shape, self.view_shape)
+        """The node of what was written, as a part of the base: the view's own, whose hooks see what flows into it."""
+        node = None if self.view_node is None else self.view_node()
+        if node is None:
+            node = AsStrided(self, self.index, self.shape, self.view_shape)
+            self.view_node = weakref.ref(node)  # it keeps this one
+        return node
 
     def free(self) -> None:
         self.written.free()

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import Node, OpNode, Saved
+from chainrule.engine.autograd.graph import OpNode, Saved
 from chainrule.engine.autograd.mode import state
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.autograd.views import CopySlices
 from chainrule.engine.dtypes import DType, type_name
 from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.functions import (
@@ -85,7 +84,7 @@ def write(x: Tensor, name: str, result: Tensor) -> Tensor:
     x.counter.bump()
     if isinstance(node, OpNode):
         _share_new_value(node, x, result)
-    _set_history(x, node, before)
+    x.rewrite_history(node, before)
     return x
 
 
@@ -104,15 +103,6 @@ def _share_new_value(node: OpNode, x: Tensor, result: Tensor) -> None:
     for saved in node.saved or ():
         if isinstance(saved, Saved) and saved.array is result.data:
             saved.array, saved.counter, saved.version = x.data, x.counter, x.counter.value
-
-
-def _set_history(x: Tensor, node: Node, before: Node | None) -> None:
-    if x._view is None:
-        x.set_history(node)
-    else:
-        base = x._view.base
-        base.set_history(CopySlices(base, x.data, node, before))
-        x._view.version = -1  # its node is found anew, as a part of the base
 
 
 def _require_castable(source: DType, target: DType) -> None:

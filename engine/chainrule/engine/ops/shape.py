@@ -69,7 +69,7 @@ def copied(x: Any, v: Any) -> Any:
 @op("Flip", exact=True, x=lambda g, dims: flip(g, dims=dims))
 def flip(x: Any, *, dims: Shape) -> Any:
     """`x` in reverse order along `dims`."""
-    return np.flip(x, dims).copy()
+    return np.flip(x, dims).copy(order="K")
 
 
 @op("Roll", exact=True, x=lambda g, shifts, dims: roll(g, shifts=tuple(-n for n in shifts), dims=dims))
