@@ -22,6 +22,7 @@ PACKAGES = [
     "chainrule.engine.backends",
     "chainrule.engine.cuda",
     "chainrule.engine.data",
+    "chainrule.engine.func",
     "chainrule.engine.io",
     "chainrule.engine.kernels",
     "chainrule.engine.models",

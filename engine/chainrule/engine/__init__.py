@@ -12,6 +12,7 @@ from chainrule.engine import (
     backends,
     cuda,
     data,
+    func,
     io,
     kernels,
     models,
@@ -44,6 +45,7 @@ from chainrule.engine.creation import (
     zeros,
     zeros_like,
 )
+from chainrule.engine.determinism import are_deterministic_algorithms_enabled, use_deterministic_algorithms
 from chainrule.engine.dtypes import (
     bfloat16,
     can_cast,
@@ -171,6 +173,7 @@ __all__ = [
     "arctan",
     "arctan2",
     "arctanh",
+    "are_deterministic_algorithms_enabled",
     "argmax",
     "argmin",
     "argsort",
@@ -270,6 +273,7 @@ __all__ = [
     "from_numpy",
     "full",
     "full_like",
+    "func",
     "gather",
     "ge",
     "ger",
@@ -466,6 +470,7 @@ __all__ = [
     "unflatten",
     "unique",
     "unsqueeze",
+    "use_deterministic_algorithms",
     "utils",
     "var",
     "var_mean",
