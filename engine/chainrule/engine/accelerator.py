@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from chainrule.engine.layout import device
+
 __all__ = ["current_accelerator", "device_count", "is_available"]
 
 
@@ -10,8 +12,9 @@ def is_available() -> bool:
     return False
 
 
-def current_accelerator(check_available: bool = False) -> None:
+def current_accelerator(check_available: bool = False) -> device | None:
     """None."""
+    return None
 
 
 def device_count() -> int:

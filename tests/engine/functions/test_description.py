@@ -32,6 +32,7 @@ def test_answers_are_pytorchs(torch: Any, question: str) -> None:
 
 def test_an_array_is_no_tensor_and_the_error_says_how_to_get_one() -> None:
     x = cr.ones(2)
-    for function in (cr.numel, cr.exp, cr.sum):
+    functions: list[Callable[[Any], Any]] = [cr.numel, cr.exp, cr.sum]
+    for function in functions:
         with pytest.raises(cr.DTypeError, match=r"must be Tensor, not ndarray; use x.detach\(\) rather than x.data"):
-            function(x.data)  # type: ignore[operator]
+            function(x.data)
