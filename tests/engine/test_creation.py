@@ -203,7 +203,7 @@ def test_tensor_copies_and_from_numpy_shares() -> None:
 
 
 def test_numbers_that_do_not_fit_the_dtype_are_refused() -> None:
-    with pytest.raises(RuntimeError, match="value cannot be converted to type int8 without overflow"):
+    with pytest.raises(RuntimeError, match="value cannot be converted to type int8_t without overflow"):
         cr.full((2,), 300, dtype=cr.int8)
     assert cr.tensor(-1, dtype=cr.uint8).item() == 255
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, DType, as_dtype, bool_, default_dtype, int64, is_floating, promote_pair
 from chainrule.engine.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
-from chainrule.engine.functions.arguments import Number, ints, require_tensor
+from chainrule.engine.functions.arguments import Number, check_fits, ints, require_tensor, with_keyword
 from chainrule.engine.layout import MemoryFormat, channels_last, check_device, check_format, preserve_format
 
 if TYPE_CHECKING:
@@ -78,9 +78,11 @@ def from_numpy(ndarray: Array) -> Tensor:
     return made(ndarray)
 
 
-def scalar_tensor(s: Number, *, dtype: npt.DTypeLike | None = None, device: Any = None) -> Tensor:
+def scalar_tensor(
+    s: Number, *, dtype: npt.DTypeLike | None = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A 0-d tensor, of float32 unless a dtype is named."""
-    return full((), s, dtype=default_dtype if dtype is None else dtype, device=device)
+    return full((), s, dtype=_or_default(dtype), device=device, requires_grad=requires_grad)
 
 
 def made(array: Array, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -201,43 +203,46 @@ def _array_of(leaves: list[Any], inferred: DType, dtype: DType) -> Array:
         return array.astype(dtype)
 
 
-def check_fits(number: Number, dtype: DType) -> None:
-    """Raises ArgumentError if an integer dtype cannot hold the number; negative ones wrap in uint8, as in PyTorch."""
-    if dtype.kind not in "iu":
-        return
-    limits = np.iinfo(dtype)
-    lowest = -int(limits.max) if dtype.kind == "u" else int(limits.min)
-    if not lowest <= number <= int(limits.max):
-        raise ArgumentError(f"value cannot be converted to type {dtype} without overflow: {number}")
-
-
 # ---- Filled ----
 
 
-def zeros(*size: Size, dtype: npt.DTypeLike | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: Size,
+    size: Size | None = None,
+    dtype: npt.DTypeLike | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of zeros, of float32 unless a dtype is named.
 
     Raises:
         ShapeError: a length is negative.
         DTypeError: one is no integer.
     """
-    return made(np.zeros(lengths("zeros", size), _or_default(dtype)), device, requires_grad)
+    return made(np.zeros(lengths("zeros", with_keyword(shape, size)), _or_default(dtype)), device, requires_grad)
 
 
-def ones(*size: Size, dtype: npt.DTypeLike | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: Size,
+    size: Size | None = None,
+    dtype: npt.DTypeLike | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of ones; see `zeros`."""
-    return made(np.ones(lengths("ones", size), _or_default(dtype)), device, requires_grad)
+    return made(np.ones(lengths("ones", with_keyword(shape, size)), _or_default(dtype)), device, requires_grad)
 
 
 def empty(
-    *size: Size,
+    *shape: Size,
+    size: Size | None = None,
     dtype: npt.DTypeLike | None = None,
     device: Any = None,
     requires_grad: bool = False,
     memory_format: MemoryFormat = preserve_format,
 ) -> Tensor:
     """A tensor of whatever the memory held; see `zeros`."""
-    array = np.empty(lengths("empty", size), _or_default(dtype))
+    array = np.empty(lengths("empty", with_keyword(shape, size)), _or_default(dtype))
     return made(_laid_out(array, memory_format), device, requires_grad)
 
 
@@ -309,7 +314,7 @@ def _filled(shape: tuple[int, ...], number: Any, dtype: DType) -> Array:
         raise _no_complex()
     if dtype.kind in "iu":
         if not math.isfinite(number):
-            raise ArgumentError(f"value cannot be converted to type {dtype} without overflow: {number}")
+            raise ArgumentError(f"value cannot be converted to type {dtype}_t without overflow: {number}")
         number = int(number)
         check_fits(number, dtype)
     return np.full(shape, np.asarray(number).astype(dtype), dtype)
@@ -410,24 +415,39 @@ def new_tensor(
 
 
 def new_zeros(
-    input: Tensor, *size: Size, dtype: npt.DTypeLike | None = None, device: Any = None, requires_grad: bool = False
+    input: Tensor,
+    *shape: Size,
+    size: Size | None = None,
+    dtype: npt.DTypeLike | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`zeros`, in the dtype of `input` unless another is named."""
-    return zeros(*size, dtype=_like(input, dtype), device=device, requires_grad=requires_grad)
+    return zeros(*shape, size=size, dtype=_like(input, dtype), device=device, requires_grad=requires_grad)
 
 
 def new_ones(
-    input: Tensor, *size: Size, dtype: npt.DTypeLike | None = None, device: Any = None, requires_grad: bool = False
+    input: Tensor,
+    *shape: Size,
+    size: Size | None = None,
+    dtype: npt.DTypeLike | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`ones`, in the dtype of `input` unless another is named."""
-    return ones(*size, dtype=_like(input, dtype), device=device, requires_grad=requires_grad)
+    return ones(*shape, size=size, dtype=_like(input, dtype), device=device, requires_grad=requires_grad)
 
 
 def new_empty(
-    input: Tensor, *size: Size, dtype: npt.DTypeLike | None = None, device: Any = None, requires_grad: bool = False
+    input: Tensor,
+    *shape: Size,
+    size: Size | None = None,
+    dtype: npt.DTypeLike | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`empty`, in the dtype of `input` unless another is named."""
-    return empty(*size, dtype=_like(input, dtype), device=device, requires_grad=requires_grad)
+    return empty(*shape, size=size, dtype=_like(input, dtype), device=device, requires_grad=requires_grad)
 
 
 def new_full(

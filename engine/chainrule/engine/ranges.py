@@ -21,7 +21,7 @@ Bound = Any
 
 
 def arange(
-    start: Bound,
+    start: Bound = 0,
     end: Bound | None = None,
     step: Bound = 1,
     *,
@@ -43,13 +43,15 @@ def arange(
         raise UnsupportedError("\"arange_cpu\" not implemented for 'Bool'")
     if not math.isfinite(first) or not math.isfinite(last):
         raise ArgumentError(f"unsupported range: {first} -> {last}")
-    if not is_floating(resolved):
+    if resolved == int64:  # other dtypes are counted in fractions
         first, last, stride = int(first), int(last), int(stride)
     if stride == 0:
         raise ArgumentError("step must be nonzero")
     if (last - first) * stride < 0:
         raise ArgumentError("upper bound and lower bound inconsistent with step sign")
     count = math.ceil((last - first) / stride)
+    if not is_floating(resolved):
+        first, stride = int(first), int(stride)
     values: Array = first + np.arange(count) * stride
     return made(values.astype(resolved), device, requires_grad)
 
@@ -69,7 +71,7 @@ def linspace(
         ArgumentError: their number is negative.
     """
     resolved = default_dtype if dtype is None else as_dtype(dtype)
-    return made(_evenly(start, end, steps).astype(resolved), device, requires_grad)
+    return made(_evenly(start, end, steps, whole=not is_floating(resolved)).astype(resolved), device, requires_grad)
 
 
 def logspace(
@@ -84,14 +86,15 @@ def logspace(
 ) -> Tensor:
     """baseˣ for `steps` numbers x from start to end, evenly apart; see `linspace`."""
     resolved = default_dtype if dtype is None else as_dtype(dtype)
-    return made((base ** _evenly(start, end, steps)).astype(resolved), device, requires_grad)
+    powers = base ** _evenly(start, end, steps, whole=not is_floating(resolved))
+    return made(powers.astype(resolved), device, requires_grad)
 
 
-def _evenly(start: Bound, end: Bound, steps: int) -> npt.NDArray[np.float64]:
-    """Counted from the nearer end, so that both are met."""
+def _evenly(start: Bound, end: Bound, steps: int, *, whole: bool) -> npt.NDArray[np.float64]:
+    """Counted from the nearer end, so that both are met; between whole numbers, if the result has to be of them."""
     if steps < 0:
         raise ArgumentError("number of steps must be non-negative")
-    first, last = float(_number(start)), float(_number(end))
+    first, last = (float(int(x) if whole else x) for x in (_number(start), _number(end)))
     if steps == 1:
         return np.array([first])
     i = np.arange(steps)

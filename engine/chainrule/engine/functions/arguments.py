@@ -10,7 +10,7 @@ import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, DType
-from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
+from chainrule.engine.errors import ArgumentError, DimensionError, DTypeError, ShapeError
 from chainrule.engine.ops.elementwise import cast
 from chainrule.engine.ops.op import Op
 
@@ -118,10 +118,25 @@ def _first_non_int(given: Any) -> str:
     return type(given).__name__
 
 
+def check_fits(number: Number, dtype: DType) -> None:
+    """Raises ArgumentError if an integer dtype cannot hold the number; negative ones wrap in uint8, as in PyTorch."""
+    if dtype.kind not in "iu":
+        return
+    limits = np.iinfo(dtype)
+    lowest = -int(limits.max) if dtype.kind == "u" else int(limits.min)
+    if not lowest <= number <= int(limits.max):
+        raise ArgumentError(f"value cannot be converted to type {dtype}_t without overflow: {number}")
+
+
 def number_like(value: Number | Tensor, dtype: DType) -> Tensor:
-    """A number as a 0-d tensor of the dtype."""
+    """A number as a 0-d tensor of the dtype.
+
+    Raises:
+        ArgumentError: an integer dtype cannot hold it.
+    """
     if isinstance(value, Variable):
         return value if value.data.dtype == dtype else cast(value, dtype=dtype)
+    check_fits(value, dtype)
     return Variable.wrap(np.asarray(value).astype(dtype))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, DType, bool_, finfo, float32, float64, is_floating, promote, type_name
-from chainrule.engine.errors import AutogradError, ConfigError, DTypeError
+from chainrule.engine.errors import ArgumentError, AutogradError, DTypeError
 from chainrule.engine.functions.arguments import Number, Operand, elementwise_function, require_tensor
 from chainrule.engine.ops import division, elementwise, special
 from chainrule.engine.ops.op import Op
@@ -140,13 +140,13 @@ def div(input: Tensor, other: Operand, *, rounding_mode: str | None = None) -> T
 
     Raises:
         DivisionError: integers are divided by zero, with a rounding mode.
-        ConfigError: no such rounding mode.
+        ArgumentError: no such rounding mode.
     """
     if rounding_mode is None:
         return elementwise.div(input, other)
     if rounding_mode not in ("trunc", "floor"):
-        raise ConfigError(
-            "rounding_mode", rounding_mode, "div expected rounding_mode to be one of None, 'trunc', or 'floor'"
+        raise ArgumentError(
+            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
         )
     return (division.trunc_divide if rounding_mode == "trunc" else division.floor_divide)(input, other)
 
@@ -301,7 +301,12 @@ def copysign(input: Tensor, other: Operand) -> Tensor:
     return elementwise.copysign(input, other)
 
 
-heaviside = _of_tensors(elementwise.heaviside, "heaviside", "0 below zero, 1 above, and at zero what `other` says.")
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 below zero, 1 above, and at zero what `values` says."""
+    require_tensor("heaviside", input)
+    if not isinstance(values, Variable):
+        raise DTypeError(f"heaviside(): argument 'values' (position 2) must be Tensor, not {type(values).__name__}")
+    return elementwise.heaviside(input, values)
 
 
 def nan_to_num(

@@ -10,7 +10,7 @@ import numpy as np
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import int32, int64, type_name
 from chainrule.engine.errors import DimensionError, ShapeError, UnsupportedError
-from chainrule.engine.functions.arguments import axes_of, axis_of, ints, require_tensor
+from chainrule.engine.functions.arguments import axes_of, axis_of, ints, require_tensor, with_keyword
 from chainrule.engine.functions.shapes import Sizes, ravel, reshape, transpose
 from chainrule.engine.ops import shape as shaping
 
@@ -35,9 +35,9 @@ __all__ = [
 # ---- Turned and repeated ----
 
 
-def flip(input: Tensor, *dims: Sizes) -> Tensor:
+def flip(input: Tensor, *axes: Sizes, dims: Sizes | None = None) -> Tensor:
     """A copy in reverse order along `dims`."""
-    return shaping.flip(input, dims=axes_of(input, ints(dims)) if input.data.ndim else ())
+    return shaping.flip(input, dims=axes_of(input, ints(with_keyword(axes, dims), "dims")) if input.data.ndim else ())
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -94,27 +94,27 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     return flip(input, ())
 
 
-def repeat(input: Tensor, *repeats: Sizes) -> Tensor:
+def repeat(input: Tensor, *times: Sizes, repeats: Sizes | None = None) -> Tensor:
     """A copy side by side with itself, so many times along each dimension; more numbers than dimensions add some.
 
     Raises:
         ShapeError: there are fewer numbers than dimensions, or one is negative.
     """
-    times = ints(repeats)
-    if len(times) < input.data.ndim:
+    counts = ints(with_keyword(times, repeats), "repeats")
+    if len(counts) < input.data.ndim:
         raise ShapeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
-    lengths = (1,) * (len(times) - input.data.ndim) + input.shape
-    wanted = [n * m for n, m in zip(times, lengths, strict=True)]
-    if min(times, default=0) < 0:
+    lengths = (1,) * (len(counts) - input.data.ndim) + input.shape
+    wanted = [n * m for n, m in zip(counts, lengths, strict=True)]
+    if min(counts, default=0) < 0:
         worst = min(wanted)
         raise ShapeError(f"Trying to create tensor with negative dimension {worst}: {wanted}")
-    return shaping.repeat(input, repeats=times)
+    return shaping.repeat(input, repeats=counts)
 
 
-def tile(input: Tensor, *dims: Sizes) -> Tensor:
+def tile(input: Tensor, *times: Sizes, dims: Sizes | None = None) -> Tensor:
     """`repeat` for which missing numbers are ones."""
-    times = ints(dims)
-    return repeat(input, (1,) * (input.data.ndim - len(times)) + times)
+    counts = ints(with_keyword(times, dims), "dims")
+    return repeat(input, (1,) * (input.data.ndim - len(counts)) + counts)
 
 
 def repeat_interleave(
@@ -236,8 +236,11 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     x = reshape(input, 1) if input.data.ndim == 0 else input
     if size < 0:
         raise ShapeError(f"size is {size} but must be >= 0")
+    if input.data.ndim == 0 and size == 0:
+        return shaping.getitem(x, slice(0, 0))
     if size > x.shape[axis]:
         raise ShapeError(f"maximum size for tensor at dimension {axis} is {x.shape[axis]} but size is {size}")
     if step <= 0:
         raise ShapeError(f"step is {step} but must be > 0")
-    return shaping.unfold(x, dim=axis, size=size, step=step)
+    y = shaping.unfold(x, dim=axis, size=size, step=step)
+    return y if input.data.ndim else reshape(y, -1)  # the one window of a number is a vector

@@ -72,9 +72,10 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """`gather` that broadcasts the other dimensions; without `dim`, of the flattened tensors."""
+    """`gather` that broadcasts the other dimensions and counts negative indices from the end; without `dim`, of the
+    flattened tensors."""
     if dim is None:
-        return gather(reshape(input, -1), 0, reshape(indices, -1))
+        return gather(reshape(input, -1), 0, _counted(reshape(indices, -1), input.data.size))
     if input.data.ndim != indices.data.ndim:
         raise ShapeError(
             "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
@@ -84,7 +85,14 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     rest = [tuple(n for other, n in enumerate(x.shape) if other != axis) for x in (input, indices)]
     shape = broadcast_pair(*rest)
     x = expand(input, (*shape[:axis], input.shape[axis], *shape[axis:]))
-    return gather(x, axis, expand(indices, (*shape[:axis], indices.shape[axis], *shape[axis:])))
+    counted = _counted(indices, input.shape[axis] if input.data.ndim else 1)
+    return gather(x, axis, expand(counted, (*shape[:axis], indices.shape[axis], *shape[axis:])))
+
+
+def _counted(indices: Tensor, length: int) -> Tensor:
+    """Indices counted from the beginning."""
+    positions = _integers("take_along_dim", indices, "int32/int64")
+    return Variable.wrap(np.where(positions < 0, positions + length, positions))
 
 
 def scatter(
@@ -200,7 +208,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if input.data.ndim == 0 and positions.size != 1:
         raise BoundsError(f"index_select(): Index to scalar can have only 1 value, got {positions.size} value(s)")
     if positions.size and not (positions.min() >= 0 and positions.max() < x.shape[axis]):
-        raise DimensionError("index out of range in self")
+        raise BoundsError("index out of range in self")
     y = shaping.index_select(x, index=(*((slice(None),) * axis), positions))
     return y if input.data.ndim else reshape(y, ())
 
@@ -292,7 +300,8 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Number | Tensor) -
     wrong = positions[(positions < -length) | (positions >= length)]
     if wrong.size:
         raise DimensionError(f"index {wrong[0]} is out of bounds for dimension {axis} with size {length}")
-    y = shaping.index_fill(x, number_like(value, input.dtype), index=(*((slice(None),) * axis), positions))
+    once = np.unique(positions % length) if length else positions  # what is named twice is filled once
+    y = shaping.index_fill(x, number_like(value, input.dtype), index=(*((slice(None),) * axis), once))
     return y if input.data.ndim else reshape(y, ())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from chainrule.engine.autograd.graph import widened
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import type_name, uint8
-from chainrule.engine.errors import ConfigError, DTypeError
+from chainrule.engine.errors import ArgumentError, DTypeError
 from chainrule.engine.functions.arguments import Operand, elementwise_function, require_tensor
 from chainrule.engine.ops import elementwise
 from chainrule.engine.ops.op import Op
@@ -119,14 +119,14 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
 
     Raises:
         DTypeError: the tensors are of different dtypes.
-        ConfigError: a tolerance is negative.
+        ArgumentError: a tolerance is negative.
     """
     _require_tensors("isclose", input, other)
     if input.data.dtype != other.data.dtype:
         raise DTypeError(f"{type_name(input.data.dtype)} did not match {type_name(other.data.dtype)}")
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         if tolerance < 0:
-            raise ConfigError(name, tolerance, "must be greater than or equal to zero")
+            raise ArgumentError(f"{name} must be greater than or equal to zero, but got {tolerance:g}")
     return elementwise.isclose(input, other, rtol=rtol, atol=atol, equal_nan=equal_nan)
 
 

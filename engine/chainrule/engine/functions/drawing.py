@@ -12,6 +12,7 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.creation import as_laid_out, lengths, made
 from chainrule.engine.dtypes import Array, DType, as_dtype, default_dtype, int64, is_floating, type_name
 from chainrule.engine.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
+from chainrule.engine.functions.arguments import with_keyword
 from chainrule.engine.functions.in_place import write
 from chainrule.engine.functions.shapes import broadcast_pair
 from chainrule.engine.layout import MemoryFormat, preserve_format
@@ -31,7 +32,8 @@ def _source(generator: Generator | None) -> Generator:
 
 
 def rand(
-    *size: Size,
+    *shape: Size,
+    size: Size | None = None,
     generator: Generator | None = None,
     dtype: npt.DTypeLike | None = None,
     device: Any = None,
@@ -42,12 +44,13 @@ def rand(
     Raises:
         UnsupportedError: a dtype without fractions.
     """
-    array = _source(generator).uniform(lengths("rand", size), _or_default(dtype))
+    array = _source(generator).uniform(lengths("rand", with_keyword(shape, size)), _or_default(dtype))
     return made(array, device, requires_grad)
 
 
 def randn(
-    *size: Size,
+    *shape: Size,
+    size: Size | None = None,
     generator: Generator | None = None,
     dtype: npt.DTypeLike | None = None,
     device: Any = None,
@@ -58,7 +61,7 @@ def randn(
     Raises:
         UnsupportedError: a dtype without fractions.
     """
-    array = _source(generator).normal(lengths("randn", size), _or_default(dtype))
+    array = _source(generator).normal(lengths("randn", with_keyword(shape, size)), _or_default(dtype))
     return made(array, device, requires_grad)
 
 
@@ -104,7 +107,14 @@ def check_range(low: int, high: int, dtype: DType) -> None:
             raise ArgumentError(f"{name} is out of bounds for {type_name(dtype)}: {bound} is not in [{least}, {most}]")
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: npt.DTypeLike = int64, device: Any = None) -> Tensor:
+def randperm(
+    n: int,
+    *,
+    generator: Generator | None = None,
+    dtype: npt.DTypeLike = int64,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """The integers from 0 to n − 1 in random order.
 
     Raises:
@@ -117,7 +127,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: npt.DTypeLike
     if n:
         check_range(0, n, resolved)
     order = np.argsort(_source(generator).words(n), kind="stable")
-    return made(order.astype(resolved, copy=False), device)
+    return made(order.astype(resolved, copy=False), device, requires_grad)
 
 
 def normal(

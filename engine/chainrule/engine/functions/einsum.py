@@ -11,8 +11,9 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.functions.arranging import diagonal
 from chainrule.engine.functions.linalg import mm
+from chainrule.engine.functions.reduction import sum as total
 from chainrule.engine.functions.shapes import movedim, permute, reshape, unsqueeze
-from chainrule.engine.ops import elementwise, linalg, reduction
+from chainrule.engine.ops import elementwise, linalg
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -180,7 +181,7 @@ def _summed(x: Tensor, names: list[Label], kept: set[Label]) -> tuple[Tensor, li
     axes = tuple(axis for axis, name in enumerate(names) if name not in kept)
     if not axes:
         return x, names
-    return reduction.sum(x, dim=axes), [name for name in names if name in kept]
+    return total(x, axes), [name for name in names if name in kept]
 
 
 def _multiplied(

@@ -10,8 +10,9 @@ from chainrule.engine.dtypes import bool_, type_name
 from chainrule.engine.errors import DTypeError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import Number, as_operand, axis_of, c_name
 from chainrule.engine.functions.arranging import diagonal, roll
+from chainrule.engine.functions.reduction import sum as total
 from chainrule.engine.functions.shapes import broadcast_pair, expand, permute, reshape
-from chainrule.engine.ops import elementwise, linalg, reduction
+from chainrule.engine.ops import elementwise, linalg
 from chainrule.engine.ops.shape import squeeze, unsqueeze
 
 if TYPE_CHECKING:
@@ -323,9 +324,9 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
     for i, j, dim, other in zip(first, second, *given, strict=True):
         n, m = a.shape[i], b.shape[j]
         if n != m and n == 1:
-            b = reduction.sum(b, dim=j, keepdim=True)
+            b = total(b, j, True, dtype=b.dtype)
         elif n != m and m == 1:
-            a = reduction.sum(a, dim=i, keepdim=True)
+            a = total(a, i, True, dtype=a.dtype)
         elif n != m:
             raise ShapeError(
                 f"contracted dimensions need to match, but first has size {n} in dim {dim} and second has size {m} in "
@@ -380,4 +381,4 @@ def trace(input: Tensor) -> Tensor:
     """
     if input.data.ndim != 2:
         raise ShapeError(f"trace: expected a matrix, but got tensor with dim {input.data.ndim}")
-    return reduction.sum(diagonal(input))
+    return total(diagonal(input))

@@ -101,6 +101,7 @@ def searchsorted(
     out_int32: bool = False,
     right: bool = False,
     side: str | None = None,
+    sorter: Tensor | None = None,
 ) -> Tensor:
     """Where in the sorted last dimension each element would go: before equal ones, or after them on the right.
 
@@ -110,6 +111,7 @@ def searchsorted(
         out_int32: gives int32 rather than int64.
         right: whether to go after equal ones.
         side: "left" or "right", the same by another name.
+        sorter: the indices that sort the last dimension, of a sequence that is not.
 
     Raises:
         ShapeError: the leading dimensions differ.
@@ -118,7 +120,7 @@ def searchsorted(
     if side not in (None, "left", "right"):
         raise ArgumentError("torch.searchsorted(): side can only be 'left' or 'right'")
     where = side or ("right" if right else "left")
-    edges = sorted_sequence.data
+    edges = sorted_sequence.data if sorter is None else np.take_along_axis(sorted_sequence.data, sorter.data, -1)
     values = np.asarray(input.data if isinstance(input, Variable) else input)
     if edges.ndim == 1:
         found = np.asarray(np.searchsorted(edges, values, where))  # type: ignore[call-overload]

@@ -11,7 +11,7 @@ import numpy as np
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import type_name
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError, UnsupportedError
-from chainrule.engine.functions.arguments import axes_of, axis_of, ints
+from chainrule.engine.functions.arguments import axes_of, axis_of, ints, with_keyword
 from chainrule.engine.ops import op
 from chainrule.engine.ops import shape as shaping
 
@@ -43,13 +43,13 @@ Sizes = int | Sequence[int]
 # ---- The same elements in another shape ----
 
 
-def reshape(input: Tensor, *shape: Sizes) -> Tensor:
+def reshape(input: Tensor, *size: Sizes, shape: Sizes | None = None) -> Tensor:
     """The elements, row by row, in another shape; -1 stands for what is left. Shares memory where it can.
 
     Raises:
         ShapeError: the shape does not hold as many elements.
     """
-    return shaping.reshape(input, shape=shaping.infer_shape(input.data.size, ints(shape)))
+    return shaping.reshape(input, shape=shaping.infer_shape(input.data.size, ints(with_keyword(size, shape), "shape")))
 
 
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     return reshape(input, other.shape)
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def view(input: Tensor, *shape: Any, size: Sizes | None = None) -> Tensor:
     """`reshape` that never copies, but for images that lie channels-last.
 
     Convolutions and pooling give those, whatever they are given. What they cannot be seen as without a copy is a copy,
@@ -71,7 +71,7 @@ def view(input: Tensor, *shape: Any) -> Tensor:
         raise UnsupportedError(
             f"view({shape[0]}): memory cannot be seen as another dtype; use to(dtype), which converts the elements"
         )
-    wanted = shaping.infer_shape(input.data.size, ints(shape))
+    wanted = shaping.infer_shape(input.data.size, ints(with_keyword(shape, size)))
     viewed = shaping.reshape(input, shape=wanted)
     if input.data.size == 0 or np.may_share_memory(input.data, viewed.data):
         return viewed
@@ -167,22 +167,22 @@ def new_axis(input: Tensor, dim: int) -> int:
 # ---- Dimensions in another order ----
 
 
-def permute(input: Tensor, *dims: Sizes) -> Tensor:
+def permute(input: Tensor, *order: Sizes, dims: Sizes | None = None) -> Tensor:
     """The dimensions in another order.
 
     Raises:
         ShapeError: not every dimension is named once.
     """
-    wanted = ints(dims)
+    wanted = ints(with_keyword(order, dims), "dims")
     if len(wanted) != input.data.ndim:
         raise ShapeError(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
             f"ordering of dimensions i.e. input.dim() = {input.data.ndim} is not equal to len(dims) = {len(wanted)}"
         )
-    order = tuple([axis_of(input, dim) for dim in wanted])
-    if len(set(order)) != len(order):
+    axes = tuple([axis_of(input, dim) for dim in wanted])
+    if len(set(axes)) != len(axes):
         raise ShapeError("permute(): duplicate dims are not allowed.")
-    return shaping.permute(input, dims=order)
+    return shaping.permute(input, dims=axes)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -261,13 +261,13 @@ def matrix_transpose(input: Tensor) -> Tensor:
 # ---- Repeated without copying ----
 
 
-def expand(input: Tensor, *shape: Sizes) -> Tensor:
+def expand(input: Tensor, *shape: Sizes, size: Sizes | None = None) -> Tensor:
     """Repeated along new dimensions and those of length one, without copying; -1 keeps a length.
 
     Raises:
         ShapeError: a dimension of another length than one would change.
     """
-    wanted = ints(shape)
+    wanted = ints(with_keyword(shape, size))
     new = len(wanted) - input.data.ndim
     if new < 0:
         raise ShapeError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.ops.elementwise import abs, exp, sigmoid, tanh, where
+from chainrule.engine.ops.elementwise import exp, sigmoid, tanh, where
 from chainrule.engine.ops.op import elementwise, op
 from chainrule.engine.ops.shape import cat, narrow
 from chainrule.engine.ops.special import erf
@@ -24,7 +24,7 @@ def threshold(x: Any, *, threshold: float, value: float) -> Any:
     return np.where(x <= threshold, _as(x, value), x)
 
 
-@op("Hardtanh", x=lambda g, x, low, high: where((x <= low) | (x >= high), 0.0, g))
+@op("Hardtanh", x=lambda g, x, low, high: where((x > low) & (x < high), g, 0.0))
 def hardtanh(x: Any, *, low: float, high: float) -> Any:
     """y = x limited to [low, high]; the gradient passes inside only."""
     return np.clip(x, _as(x, low), _as(x, high))
@@ -51,13 +51,13 @@ rrelu = elementwise(
 )
 
 
-@op("Hardshrink", x=lambda g, x, lambd: where(abs(x) <= lambd, 0.0, g))
+@op("Hardshrink", x=lambda g, x, lambd: where((x > lambd) | (x < -lambd), g, 0.0))
 def hardshrink(x: Any, *, lambd: float) -> Any:
     """y = x where |x| > λ, else 0."""
     return np.where(np.abs(x) <= lambd, _as(x, 0), x)
 
 
-@op("Softshrink", x=lambda g, x, lambd: where(abs(x) <= lambd, 0.0, g))
+@op("Softshrink", x=lambda g, x, lambd: where((x > lambd) | (x < -lambd), g, 0.0))
 def softshrink(x: Any, *, lambd: float) -> Any:
     """y = x drawn towards 0 by λ, and 0 where |x| ≤ λ."""
     return np.where(np.abs(x) <= lambd, _as(x, 0), x - np.copysign(_as(x, lambd), x))

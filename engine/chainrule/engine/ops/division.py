@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine.autograd.graph import widened
 from chainrule.engine.errors import DivisionError
 from chainrule.engine.ops.elementwise import lacks, quiet, zeros_like
-from chainrule.engine.ops.op import elementwise
+from chainrule.engine.ops.op import Scalar, elementwise
 
 
 def _no_zeros(divide: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,8 +29,11 @@ def _no_zeros(divide: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _truncated(a: Any, b: Any) -> Any:
-    if np.result_type(a, b).kind not in "iu":
-        return np.trunc(np.divide(a, b))
+    dtype = a.dtype if isinstance(a, np.ndarray | np.generic) else b.dtype
+    if dtype.kind not in "iu":
+        if type(b) in Scalar:
+            return np.trunc(np.divide(widened(a), b)).astype(dtype)
+        return np.trunc(np.divide(np.asarray(a, dtype), b))
     return (a - np.fmod(a, b)) // b
 
 
@@ -49,6 +53,7 @@ trunc_divide = elementwise(
     b=lambda g: zeros_like(g),
     refuse=lacks("div_trunc_cpu", "b"),
 )
+trunc_divide.exact = True  # as in PyTorch, the quotient of tensors of half precision is rounded before it is truncated
 remainder = elementwise(
     "Remainder",
     _no_zeros(quiet(np.remainder)),

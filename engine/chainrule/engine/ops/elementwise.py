@@ -65,7 +65,7 @@ div = elementwise(
     quiet(np.divide),
     inputs=("a", "b"),
     a=lambda g, b: g / b,
-    b=lambda g, a, b: -g * a / (b * b),
+    b=lambda g, a, b: -g * (a / b / b),  # b·b would leave the range of floats long before b does
     floating=True,
 )
 neg = elementwise("Neg", np.negative, x=lambda g: -g, refuse=_no_bool)
@@ -250,11 +250,20 @@ cosh = elementwise("Cosh", quiet(np.cosh), inputs=("x",), x=lambda g, x: g * sin
 asinh = elementwise("Asinh", np.arcsinh, x=lambda g, x: g * rsqrt(x * x + 1), floating=True)
 acosh = elementwise("Acosh", quiet(np.arccosh), inputs=("x",), x=lambda g, x: g * rsqrt(x * x - 1), floating=True)
 atanh = elementwise("Atanh", quiet(np.arctanh), inputs=("x",), x=lambda g, x: g / (1 - x * x), floating=True)
+
+
+def _per_radius(x: Any, a: Any, b: Any) -> Any:
+    """x / (a² + b²), without overflow, and 0 at the origin."""
+    r = hypot(a, b)
+    r = where(r == 0, 1.0, r)
+    return x / r / r
+
+
 atan2 = elementwise(
     "Atan2",
     np.arctan2,
-    a=lambda g, a, b: g * (b / (a * a + b * b)),
-    b=lambda g, a, b: -g * (a / (a * a + b * b)),
+    a=lambda g, a, b: g * _per_radius(b, a, b),
+    b=lambda g, a, b: -g * _per_radius(a, a, b),
     floating=True,
 )
 hypot = elementwise(
@@ -309,7 +318,7 @@ relu = elementwise(
     "Relu",
     lambda x: np.maximum(x, 0),
     inputs=("x",),
-    x=lambda g, y: g * (y > 0),
+    x=lambda g, y: g * ~(y <= 0),  # which passes the gradient of nan
     refuse=lambda _, dtype: "Boolean inputs not supported for relu" if dtype == bool_ else None,
 )
 copysign = elementwise(

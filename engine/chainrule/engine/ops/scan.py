@@ -123,7 +123,7 @@ def _transposed(g: Any, a: Any, dim: int) -> Any:
 @np.errstate(all="ignore")
 def prod(x: Any, *, dim: int, keepdim: bool = False) -> Any:
     """y = Π x along `dim`"""
-    return np.prod(x, axis=dim if x.ndim else None, keepdims=keepdim)
+    return np.prod(x, axis=dim if x.ndim else None, keepdims=keepdim, dtype=x.dtype)
 
 
 def _prod_slope(g: Any, x: Any, y: Any, dim: int, keepdim: bool) -> Any:

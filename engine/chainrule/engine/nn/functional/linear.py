@@ -68,5 +68,5 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     check_same_dtype("bilinear", input2, weight, bias)
     columns = weight.permute(1, 0, 2).reshape(in1, out * in2)
     halfway = products.matmul(input1, columns).reshape(*input1.shape[:-1], out, in2)
-    y = reduction.sum(halfway * input2.unsqueeze(-2), -1)
+    y = reduction.sum(halfway * input2.unsqueeze(-2), -1, dtype=input1.dtype)
     return y if bias is None else y + bias
