@@ -12,7 +12,7 @@ def is_available() -> bool:
     return False
 
 
-def current_accelerator(check_available: bool = False) -> device | None:
+def current_accelerator(check_available: bool = False) -> device | None:  # noqa: ARG001 - PyTorch's argument
     """None."""
     return None
 
