@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -113,9 +114,57 @@ def test_what_does_not_fit_is_refused() -> None:
         jvp(lambda x: x * 2, x)
     with pytest.raises(RuntimeError, match="single element"):
         vhp(lambda x: x * 2, x, x)
-    with pytest.raises(TypeError, match="must be a Tensor"):
+    with pytest.raises(TypeError, match="must be either a Tensor or a tuple"):
         jacobian(lambda x: x, 3.0)  # type: ignore[arg-type]
     with pytest.raises(NotImplementedError, match="vmap"):
         jacobian(lambda x: x, x, vectorize=True)
     with pytest.raises(NotImplementedError, match="forward-mode"):
         hessian(lambda x: x.sum(), x, outer_jacobian_strategy="forward-mode")  # type: ignore[arg-type]
+
+
+MISTAKES: dict[str, Callable[[Any, Any], Any]] = {
+    "a number as input": lambda m, f: f.vjp(lambda x: x, 3.0),
+    "a number among inputs": lambda m, f: f.hvp(lambda x, y: x, (m.ones(2), 1)),
+    "a number as output": lambda m, f: f.jacobian(lambda x: 3.0, m.ones(2)),
+    "no v for several elements": lambda m, f: f.vjp(lambda x: x * 2, m.ones(2)),
+    "no v for several inputs": lambda m, f: f.vhp(lambda x, y: x.sum(), (m.ones(2), m.ones(2))),
+    "several v": lambda m, f: f.vjp(lambda x: x * 2, m.ones(2), (m.ones(2), m.ones(2))),
+    "too few v": lambda m, f: f.jvp(lambda x, y: x * y, (m.ones(2), m.ones(2)), m.ones(2)),
+    "several outputs": lambda m, f: f.hessian(lambda x: (x.sum(), x), m.ones(2)),
+    "several elements": lambda m, f: f.hvp(lambda x: x, m.ones(2), m.ones(2)),
+    "a detached output": lambda m, f: f.hessian(lambda x: x.detach(), m.ones(2), strict=True),
+    "an unused input": lambda m, f: f.vjp(lambda x, y: x.sum(), (m.ones(2), m.ones(2)), strict=True),
+    "an unused input of one output": lambda m, f: f.jacobian(
+        lambda x, y: (x * y, x), (m.ones(2), m.ones(2)), strict=True
+    ),
+    "a linear function": lambda m, f: f.hessian(lambda x: x.sum(), m.ones(2), strict=True),
+    "a constant slope": lambda m, f: f.vjp(lambda x: x.sum(), m.ones(2), create_graph=True, strict=True),
+    "a constant curvature": lambda m, f: f.vhp(
+        lambda x: (x * x).sum(), m.ones(2), m.ones(2), create_graph=True, strict=True
+    ),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_raise_what_they_raise_in_pytorch(mistake: str, torch: Any) -> None:
+    with pytest.raises((RuntimeError, TypeError)) as expected:
+        MISTAKES[mistake](torch, torch.autograd.functional)
+    builtin: Any = RuntimeError if isinstance(expected.value, RuntimeError) else TypeError
+    with pytest.raises(builtin) as raised:
+        MISTAKES[mistake](cr, cr.autograd.functional)
+    assert str(raised.value) == str(expected.value)
+
+
+@pytest.mark.torch
+def test_jacobians_of_jacobians_are_those_of_pytorch(torch: Any) -> None:
+    found = []
+    for m in (cr, torch):
+        a = m.tensor([1.0, 2.0], dtype=m.float64, requires_grad=True)
+        b = m.tensor(3.0, dtype=m.float64)
+        f = lambda x, y: (x * x * y, (x.sum() * y) ** 3)
+        first = lambda x, y, m=m, f=f: m.autograd.functional.jacobian(f, (x, y), create_graph=True)
+        second = m.autograd.functional.jacobian(lambda x, y, first=first: first(x, y)[1][0], (a, b), create_graph=True)
+        second[0].sum().backward()
+        found.append((second[0].tolist(), second[1].tolist(), a.grad.tolist(), b.requires_grad))
+    assert found[0] == found[1]

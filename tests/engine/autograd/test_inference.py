@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,22 @@ def test_a_decorated_generator_has_the_mode_while_it_runs_only() -> None:
     next(generator)
     generator.close()  # type: ignore[attr-defined]
     assert seen == [False, False]
+
+
+@pytest.mark.torch
+def test_enabling_does_not_record_within_inference_mode(torch: Any) -> None:
+    found = []
+    for m in (cr, torch):
+        x = m.ones(2, requires_grad=True)
+        kept = x * 3
+        with m.inference_mode(), m.enable_grad():
+            y = x * 2
+            part = x[:1]
+            x.add_(1)
+            kept.add_(1)
+            facts = [y.requires_grad, y.grad_fn is None, y.is_inference(), part.requires_grad, m.is_grad_enabled()]
+            with m.inference_mode(False):
+                facts.append((x * 2).requires_grad)
+        found.append((facts, x.tolist(), kept._version, kept.grad_fn.name()))
+    assert found[0] == found[1]
+    assert found[0][0] == [False, True, True, True, True, True]

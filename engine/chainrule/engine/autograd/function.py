@@ -256,7 +256,7 @@ class Function:
                 "Some elements marked as dirty during the forward method were not returned as output. The inputs that "
                 "are modified inplace must all be outputs of the Function."
             )
-        if state.enabled and any(node.needs_input_grad):
+        if state.recording and any(node.needs_input_grad):
             outputs = node.record(args, outputs)
         else:
             for y in node.dirty:
@@ -272,7 +272,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     def once(ctx: FunctionNode, *grad_outputs: Any) -> Any:
         with no_grad():
             result = backward(ctx, *grad_outputs)
-        recorded = state.enabled and any(isinstance(g, Variable) and g.requires_grad for g in grad_outputs)
+        recorded = state.recording and any(isinstance(g, Variable) and g.requires_grad for g in grad_outputs)
         if not recorded:
             return result
         listed = result if isinstance(result, tuple) else (result,)

@@ -16,13 +16,20 @@ R = TypeVar("R")
 class _State(threading.local):
     enabled = True
     inference = False
+    recording = True
+    """Whether operations are recorded: enabled, and not in inference mode."""
+
+    def set(self, enabled: bool, inference: bool) -> None:
+        self.enabled = enabled
+        self.inference = inference
+        self.recording = enabled and not inference
 
 
 state = _State()
 
 
 def is_grad_enabled() -> bool:
-    """Whether this thread records operations now."""
+    """Whether this thread records operations now; but in inference mode it does not, whatever is enabled."""
     return state.enabled
 
 
@@ -42,14 +49,12 @@ class _GradMode:
 
     def __enter__(self) -> None:
         self._previous.append((state.enabled, state.inference))
-        state.enabled = self.mode
-        if self.inference is not None:
-            state.inference = self.inference
+        state.set(self.mode, state.inference if self.inference is None else self.inference)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state.enabled, state.inference = self._previous.pop()
+        state.set(*self._previous.pop())
 
     def fresh(self) -> _GradMode:
         """Another of the same setting, for one call."""
@@ -118,7 +123,7 @@ class no_grad(_BareMode):  # noqa: N801 - PyTorch's name
 
 
 class enable_grad(_BareMode):  # noqa: N801 - PyTorch's name
-    """Everything inside is recorded, also within `no_grad`."""
+    """Everything inside is recorded, also within `no_grad`; not within `inference_mode`."""
 
     mode = True
 
@@ -153,11 +158,11 @@ class set_grad_enabled(_GradMode):  # noqa: N801 - PyTorch's name
         super().__init__()
         self.mode = bool(mode)
         self._before = state.enabled
-        state.enabled = self.mode
+        state.set(self.mode, state.inference)
 
     def __enter__(self) -> None:
         self._previous.append((self._before, state.inference))
-        state.enabled = self.mode
+        state.set(self.mode, state.inference)
 
     def fresh(self) -> _GradMode:
         copied = super().fresh()
@@ -166,5 +171,5 @@ class set_grad_enabled(_GradMode):  # noqa: N801 - PyTorch's name
         return copied
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        state.enabled = self._before
+        state.set(self._before, state.inference)
         return super().__call__(function)

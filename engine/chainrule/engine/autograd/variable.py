@@ -270,7 +270,7 @@ class Variable:
             return
         view = source._view
         whole = source if view is None else view.base
-        made = MULTIPLE if one_of_many else None if state.enabled else UNRECORDED
+        made = MULTIPLE if one_of_many else None if state.recording else UNRECORDED
         if made is None and view is not None:
             made = view.made
         self._view = View(whole, self.counter.value, made)  # type: ignore[arg-type]
@@ -288,7 +288,7 @@ class Variable:
                 "Inplace update to inference tensor outside InferenceMode is not allowed. You can make a clone to get "
                 "a normal tensor before doing inplace update."
             )
-        if state.enabled and self.requires_grad:
+        if state.recording and self.requires_grad:
             self._check_history()
         if (
             0 in self.data.strides

@@ -69,8 +69,8 @@ def write(x: Tensor, name: str, result: Tensor) -> Tensor:
     if result.dtype != x.dtype:
         _require_castable(result.dtype, x.dtype)
         result = result.to(x.dtype)
-    node = result._recorded() if state.enabled else None
-    if node is None and state.enabled and x.requires_grad:  # its old value no longer has a part in it
+    node = result._recorded() if state.recording else None
+    if node is None and state.recording and x.requires_grad:  # its old value no longer has a part in it
         return write(x, name, shaping.copied(x, result.data.copy()))
     if node is None:
         np.copyto(x.data, result.data)
@@ -269,7 +269,7 @@ def setitem(input: Tensor, index: Any, value: Operand) -> None:
         copy_(part, source if source.data.ndim == 0 else shapes.expand(source, part.data.shape))
         return
     source = choosing.fitted(part, chosen, source)
-    if state.enabled and (part.requires_grad or source.requires_grad):
+    if state.recording and (part.requires_grad or source.requires_grad):
         write(part, "index_put_", shaping.overwrite(part, source, index=chosen))
         return
     part.check_writable("index_put_")

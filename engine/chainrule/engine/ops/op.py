@@ -193,7 +193,7 @@ class Op:
             y.view_of(inputs[0], one_of_many=self.one_of_many)
         elif state.inference:
             y.counter = no_version
-        if state.enabled and True in needs and array.dtype.kind in "fV":
+        if state.recording and True in needs and array.dtype.kind in "fV":
             plan = self._plan(tuple(needs))
             if plan is not None:
                 y.set_history(self._node(plan, inputs, y, attributes, intermediates))

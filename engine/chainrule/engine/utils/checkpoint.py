@@ -44,7 +44,7 @@ def checkpoint(
     """
     if use_reentrant:
         raise UnsupportedError("checkpoint(use_reentrant=True) is not supported; leave it out")
-    if not state.enabled:
+    if not state.recording:
         return function(*args, **kwargs)
     region = _Region(function, args, kwargs, current_generator() if preserve_rng_state else None)
     with watching(region.collect):
