@@ -234,6 +234,7 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
+    "diff",
     "dist",
     "div",
     "divide",

@@ -651,6 +651,7 @@ class Tensor(Variable):
     diag = arranging.diag
     diag_embed = arranging.diag_embed
     diagonal = arranging.diagonal
+    fill_diagonal_ = arranging.fill_diagonal_
     flip = arranging.flip
     fliplr = arranging.fliplr
     flipud = arranging.flipud
@@ -682,6 +683,7 @@ class Tensor(Variable):
     nonzero = masking.nonzero
 
     chunk = joining.chunk
+    diff = joining.diff
     dsplit = joining.dsplit
     hsplit = joining.hsplit
     narrow = joining.narrow

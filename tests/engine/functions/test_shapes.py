@@ -332,3 +332,40 @@ def test_images_that_lie_channels_last_are_viewed_as_a_copy_that_can_not_be_writ
     with pytest.raises(RuntimeError, match=r"read-only. Please clone\(\)"):
         rows.add_(1)
     rows.clone().add_(1)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "x.diff()",
+        "m.diff(x, dim=0)",
+        "m.diff(n, n=2)",
+        "m.diff(x, 0)",
+        "m.diff(x, 5)",
+        "m.diff(mask)",
+        "m.diff(v, prepend=v[:1], append=v)",
+        "m.diff(s)",
+        "m.diff(x, -1)",
+        "m.diff(x, dim=4)",
+        "x.fill_diagonal_(9)",
+        "n.T.contiguous().fill_diagonal_(7)",
+        "m.eye(3).fill_diagonal_(0.0, wrap=True)",
+        "v.fill_diagonal_(1)",
+    ],
+)
+def test_differences_and_diagonals_are_pytorchs(torch: Any, expression: str) -> None:
+    assert_agrees(torch, expression)
+
+
+def test_gradients_flow_past_a_filled_diagonal_and_through_differences() -> None:
+    x = cr.ones(2, 2, requires_grad=True)
+    (x * 1).fill_diagonal_(5).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0, 1], [1, 0]]
+    y = cr.ones(2, 2, requires_grad=True)
+    y.diff(dim=0).sum().backward()
+    assert y.grad is not None
+    assert y.grad.tolist() == [[-1, -1], [1, 1]]
+    with pytest.raises(cr.UnsupportedError, match=r"fill_diagonal_\(\) takes matrices"):
+        cr.zeros(2, 2, 2).fill_diagonal_(1)

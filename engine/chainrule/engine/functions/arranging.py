@@ -187,6 +187,23 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     return shaping.diagonal(input, offset=offset, dim1=first, dim2=second)
 
 
+def fill_diagonal_(input: Tensor, fill_value: Tensor | float, wrap: bool = False) -> Tensor:
+    """Sets the diagonal of a matrix, in place.
+
+    Raises:
+        ShapeError: the tensor has fewer than two dimensions.
+        UnsupportedError: it has more, or the diagonal of a tall matrix is to begin again below.
+    """
+    if input.data.ndim < 2:
+        raise ShapeError("dimensions must larger than 1")
+    if input.data.ndim > 2 or (wrap and input.data.shape[0] > input.data.shape[1] + 1):
+        raise UnsupportedError(
+            "fill_diagonal_() takes matrices, and wrap=True none that is tall; fill diagonal() views"
+        )
+    diagonal(input).fill_(fill_value)
+    return input
+
+
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices of zeros in two new dimensions, with the last dimension of `input` on a diagonal.
 

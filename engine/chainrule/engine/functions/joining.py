@@ -10,7 +10,7 @@ import numpy as np
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import DType, promote
 from chainrule.engine.errors import ArgumentError, DimensionError, DTypeError, ShapeError
-from chainrule.engine.functions.arguments import axis_of
+from chainrule.engine.functions.arguments import axis_of, require_tensor
 from chainrule.engine.functions.shapes import new_axis, reshape, unsqueeze
 from chainrule.engine.ops import shape as shaping
 from chainrule.engine.ops.op import Op
@@ -27,6 +27,7 @@ __all__ = [
     "column_stack",
     "concat",
     "concatenate",
+    "diff",
     "dsplit",
     "dstack",
     "hsplit",
@@ -326,6 +327,27 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
     if first + length > size:
         raise ShapeError(f"start ({first}) + length ({length}) exceeds dimension size ({size}).")
     return shaping.narrow(input, start=first, length=length, dim=axis)
+
+
+def diff(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
+    """yᵢ = xᵢ₊₁ − xᵢ along `dim`, done n times; of booleans whether neighbours differ.
+
+    Raises:
+        ShapeError: the tensor has no dimensions, n is negative, or what is put before or after it does not fit.
+    """
+    require_tensor("diff", input)
+    if input.data.ndim == 0:
+        raise ShapeError("diff expects input to be at least one-dimensional")
+    if n < 0:
+        raise ShapeError(f"order must be non-negative but got {n}")
+    y = cat([part for part in (prepend, input, append) if part is not None], dim)
+    for _ in range(min(n, y.shape[dim])):
+        size = max(y.shape[dim] - 1, 0)
+        later, earlier = narrow(y, dim, y.shape[dim] - size, size), narrow(y, dim, 0, size)
+        y = later != earlier if y.data.dtype.kind == "b" else later - earlier
+    return y
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
