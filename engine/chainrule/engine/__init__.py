@@ -127,19 +127,39 @@ from chainrule.engine.random import (
 from chainrule.engine.ranges import arange, linspace, logspace, tril_indices, triu_indices
 from chainrule.engine.tensor import Tensor
 from chainrule.engine.threads import get_num_threads, set_num_threads
+from chainrule.engine.typed import (
+    BoolTensor,
+    ByteTensor,
+    CharTensor,
+    DoubleTensor,
+    FloatTensor,
+    HalfTensor,
+    IntTensor,
+    LongTensor,
+    ShortTensor,
+)
 
 __all__ = [
     "ArgumentError",
     "AutogradError",
+    "BoolTensor",
     "BoundsError",
+    "ByteTensor",
     "ChainruleError",
+    "CharTensor",
     "ConfigError",
     "DTypeError",
     "DimensionError",
     "DivisionError",
+    "DoubleTensor",
+    "FloatTensor",
     "FormatError",
     "Generator",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
     "ShapeError",
+    "ShortTensor",
     "Size",
     "StateDictError",
     "TargetError",
