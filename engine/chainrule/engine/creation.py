@@ -316,7 +316,7 @@ def _filled(shape: tuple[int, ...], number: Any, dtype: DType) -> Array:
         if not math.isfinite(number):
             raise ArgumentError(f"value cannot be converted to type {dtype}_t without overflow: {number}")
         number = int(number)
-        check_fits(number, dtype)
+    check_fits(number, dtype)
     return np.full(shape, np.asarray(number).astype(dtype), dtype)
 
 

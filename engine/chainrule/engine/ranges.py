@@ -105,6 +105,10 @@ def _evenly(start: Bound, end: Bound, steps: int, *, whole: bool) -> npt.NDArray
 def _number(bound: Bound) -> Any:
     if isinstance(bound, Variable):
         bound = bound.data
+        if bound.ndim:
+            raise ShapeError(
+                f"ranges only support 0-dimensional start and end tensors, but got one with {bound.ndim} dimension(s)"
+            )
     return bound.item() if isinstance(bound, np.ndarray | np.generic) else bound
 
 

@@ -69,6 +69,16 @@ EXPRESSIONS = [
     "n.masked_fill(x > 2, float('nan'))",
     "n.to(m.uint8).index_fill(0, m.tensor([0]), 256)",
     "x.div(2, rounding_mode='up')",
+    "m.where(n > 2, n.to(m.int8), 300)",
+    "n.to(m.int8).clamp(max=300)",
+    "n.to(m.int8) ** 300",
+    "m.nn.functional.pad(n.to(m.int8), (1, 1), value=300)",
+    "x.to(m.float16).masked_fill(x > 2, 1e6)",
+    "x.to(m.float16).masked_fill(x > 2, float('inf'))",
+    "m.full((2,), 1e6, dtype=m.float16)",
+    "m.nn.functional.hardtanh(n.to(m.uint8))",
+    "m.nn.functional.hardtanh(n > 1)",
+    "m.nn.functional.cosine_similarity(n, n)",
     "m.isclose(x, x, rtol=-0.5)",
     "int(x)",
     "float(x)",
@@ -142,3 +152,18 @@ def test_quotient_of_half_precision_is_rounded_before_it_is_truncated(dtype: str
     assert difference(torch, lambda m, a, b: m.div(a, b, rounding_mode="trunc"), a, b) is None
     assert difference(torch, lambda m, a, _: m.div(a, 3.3, rounding_mode="trunc"), a, b) is None
     assert difference(torch, lambda m, a, _: m.div(200, a, rounding_mode="trunc"), a, b) is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda n: cr.lerp(n, n, 0.3),
+        lambda n: cr.linspace(n, 3, 4),
+        lambda n: cr.einsum([n], "ij->"),
+        lambda n: cr.max(n, (0, 1)),
+        lambda n: cr.logspace(0, n, 4),
+    ],
+)
+def test_what_pytorch_refuses_is_refused_by_name(call: Callable[[Any], Any]) -> None:
+    with pytest.raises(cr.ChainruleError):
+        call(cr.ones(2, 2, dtype=cr.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import Array, DType
+from chainrule.engine.dtypes import Array, DType, finfo, is_floating
 from chainrule.engine.errors import ArgumentError, DimensionError, DTypeError, ShapeError
 from chainrule.engine.ops.elementwise import cast
 from chainrule.engine.ops.op import Op
@@ -68,6 +69,8 @@ def axis_of(input: Tensor, dim: int) -> int:
         DimensionError: the tensor does not have it.
     """
     limit = input.data.ndim or 1
+    if not hasattr(dim, "__index__"):
+        raise DTypeError(f"argument 'dim' must be int, not {type(dim).__name__}")
     if not -limit <= dim < limit:
         raise DimensionError(
             f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], but got {dim})"
@@ -119,20 +122,21 @@ def _first_non_int(given: Any) -> str:
 
 
 def check_fits(number: Number, dtype: DType) -> None:
-    """Raises ArgumentError if an integer dtype cannot hold the number; negative ones wrap in uint8, as in PyTorch."""
-    if dtype.kind not in "iu":
-        return
-    limits = np.iinfo(dtype)
-    lowest = -int(limits.max) if dtype.kind == "u" else int(limits.min)
-    if not lowest <= number <= int(limits.max):
-        raise ArgumentError(f"value cannot be converted to type {dtype}_t without overflow: {number}")
+    """Raises ArgumentError if a dtype cannot hold the number; negative ones wrap in uint8, as in PyTorch."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        lowest = -int(limits.max) if dtype.kind == "u" else int(limits.min)
+        if not lowest <= number <= int(limits.max):
+            raise ArgumentError(f"value cannot be converted to type {dtype}_t without overflow: {number}")
+    elif is_floating(dtype) and math.isfinite(number) and abs(number) > finfo(dtype).max:
+        raise ArgumentError(f"value cannot be converted to type {c_name(dtype)} without overflow: {number}")
 
 
 def number_like(value: Number | Tensor, dtype: DType) -> Tensor:
     """A number as a 0-d tensor of the dtype.
 
     Raises:
-        ArgumentError: an integer dtype cannot hold it.
+        ArgumentError: the dtype cannot hold it.
     """
     if isinstance(value, Variable):
         return value if value.data.dtype == dtype else cast(value, dtype=dtype)

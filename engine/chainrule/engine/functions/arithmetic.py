@@ -10,7 +10,7 @@ import numpy as np
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, DType, bool_, finfo, float32, float64, is_floating, promote, type_name
 from chainrule.engine.errors import ArgumentError, AutogradError, DTypeError
-from chainrule.engine.functions.arguments import Number, Operand, elementwise_function, require_tensor
+from chainrule.engine.functions.arguments import Number, Operand, check_fits, elementwise_function, require_tensor
 from chainrule.engine.ops import division, elementwise, special
 from chainrule.engine.ops.op import Op
 
@@ -350,6 +350,9 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
     dtype = result_type(input, *[limit for limit in (min, max) if limit is not None])
     if dtype == bool_:
         raise DTypeError("\"clamp_scalar_cpu\" not implemented for 'Bool'")
+    for limit in (min, max):
+        if isinstance(limit, int) and limit > 0:  # negative ones wrap in uint8, where all is above them
+            check_fits(limit, dtype)
     return elementwise.clamp(_as(input, dtype), min=min, max=max)
 
 
@@ -383,6 +386,9 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
         raise DTypeError(
             f"where expected condition to be a boolean tensor, but got a tensor with dtype {type_name(array.dtype)}"
         )
+    for number, x in ((input, other), (other, input)):
+        if type(number) is int and isinstance(x, Variable):
+            check_fits(number, x.data.dtype)
     return elementwise.where(condition, input, other)
 
 
@@ -392,6 +398,8 @@ def where(condition: Tensor, input: Operand | None = None, other: Operand | None
 def lerp(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
     """input + weight · (end − input); all of one dtype."""
     require_tensor("lerp", input)
+    if not is_floating(input.data.dtype):
+        raise DTypeError(f"\"lerp_kernel_scalar\" not implemented for '{type_name(input.data.dtype)}'")
     for name, x in (("end", end), ("weight", weight)):
         if isinstance(x, Variable) and x.data.dtype != input.data.dtype:
             expected, got = _c_name(input.data.dtype), _c_name(x.data.dtype)

@@ -71,6 +71,8 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
 
 def _from_lists(arguments: list[Any]) -> tuple[str, tuple[Any, ...]]:
     """The equation of operands that are each followed by their names as numbers."""
+    if len(arguments) < 2 or not isinstance(arguments[0], Variable):
+        raise DTypeError(f"einsum(): argument 'equation' (position 1) must be str, not {type(arguments[0]).__name__}")
     operands, terms = arguments[0 : len(arguments) // 2 * 2 : 2], arguments[1::2]
     spelled = [_spelled(term) for term in terms]
     equation = ",".join(spelled)

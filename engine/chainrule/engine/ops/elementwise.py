@@ -77,6 +77,8 @@ def _no_fractions(operands: list[Any], dtype: DType) -> str | None:
         return "\"pow\" not implemented for 'Bool'"
     if not is_floating(dtype) and type(operands[1]) is int and operands[1] < 0:
         return "Integers to negative integer powers are not allowed."
+    if dtype.kind in "iu" and type(operands[1]) is int and operands[1] > np.iinfo(dtype).max:
+        return f"value cannot be converted to type {dtype}_t without overflow: {operands[1]}"
     return None
 
 

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
+from chainrule.engine.dtypes import bool_, uint8
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
 from chainrule.engine.functions import arithmetic
 from chainrule.engine.functions.arguments import axis_of
@@ -68,7 +69,12 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
     Raises:
         ConfigError: min_val is greater than max_val.
+        DTypeError: the input is of bools, or of uint8 and a limit is negative.
     """
+    if input.dtype == bool_:
+        raise DTypeError("Bool inputs not supported for hardtanh")
+    if input.dtype == uint8 and min(min_val, max_val) < 0:
+        raise DTypeError("cannot do hardtanh on an unsigned type with negative limits")
     if min_val > max_val:
         raise ConfigError("min_val", min_val, "min_val cannot be greater than max_val")
     return result_of("hardtanh", input, activation.hardtanh(input, low=min_val, high=max_val), inplace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from chainrule.engine.dtypes import is_floating, type_name
+from chainrule.engine.dtypes import is_floating, promote_types, type_name
 from chainrule.engine.errors import DTypeError
 from chainrule.engine.functions import arithmetic, reduction
 from chainrule.engine.tensor import Tensor
@@ -26,7 +26,14 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """Σ x₁·x₂ / (max(‖x₁‖, ε) · max(‖x₂‖, ε)) along `dim`; the shapes broadcast."""
+    """Σ x₁·x₂ / (max(‖x₁‖, ε) · max(‖x₂‖, ε)) along `dim`; the shapes broadcast.
+
+    Raises:
+        DTypeError: both are of integers or bools.
+    """
+    if not (is_floating(x1.dtype) or is_floating(x2.dtype)):
+        common = type_name(promote_types(x1.dtype, x2.dtype))
+        raise DTypeError(f"expected common dtype to be floating point, yet common dtype is {common}")
     a, b = (x if is_floating(x.dtype) else x.float() for x in (x1, x2))
     return reduction.sum(normalize(a + 0 * b, dim=dim, eps=eps) * normalize(b + 0 * a, dim=dim, eps=eps), dim)
 

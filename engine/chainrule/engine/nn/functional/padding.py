@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chainrule.engine.errors import DTypeError, ShapeError, UnsupportedError
+from chainrule.engine.functions.arguments import check_fits
 from chainrule.engine.ops import padding
 from chainrule.engine.tensor import Tensor
 
@@ -44,6 +45,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         )
     margins = [(int(pad[i]), int(pad[i + 1])) for i in range(0, len(pad), 2)][::-1]
     if mode == "constant":
+        check_fits(value or 0, input.dtype)
         return _constant(input, margins, 0 if value is None else value)
     if value is not None and value != 0:
         raise ShapeError(f'Padding mode "{mode}" doesn\'t take in value argument')
