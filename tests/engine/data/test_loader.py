@@ -305,6 +305,16 @@ def test_a_batch_that_takes_too_long_is_an_error() -> None:
     released.set()
 
 
+@pytest.mark.torch
+def test_pinned_memory_is_ignored_with_pytorchs_warning(torch: Any) -> None:
+    with pytest.warns(UserWarning, match="pinned memory won't be used") as theirs:
+        list(torch.utils.data.DataLoader([1, 2, 3], pin_memory=True))
+    with pytest.warns(UserWarning, match="pinned memory won't be used") as ours:
+        batches = list(DataLoader([1, 2, 3], pin_memory=True))
+    assert [batch.tolist() for batch in batches] == [[1], [2], [3]]
+    assert str(ours[0].message) == str(theirs[0].message)
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"num_workers": -1}, "num_workers=-1: should be non-negative"),
     ({"timeout": -1}, "timeout=-1: timeout option should be non-negative"),
@@ -333,7 +343,6 @@ def test_settings_that_pytorch_refuses_are_refused(torch: Any, settings: dict[st
 @pytest.mark.parametrize(
     "settings",
     [
-        {"pin_memory": True},
         {"pin_memory_device": "cuda"},
         {"multiprocessing_context": "spawn"},
         {"persistent_workers": True},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,7 @@ class DataLoader:
         batch_sampler: gives the batches instead: lists of indices.
         num_workers: threads that make batches ahead of time; 0: they are made when asked for.
         collate_fn: makes a batch of a list of examples; None: `default_collate`.
+        pin_memory: has no effect but a warning, as in PyTorch where there is no accelerator.
         drop_last: without a last batch that is shorter.
         timeout: seconds that a batch of the workers may take; 0: as long as it takes.
         worker_init_fn: called in each worker with its number, before its first batch.
@@ -70,7 +72,7 @@ class DataLoader:
 
     Raises:
         ConfigError: settings that are out of range, or exclude each other.
-        UnsupportedError: pinned memory, processes, or workers that outlive an epoch.
+        UnsupportedError: memory of a device, processes, or workers that outlive an epoch.
     """
 
     def __init__(
@@ -95,12 +97,17 @@ class DataLoader:
         in_order: bool = True,
     ) -> None:
         _refuse_unsupported(
-            pin_memory=(pin_memory, "arrays live in ordinary memory"),
             pin_memory_device=(pin_memory_device, "arrays live in ordinary memory"),
             multiprocessing_context=(multiprocessing_context, "workers are threads"),
             persistent_workers=(persistent_workers, "workers are threads, cheap to start for each epoch"),
             in_order=(not in_order, "batches come in order"),
         )
+        if pin_memory:
+            warnings.warn(
+                "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
+                "used.",
+                stacklevel=2,
+            )
         if not hasattr(dataset, "__getitem__"):
             raise UnsupportedError(f"DataLoader of {type(dataset).__name__}: a dataset needs __getitem__")
         self.num_workers, self.timeout = num_workers, timeout
