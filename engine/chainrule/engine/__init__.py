@@ -326,6 +326,7 @@ __all__ = [
     "int32",
     "int64",
     "io",
+    "is_complex",
     "is_floating_point",
     "is_grad_enabled",
     "is_inference_mode_enabled",

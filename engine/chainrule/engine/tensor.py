@@ -520,6 +520,7 @@ class Tensor(Variable):
     type = conversion.type
     type_as = conversion.type_as
 
+    is_complex = description.is_complex
     is_floating_point = description.is_floating_point
     numel = description.numel
     nelement = description.numel

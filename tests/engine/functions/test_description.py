@@ -15,6 +15,7 @@ QUESTIONS: dict[str, Callable[[Any], Any]] = {
     "a parameter": lambda m: m.is_tensor(m.nn.Parameter(m.ones(1))),
     "floats": lambda m: m.is_floating_point(m.ones(1)),
     "bfloat16": lambda m: m.ones(1, dtype=m.bfloat16).is_floating_point(),
+    "complex numbers": lambda m: (m.is_complex(m.ones(1)), m.ones(1).is_complex()),
     "integers": lambda m: m.is_floating_point(m.tensor([1])),
     "elements": lambda m: (m.numel(m.ones(2, 3)), m.ones(2, 3).numel(), m.ones(()).nelement(), m.numel(m.ones(0, 3))),
     "dimensions": lambda m: (m.ones(2, 3).ndimension(), m.ones(()).ndimension()),

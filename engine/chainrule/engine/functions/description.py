@@ -11,7 +11,13 @@ from chainrule.engine.functions.arguments import require_tensor
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
 
-__all__ = ["is_floating_point", "is_tensor", "numel"]
+__all__ = ["is_complex", "is_floating_point", "is_tensor", "numel"]
+
+
+def is_complex(input: Tensor) -> bool:
+    """False: there are no tensors of complex numbers."""
+    require_tensor("is_complex", input)
+    return False
 
 
 def is_floating_point(input: Tensor) -> bool:
