@@ -87,8 +87,9 @@ class Node:
         self.sequence = next(_sequence)
         self.extra = None
         self.within = None
-        for watch in _watchers:
-            watch(self)
+        if _watchers:
+            for watch in _watchers:
+                watch(self)
 
     def name(self) -> str:
         """PyTorch's name of the node, `MulBackward0` say."""
@@ -216,7 +217,7 @@ _locks = [threading.RLock() for _ in range(64)]
 
 
 def lock_of(variable: Variable) -> threading.RLock:
-    """The lock under which a leaf's gradient is added to, and its node made."""
+    """The lock under which a leaf's gradient is added to."""
     return _locks[(id(variable) >> 4) % len(_locks)]
 
 
@@ -306,7 +307,11 @@ class OpNode(Node):
         self.shapes = shapes
         self.attributes = attributes
         self.intermediates = intermediates
-        self._enter()
+        self.sequence = next(_sequence)  # as `_enter` does, which every operation would have to call
+        self.extra = self.within = None
+        if _watchers:
+            for watch in _watchers:
+                watch(self)
 
     def name(self) -> str:
         return f"{self.op.name}Backward0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeGuard
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 class VersionCounter:
     """How often the memory of a tensor, shared with its views, was written to."""
 
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value = 0
+    value = 0  # of the class, until something is written: every tensor makes a counter, and few are written to
 
     def bump(self) -> None:
         self.value += 1
@@ -40,14 +38,13 @@ class _NoVersion(VersionCounter):
             "it in autograd, or use `no_grad()` instead of `inference_mode()`."
         )
 
-    def __init__(self) -> None:
-        pass
-
     def bump(self) -> None:
         pass
 
 
 no_version = _NoVersion()
+_new = object.__new__
+_making_accumulators = threading.RLock()  # making one may be watched, and collect garbage
 
 
 class LeafHooks:
@@ -105,9 +102,12 @@ class Variable:
     @staticmethod
     def wrap(array: Array, *, counter: VersionCounter | None = None, grad_fn: Node | None = None) -> Tensor:
         """A tensor around an array, without a copy or a check."""
-        kind = Variable.kind
-        tensor = kind.__new__(kind)
-        tensor._set(array, counter, grad_fn)
+        tensor = _new(Variable.kind)
+        tensor.data = array  # as `_set` does, which every operation would have to call
+        tensor._grad = tensor._view = tensor._accumulator = tensor._hooks = None
+        tensor._grad_fn = grad_fn
+        tensor.counter = counter or VersionCounter()
+        tensor._requires_grad = grad_fn is not None
         return tensor
 
     # ---- History ----
@@ -167,10 +167,12 @@ class Variable:
         node = self._grad_fn if self._view is None else self._recorded()
         if node is not None:
             return node
-        accumulator = self._accumulator() if self._accumulator is not None else None
+        kept = self._accumulator
+        accumulator = None if kept is None else kept()
         if accumulator is None:
-            with lock_of(self):
-                accumulator = self._accumulator() if self._accumulator is not None else None
+            with _making_accumulators:
+                kept = self._accumulator
+                accumulator = None if kept is None else kept()
                 if accumulator is None:
                     accumulator = AccumulateGrad(self)
                     self._accumulator = weakref.ref(accumulator)  # the graph keeps it, not the leaf, which it keeps

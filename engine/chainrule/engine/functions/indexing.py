@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
 
 _all = slice(None)
+_bounds = (int, type(None))
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
@@ -29,6 +30,8 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     """
     if type(index) is int:
         return shaping.select(input, index=checked(input, index, 0))
+    if type(index) is slice and input.data.ndim and _is_plain(index):
+        return shaping.slice_(input, index=index)
     part, chosen = resolve(input, index)
     return part if chosen is None else shaping.take(part, index=chosen)
 
@@ -83,6 +86,11 @@ def resolve(input: Tensor, index: Any) -> tuple[Tensor, tuple[Any, ...] | None]:
         return input, _to_arrays(input, chosen)
     part = shaping.getitem(input, tuple(basic))
     return part, _to_arrays(part, chosen) if selecting else None
+
+
+def _is_plain(part: slice) -> bool:
+    """Whether a slice is one of all elements from an integer to an integer, as nearly all are."""
+    return part.step is None and type(part.start) in _bounds and type(part.stop) in _bounds
 
 
 def _as_tuple(index: Any) -> tuple[Any, ...]:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 Gradient = Callable[..., Any]
 Refusal = Callable[[list[Any], DType], str | None]
 Scalar = (bool, int, float)
+_none: dict[str, Any] = {}  # no intermediates; never written to
 Arrays = (np.ndarray, np.generic)
 _public_names = {"a": "input", "x": "input", "b": "other", "w": "weight"}
 
@@ -178,33 +179,34 @@ class Op:
             else:
                 arrays.append(x)
                 needs.append(False)
+        first = arrays[0]
         try:
-            result = self._compute(arrays, attributes)
+            if self.exact or (type(first) is np.ndarray and first.dtype is float32):
+                result = self.forward(*arrays, **attributes)
+            else:
+                result = self._compute(arrays, attributes)
         except np.exceptions.AxisError as error:
             raise DimensionError(f"{self.__name__}(): Dimension out of range: {error}") from None
         except ValueError as error:  # numpy's word for shapes that do not fit
             raise ShapeError(self.misfit(arrays, error)) from None
-        intermediates: dict[str, Any] = {}
+        intermediates: dict[str, Any] = _none
         if type(result) is tuple:
             result, intermediates = result
         array = result if type(result) is np.ndarray else np.asarray(result)
-        y = Variable.wrap(array)
-        if self.view and shares_memory(array, arrays[0]):
+        if self.view and shares_memory(array, first):
+            y = Variable.wrap(array, counter=inputs[0].counter)
             y.view_of(inputs[0], one_of_many=self.one_of_many)
-        elif state.inference:
-            y.counter = no_version
-        if state.recording and True in needs and array.dtype.kind in "fV":
+        else:
+            y = Variable.wrap(array, counter=no_version if state.inference else None)
+        if True in needs and state.recording and array.dtype.kind in "fV":
             plan = self._plan(tuple(needs))
             if plan is not None:
-                y.set_history(self._node(plan, inputs, y, attributes, intermediates))
+                y._grad_fn = self._node(plan, inputs, y, attributes, intermediates)
+                y._requires_grad = True
         return y
 
     def _compute(self, arrays: list[Any], attributes: dict[str, Any]) -> Any:
         """The forward; of half precision in float32, rounded once at the end."""
-        first = arrays[0]
-        dtype = first.dtype if isinstance(first, np.ndarray) else None
-        if dtype is float32 or self.exact:
-            return self.forward(*arrays, **attributes)
         low = [x.dtype for x in arrays if isinstance(x, np.ndarray) and x.dtype in (float16, bfloat16)]
         if not low:
             return self.forward(*arrays, **attributes)
@@ -222,7 +224,13 @@ class Op:
         attributes: dict[str, Any],
         intermediates: dict[str, Any],
     ) -> OpNode:
-        edges: list[Node | None] = [None if number is None else inputs[number].gradient_edge() for number in plan.edges]
+        edges: list[Node | None] = []
+        for position in plan.edges:
+            if position is None:
+                edges.append(None)
+                continue
+            x = inputs[position]
+            edges.append(x._grad_fn if x._view is None and x._grad_fn is not None else x.gradient_edge())
         saved: list[Any] = []
         for position in plan.saved_positions:
             if position is None:
@@ -271,7 +279,11 @@ class Op:
 
     def shapes(self, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The shapes of the inputs, if a gradient uses one."""
-        return tuple(map(np.shape, map(_data, inputs))) if plan.shape_names else ()
+        if not plan.shape_names:
+            return ()
+        if len(inputs) == 1:
+            return (inputs[0].data.shape,)
+        return tuple(map(np.shape, map(_data, inputs)))
 
     def fit(self, gradient: Any, shapes: tuple[Any, ...], position: int) -> Any:  # noqa: ARG002
         """The gradient in the shape of the input it is for."""
@@ -333,11 +345,11 @@ class Elementwise(Op):
 
     def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         dtype: DType | None = None
-        for position, x in enumerate(inputs):
+        for x in inputs:
             if isinstance(x, Variable):
-                if dtype is None and position != self.exempt:
+                if dtype is None:
                     dtype = x.data.dtype
-                if x.data.dtype != dtype and position != self.exempt:
+                elif x.data.dtype is not dtype:
                     break
             elif type(x) not in Scalar:
                 break

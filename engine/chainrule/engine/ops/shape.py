@@ -149,11 +149,12 @@ def fold(x: Any, *, shape: Shape, dim: int, step: int) -> Any:
 
 
 def _getitem(x: Array, *, index: Any) -> Array:
-    if not is_basic(index):
-        return np.asarray(x[index])
+    y = x[index]
+    if type(y) is np.ndarray:
+        return y
     parts = index if isinstance(index, tuple) else (index,)
-    view: Array = x[index] if ... in parts else x[(*parts, ...)]  # with `...` one element is a view, too
-    return view
+    element: Array = x[(*parts, ...)]  # with `...` one element is a view, too
+    return element
 
 
 def _indexing(name: str, *, view: bool, one_of_many: bool = False) -> Op:
@@ -197,7 +198,7 @@ def _add_at(y: Array, index: Any, x: Array) -> None:
     if len(first) == len(rows):  # all different
         y[index] += x
     else:
-        y[(*parts[:-1], rows[first])] += np.add.reduceat(x.take(order, axis), first, axis)
+        y[(*parts[:-1], rows[first])] += np.add.reduceat(x.take(order, axis), first, axis, dtype=x.dtype)
 
 
 def _overwriting(name: str) -> Op:
@@ -369,13 +370,13 @@ def infer_shape(size: int, shape: Shape) -> Shape:
     Raises:
         ShapeError: no such number, or more than one -1.
     """
+    if math.prod(shape) == size and min(shape, default=0) >= 0:
+        return shape
     for position, n in enumerate(shape):
         if n < -1:
             raise ShapeError(f"invalid shape dimension {n} at index {position} of shape {list(shape)}")
     if -1 not in shape:
-        if math.prod(shape) != size:
-            raise ShapeError(f"shape '{list(shape)}' is invalid for input of size {size}")
-        return shape
+        raise ShapeError(f"shape '{list(shape)}' is invalid for input of size {size}")
     if shape.count(-1) > 1:
         raise ShapeError("only one dimension can be inferred")
     rest = -math.prod(shape)
