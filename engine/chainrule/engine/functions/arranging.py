@@ -37,7 +37,8 @@ __all__ = [
 
 def flip(input: Tensor, *axes: Sizes, dims: Sizes | None = None) -> Tensor:
     """A copy in reverse order along `dims`."""
-    return shaping.flip(input, dims=axes_of(input, ints(with_keyword(axes, dims), "dims")) if input.data.ndim else ())
+    turned = axes_of(input, ints(with_keyword(axes, dims), "dims"))
+    return shaping.flip(input, dims=turned if input.data.ndim else ())
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -253,11 +254,11 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     x = reshape(input, 1) if input.data.ndim == 0 else input
     if size < 0:
         raise ShapeError(f"size is {size} but must be >= 0")
-    if input.data.ndim == 0 and size == 0:
-        return shaping.getitem(x, slice(0, 0))
     if size > x.shape[axis]:
         raise ShapeError(f"maximum size for tensor at dimension {axis} is {x.shape[axis]} but size is {size}")
     if step <= 0:
         raise ShapeError(f"step is {step} but must be > 0")
+    if input.data.ndim == 0 and size == 0:
+        return shaping.getitem(x, slice(0, 0))
     y = shaping.unfold(x, dim=axis, size=size, step=step)
     return y if input.data.ndim else reshape(y, -1)  # the one window of a number is a vector

@@ -56,9 +56,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     if max(positions.ndim, 1) != max(input.data.ndim, 1):
         raise ShapeError("Index tensor must have the same number of dimensions as input tensor")
     if not positions.size:
-        if not input.data.size:
-            return Variable.wrap(np.empty(positions.shape, input.dtype))
-        return getitem(reshape(input, -1), np.zeros(positions.shape, np.int64))  # nothing, with a history
+        return reshape(getitem(reshape(input, -1), slice(0, 0)), positions.shape)  # nothing, with a history
     for other, (n, length) in enumerate(zip(positions.shape, input.shape, strict=False)):
         if other != axis and n > length:
             raise ShapeError(
@@ -81,11 +79,13 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
             "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
             f"{input.data.ndim} dimensions for input, and {indices.data.ndim} dimensions for indices"
         )
+    if input.data.ndim == 0:
+        raise DimensionError(f"Dimension specified as {dim} but tensor has no dimensions")
     axis = axis_of(input, dim)
     rest = [tuple(n for other, n in enumerate(x.shape) if other != axis) for x in (input, indices)]
     shape = broadcast_pair(*rest)
     x = expand(input, (*shape[:axis], input.shape[axis], *shape[axis:]))
-    counted = _counted(indices, input.shape[axis] if input.data.ndim else 1)
+    counted = _counted(indices, input.shape[axis])
     return gather(x, axis, expand(counted, (*shape[:axis], indices.shape[axis], *shape[axis:])))
 
 

@@ -169,8 +169,9 @@ def _normalizable(name: str, input: Tensor, dim: int, dtype: npt.DTypeLike | Non
     require_tensor(name, input)
     if dtype is not None:
         input = _as(input, as_dtype(dtype))
+    axis = axis_of(input, dim)
     if not is_floating(input.data.dtype):
-        where = "_lastdim" if axis_of(input, dim) in (input.data.ndim - 1, -1 % (input.data.ndim or 1)) else ""
+        where = "_lastdim" if axis in (input.data.ndim - 1, -1 % (input.data.ndim or 1)) else ""
         raise DTypeError(f"\"{name}{where}_kernel_impl\" not implemented for '{type_name(input.data.dtype)}'")
     return input
 

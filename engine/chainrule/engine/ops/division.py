@@ -21,7 +21,7 @@ def _no_zeros(divide: Callable[..., Any]) -> Callable[..., Any]:
 
     def _forward(a: Any, b: Any) -> Any:
         y = divide(a, b)
-        if y.dtype.kind in "iu" and not np.all(b):
+        if y.dtype.kind in "iu" and y.size and not np.all(b):
             raise DivisionError("ZeroDivisionError")
         return y
 

@@ -226,6 +226,7 @@ def _xlogy(a: Any, b: Any) -> Any:
 
 def _log_where(a: Any, b: Any) -> Any:
     """ln b, and 0 where a = 0 and b ≤ 0."""
+    b = b + zeros_like(a)  # a number becomes an array of a's dtype
     zero = (a == 0) & (b <= 0)
     return log(where(zero, 1.0, b))
 
