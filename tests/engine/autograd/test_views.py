@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -266,6 +268,57 @@ def test_a_part_of_an_expanded_tensor_can_be_written_to_but_not_the_whole() -> N
     with pytest.raises(RuntimeError, match="more than one element of the written-to tensor"):
         cr.ones(1).expand(3).mul_(2)
     assert cr.ones(1, 0).expand(3, 0).mul_(2).shape == (3, 0)
+
+
+def _halves(w: Any) -> Any:
+    x = w * 1
+    x[:2].mul_(x[2:])
+    return x
+
+
+def _recurrence(w: Any) -> Any:
+    x = cr.zeros(4, 4, dtype=cr.float64)
+    for t in range(1, 4):
+        x[t] = x[t - 1] * w + 1
+    return x
+
+
+def _saved_result(w: Any) -> Any:
+    x = w * 1
+    x[:2].sigmoid_()
+    return x
+
+
+@pytest.mark.parametrize("written", [_halves, _recurrence, _saved_result])
+def test_what_is_written_to_with_its_own_parts_goes_with_its_last_reference(written: Callable[[Any], Any]) -> None:
+    w = cr.tensor([0.3, -0.4, 0.5, 0.2], dtype=cr.float64, requires_grad=True)
+    gc.disable()
+    try:
+        x = written(w)
+        left = [weakref.ref(x), weakref.ref(x.grad_fn)]
+        del x
+        assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_a_saved_view_has_its_history_when_it_is_gone() -> None:
+    a = cr.tensor([0.3, -0.4, 0.5, 0.2], dtype=cr.float64, requires_grad=True)
+    assert cr.autograd.gradgradcheck(lambda a: (a * a)[:2] * (a * a)[2:], (a,))
+
+
+@pytest.mark.torch
+def test_a_saved_view_is_the_tensor_itself_while_that_is_there(torch: Any) -> None:
+    found = []
+    for m in (cr, torch):
+        w = m.ones(2, requires_grad=True)
+        part = m.tensor([1.0, 2.0, 3.0])[1:]
+        y = (part * w * w).sum()
+        part.requires_grad_()
+        (g,) = m.autograd.grad(y, w, create_graph=True)
+        g.sum().backward()
+        found.append((part.grad.tolist(), w.grad.tolist()))
+    assert found[0] == found[1] == ([1.0, 1.0], [4.0, 6.0])
 
 
 # ---- Random programs ----

@@ -81,9 +81,11 @@ class FunctionNode(Node):
 
     def _unpack(self, saved: Saved) -> Tensor:
         saved.check(self)
-        if saved.tensor is not None:
-            return saved.tensor  # type: ignore[return-value]
-        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=self._output_node(saved.position).of_output())
+        original = saved.original()
+        if original is not None:
+            return original  # type: ignore[return-value]
+        history = self._output_node(saved.position).of_output() if saved.is_output else saved.history
+        return Variable.wrap(saved.array, counter=saved.counter, grad_fn=history)
 
     def _output_node(self, position: int) -> Node:
         return self if len(self.outputs) == 1 else Output(self, position)

@@ -257,22 +257,40 @@ class Output(Node):
 class Saved:
     """A tensor as it was when an operation used it; knows whether it has been written to since."""
 
-    __slots__ = ("array", "counter", "position", "tensor", "version")
+    __slots__ = ("array", "counter", "history", "is_output", "position", "tensor", "version", "view")
 
     def __init__(self, array: Array, counter: VersionCounter, tensor: Variable | None) -> None:
         self.array = array
         self.counter = counter
         self.version = counter.value
-        self.tensor = tensor
-        """The tensor itself; None for the node's own output, which would hold the node in turn."""
+        self.is_output = tensor is None
+        """Whether it is the node's own output, which would hold the node in turn."""
         self.position = 0
         """Which of the node's outputs it is then."""
+        self.tensor = tensor
+        self.view: weakref.ref[Variable] | None = None
+        self.history: Node | None = None
+        if tensor is not None and tensor._view is not None:
+            self._let_go(tensor)
+
+    def _let_go(self, view: Variable) -> None:
+        """Does not hold a view: it holds its base, into which the result is written by `x[1:] = w * x[:-1]`, say."""
+        self.history = view._recorded()
+        if self.history is not None or not view.requires_grad:  # else it is a leaf, and holds nothing in turn
+            self.view = weakref.ref(view)
+            self.tensor = None
+
+    def original(self) -> Variable | None:
+        """The tensor itself, where it is still there and has its memory, so that what is asked of it is up to date."""
+        tensor = self.tensor if self.view is None else self.view()
+        return None if tensor is None or tensor.data is not self.array else tensor
 
     def check(self, owner: Node) -> None:
         """Raises AutogradError if the memory was written to since `owner` saved it."""
         if self.counter.value == self.version:
             return
-        node = owner if self.tensor is None else self.tensor.grad_fn
+        tensor = self.original()
+        node = owner if self.is_output else self.history if tensor is None else tensor.grad_fn
         what = "" if node is None else f", which is output 0 of {node.name().removesuffix('Backward0')},"
         raise AutogradError(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
@@ -364,11 +382,12 @@ class OpNode(Node):
         saved.check(self)
         if not recording:
             return saved.array
-        if saved.tensor is not None and saved.tensor.data is saved.array:
-            return saved.tensor
+        original = saved.original()
+        if original is not None:
+            return original
         from chainrule.engine.autograd.variable import Variable  # which is built on this module
 
-        history = self.of_output() if saved.tensor is None else None
+        history = self.of_output() if saved.is_output else saved.history
         return Variable.wrap(saved.array, counter=saved.counter, grad_fn=history)
 
 

@@ -96,6 +96,7 @@ def _keep_old_value(node: OpNode, x: Tensor) -> None:
             if old is None:
                 old = Variable.wrap(x.data.copy(order="K"), grad_fn=x._recorded())
             saved.array, saved.counter, saved.version, saved.tensor = old.data, old.counter, 0, old
+            saved.view = None
 
 
 def _share_new_value(node: OpNode, x: Tensor, result: Tensor) -> None:
