@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -75,15 +76,20 @@ def test_the_mode_ends_with_its_block_and_nests() -> None:
     assert x.grad_fn.extra is None
 
 
+def _enter(stack: ExitStack, block: Callable[[], set_detect_anomaly]) -> None:
+    stack.enter_context(block())
+
+
 def test_blocks_of_several_threads_may_end_in_any_order() -> None:
     from chainrule.engine.autograd.anomaly import is_anomaly_check_nan_enabled, is_anomaly_enabled
 
-    for block in (detect_anomaly, lambda: set_detect_anomaly(True)):
+    blocks_of: tuple[Callable[[], set_detect_anomaly], ...] = (detect_anomaly, lambda: set_detect_anomaly(True))
+    for block in blocks_of:
         seen: list[bool] = []
         threads = [ThreadPoolExecutor(1) for _ in range(2)]  # which take turns
         blocks = [ExitStack() for _ in threads]
         for thread, stack in zip(threads, blocks, strict=True):
-            thread.submit(lambda stack=stack, block=block: stack.enter_context(block())).result()
+            thread.submit(_enter, stack, block).result()
             seen.append(is_anomaly_enabled())
         for thread, stack in zip(threads, blocks, strict=True):
             thread.submit(stack.close).result()

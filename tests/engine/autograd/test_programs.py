@@ -26,7 +26,8 @@ def leaf(m: Any, n: int = 4) -> Any:
 
 def function(m: Any, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type("Made", (m.autograd.Function,), methods).apply
+    made: Any = type("Made", (m.autograd.Function,), methods)
+    return made.apply
 
 
 def doubled_in_place(ctx: Any, x: Any) -> Any:

@@ -224,6 +224,7 @@ def test_a_view_that_was_written_to_and_saved_is_one_with_what_was_saved() -> No
         part.sigmoid_()
         watch(part)
         (g,) = cr.autograd.grad((x * x).sum(), a, create_graph=True)
+        assert g is not None
         g.sum().backward()
         return part
 

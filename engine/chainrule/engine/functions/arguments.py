@@ -104,7 +104,7 @@ def ints(values: Sequence[int | Sequence[int]], name: str = "size") -> tuple[int
     if len(values) == 1 and (not hasattr(values[0], "__index__") or np.ndim(getattr(values[0], "data", 0))):
         given = values[0]  # a sequence, or a tensor or array of them
     try:
-        return tuple([index(value) for value in given])
+        return tuple(map(index, given))
     except TypeError:
         raise DTypeError(f"argument '{name}' must be tuple of ints, not {_first_non_int(given)}") from None
 
