@@ -16,6 +16,7 @@ MODULES = {
     name: importlib.import_module(f"chainrule.engine{name and '.'}{name}")
     for name in (
         "",
+        "amp",
         "autograd",
         "autograd.function",
         "autograd.functional",

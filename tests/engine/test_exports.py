@@ -18,8 +18,11 @@ FUNCTIONS = Path(cr.__file__).parent / "functions"
 PACKAGES = [
     "chainrule.engine",
     "chainrule.engine.accelerator",
+    "chainrule.engine.amp",
     "chainrule.engine.autograd",
     "chainrule.engine.backends",
+    "chainrule.engine.cpu",
+    "chainrule.engine.cpu.amp",
     "chainrule.engine.cuda",
     "chainrule.engine.data",
     "chainrule.engine.func",

@@ -8,8 +8,10 @@ from numpy import dtype, newaxis
 
 from chainrule.engine import (
     accelerator,
+    amp,
     autograd,
     backends,
+    cpu,
     cuda,
     data,
     func,
@@ -21,6 +23,7 @@ from chainrule.engine import (
     random,
     utils,
 )
+from chainrule.engine.amp.autocast_mode import autocast
 from chainrule.engine.autograd import (
     enable_grad,
     inference_mode,
@@ -90,6 +93,7 @@ from chainrule.engine.errors import (
 from chainrule.engine.formatting import set_printoptions
 from chainrule.engine.functions.arithmetic import *
 from chainrule.engine.functions.arranging import *
+from chainrule.engine.functions.autocast import *
 from chainrule.engine.functions.choosing import *
 from chainrule.engine.functions.comparison import *
 from chainrule.engine.functions.conversion import *
@@ -184,6 +188,7 @@ __all__ = [
     "amax",
     "amin",
     "aminmax",
+    "amp",
     "any",
     "arange",
     "arccos",
@@ -208,6 +213,9 @@ __all__ = [
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
+    "autocast",
+    "autocast_decrement_nesting",
+    "autocast_increment_nesting",
     "autograd",
     "backends",
     "baddbmm",
@@ -234,6 +242,7 @@ __all__ = [
     "clamp",
     "clamp_max",
     "clamp_min",
+    "clear_autocast_cache",
     "clip",
     "clone",
     "column_stack",
@@ -244,6 +253,7 @@ __all__ = [
     "cos",
     "cosh",
     "count_nonzero",
+    "cpu",
     "cross",
     "cuda",
     "cumprod",
@@ -298,6 +308,7 @@ __all__ = [
     "gather",
     "ge",
     "ger",
+    "get_autocast_dtype",
     "get_default_dtype",
     "get_num_threads",
     "get_rng_state",
@@ -326,6 +337,8 @@ __all__ = [
     "int32",
     "int64",
     "io",
+    "is_autocast_cache_enabled",
+    "is_autocast_enabled",
     "is_complex",
     "is_floating_point",
     "is_grad_enabled",
@@ -444,6 +457,9 @@ __all__ = [
     "searchsorted",
     "seed",
     "select",
+    "set_autocast_cache_enabled",
+    "set_autocast_dtype",
+    "set_autocast_enabled",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",

@@ -11,6 +11,7 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, int32, int64, is_floating, type_name
 from chainrule.engine.errors import BoundsError, DimensionError, DTypeError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import Number, axis_of, number_like
+from chainrule.engine.functions.autocast import active, promoted
 from chainrule.engine.functions.indexing import getitem, resolve
 from chainrule.engine.functions.shapes import broadcast_pair, expand, reshape, vector
 from chainrule.engine.ops import elementwise
@@ -249,6 +250,8 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
         ShapeError: the slices do not fit.
         DTypeError: the dtypes differ.
     """
+    if active:
+        input, source = promoted(input, source)
     axis = axis_of(input, dim)
     positions = _slices("index_copy_", input, axis, index, source)
     if index.data.dtype != int64:

@@ -11,6 +11,7 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import DType, promote
 from chainrule.engine.errors import ArgumentError, DimensionError, DTypeError, ShapeError
 from chainrule.engine.functions.arguments import axis_of, require_tensor
+from chainrule.engine.functions.autocast import active, promoted
 from chainrule.engine.functions.shapes import new_axis, reshape, unsqueeze
 from chainrule.engine.ops import shape as shaping
 from chainrule.engine.ops.op import Op
@@ -54,6 +55,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         ShapeError: they do not agree, or one is 0-d.
     """
     dtype = _common_dtype("cat", tensors)
+    if active:
+        tensors = promoted(*tensors)
+        dtype = _common_dtype("cat", tensors)
     for position, x in enumerate(tensors):
         if x.data.ndim == 0:
             raise ShapeError(f"zero-dimensional tensor (at position {position}) cannot be concatenated")
@@ -86,6 +90,9 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if not isinstance(tensors, Variable) and not tensors:
         raise ShapeError("stack expects a non-empty TensorList")
     dtype = _common_dtype("stack", tensors)
+    if active:
+        tensors = promoted(*tensors)
+        dtype = _common_dtype("stack", tensors)
     for position, x in enumerate(tensors):
         if x.data.shape != tensors[0].data.shape:
             raise ShapeError(

@@ -10,6 +10,7 @@ from chainrule.engine.dtypes import bool_, type_name
 from chainrule.engine.errors import DTypeError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import Number, as_operand, axis_of, c_name
 from chainrule.engine.functions.arranging import diagonal, roll
+from chainrule.engine.functions.autocast import active, lowered, raised
 from chainrule.engine.functions.reduction import sum as total
 from chainrule.engine.functions.shapes import broadcast_pair, expand, permute, reshape
 from chainrule.engine.ops import elementwise, linalg
@@ -48,6 +49,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         DTypeError: the dtypes differ.
     """
     a, b = as_operand(input), as_operand(other)
+    if active:
+        a, b = lowered(a, b)
     match a.data.ndim, b.data.ndim:
         case (0, _) | (_, 0):
             raise ShapeError(
@@ -165,6 +168,8 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
         DTypeError: the dtypes differ.
     """
     a, b = as_operand(input), as_operand(mat2)
+    if active:
+        a, b = lowered(a, b)
     _check_mm(a, b, "self")
     return linalg.mm(a, b)
 
@@ -188,6 +193,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
         ShapeError: they are not, or do not fit.
         DTypeError: the dtypes differ.
     """
+    if active:
+        input, mat2 = lowered(input, mat2)
     _check_bmm(input, mat2)
     return linalg.bmm(input, mat2)
 
@@ -212,6 +219,8 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha:
         ShapeError: the matrices do not fit, or `input` does not broadcast.
         DTypeError: the dtypes differ.
     """
+    if active:
+        input, mat1, mat2 = lowered(input, mat1, mat2)
     _check_mm(mat1, mat2, "mat1")
     _check_added(input, mat2)
     expand(input.detach(), mat1.shape[0], mat2.shape[1])
@@ -236,6 +245,8 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: N
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """β · input + α · batch1 @ batch2 for each pair of matrices, where `input` broadcasts; see `addmm`."""
+    if active:
+        input, batch1, batch2 = lowered(input, batch1, batch2)
     _check_bmm(batch1, batch2)
     _check_added(input, batch2)
     expand(input.detach(), *batch1.shape[:2], batch2.shape[2])
@@ -244,6 +255,8 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, 
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """β · input + α · Σ batch1 @ batch2 over the batch, where `input` broadcasts; see `addmm`."""
+    if active:
+        input, batch1, batch2 = lowered(input, batch1, batch2)
     _check_bmm(batch1, batch2)
     count, rows, inner = batch1.shape
     a = reshape(permute(batch1, 1, 0, 2), rows, count * inner)
@@ -381,4 +394,6 @@ def trace(input: Tensor) -> Tensor:
     """
     if input.data.ndim != 2:
         raise ShapeError(f"trace: expected a matrix, but got tensor with dim {input.data.ndim}")
+    if active:
+        (input,) = raised(input)
     return total(diagonal(input))

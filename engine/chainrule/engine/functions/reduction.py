@@ -13,6 +13,7 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import DType, as_dtype, bool_, float32, int64, is_floating, type_name
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import axis_of, require_tensor
+from chainrule.engine.functions.autocast import active, raised
 from chainrule.engine.functions.ordering import Selected, indices_along, selected
 from chainrule.engine.ops import elementwise, loss, ordering, reduction, scan, shape
 from chainrule.engine.ops.reduction import Dim
@@ -96,6 +97,8 @@ def nanmean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: npt
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: npt.DTypeLike | None = None) -> Tensor:
     """Π x along `dim`, or of all elements; of integers and bools in int64."""
     require_tensor("prod", input)
+    if active:
+        (input,) = raised(input)
     input = _summed(input, dtype)
     if dim is None:
         return _product_of_all(input, keepdim)

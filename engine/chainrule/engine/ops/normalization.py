@@ -18,7 +18,8 @@ import numpy as np
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array
 from chainrule.engine.ops.elementwise import sqrt
-from chainrule.engine.ops.op import op, sum_to
+from chainrule.engine.ops.mixed import mixed
+from chainrule.engine.ops.op import sum_to
 from chainrule.engine.ops.reduction import mean as mean_of
 from chainrule.engine.ops.reduction import sum
 from chainrule.engine.ops.shape import reshape
@@ -28,7 +29,7 @@ Axes = tuple[int, ...]
 # ---- Over the batch ----
 
 
-@op(
+@mixed(
     "NativeBatchNorm",
     x=lambda g, x, w, mean, variance, eps: _input_gradient(g, x, w, mean, variance, eps),
     w=lambda g, x, mean, variance, eps: sum(g * _normalised(x, mean, variance, eps)[0], dim=_all_but_channels(x)),
@@ -56,7 +57,7 @@ def _normalised(x: Any, mean: Any, variance: Any, eps: float) -> tuple[Any, Any]
     return centred * r, r
 
 
-@op(
+@mixed(
     "NativeBatchNorm",
     x=lambda g, x, w, variance, eps: g * _scale(x, w, variance, eps),
     w=lambda g, x, mean, variance, eps: sum(g * _fixed(x, mean, variance, eps), dim=_all_but_channels(x)),
@@ -100,7 +101,7 @@ def _all_but_channels(x: Any) -> Axes:
 # ---- Over the last dimensions of each example ----
 
 
-@op(
+@mixed(
     "NativeLayerNorm",
     saves=("x_hat", "r"),
     x=lambda g, x, w, x_hat, r, ndim, eps: _layer_gradient(g, x, w, x_hat, r, ndim, eps),
@@ -129,7 +130,7 @@ def _last(x: Any, ndim: int) -> Axes:
 # ---- Over groups of channels ----
 
 
-@op(
+@mixed(
     "NativeGroupNorm",
     saves=("x_hat", "r"),
     x=lambda g, x, w, x_hat, r, groups, eps: _group_gradient(g, x, w, x_hat, r, groups, eps),
@@ -167,7 +168,7 @@ def _whole(rows: Any, x: Any) -> Any:
 # ---- By the root mean square ----
 
 
-@op(
+@mixed(
     "FusedRmsNorm",
     x=lambda g, x, w, ndim, eps: _rms_gradient(g if w is None else g * w, *_rms(x, ndim, eps), _last(x, ndim)),
     w=lambda g, w_shape, x, ndim, eps: sum_to(g * _rms(x, ndim, eps)[0], shape=w_shape),

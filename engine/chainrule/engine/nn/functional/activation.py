@@ -12,6 +12,7 @@ from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
 from chainrule.engine.functions import arithmetic
 from chainrule.engine.functions.arguments import axis_of
 from chainrule.engine.functions.arithmetic import sigmoid, tanh
+from chainrule.engine.functions.autocast import active, lowered
 from chainrule.engine.nn.functional.checks import SettingError, require_floating, result_of
 from chainrule.engine.ops import activation, loss
 from chainrule.engine.random import current_generator
@@ -98,6 +99,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         ShapeError: another number of weights.
         DTypeError: the dtypes differ.
     """
+    if active:
+        input, weight = lowered(input, weight)
     if input.dtype != weight.dtype:
         raise DTypeError(f"prelu: Type promoting not supported. Got {input.dtype} and {weight.dtype}")
     if weight.ndim > 1:

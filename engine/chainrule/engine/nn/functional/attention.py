@@ -8,6 +8,7 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array, bool_, is_floating, type_name
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
+from chainrule.engine.functions.autocast import active, lowered
 from chainrule.engine.functions.joining import cat
 from chainrule.engine.nn.functional.dropout import dropout
 from chainrule.engine.nn.functional.linear import linear
@@ -40,6 +41,8 @@ def scaled_dot_product_attention(
         ShapeError: shapes do not fit, or there are both a mask and `is_causal`.
         DTypeError: dtypes differ, or that of the mask is neither bool nor theirs.
     """
+    if active:
+        query, key, value, attn_mask = lowered(query, key, value, attn_mask)
     _check_operands(query, key, value)
     if is_causal and attn_mask is not None:
         raise ShapeError(
@@ -165,7 +168,7 @@ def multi_head_attention(
     q, k, v = (x.reshape(n, x.shape[1], num_heads, dim // num_heads).transpose(1, 2) for x in (q, k, v))
     scores = (q * math.sqrt(1 / (dim // num_heads))) @ k.mT  # (N, heads, L, S)
     if need_weights:  # here a row that the mask hides is not a number, as in PyTorch
-        weights = dropout((scores if mask is None else scores + mask).softmax(-1), dropout_p)
+        weights = dropout((scores if mask is None else scores + mask.to(scores.dtype)).softmax(-1), dropout_p)
     else:
         weights = dropout(attention_weights(scores, mask), dropout_p)
     y = linear((weights @ v).transpose(1, 2).reshape(n, length, dim), out_proj_weight, out_proj_bias)

@@ -8,6 +8,7 @@ from chainrule.engine.dtypes import Array, is_floating, type_name
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
 from chainrule.engine.functions import arithmetic
 from chainrule.engine.functions import reduction as reducing
+from chainrule.engine.functions.autocast import active, raised
 from chainrule.engine.nn.functional.checks import SettingError, SizeError, check_constant, require_floating
 from chainrule.engine.nn.functional.loss import reduction_of
 from chainrule.engine.ops import loss
@@ -36,6 +37,8 @@ def nll_loss(
         DTypeError: the targets are no integers, or the weights of another dtype than the input.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, weight = raised(input, weight)
     require_floating("nll_loss_out_frame", input)
     _check_shapes(input, target)
     if input.ndim == 1:
@@ -105,6 +108,8 @@ def cross_entropy(
         SettingError: `label_smoothing` is not in [0, 1], or `ignore_index` names a class where there are probabilities.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target, weight = raised(input, target, weight)
     if not 0 <= label_smoothing <= 1:
         raise SettingError(
             "label_smoothing",

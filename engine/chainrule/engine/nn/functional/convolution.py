@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chainrule.engine.errors import DTypeError, ShapeError
+from chainrule.engine.functions.autocast import active, lowered
 from chainrule.engine.kernels.geometry import ConvGeometry
 from chainrule.engine.nn.functional.arguments import Ints, check_same_dtype, ints
 from chainrule.engine.nn.functional.checks import SettingError
@@ -66,6 +67,8 @@ def _convolution(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
+    if active:
+        input, weight, bias = lowered(input, weight, bias)
     _check_tensors(name, dims, input, weight)
     if input.ndim == dims + 1:
         return _convolution(name, dims, input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
@@ -161,6 +164,8 @@ def _transposed(
     groups: int,
     dilation: Ints,
 ) -> Tensor:
+    if active:
+        input, weight, bias = lowered(input, weight, bias)
     _check_tensors(name, dims, input, weight)
     if input.ndim == dims + 1:
         batch = input.unsqueeze(0)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from chainrule.engine.errors import ShapeError
 from chainrule.engine.functions import linalg as products
 from chainrule.engine.functions import reduction
+from chainrule.engine.functions.autocast import active, lowered
 from chainrule.engine.nn.functional.arguments import check_same_dtype
 from chainrule.engine.ops import linalg
 from chainrule.engine.tensor import Tensor
@@ -19,6 +22,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         ShapeError: the last dimension of x is not I, or b does not fit.
         DTypeError: the dtypes differ.
     """
+    if active:
+        input, weight, bias = lowered(input, weight, bias)
     if not input.ndim or not weight.ndim:
         raise ShapeError(
             f"both arguments to linear need to be at least 1D, but they are {input.ndim}D and {weight.ndim}D"
@@ -67,6 +72,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     check_same_dtype("bilinear", input1, weight, bias)
     check_same_dtype("bilinear", input2, weight, bias)
     columns = weight.permute(1, 0, 2).reshape(in1, out * in2)
-    halfway = products.matmul(input1, columns).reshape(*input1.shape[:-1], out, in2)
+    rows = input1.reshape(math.prod(input1.shape[:-1]), in1)
+    halfway = linalg.mm(rows, columns).reshape(*input1.shape[:-1], out, in2)  # no `matmul`, which autocast lowers
     y = reduction.sum(halfway * input2.unsqueeze(-2), -1, dtype=input1.dtype)
     return y if bias is None else y + bias

@@ -16,6 +16,7 @@ from chainrule.engine.dtypes import is_floating, promote
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
 from chainrule.engine.functions import arithmetic
 from chainrule.engine.functions import reduction as reducing
+from chainrule.engine.functions.autocast import active, raised
 from chainrule.engine.nn.functional.checks import (
     SettingError,
     SizeError,
@@ -59,6 +60,8 @@ def mse_loss(
         ShapeError: the shapes do not broadcast; where they differ, a warning says so.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target, weight = raised(input, target, weight)
     x, t = _alike("mse_cpu", input, target)
     if weight is None:
         return loss.mse_loss(x, t, reduction=reduction)
@@ -76,6 +79,8 @@ def l1_loss(
 ) -> Tensor:
     """w · |x − t|; a weighted mean is divided by Σ w. Errors as `mse_loss`."""
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target, weight = raised(input, target, weight)
     x, t = _alike(None, input, target)
     if weight is None:
         return reduced(arithmetic.abs(x - t), reduction)
@@ -97,6 +102,8 @@ def smooth_l1_loss(
         SettingError: β is negative.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target = raised(input, target)
     if beta < 0:
         raise SettingError("beta", beta, "smooth_l1_loss does not support negative values for beta.")
     x, t = _alike("smooth_l1_cpu" if beta else None, input, target)
@@ -114,6 +121,8 @@ def huber_loss(
         SettingError: δ is not positive.
     """
     loss.check_reduction(reduction)
+    if active:
+        input, target, weight = raised(input, target, weight)
     if delta <= 0:
         raise SettingError("delta", delta, "huber_loss does not support non-positive values for delta.")
     require_floating("huber_cpu", input)
@@ -185,6 +194,8 @@ def binary_cross_entropy(
         DTypeError: their dtypes differ.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target, weight = raised(input, target, weight)
     if target.shape != input.shape:
         raise SizeError(
             f"Using a target size ({target.shape}) that is different to the input size ({input.shape}) is deprecated. "
@@ -221,6 +232,8 @@ def binary_cross_entropy_with_logits(
         DTypeError: the target is of integers.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target, weight, pos_weight = raised(input, target, weight, pos_weight)
     if target.shape != input.shape:
         raise SizeError(f"Target size ({target.shape}) must be the same as input size ({input.shape})")
     for name, value in (("target", target), ("input", input)):
@@ -264,6 +277,8 @@ def kl_div(
         )
     if old or reduction != "batchmean":
         reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target = raised(input, target)
     if log_target:
         y = arithmetic.exp(target) * (target - input)
     else:
@@ -289,6 +304,8 @@ def poisson_nll_loss(
     `full` adds Stirling's approximation of log t!, t · log t − t + ½ log 2πt, where t > 1.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target = raised(input, target)
     y = arithmetic.exp(input) - target * input if log_input else input - target * arithmetic.log(input + eps)
     if full:
         small = target <= 1
@@ -344,6 +361,8 @@ def cosine_embedding_loss(
         ShapeError: the dimensions do not fit.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input1, input2, target = raised(input1, input2, target)
     if target.ndim > 1:
         raise ShapeError("0D or 1D target tensor expected, multi-target not supported")
     if input1.ndim != target.ndim + 1 or input2.ndim != target.ndim + 1:
@@ -374,6 +393,8 @@ def margin_ranking_loss(
         ShapeError: the numbers of dimensions differ.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input1, input2, target = raised(input1, input2, target)
     if not input1.ndim == input2.ndim == target.ndim:
         raise ShapeError(
             "margin_ranking_loss : All input tensors should have same dimension but got sizes: input1: "
@@ -392,6 +413,8 @@ def hinge_embedding_loss(
 ) -> Tensor:
     """x where t = 1, and max(0, margin − x) where t = −1"""
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        input, target = raised(input, target)
     near = arithmetic.where(target != 1, arithmetic.clamp(margin - input, min=0), 0.0)
     return reduced(near + arithmetic.where(target != -1, input, 0.0), reduction)
 
@@ -415,6 +438,8 @@ def triplet_margin_loss(
         ShapeError: the numbers of dimensions differ.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    if active:
+        anchor, positive, negative = raised(anchor, positive, negative)
     if margin <= 0:
         raise ConfigError("margin", margin, f"margin must be greater than 0, got {margin}")
     if not anchor.ndim == positive.ndim == negative.ndim:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chainrule.engine import kernels
+from chainrule.engine.autograd.graph import widened
 from chainrule.engine.dtypes import Array, is_low_precision
 from chainrule.engine.errors import ConfigError, DimensionError, ShapeError
 from chainrule.engine.functions import joining
@@ -70,7 +71,8 @@ def batch_norm_with_statistics(
     """`batch_norm` that leaves the running statistics alone, and while training gives those of the batch.
 
     Returns:
-        y, and while training the batch's mean and unbiased variance, each (C) in x's dtype, else nothing.
+        y, and while training the batch's mean and unbiased variance, each (C) in the running mean's dtype
+        or else x's; otherwise nothing.
     """
     require_floating("batch_norm", input)
     if input.ndim < 2:
@@ -94,10 +96,11 @@ def batch_norm_with_statistics(
         )
         return y, ()
     n = input.data.size // max(input.shape[1], 1)
-    mean, variance = kernels.batch_moments(_as_images(input.data))
+    mean, variance = kernels.batch_moments(_as_images(widened(input.data)))
     y = normalization.batch_norm(input, weight, bias, mean=mean, variance=variance, eps=eps)
     unbiased = variance * (n / (n - 1)) if n else variance
-    return y, (mean.astype(input.dtype), unbiased.astype(input.dtype))
+    dtype = input.dtype if running_mean is None else running_mean.dtype
+    return y, (mean.astype(dtype), unbiased.astype(dtype))
 
 
 def _check_batch(input: Tensor, eps: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from chainrule.engine.errors import DTypeError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import check_fits
+from chainrule.engine.functions.autocast import active, raised
 from chainrule.engine.ops import padding
 from chainrule.engine.tensor import Tensor
 
@@ -71,6 +72,8 @@ def _constant(input: Tensor, margins: list[tuple[int, int]], value: float) -> Te
 
 
 def _inside(input: Tensor, margins: list[tuple[int, int]], mode: str) -> Tensor:
+    if active and (mode == "replicate" or (mode == "reflect" and len(margins) < 3)):
+        (input,) = raised(input)
     lead = input.ndim - len(margins)
     if 0 in input.shape[lead - 1 :] and mode != "circular":
         dims = len(margins)

@@ -12,6 +12,7 @@ from typing import Any
 from chainrule.engine import kernels
 from chainrule.engine.dtypes import bool_, int64, is_floating, type_name
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, UnsupportedError
+from chainrule.engine.functions.autocast import active, raised
 from chainrule.engine.kernels.geometry import Pair, PoolGeometry
 from chainrule.engine.nn.functional.arguments import Ints, ints, repeated
 from chainrule.engine.nn.functional.checks import SettingError
@@ -122,6 +123,8 @@ def max_unpool2d(
 
 
 def _max_unpool(input: Tensor, indices: Tensor, size: Pair) -> Tensor:
+    if active:
+        (input,) = raised(input)
     if indices.dtype != int64:
         raise DTypeError(f"elements in indices should be type int64 but got: {type_name(indices.dtype)}")
     if indices.shape != input.shape:

@@ -12,6 +12,7 @@ from chainrule.engine.autograd.mode import is_grad_enabled
 from chainrule.engine.autograd.traversal import grad
 from chainrule.engine.dtypes import Array, float32, is_low_precision
 from chainrule.engine.functions.arithmetic import relu, sigmoid, tanh
+from chainrule.engine.functions.autocast import active, is_active, lowered
 from chainrule.engine.functions.joining import stack
 from chainrule.engine.nn.functional.linear import linear
 from chainrule.engine.ops import recurrent
@@ -23,7 +24,9 @@ State = tuple[Tensor, ...]
 """h (N, H); of an LSTM h and c."""
 
 
-def recurrence(mode: str, x: Tensor, state: State, weights: Weights, *, reverse: bool = False) -> tuple[Tensor, State]:
+def recurrence(
+    mode: str, x: Tensor, state: State, weights: Weights, *, reverse: bool = False, cell: bool = False
+) -> tuple[Tensor, State]:
     """The states h of a recurrence over x (T, N, I), and the last state.
 
     Args:
@@ -32,20 +35,46 @@ def recurrence(mode: str, x: Tensor, state: State, weights: Weights, *, reverse:
         state: before the first step.
         weights: see `Weights`.
         reverse: whether the last input comes first; outputs lie where their inputs do.
+        cell: whether it is one step of a cell, which matters to autocast.
 
     Returns:
         (T, N, H), and the state after the last step.
     """
     w_x, w_h, b_x, b_h = weights
+    if active and is_active():
+        return _in_autocast(mode, x, state, weights, reverse, keeps_state=mode == "GRU" or (mode == "LSTM" and cell))
     if mode == "GRU":
-        hs, h = _GRU.apply(linear(x, w_x, b_x), state[0], w_h, b_h, reverse)
-        return hs, (h,)
+        return _recurrence(mode, linear(x, w_x, b_x), state, w_h, b_h, reverse)
     a = linear(x, w_x, None if b_x is None or b_h is None else b_x + b_h)
+    return _recurrence(mode, a, state, w_h, None, reverse)
+
+
+def _recurrence(
+    mode: str, a: Tensor, state: State, w_h: Tensor, b_h: Tensor | None, reverse: bool
+) -> tuple[Tensor, State]:
+    if mode == "GRU":
+        hs, h = _GRU.apply(a, state[0], w_h, b_h, reverse)
+        return hs, (h,)
     if mode == "LSTM":
         hs, h, c = _LSTM.apply(a, state[0], state[1], w_h, reverse)
         return hs, (h, c)
     hs, h = _RNN.apply(a, state[0], w_h, mode.removeprefix("RNN_").lower(), reverse)
     return hs, (h,)
+
+
+def _in_autocast(
+    mode: str, x: Tensor, state: State, weights: Weights, reverse: bool, *, keeps_state: bool
+) -> tuple[Tensor, State]:
+    """The recurrence of inputs and weights in lower precision; the state is too, or keeps its dtype."""
+    w_x, w_h, b_x, b_h = lowered(*weights)
+    if mode == "GRU":
+        a = linear(x, w_x, b_x)
+    else:
+        a, b_h = linear(x, w_x, None if b_x is None else b_x + b_h), None
+    if not keeps_state:
+        return _recurrence(mode, a, lowered(*state), w_h, b_h, reverse)
+    dtype = state[-1].dtype
+    return _recurrence(mode, a.to(dtype), state, w_h.to(dtype), None if b_h is None else b_h.to(dtype), reverse)
 
 
 # ---- Operations with several outputs ----

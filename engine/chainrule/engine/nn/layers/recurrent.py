@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from chainrule.engine.creation import empty
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, UnsupportedError
+from chainrule.engine.functions.autocast import is_active
 from chainrule.engine.functions.joining import cat, stack
 from chainrule.engine.nn import functional as F
 from chainrule.engine.nn import init
@@ -164,7 +165,7 @@ class RNNBase(Module, Generic[Hidden]):
             word = " tensor" if name == "RNN" else ""
             raise InputRankError(f"{name}: Expected input to be 2D or 3D, got {input.ndim}D{word} instead")
         weight = self.all_weights[0][0]
-        if input.dtype != weight.dtype:
+        if input.dtype != weight.dtype and not is_active():
             raise InputDTypeError(
                 f"RNN input dtype ({input.dtype}) does not match weight dtype ({weight.dtype}). Convert input: "
                 f"input.to({weight.dtype}), or convert model: model.to({input.dtype})"
@@ -344,7 +345,7 @@ class RNNCellBase(Module, Generic[Hidden]):
         for number, state in enumerate(states):
             if state.shape != shape:
                 raise ShapeError(f"{name}: expected hidden{number} of shape {shape}, got {state.shape}")
-        _, states = recurrence(mode, x.unsqueeze(0), states, _weights(self, ""))
+        _, states = recurrence(mode, x.unsqueeze(0), states, _weights(self, ""), cell=True)
         if input.ndim == 1:
             states = tuple(state.squeeze(0) for state in states)
         return states if mode == "LSTM" else states[0]  # type: ignore[return-value]
