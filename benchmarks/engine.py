@@ -7,24 +7,25 @@ threads; PyTorch in both memory formats where there are images, of which its bet
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is found
 
-from benchmarks.training.report import Row, Side, disagreements, table
+from benchmarks.training.report import OURS, PYTORCH, Process, Row, gather, table
 from benchmarks.training.works import WORKS, Order, Work, select
 
 ROOT = Path(__file__).parents[1]
-OURS, PYTORCH = "chainrule.engine", "torch"
 TORCH_REMEDY = "PyTorch is not installed, and it is what we compare with: pip install torch==2.13.0"
 DISTURBING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings that make numpy's products slower than they are for users: unset in every process."""
@@ -42,14 +43,12 @@ class Effort:
     """Timed steps in a process, at least."""
     warmup_s: float
     """Seconds of warming up before, at least."""
+    warmup_steps: int
+    """Steps of warming up, at least."""
 
 
-FULL = Effort(rounds=3, seconds=3.0, min_steps=5, warmup_s=0.5)
-QUICK = Effort(rounds=1, seconds=0.3, min_steps=2, warmup_s=0.05)
-
-
-class ProcessError(Exception):
-    """A process that measures failed; its message is the end of what it wrote."""
+FULL = Effort(rounds=3, seconds=3.0, min_steps=5, warmup_s=0.5, warmup_steps=3)
+QUICK = Effort(rounds=1, seconds=0.3, min_steps=1, warmup_s=0.1, warmup_steps=2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,22 +66,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(TORCH_REMEDY)
     effort = QUICK if options.quick else FULL
     if options.repeats is not None:
-        effort = Effort(options.repeats, effort.seconds, effort.min_steps, effort.warmup_s)
+        effort = replace(effort, rounds=options.repeats)
 
     machine = describe()
     print("\n".join(f"{name}: {text}" for name, text in machine.items()))
-    peaks = {threads: peak(threads) for threads in sorted({work.threads for work in works})}
-    for threads, reached in peaks.items():
-        print(f"machine peak, numpy float32 products, {threads} thread(s): {reached / 1e9:.0f} GFLOP/s")
-    rows = []
-    for work in works:
-        rows.append(compare(work, effort, peaks[work.threads]))
-        print(f"  {progress(rows[-1])}", file=sys.stderr, flush=True)
+    peaks = measure_peaks(works)
+    rows = measure(works, effort, peaks, ahead=options.quick)
     print(f"\n{table(rows)}")
     if options.json:
         measured = {"machine": machine, "peak_flops": peaks, "rows": [row.to_json() for row in rows]}
         options.json.write_text(json.dumps(measured, indent=1) + "\n")
     return 1 if any(row.problems for row in rows) else 0
+
+
+def measure_peaks(works: Sequence[Work]) -> dict[int, float]:
+    """For each number of threads, the floating-point operations a second that numpy reaches."""
+    peaks = {}
+    for threads in sorted({work.threads for work in works}):
+        (found,) = run_all([peak_order(threads)], ahead=False)
+        if "problem" in found:
+            raise SystemExit(f"measuring the machine's peak failed: {found['problem']}")
+        peaks[threads] = float(found["flops"])
+        print(f"peak of numpy's float32 products, {threads} thread(s): {peaks[threads] / 1e9:.0f} GFLOP/s")
+    return peaks
+
+
+def measure(works: Sequence[Work], effort: Effort, peaks: Mapping[int, float], *, ahead: bool) -> list[Row]:
+    """The rows; each is announced once it is there."""
+    orders = {work: orders_of(work, effort) for work in works}
+    processes = run_all([order for work in works for order in orders[work]], ahead=ahead)
+    rows = []
+    with contextlib.closing(processes):
+        for work in works:
+            found = list(itertools.islice(processes, len(orders[work])))
+            rows.append(gather(work, orders[work], found, peaks[work.threads]))
+            print(f"  {rows[-1].summary}", file=sys.stderr, flush=True)
+    return rows
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -95,30 +114,36 @@ def command_line() -> argparse.ArgumentParser:
         "float32 products on as many threads. MB is the peak of the whole process, in brackets beyond what it has "
         "after its imports. The exit status is 1 if a process failed or the engines computed different losses.",
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute, one round of few steps")
+    parser.add_argument("--quick", action="store_true", help="under a minute: one round of few steps, imports overlap")
     parser.add_argument("--only", metavar="NAME[,NAME]", help="only these works")
     parser.add_argument("--list", action="store_true", help="list the names of the works, and stop")
-    parser.add_argument("--repeats", type=int, metavar="N", help="rounds for each work (3, with --quick 1)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        metavar="N",
+        help="rounds, each a process of ours and of PyTorch's for every format (3, with --quick 1)",
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured there")
     return parser
 
 
-def progress(row: Row) -> str:
-    """One line on a work that is done."""
-    if row.problems or row.unavailable:
-        return f"{row.work.name}: {'failed' if row.problems else row.unavailable}"
-    return f"{row.work.name}: ratio {row.ratio:.2f}, of the fastest steps {row.fastest_ratio:.2f}"
-
-
 def describe() -> dict[str, str]:
     """The machine and the settings."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    commit = git("rev-parse", "--short", "HEAD") or "none"
     settings = ", ".join(f"{name}={os.environ[name]}" for name in DISTURBING if name in os.environ)
     return {
-        "commit": commit.stdout.strip() or "none",
+        "commit": commit + (", and changes to the engine" if git("status", "--porcelain", "--", "engine") else ""),
         "machine": f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "settings": f"{' and '.join(DISTURBING)} unset for both" + (f" (here: {settings})" if settings else ""),
     }
+
+
+def git(*arguments: str) -> str:
+    """What git says about the checkout; nothing where there is none."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
 def cpu() -> str:
@@ -132,68 +157,77 @@ def cpu() -> str:
 # ---- Measuring ----
 
 
-def compare(work: Work, effort: Effort, peak_flops: float) -> Row:
-    """Rounds of ours and PyTorch's, alternating; a process that fails ends the work, not the run."""
+def orders_of(work: Work, effort: Effort) -> list[Order]:
+    """What is measured for a work, in turn: rounds of ours and PyTorch's."""
     sides = [(OURS, "contiguous_format"), (PYTORCH, "contiguous_format")]
     if work.has_images:
         sides.append((PYTORCH, "channels_last"))
-    measured: dict[tuple[str, str], list[dict[str, Any]]] = {side: [] for side in sides}
-    unavailable: str | None = None
-    problems: list[str] = []
-    for _ in range(effort.rounds):
-        for side in list(measured):
-            try:
-                found = run(order(work, side, effort))
-            except ProcessError as error:
-                problems.append(f"{side[0]} ({side[1]}): {error}")
-                del measured[side]
-                continue
-            if "unavailable" in found:
-                unavailable = found["unavailable"]
-                del measured[side]
-                continue
-            measured[side].append(found)
-    done = [Side(engine, form, tuple(processes)) for (engine, form), processes in measured.items()]
-    problems += disagreements(work, done)
-    ours = next((side for side in done if side.engine == OURS), None)
-    theirs = tuple(side for side in done if side.engine == PYTORCH)
-    return Row(work, ours, theirs, peak_flops, unavailable, tuple(problems))
+    made = [
+        Order(
+            engine=engine,
+            memory_format=memory_format,
+            work=work,
+            warmup_steps=effort.warmup_steps,
+            warmup_s=effort.warmup_s,
+            seconds=effort.seconds,
+            min_steps=effort.min_steps,
+        )
+        for engine, memory_format in sides
+    ]
+    return made * effort.rounds
 
 
-def order(work: Work, side: tuple[str, str], effort: Effort) -> Order:
-    """What a process is to measure."""
-    return Order(
-        engine=side[0],
-        memory_format=side[1],
-        work=work,
-        warmup_s=effort.warmup_s,
-        seconds=effort.seconds,
-        min_steps=effort.min_steps,
-    )
+def peak_order(threads: int) -> Order:
+    """The machine's peak on so many threads."""
+    anything = Work(name="peak", title="the machine's peak", network="peak", batch=1, shape=(), threads=threads)
+    return Order(engine="numpy", work=anything, seconds=0.5)
 
 
-def peak(threads: int) -> float:
-    """The floating-point operations a second that numpy reaches on so many threads."""
-    anything = Work(name="peak", title="peak", network="peak", batch=1, shape=(), threads=threads)
-    return float(run(Order(engine="numpy", work=anything, seconds=0.5))["flops"])
+def run_all(orders: Sequence[Order], *, ahead: bool) -> Generator[Process]:
+    """What each process measures, one after the other.
 
-
-def run(order: Order) -> dict[str, Any]:
-    """What a fresh process measures.
-
-    Raises:
-        ProcessError: it failed.
+    With `ahead` a process imports its engine while the one before it is timed, if there is a core left for that.
     """
+    waiting: subprocess.Popen[str] | None = None
+    try:
+        for order, following in itertools.zip_longest(orders, orders[1:]):
+            process = waiting or start(order)
+            release(process)
+            spare = ahead and following and order.work.threads < (os.cpu_count() or 1)
+            waiting = start(following) if spare else None
+            yield finish(process)
+    finally:
+        if waiting is not None:
+            waiting.kill()
+            waiting.communicate()
+
+
+def start(order: Order) -> subprocess.Popen[str]:
+    """A fresh process, which imports its engine and then waits to be released."""
     environment = {name: value for name, value in os.environ.items() if name not in DISTURBING}
     threads = str(order.work.threads)
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "engine")))
     command = [sys.executable, "-m", "benchmarks.training.process", order.to_json()]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-        raise ProcessError(" | ".join(last) or f"exit status {done.returncode}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def release(process: subprocess.Popen[str]) -> None:
+    """Lets it measure; one that has died already is told apart by `finish`."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+
+def finish(process: subprocess.Popen[str]) -> Process:
+    """What it measured; the end of what it complained of, under `problem`, if it failed."""
+    output, complaints = process.communicate()
+    if process.returncode:
+        last = [line.strip() for line in complaints.splitlines() if line.strip()][-3:]
+        return {"problem": " | ".join(last) or f"exit status {process.returncode}"}
+    found: dict[str, Any] = json.loads(output)
     return found
 
 

@@ -1,6 +1,7 @@
 """A process of its own that takes the steps of one work with one engine and times them: `python -m ...process JSON`.
 
-It reads an `Order` from its argument and writes what it measured as JSON to its standard output.
+It reads an `Order` from its argument, imports the engine, waits for a line on its standard input, and writes what it
+measured as JSON to its standard output.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import resource
 import sys
 import time
@@ -35,8 +37,11 @@ class UnavailableError(Exception):
 def main() -> None:
     """Measures what the argument orders."""
     order = Order.from_json(sys.argv[1])
+    engine = importlib.import_module(order.engine)
+    if not sys.stdin.readline():
+        return  # whoever started this is gone
     try:
-        measured = measure_peak(order) if order.engine == "numpy" else measure(order)
+        measured = measure_peak(order) if order.engine == "numpy" else measure(engine, order)
     except UnavailableError as error:
         measured = {"unavailable": str(error)}
     print(json.dumps(measured))
@@ -45,36 +50,42 @@ def main() -> None:
 # ---- Timing ----
 
 
-def measure(order: Order) -> dict[str, Any]:
-    """The nanoseconds of each step, the first loss, the number of parameters, and the peak memory in bytes."""
-    engine = importlib.import_module(order.engine)
-    for part in ("nn", "optim"):
-        importlib.import_module(f"{order.engine}.{part}")
+def measure(engine: Any, order: Order) -> dict[str, Any]:
+    """The nanoseconds of each step, the first loss, the number of parameters, and the peak memory in bytes.
+
+    Raises:
+        ArithmeticError: training diverged, and with it the time of a step may have.
+    """
     engine.set_num_threads(order.work.threads)
     imported = memory()
     step, parameters = build(engine, order)
     loss = float(step().item())
-    warm_up(step, order.warmup_s)
+    warm_up(step, order.warmup_steps - 1, order.warmup_s)
     times_ns = timed(step, order.seconds, order.min_steps)
+    peak = memory("VmHWM")
+    last_loss = float(step().item())
+    if not math.isfinite(last_loss):
+        raise ArithmeticError(f"the loss of {order.work.name} went from {loss} to {last_loss}")
     return {
         "times_ns": times_ns,
         "loss": loss,
+        "last_loss": last_loss,
         "parameters": parameters,
-        "peak_bytes": memory("VmHWM"),
+        "peak_bytes": peak,
         "imported_bytes": imported,
-        "version": getattr(engine, "__version__", None),
+        "description": f"PyTorch {engine.__version__}" if order.engine == "torch" else str(engine.kernels.info()),
     }
 
 
-def warm_up(step: Step, seconds: float) -> None:
-    """At least two steps, besides the first, and so many seconds; then until one is hardly faster than all before."""
+def warm_up(step: Step, min_steps: int, seconds: float) -> None:
+    """At least so many steps and seconds, then until one is hardly faster than all before it."""
     fastest = float("inf")
     start = time.perf_counter()
-    for count in range(MAX_WARMUP_STEPS):
+    for count in range(1, MAX_WARMUP_STEPS + 1):
         (last,) = timed(step, 0, 1)
         settled = last > 0.95 * fastest
         fastest = min(fastest, last)
-        if count and settled and time.perf_counter() - start >= seconds:
+        if count >= min_steps and settled and time.perf_counter() - start >= seconds:
             return
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.training.works import Work, flops
+from benchmarks.training.works import Order, Work, flops
 
+OURS, PYTORCH = "chainrule.engine", "torch"
 MEGABYTE = 1e6
 
 Process = Mapping[str, Any]
-"""What one process measured; `process.measure` says what."""
+"""What one process measured, as `process.measure` says; or `unavailable` or `problem`: why it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Side:
             "memory_format": self.memory_format,
             "median_ms": self.median_ms,
             "fastest_ms": self.fastest_ms,
+            "description": self.processes[0]["description"],
             "loss": self.loss,
             "peak_bytes": self.peak_bytes,
             "beyond_imports_bytes": self.beyond_imports_bytes,
@@ -129,6 +131,13 @@ class Row:
             goals.append(self.memory_ratio <= self.work.memory_goal)
         return all(goals) if goals else None
 
+    @property
+    def summary(self) -> str:
+        """One line."""
+        if self.ratio is None or self.fastest_ratio is None or self.problems:
+            return f"{self.work.name}: {'failed' if self.problems else self.unavailable}"
+        return f"{self.work.name}: ratio {self.ratio:.2f}, of the fastest steps {self.fastest_ratio:.2f}"
+
     def to_json(self) -> dict[str, Any]:
         """All that was measured, and what follows from it."""
         return {
@@ -145,6 +154,25 @@ class Row:
             "ours": self.ours.to_json() if self.ours else None,
             "pytorch": [side.to_json() for side in self.theirs],
         }
+
+
+def gather(work: Work, orders: Sequence[Order], found: Sequence[Process], peak_flops: float) -> Row:
+    """The row of what processes found on their orders; an engine of which one failed has no side in it."""
+    by_side: dict[tuple[str, str], list[Process]] = {}
+    for order, process in zip(orders, found, strict=True):
+        by_side.setdefault((order.engine, order.memory_format), []).append(process)
+    sides, problems, unavailable = [], [], None
+    for (engine, memory_format), processes in by_side.items():
+        failures = [process["problem"] for process in processes if "problem" in process]
+        problems += [f"{engine} ({memory_format}): {failure}" for failure in dict.fromkeys(failures)]
+        refusal = next((process["unavailable"] for process in processes if "unavailable" in process), None)
+        unavailable = unavailable or refusal
+        if not failures and refusal is None:
+            sides.append(Side(engine, memory_format, tuple(processes)))
+    problems += disagreements(work, sides)
+    ours = next((side for side in sides if side.engine == OURS), None)
+    theirs = tuple(side for side in sides if side.engine == PYTORCH)
+    return Row(work, ours, theirs, peak_flops, unavailable, tuple(problems))
 
 
 def disagreements(work: Work, sides: Sequence[Side]) -> list[str]:
@@ -181,15 +209,16 @@ HEADER = (
 )
 
 
-def table(rows: Sequence[Row], *, footnotes: bool = True) -> str:
-    """The rows, aligned; below them what went wrong."""
+def table(rows: Sequence[Row]) -> str:
+    """The rows, aligned; below them what went wrong, and what the sides say of themselves."""
     lines = [HEADER, *(cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     texts = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
     texts.insert(1, "-" * max(map(len, texts)))
-    if footnotes:
-        texts += [f"{row.work.name}: {row.unavailable}" for row in rows if row.unavailable]
-        texts += [f"{row.work.name} FAILED: {problem}" for row in rows for problem in row.problems]
+    texts += [f"{row.work.name}: {row.unavailable}" for row in rows if row.unavailable]
+    texts += [f"{row.work.name} FAILED: {problem}" for row in rows for problem in row.problems]
+    sides = [side for row in rows for side in (row.ours, *row.theirs) if side]
+    texts += sorted({str(side.processes[0]["description"]) for side in sides})
     return "\n".join(texts)
 
 

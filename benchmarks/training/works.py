@@ -116,8 +116,10 @@ class Order:
     """The step it takes; of `numpy` only the threads count."""
     memory_format: str = "contiguous_format"
     """The order in memory of images and convolutions' weights."""
+    warmup_steps: int = 3
+    """Steps of warming up, at least, and more until they get no faster."""
     warmup_s: float = 0.3
-    """Seconds of warming up, at least; three steps in any case, and more until they get no faster."""
+    """Seconds of warming up, at least."""
     seconds: float = 3.0
     """Seconds of timed steps, at least."""
     min_steps: int = 5
