@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.functions.arranging import diagonal
+from chainrule.engine.functions.autocast import active, lowered
 from chainrule.engine.functions.linalg import mm
 from chainrule.engine.functions.reduction import sum as total
 from chainrule.engine.functions.shapes import movedim, permute, reshape, unsqueeze
@@ -217,8 +218,10 @@ def _multiplied(
     if batch:
         left = reshape(left, size(batch), size(rows), size(inner))
         right = reshape(right, size(batch), size(inner), size(columns))
-        if a.dtype != b.dtype:
-            raise DTypeError(f"expected scalar type {a.dtype} but found {b.dtype}")
+        if active:
+            left, right = lowered(left, right)
+        if left.dtype != right.dtype:
+            raise DTypeError(f"expected scalar type {left.dtype} but found {right.dtype}")
         product = linalg.bmm(left, right)
     else:
         product = mm(reshape(left, size(rows), size(inner)), reshape(right, size(inner), size(columns)))
