@@ -182,8 +182,10 @@ class FunctionNode(Node):
 
     def _saved(self, x: Any, positions: dict[int, int]) -> Saved:
         position = positions.get(id(x))
-        saved = Saved(x.data, x.counter, None if position is not None else x)
-        saved.position = position or 0
+        if position is None:
+            return Saved.input(x)
+        saved = Saved.output(x)
+        saved.position = position
         return saved
 
     def free(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, is_low_precision, type_name
+from chainrule.engine.dtypes import Array, float32, is_low_precision, type_name
 from chainrule.engine.errors import AutogradError
 from chainrule.engine.hooks import RemovableHandle
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # A node takes its number when it is made, after the nodes it consumes: falling order is a topological order.
 _sequence = itertools.count()
+_new = object.__new__
 
 Hook = Callable[..., Any]
 
@@ -257,21 +258,47 @@ class Output(Node):
 class Saved:
     """A tensor as it was when an operation used it; knows whether it has been written to since."""
 
-    __slots__ = ("array", "counter", "history", "is_output", "position", "tensor", "version", "view")
+    __slots__ = ("__dict__", "array", "counter", "tensor", "version")
 
-    def __init__(self, array: Array, counter: VersionCounter, tensor: Variable | None) -> None:
-        self.array = array
-        self.counter = counter
-        self.version = counter.value
-        self.is_output = tensor is None
-        """Whether it is the node's own output, which would hold the node in turn."""
-        self.position = 0
-        """Which of the node's outputs it is then."""
-        self.tensor = tensor
-        self.view: weakref.ref[Variable] | None = None
-        self.history: Node | None = None
-        if tensor is not None and tensor._view is not None:
-            self._let_go(tensor)
+    array: Array
+    counter: VersionCounter
+    version: int
+    tensor: Variable | None
+    """The tensor itself, unless it would hold the node in turn: the node's own output, or a view."""
+    position = 0
+    """Of an output: which of the node's it is."""
+    view: weakref.ref[Variable] | None = None
+    history: Node | None = None
+    """Of a view: the node whose output it is."""
+
+    # These two are called for nearly every operation: what makes them an object is cheaper than a constructor.
+
+    @staticmethod
+    def input(x: Variable) -> Saved:
+        """What a node is to save of a tensor that is not its own output."""
+        saved = _new(Saved)
+        saved.array = x.data
+        saved.counter = counter = x.counter
+        saved.version = counter.value
+        saved.tensor = x
+        if x._view is not None:
+            saved._let_go(x)
+        return saved
+
+    @staticmethod
+    def output(y: Variable) -> Saved:
+        """What a node is to save of its own output."""
+        saved = _new(Saved)
+        saved.array = y.data
+        saved.counter = counter = y.counter
+        saved.version = counter.value
+        saved.tensor = None
+        return saved
+
+    @property
+    def is_output(self) -> bool:
+        """Whether it is the node's own output."""
+        return self.tensor is None and self.view is None
 
     def _let_go(self, view: Variable) -> None:
         """Does not hold a view: it holds its base, into which the result is written by `x[1:] = w * x[:-1]`, say."""
@@ -308,8 +335,16 @@ class OpNode(Node):
 
     saves = True
 
-    def __init__(
-        self,
+    op: Op
+    plan: Plan
+    edges: tuple[Node | None, ...]
+    saved: tuple[Any, ...] | None
+    shapes: tuple[Any, ...]
+    attributes: dict[str, Any]
+    intermediates: dict[str, Any]
+
+    @staticmethod
+    def make(
         op: Op,
         plan: Plan,
         edges: tuple[Node | None, ...],
@@ -317,19 +352,22 @@ class OpNode(Node):
         shapes: tuple[Any, ...],
         attributes: dict[str, Any],
         intermediates: dict[str, Any],
-    ) -> None:
-        self.op = op
-        self.plan = plan
-        self.edges = edges
-        self.saved: tuple[Any, ...] | None = saved
-        self.shapes = shapes
-        self.attributes = attributes
-        self.intermediates = intermediates
-        self.sequence = next(_sequence)  # as `_enter` does, which every operation would have to call
-        self.extra = self.within = None
+    ) -> OpNode:
+        """A node of the graph; cheaper than a constructor, which every operation would have to call."""
+        node = _new(OpNode)
+        node.op = op
+        node.plan = plan
+        node.edges = edges
+        node.saved = saved
+        node.shapes = shapes
+        node.attributes = attributes
+        node.intermediates = intermediates
+        node.sequence = next(_sequence)  # as `_enter` does
+        node.extra = node.within = None
         if _watchers:
             for watch in _watchers:
-                watch(self)
+                watch(node)
+        return node
 
     def name(self) -> str:
         return f"{self.op.name}Backward0"
@@ -340,7 +378,7 @@ class OpNode(Node):
             self.extra.region = None
 
     def forget(self) -> None:
-        if self.saved or self.intermediates:
+        if self.saved or (self.intermediates and not self.op.converts):  # a dtype takes no memory
             self.saved = None
             self.intermediates = {}
 
@@ -353,7 +391,9 @@ class OpNode(Node):
             self.recover()
         assert self.saved is not None
         plan, op, shapes = self.plan, self.op, self.shapes
-        low = None if recording or self.op.converts or not is_low_precision(g.dtype) else g.dtype
+        low = None
+        if not recording and g.dtype is not float32 and is_low_precision(g.dtype) and not op.converts:
+            low = g.dtype
         known: dict[str, Any] = {"g": g}
         if op.attributes:
             known.update(op.defaults)
@@ -372,10 +412,12 @@ class OpNode(Node):
         for name, position in plan.shape_names:
             known[name] = shapes if position is None else shapes[position]
         gradients = []
-        for position, formula, names in plan.formulas:
+        for position, formula, arguments in plan.formulas:
             known["position"] = position
-            gradient = op.fit(formula(*[known[name] for name in names]), shapes, position)
-            gradients.append(gradient if low is None or gradient.dtype != np.float32 else gradient.astype(low))
+            gradient = formula(*arguments(known))
+            if op.broadcasts and gradient.shape != shapes[position]:
+                gradient = op.fit(gradient, shapes[position])
+            gradients.append(gradient if low is None or gradient.dtype != float32 else gradient.astype(low))
         return gradients
 
     def _unpack(self, saved: Saved, recording: bool) -> Array | Variable:
@@ -398,4 +440,4 @@ def widened(value: Any) -> Any:
 
 def is_alias(gradient: Array, g: Array) -> bool:
     """Whether a gradient is (a view of) the gradient it was computed from: a formula returns that, or a new array."""
-    return gradient is g or np.may_share_memory(gradient, g)
+    return gradient is g or (gradient.base is not None and np.may_share_memory(gradient, g))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -142,25 +142,18 @@ def _traverse(
         The gradients that arrived at the nodes in `capture`.
     """
     captured: dict[Node, Any] = dict.fromkeys(capture)
-    arrived: dict[int, Any] = {}
-    nodes: dict[int, Node] = {}
-    pending: list[int] = []  # a heap of negative numbers: the highest first
-
-    def arrive(node: Node, gradient: Any) -> None:
-        number = node.sequence
-        if number in arrived:
-            arrived[number] = arrived[number] + gradient
-        else:
-            arrived[number] = gradient
-            nodes[number] = node
-            heapq.heappush(pending, -number)
-
+    arrived: dict[Node, Any] = {}
+    pending: list[tuple[int, Node]] = []  # a heap of negative numbers with their nodes: the highest number first
     with set_grad_enabled(recording):
         for node, g in roots:
-            arrive(node, g)
+            if node in arrived:
+                g = arrived[node] + g
+            else:
+                heappush(pending, (-node.sequence, node))
+            arrived[node] = g
         while pending:
-            number = -heapq.heappop(pending)
-            node, g = nodes.pop(number), arrived.pop(number)
+            node = heappop(pending)[1]
+            g = arrived.pop(node)
             if type(node) is AccumulateGrad:
                 g = through_leaf_hooks(node.variable, g)
                 if node in captured:
@@ -172,23 +165,28 @@ def _traverse(
                 g = through_tensor_hooks(node.extra, g)
             if node in captured:
                 captured[node] = g
-            if only is not None and only.isdisjoint(node.edges):
+            edges = node.edges
+            if only is not None and only.isdisjoint(edges):
                 continue
-            gradients = (
-                node.gradients(g, recording=recording)
-                if node.extra is None and not anomaly.enabled
-                else run_watched(node, g, recording)
-            )
-            left = iter(gradients)
-            for edge in node.edges:
+            if node.extra is None and not anomaly.enabled:
+                left = iter(node.gradients(g, recording=recording))
+            else:
+                left = iter(run_watched(node, g, recording))
+            if not keep:
+                node.free()
+            for edge in edges:
                 if edge is None:
                     continue
                 gradient = next(left)
                 if gradient is None or (only is not None and edge not in only):
                     continue
-                arrive(edge, _own(gradient, g) if type(edge) is AccumulateGrad else gradient)
-            if not keep:
-                node.free()
+                if type(edge) is AccumulateGrad:
+                    gradient = _own(gradient, g)
+                if edge in arrived:
+                    arrived[edge] = arrived[edge] + gradient
+                else:
+                    arrived[edge] = gradient
+                    heappush(pending, (-edge.sequence, edge))
     return captured
 
 

@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +65,8 @@ _public_names = {"a": "input", "x": "input", "b": "other", "w": "weight"}
 class Plan:
     """What recording and its backward do when a given set of inputs requires gradients."""
 
-    formulas: tuple[tuple[int, Gradient, tuple[str, ...]], ...]
-    """Position of the input, its gradient, the names of the gradient's parameters."""
+    formulas: tuple[tuple[int, Gradient, Callable[[dict[str, Any]], tuple[Any, ...]]], ...]
+    """Position of the input, its gradient, and what picks the gradient's arguments by name."""
     edges: tuple[int | None, ...]
     """The inputs that have a gradient, by position; None for one that requires none."""
     saved_names: tuple[str, ...]
@@ -89,6 +91,9 @@ class Op:
         exact: whether float16 and bfloat16 go into the forward as they are, rather than as float32.
         converts: whether its gradients are of other dtypes than the output's, which they see to themselves.
     """
+
+    broadcasts = False
+    """Whether its inputs are broadcast, so that gradients have to be fitted to their shapes."""
 
     def __init__(
         self,
@@ -124,6 +129,7 @@ class Op:
                     self.variadic = parameter.kind is parameter.VAR_POSITIONAL
         self.inputs = tuple(inputs)
         self.attributes = tuple(attributes)
+        self._most = sys.maxsize if self.variadic else len(inputs)
         plain = isinstance(forward, FunctionType) and forward.__name__[0].isalpha()
         self.__name__ = forward.__name__ if plain else name.lower()  # of a ufunc or a helper, what PyTorch calls it
         self.__doc__ = forward.__doc__
@@ -151,7 +157,7 @@ class Op:
 
     # The static type is of the public use, Tensors in and a Tensor out. Formulas, which are untyped, also pass arrays.
     def __call__(self, *inputs: Any, **attributes: Any) -> Tensor:
-        if len(inputs) > len(self.inputs) and not self.variadic:
+        if len(inputs) > self._most:
             inputs, extra = inputs[: len(self.inputs)], inputs[len(self.inputs) :]
             if len(extra) > len(self.attributes):
                 raise TypeError(f"{self.__name__}() takes {len(self.inputs) + len(self.attributes)} arguments")
@@ -193,13 +199,15 @@ class Op:
         if type(result) is tuple:
             result, intermediates = result
         array = result if type(result) is np.ndarray else np.asarray(result)
+        recording = state.recording
         if self.view and shares_memory(array, first):
             y = Variable.wrap(array, counter=inputs[0].counter)
             y.view_of(inputs[0], one_of_many=self.one_of_many)
         else:
-            y = Variable.wrap(array, counter=no_version if state.inference else None)
-        if True in needs and state.recording and array.dtype.kind in "fV":
-            plan = self._plan(tuple(needs))
+            y = Variable.wrap(array, counter=None if recording or not state.inference else no_version)
+        if recording and True in needs and (array.dtype is float32 or array.dtype.kind in "fV"):
+            key = tuple(needs)
+            plan = self._plans.get(key) or self._plan(key)
             if plan is not None:
                 y._grad_fn = self._node(plan, inputs, y, attributes, intermediates)
                 y._requires_grad = True
@@ -234,11 +242,12 @@ class Op:
         saved: list[Any] = []
         for position in plan.saved_positions:
             if position is None:
-                saved.append(Saved(y.data, y.counter, None))
+                saved.append(Saved.output(y))
             else:
                 x = inputs[position]
-                saved.append(Saved(x.data, x.counter, x) if isinstance(x, Variable) else x)
-        return OpNode(self, plan, tuple(edges), tuple(saved), self.shapes(plan, inputs), attributes, intermediates)
+                saved.append(Saved.input(x) if isinstance(x, Variable) else x)
+        shapes = self.shapes(plan, inputs)
+        return OpNode.make(self, plan, tuple(edges), tuple(saved), shapes, attributes, intermediates)
 
     def _plan(self, needs: tuple[bool, ...]) -> Plan | None:
         try:
@@ -253,7 +262,7 @@ class Op:
             input_name = self.inputs[0 if self.variadic else position]
             if needed and input_name in self._gradients:
                 formula, names = self._gradients[input_name]
-                formulas.append((position, formula, names))
+                formulas.append((position, formula, _picking(names)))
                 used.update(dict.fromkeys(names))
         if not formulas:
             return None
@@ -285,9 +294,9 @@ class Op:
             return (inputs[0].data.shape,)
         return tuple(map(np.shape, map(_data, inputs)))
 
-    def fit(self, gradient: Any, shapes: tuple[Any, ...], position: int) -> Any:  # noqa: ARG002
-        """The gradient in the shape of the input it is for."""
-        return gradient
+    def fit(self, gradient: Any, shape: tuple[int, ...]) -> Any:
+        """The gradient in the shape of the input it is for, if that was broadcast."""
+        return sum_to(gradient, shape=shape)
 
     def misfit(self, arrays: list[Any], error: ValueError) -> str:  # noqa: ARG002
         """What to say of arrays whose shapes do not fit."""
@@ -324,6 +333,8 @@ class Elementwise(Op):
             they are promoted to; None if nothing is.
         integral: whether `refuse` is asked of float tensors of one dtype, too, as by what takes integers only.
     """
+
+    broadcasts = True
 
     def __init__(
         self,
@@ -405,10 +416,6 @@ class Elementwise(Op):
             [x.data.shape if isinstance(x, Variable) else () if type(x) in Scalar else np.shape(x) for x in inputs]
         )
 
-    def fit(self, gradient: Any, shapes: tuple[Any, ...], position: int) -> Any:
-        shape = shapes[position]
-        return gradient if gradient.shape == shape else sum_to(gradient, shape=shape)
-
 
 def elementwise(
     name: str,
@@ -450,6 +457,13 @@ def _data(x: Any) -> Any:
 
 def _parameters(formula: Gradient) -> tuple[str, ...]:
     return tuple(inspect.signature(formula).parameters)
+
+
+def _picking(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """The function that gives the values of those names as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda known: tuple([known[name] for name in names])
 
 
 # ---- Broadcasting and its reverse, which elementwise gradients need ----

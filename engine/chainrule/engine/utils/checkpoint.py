@@ -81,7 +81,7 @@ class _Region(Region):
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], generator: Generator | None
     ) -> None:
         self.call: Callable[[], Any] = lambda: function(*args, **kwargs)
-        self.inputs = [Saved(x.data, x.counter, x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
+        self.inputs = [Saved.input(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         self.generator = generator
         self.drawn = None if generator is None else generator.get_state()
         self.thread = threading.get_ident()
