@@ -296,3 +296,19 @@ def test_a_deep_graph_of_writes_and_of_nodes_with_several_outputs_works() -> Non
     y.backward()
     assert x.grad is not None
     assert x.grad.item() == 1.0
+
+
+def test_the_gradient_of_a_sum_can_be_written_to() -> None:
+    w = cr.ones(3, requires_grad=True)
+    (w.sum() * 2).backward()
+    assert w.grad is not None
+    assert w.grad.mul_(2).tolist() == [4, 4, 4]
+
+
+def test_a_conversion_can_be_gone_through_again() -> None:
+    x = cr.ones(2, requires_grad=True)
+    y = x.to(cr.bfloat16)
+    y.sum().backward()
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [2, 2]

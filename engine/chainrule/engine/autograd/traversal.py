@@ -217,11 +217,12 @@ def accumulate(variable: Variable, gradient: Any) -> None:
 
 
 def _own(gradient: Any, g: Any) -> Any:
-    """The gradient, copied if it shares memory with `g`: a leaf keeps what arrives and may write to it."""
+    """The gradient, copied if it shares memory with `g` or repeats its own: a leaf keeps it and may write to it."""
     arrived = g.values() if isinstance(g, OutputGradients) else (g,)
     if is_tensor(gradient):
-        return gradient.clone() if any(is_alias(gradient.data, part.data) for part in arrived) else gradient
-    return gradient.copy() if any(is_alias(gradient, part) for part in arrived) else gradient
+        array = gradient.data
+        return gradient.clone() if 0 in array.strides or any(is_alias(array, y.data) for y in arrived) else gradient
+    return gradient.copy() if 0 in gradient.strides or any(is_alias(gradient, y) for y in arrived) else gradient
 
 
 def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recording: bool) -> list[tuple[Node, Any]]:
