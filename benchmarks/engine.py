@@ -7,28 +7,23 @@ threads; PyTorch in both memory formats where there are images, of which its bet
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is found
 
-from benchmarks.training.report import OURS, PYTORCH, Process, Row, gather, table
+from benchmarks.training.host import DISTURBING, ROOT, Hosts
+from benchmarks.training.report import OURS, PYTORCH, Row, gather, table
 from benchmarks.training.works import WORKS, Order, Work, select
 
-ROOT = Path(__file__).parents[1]
 TORCH_REMEDY = "PyTorch is not installed, and it is what we compare with: pip install torch==2.13.0"
-DISTURBING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-"""Settings that make numpy's products slower than they are for users: unset in every process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = describe()
     print("\n".join(f"{name}: {text}" for name, text in machine.items()))
     peaks = measure_peaks(works)
-    rows = measure(works, effort, peaks, ahead=options.quick)
+    rows = measure(works, effort, peaks, fork=options.quick)
     print(f"\n{table(rows)}")
     if options.json:
         measured = {"machine": machine, "peak_flops": peaks, "rows": [row.to_json() for row in rows]}
@@ -83,7 +78,7 @@ def measure_peaks(works: Sequence[Work]) -> dict[int, float]:
     """For each number of threads, the floating-point operations a second that numpy reaches."""
     peaks = {}
     for threads in sorted({work.threads for work in works}):
-        (found,) = run_all([peak_order(threads)], ahead=False)
+        found = Hosts(fork=False).measure(peak_order(threads))
         if "problem" in found:
             raise SystemExit(f"measuring the machine's peak failed: {found['problem']}")
         peaks[threads] = float(found["flops"])
@@ -91,15 +86,13 @@ def measure_peaks(works: Sequence[Work]) -> dict[int, float]:
     return peaks
 
 
-def measure(works: Sequence[Work], effort: Effort, peaks: Mapping[int, float], *, ahead: bool) -> list[Row]:
+def measure(works: Sequence[Work], effort: Effort, peaks: Mapping[int, float], *, fork: bool) -> list[Row]:
     """The rows; each is announced once it is there."""
-    orders = {work: orders_of(work, effort) for work in works}
-    processes = run_all([order for work in works for order in orders[work]], ahead=ahead)
     rows = []
-    with contextlib.closing(processes):
+    with Hosts(fork=fork) as hosts:
         for work in works:
-            found = list(itertools.islice(processes, len(orders[work])))
-            rows.append(gather(work, orders[work], found, peaks[work.threads]))
+            orders = orders_of(work, effort)
+            rows.append(gather(work, orders, [hosts.measure(order) for order in orders], peaks[work.threads]))
             print(f"  {rows[-1].summary}", file=sys.stderr, flush=True)
     return rows
 
@@ -112,9 +105,13 @@ def command_line() -> argparse.ArgumentParser:
         "steps, which others on the machine disturb least. nhwc: channels_last was PyTorch's better format. GFLOP/s "
         "and of peak are of our convolutions and matrix products over the whole step, against the best of numpy's "
         "float32 products on as many threads. MB is the peak of the whole process, in brackets beyond what it has "
-        "after its imports. The exit status is 1 if a process failed or the engines computed different losses.",
+        "after its imports; with --quick a little less, but where memory has a goal. The exit status is 1 if a process failed or the engines computed different losses.",
     )
-    parser.add_argument("--quick", action="store_true", help="under a minute: one round of few steps, imports overlap")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="under a minute: one round of few steps, in forks of processes that have imported",
+    )
     parser.add_argument("--only", metavar="NAME[,NAME]", help="only these works")
     parser.add_argument("--list", action="store_true", help="list the names of the works, and stop")
     parser.add_argument(
@@ -181,54 +178,6 @@ def peak_order(threads: int) -> Order:
     """The machine's peak on so many threads."""
     anything = Work(name="peak", title="the machine's peak", network="peak", batch=1, shape=(), threads=threads)
     return Order(engine="numpy", work=anything, seconds=0.5)
-
-
-def run_all(orders: Sequence[Order], *, ahead: bool) -> Generator[Process]:
-    """What each process measures, one after the other.
-
-    With `ahead` a process imports its engine while the one before it is timed, if there is a core left for that.
-    """
-    waiting: subprocess.Popen[str] | None = None
-    try:
-        for order, following in itertools.zip_longest(orders, orders[1:]):
-            process = waiting or start(order)
-            release(process)
-            spare = ahead and following and order.work.threads < (os.cpu_count() or 1)
-            waiting = start(following) if spare else None
-            yield finish(process)
-    finally:
-        if waiting is not None:
-            waiting.kill()
-            waiting.communicate()
-
-
-def start(order: Order) -> subprocess.Popen[str]:
-    """A fresh process, which imports its engine and then waits to be released."""
-    environment = {name: value for name, value in os.environ.items() if name not in DISTURBING}
-    threads = str(order.work.threads)
-    environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
-    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "engine")))
-    command = [sys.executable, "-m", "benchmarks.training.process", order.to_json()]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-
-
-def release(process: subprocess.Popen[str]) -> None:
-    """Lets it measure; one that has died already is told apart by `finish`."""
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write("go\n")
-        process.stdin.flush()
-
-
-def finish(process: subprocess.Popen[str]) -> Process:
-    """What it measured; the end of what it complained of, under `problem`, if it failed."""
-    output, complaints = process.communicate()
-    if process.returncode:
-        last = [line.strip() for line in complaints.splitlines() if line.strip()][-3:]
-        return {"problem": " | ".join(last) or f"exit status {process.returncode}"}
-    found: dict[str, Any] = json.loads(output)
-    return found
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A process of its own that takes the steps of one work with one engine and times them: `python -m ...process JSON`.
+"""What runs in a process that measures: `python -m benchmarks.training.process ENGINE [--fork]`.
 
-It reads an `Order` from its argument, imports the engine, waits for a line on its standard input, and writes what it
-measured as JSON to its standard output.
+It reads orders from its standard input, a line each, and writes what it measured as JSON to its standard output, a
+line each: an empty one if it failed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import math
+import multiprocessing
 import resource
 import sys
 import time
@@ -25,6 +26,7 @@ from benchmarks.training import networks
 from benchmarks.training.works import Order, Work
 
 MAX_WARMUP_STEPS = 1000
+LEARNING_RATE = 1e-4  # small, as all steps are to be alike: none on gradients that have vanished or grown
 
 Step = Callable[[], Any]
 """Takes a step and returns its loss."""
@@ -35,16 +37,28 @@ class UnavailableError(Exception):
 
 
 def main() -> None:
-    """Measures what the argument orders."""
-    order = Order.from_json(sys.argv[1])
-    engine = importlib.import_module(order.engine)
-    if not sys.stdin.readline():
-        return  # whoever started this is gone
+    """Imports the engine, then measures one order; with `--fork` each order there is, in a fork."""
+    name, *flags = sys.argv[1:]
+    engine = importlib.import_module(name)
+    for line in sys.stdin:
+        order = Order.from_json(line)
+        if not flags:
+            answer(engine, order)
+            return
+        fork = multiprocessing.get_context("fork").Process(target=answer, args=(engine, order))
+        fork.start()
+        fork.join()
+        if fork.exitcode:
+            print(flush=True)  # no answer; what it complained of is on the standard error
+
+
+def answer(engine: Any, order: Order) -> None:
+    """Writes what is measured."""
     try:
         measured = measure_peak(order) if order.engine == "numpy" else measure(engine, order)
     except UnavailableError as error:
         measured = {"unavailable": str(error)}
-    print(json.dumps(measured))
+    print(json.dumps(measured), flush=True)
 
 
 # ---- Timing ----
@@ -197,7 +211,7 @@ def examples(engine: Any, order: Order) -> tuple[Any, Any]:
 def training(engine: Any, work: Work, model: Any, x: Any, y: Any) -> Step:
     """zero_grad, forward, cross entropy, backward, SGD with momentum on what requires a gradient."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = engine.optim.SGD(trained, lr=0.01, momentum=0.9)
+    optimizer = engine.optim.SGD(trained, lr=LEARNING_RATE, momentum=0.9)
     cross_entropy = engine.nn.functional.cross_entropy
 
     def casting() -> contextlib.AbstractContextManager[Any]:
