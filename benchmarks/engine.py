@@ -57,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         works = select(options.only)
     except ValueError as error:
         parser.error(str(error))
+    if options.repeats is not None and options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats}; there has to be at least 1 round")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.parent}; make it first")
     if importlib.util.find_spec(PYTORCH) is None:
         parser.error(TORCH_REMEDY)
     effort = QUICK if options.quick else FULL
@@ -105,7 +109,8 @@ def command_line() -> argparse.ArgumentParser:
         "steps, which others on the machine disturb least. nhwc: channels_last was PyTorch's better format. GFLOP/s "
         "and of peak are of our convolutions and matrix products over the whole step, against the best of numpy's "
         "float32 products on as many threads. MB is the peak of the whole process, in brackets beyond what it has "
-        "after its imports; with --quick a little less, but where memory has a goal. The exit status is 1 if a process failed or the engines computed different losses.",
+        "after its imports; with --quick a little less, but where memory has a goal. The exit status is 1 if a process "
+        "failed or the engines computed different losses.",
     )
     parser.add_argument(
         "--quick",

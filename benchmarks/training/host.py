@@ -27,7 +27,8 @@ class Host:
         environment |= dict.fromkeys(counts, str(threads))
         environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "engine")))
         command = [sys.executable, "-m", "benchmarks.training.process", engine, *(["--fork"] if fork else [])]
-        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
+        self._complaints = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed by close()
+        self._read = 0  # complaints that were told
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -51,9 +52,14 @@ class Host:
         if answer.strip():
             found: dict[str, Any] = json.loads(answer)
             return found
-        self._complaints.seek(0)
-        last = [line.strip() for line in self._complaints if line.strip()][-3:]
-        return {"problem": " | ".join(last) or f"{order.engine} ended without an answer or a complaint"}
+        return {"problem": self._last_words() or f"{order.engine} ended without an answer or a complaint"}
+
+    def _last_words(self) -> str:
+        """The end of what was complained of since the last time."""
+        self._complaints.seek(self._read)
+        lines = [line.strip() for line in self._complaints.read().splitlines() if line.strip()]
+        self._read = self._complaints.tell()
+        return " | ".join(lines[-3:])
 
     def close(self) -> None:
         """Ends the process, which ends by itself when there are no more orders."""
