@@ -155,3 +155,30 @@ def test_what_is_not_supported_says_so() -> None:
 def test_without_recording_it_is_just_a_call() -> None:
     with cr.no_grad():
         assert checkpoint(cr.exp, cr.zeros(1, requires_grad=True)).item() == 1.0
+
+
+def test_the_second_call_computes_in_the_precision_of_the_first() -> None:
+    model, x = block(), cr.linspace(-1, 1, 12).reshape(2, 6).requires_grad_()
+
+    def lowered(run: Any) -> Any:
+        def call(x: cr.Tensor) -> Any:
+            with cr.autocast("cpu"):
+                model(x)  # its parameters are converted already
+                return run(x)
+
+        return call
+
+    plain = gradients(model, lowered(model), x)
+    again = gradients(model, lowered(lambda x: checkpoint(model, x)), x)
+    for g, h in zip(plain, again, strict=True):
+        np.testing.assert_array_equal(g, h)
+    wide = gradients(model, model, x)
+    with cr.autocast("cpu"):
+        with cr.autocast("cpu", enabled=False):
+            y = checkpoint(model, x)
+        for leaf in [*model.parameters(), x]:
+            leaf.grad = None
+        (y**2).sum().backward()
+    for g, leaf in zip(wide, [*model.parameters(), x], strict=True):
+        assert leaf.grad is not None
+        np.testing.assert_array_equal(g, leaf.grad.numpy())

@@ -6,11 +6,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from chainrule.engine.amp import autocast
 from chainrule.engine.autograd.graph import Node, Region, Saved, watching
 from chainrule.engine.autograd.mode import enable_grad, state
 from chainrule.engine.errors import AutogradError, ConfigError, UnsupportedError
+from chainrule.engine.functions.autocast import get_autocast_dtype, is_autocast_enabled
 from chainrule.engine.nn.containers import Sequential
 from chainrule.engine.nn.module import Module
 from chainrule.engine.random import Generator, current_generator
@@ -48,7 +51,7 @@ def checkpoint(
         return function(*args, **kwargs)
     region = _Region(function, args, kwargs, current_generator() if preserve_rng_state else None)
     with watching(region.collect):
-        result = function(*args, **kwargs)
+        result = region.call()
     region.forget_all()
     return result
 
@@ -74,13 +77,25 @@ def checkpoint_sequential(
     return input
 
 
+def _in_precision_of_now(function: Callable[[], Any]) -> Callable[[], Any]:
+    """The function, computed inside autocast if that is where this is called, else outside."""
+    dtype, enabled = get_autocast_dtype("cpu"), is_autocast_enabled("cpu")
+
+    def call() -> Any:
+        # Without the cache: each call is to record the same, whatever has been converted before.
+        with autocast("cpu", dtype=dtype, enabled=enabled, cache_enabled=False):
+            return function()
+
+    return call
+
+
 class _Region(Region):
     """The part of the graph that one checkpointed call recorded."""
 
     def __init__(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], generator: Generator | None
     ) -> None:
-        self.call: Callable[[], Any] = lambda: function(*args, **kwargs)
+        self.call = _in_precision_of_now(partial(function, *args, **kwargs))
         self.inputs = [Saved.input(x) for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         self.generator = generator
         self.drawn = None if generator is None else generator.get_state()
