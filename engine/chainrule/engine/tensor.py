@@ -260,25 +260,25 @@ class Tensor(Variable):
     # ---- Operators ----
 
     def __add__(self, other: Operand) -> Tensor:
-        return elementwise.add(self, other) if isinstance(other, operand_types) else NotImplemented
+        return elementwise.add.of_two(self, other) if isinstance(other, operand_types) else NotImplemented
 
     def __radd__(self, other: Operand) -> Tensor:
         return elementwise.add(other, self) if isinstance(other, operand_types) else NotImplemented
 
     def __sub__(self, other: Operand) -> Tensor:
-        return elementwise.sub(self, other) if isinstance(other, operand_types) else NotImplemented
+        return elementwise.sub.of_two(self, other) if isinstance(other, operand_types) else NotImplemented
 
     def __rsub__(self, other: Operand) -> Tensor:
         return elementwise.sub(other, self) if isinstance(other, operand_types) else NotImplemented
 
     def __mul__(self, other: Operand) -> Tensor:
-        return elementwise.mul(self, other) if isinstance(other, operand_types) else NotImplemented
+        return elementwise.mul.of_two(self, other) if isinstance(other, operand_types) else NotImplemented
 
     def __rmul__(self, other: Operand) -> Tensor:
         return elementwise.mul(other, self) if isinstance(other, operand_types) else NotImplemented
 
     def __truediv__(self, other: Operand) -> Tensor:
-        return elementwise.div(self, other) if isinstance(other, operand_types) else NotImplemented
+        return elementwise.div.of_two(self, other) if isinstance(other, operand_types) else NotImplemented
 
     def __rtruediv__(self, other: Operand) -> Tensor:
         return elementwise.div(other, self) if isinstance(other, operand_types) else NotImplemented

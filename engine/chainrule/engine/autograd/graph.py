@@ -390,35 +390,39 @@ class OpNode(Node):
         if self.saved is None:
             self.recover()
         assert self.saved is not None
-        plan, op, shapes = self.plan, self.op, self.shapes
+        plan, op = self.plan, self.op
         low = None
         if not recording and g.dtype is not float32 and is_low_precision(g.dtype) and not op.converts:
             low = g.dtype
-        known: dict[str, Any] = {"g": g}
-        if op.attributes:
-            known.update(op.defaults)
-            known.update(self.attributes)
-        if self.intermediates:
-            known.update(self.intermediates)
-        for name, saved in zip(plan.saved_names, self.saved):  # noqa: B905 - as long, and each operation pays for asking
+        values = [g]
+        for saved in self.saved:
             if type(saved) is not Saved:
-                known[name] = saved
+                values.append(saved)
             elif recording or saved.counter.value != saved.version:
-                known[name] = self._unpack(saved, recording)
+                values.append(self._unpack(saved, recording))
             else:
-                known[name] = saved.array
+                values.append(saved.array)
+        if plan.other_names:
+            values.extend(self._others())
         if low is not None:  # computed in float32, and rounded once
-            known = {name: widened(value) for name, value in known.items()}
-        for name, position in plan.shape_names:
-            known[name] = shapes if position is None else shapes[position]
+            values = [widened(value) for value in values]
+        shapes = self.shapes
         gradients = []
         for position, formula, arguments in plan.formulas:
-            known["position"] = position
-            gradient = formula(*arguments(known))
-            if op.broadcasts and gradient.shape != shapes[position]:
+            if op.variadic:
+                values[-1] = position
+            gradient = formula(*(values if arguments is None else arguments(values)))
+            if shapes and op.broadcasts and gradient.shape != shapes[position]:
                 gradient = op.fit(gradient, shapes[position])
             gradients.append(gradient if low is None or gradient.dtype != float32 else gradient.astype(low))
         return gradients
+
+    def _others(self) -> list[Any]:
+        """The values of the plan's other names; of a variadic operation, the position is put in their last place."""
+        known = {**self.op.defaults, **self.attributes, **self.intermediates, "position": None}
+        for name, position in self.plan.shape_names:
+            known[name] = self.shapes if position is None else self.shapes[position]
+        return [known[name] for name in self.plan.other_names]
 
     def _unpack(self, saved: Saved, recording: bool) -> Array | Variable:
         saved.check(self)

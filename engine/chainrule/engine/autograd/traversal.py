@@ -163,7 +163,7 @@ def _traverse(
                 continue
             if node.extra is not None:
                 g = through_tensor_hooks(node.extra, g)
-            if node in captured:
+            if captured and node in captured:
                 captured[node] = g
             edges = node.edges
             if only is not None and only.isdisjoint(edges):

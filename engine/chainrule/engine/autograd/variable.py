@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 class VersionCounter:
     """How often the memory of a tensor, shared with its views, was written to."""
 
-    value = 0  # of the class, until something is written: every tensor makes a counter, and few are written to
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
 
     def bump(self) -> None:
         self.value += 1
@@ -38,12 +41,19 @@ class _NoVersion(VersionCounter):
             "it in autograd, or use `no_grad()` instead of `inference_mode()`."
         )
 
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
     def bump(self) -> None:
         pass
 
 
-no_version = _NoVersion()
 _new = object.__new__
+no_version = _NoVersion()
+
+
 _making_accumulators = threading.RLock()  # making one may be watched, and collect garbage
 
 
@@ -106,7 +116,10 @@ class Variable:
         tensor.data = array  # as `_set` does, which every operation would have to call
         tensor._grad = tensor._view = tensor._accumulator = tensor._hooks = None
         tensor._grad_fn = grad_fn
-        tensor.counter = counter or VersionCounter()
+        if counter is None:  # as `VersionCounter()` does
+            counter = _new(VersionCounter)
+            counter.value = 0
+        tensor.counter = counter
         tensor._requires_grad = grad_fn is not None
         return tensor
 

@@ -107,12 +107,12 @@ __all__ = [
 
 def add(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input + alpha · other"""
-    return elementwise.add(input, other if type(alpha) is int and alpha == 1 else _scaled(input, other, alpha))
+    return elementwise.add.of_two(input, other if type(alpha) is int and alpha == 1 else _scaled(input, other, alpha))
 
 
 def sub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
     """input − alpha · other"""
-    return elementwise.sub(input, other if type(alpha) is int and alpha == 1 else _scaled(input, other, alpha))
+    return elementwise.sub.of_two(input, other if type(alpha) is int and alpha == 1 else _scaled(input, other, alpha))
 
 
 def rsub(input: Tensor, other: Operand, *, alpha: Number = 1) -> Tensor:
@@ -132,7 +132,7 @@ def _scaled(input: Operand, other: Operand, alpha: Number) -> Operand:
 
 def mul(input: Tensor, other: Operand) -> Tensor:
     """input · other"""
-    return elementwise.mul(input, other)
+    return elementwise.mul.of_two(input, other)
 
 
 def div(input: Tensor, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
@@ -143,7 +143,7 @@ def div(input: Tensor, other: Operand, *, rounding_mode: str | None = None) -> T
         ArgumentError: no such rounding mode.
     """
     if rounding_mode is None:
-        return elementwise.div(input, other)
+        return elementwise.div.of_two(input, other)
     if rounding_mode not in ("trunc", "floor"):
         raise ArgumentError(
             f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"

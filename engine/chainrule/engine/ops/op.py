@@ -65,14 +65,17 @@ _public_names = {"a": "input", "x": "input", "b": "other", "w": "weight"}
 class Plan:
     """What recording and its backward do when a given set of inputs requires gradients."""
 
-    formulas: tuple[tuple[int, Gradient, Callable[[dict[str, Any]], tuple[Any, ...]]], ...]
-    """Position of the input, its gradient, and what picks the gradient's arguments by name."""
+    formulas: tuple[tuple[int, Gradient, Callable[[list[Any]], tuple[Any, ...]] | None], ...]
+    """Position of the input, its gradient, and what picks its arguments from `g`, the saved and the others; None if
+    these are the arguments."""
     edges: tuple[int | None, ...]
     """The inputs that have a gradient, by position; None for one that requires none."""
     saved_names: tuple[str, ...]
     """The inputs (and `y`) to save."""
     saved_positions: tuple[int | None, ...]
     """Where each of them is among the inputs; None for `y`."""
+    other_names: tuple[str, ...]
+    """What else the gradients use: attributes, intermediates, shapes; of a variadic operation last the position."""
     shape_names: tuple[tuple[str, int | None], ...]
     """The shapes to keep, and the input each is of; None for those of a variadic input."""
 
@@ -91,9 +94,6 @@ class Op:
         exact: whether float16 and bfloat16 go into the forward as they are, rather than as float32.
         converts: whether its gradients are of other dtypes than the output's, which they see to themselves.
     """
-
-    broadcasts = False
-    """Whether its inputs are broadcast, so that gradients have to be fitted to their shapes."""
 
     def __init__(
         self,
@@ -114,6 +114,7 @@ class Op:
         self.one_of_many = one_of_many
         self.exact = exact or view
         self.converts = converts
+        self.broadcasts = False
         self.variadic = False
         self.defaults: dict[str, Any] = {}
         attributes: list[str] = []
@@ -209,8 +210,7 @@ class Op:
             key = tuple(needs)
             plan = self._plans.get(key) or self._plan(key)
             if plan is not None:
-                y._grad_fn = self._node(plan, inputs, y, attributes, intermediates)
-                y._requires_grad = True
+                self._remember(plan, inputs, y, self.shapes(plan, inputs), attributes, intermediates)
         return y
 
     def _compute(self, arrays: list[Any], attributes: dict[str, Any]) -> Any:
@@ -224,14 +224,16 @@ class Op:
             y = np.asarray(y).astype(low[0])
         return y, intermediates
 
-    def _node(
+    def _remember(
         self,
         plan: Plan,
         inputs: tuple[Any, ...],
         y: Tensor,
+        shapes: tuple[Any, ...],
         attributes: dict[str, Any],
         intermediates: dict[str, Any],
-    ) -> OpNode:
+    ) -> None:
+        """Gives `y` the node that turns its gradient into those of the inputs."""
         edges: list[Node | None] = []
         for position in plan.edges:
             if position is None:
@@ -246,8 +248,8 @@ class Op:
             else:
                 x = inputs[position]
                 saved.append(Saved.input(x) if isinstance(x, Variable) else x)
-        shapes = self.shapes(plan, inputs)
-        return OpNode.make(self, plan, tuple(edges), tuple(saved), shapes, attributes, intermediates)
+        y._grad_fn = OpNode.make(self, plan, tuple(edges), tuple(saved), shapes, attributes, intermediates)
+        y._requires_grad = True
 
     def _plan(self, needs: tuple[bool, ...]) -> Plan | None:
         try:
@@ -256,20 +258,23 @@ class Op:
             return self._plans.setdefault(needs, self._make_plan(needs))
 
     def _make_plan(self, needs: tuple[bool, ...]) -> Plan | None:
-        formulas = []
-        used: dict[str, None] = {}  # an ordered set
+        needed_gradients = []
         for position, needed in enumerate(needs):
             input_name = self.inputs[0 if self.variadic else position]
             if needed and input_name in self._gradients:
-                formula, names = self._gradients[input_name]
-                formulas.append((position, formula, _picking(names)))
-                used.update(dict.fromkeys(names))
-        if not formulas:
+                needed_gradients.append((position, *self._gradients[input_name]))
+        if not needed_gradients:
             return None
+        used = dict.fromkeys(name for _, _, names in needed_gradients for name in names)  # an ordered set
         saved = [name for name in used if name == "y" or name in self.inputs]
+        others = [name for name in used if name not in ("g", "position", *saved)] + ["position"] * self.variadic
+        values = ("g", *saved, *others)
         shapes = {f"{name}_shape": position for position, name in enumerate(self.inputs)}
         return Plan(
-            formulas=tuple(formulas),
+            formulas=tuple(
+                (position, formula, None if names == values else _picking([values.index(name) for name in names]))
+                for position, formula, names in needed_gradients
+            ),
             edges=tuple(
                 position if needed else None
                 for position, needed in enumerate(needs)
@@ -277,6 +282,7 @@ class Op:
             ),
             saved_names=tuple(saved),
             saved_positions=tuple(None if name == "y" else self.inputs.index(name) for name in saved),
+            other_names=tuple(others),
             shape_names=tuple((name, None if self.variadic else shapes[name]) for name in used if name in shapes),
         )
 
@@ -287,7 +293,7 @@ class Op:
         return inputs
 
     def shapes(self, plan: Plan, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The shapes of the inputs, if a gradient uses one."""
+        """The shapes of the inputs, if a gradient uses one or has to be fitted to one."""
         if not plan.shape_names:
             return ()
         if len(inputs) == 1:
@@ -334,8 +340,6 @@ class Elementwise(Op):
         integral: whether `refuse` is asked of float tensors of one dtype, too, as by what takes integers only.
     """
 
-    broadcasts = True
-
     def __init__(
         self,
         name: str,
@@ -351,8 +355,36 @@ class Elementwise(Op):
         super().__init__(name, forward, gradients, inputs=inputs)
         self.floating = floating
         self.refuse = refuse
+        self.broadcasts = True
         self._quick = "" if integral else "fV"
         self.exempt = -1 if exempt is None else self.inputs.index(exempt)
+
+    def of_two(self, a: Any, b: Any) -> Tensor:
+        """The operation of `a` and `b`, as a call; of float32 tensors, which are nearly always meant, by a shorter way."""
+        if not (isinstance(a, Variable) and a.data.dtype is float32 and state.recording):
+            return self(a, b)
+        x = a.data
+        a_needs = a._requires_grad or (a._view is not None and a.requires_grad)
+        if isinstance(b, Variable) and b.data.dtype is float32:
+            z = b.data
+            broadcast = x.shape != z.shape
+            b_needs = b._requires_grad or (b._view is not None and b.requires_grad)
+        elif type(b) in Scalar:
+            z, broadcast, b_needs = b, False, False
+        else:
+            return self(a, b)
+        try:
+            array = self.forward(x, z)
+        except ValueError as error:
+            raise ShapeError(self.misfit([x, z], error)) from None
+        y = Variable.wrap(array if type(array) is np.ndarray else np.asarray(array))
+        if a_needs or b_needs:
+            key = a_needs, b_needs
+            plan = self._plans.get(key) or self._plan(key)
+            if plan is not None:
+                shapes = self.shapes(plan, (a, b)) if broadcast or plan.shape_names else ()
+                self._remember(plan, (a, b), y, shapes, _none, _none)
+        return y
 
     def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         dtype: DType | None = None
@@ -459,11 +491,11 @@ def _parameters(formula: Gradient) -> tuple[str, ...]:
     return tuple(inspect.signature(formula).parameters)
 
 
-def _picking(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
-    """The function that gives the values of those names as a tuple."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda known: tuple([known[name] for name in names])
+def _picking(places: list[int]) -> Callable[[list[Any]], tuple[Any, ...]]:
+    """The function that gives the values at those places as a tuple."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: tuple([values[place] for place in places])
 
 
 # ---- Broadcasting and its reverse, which elementwise gradients need ----
