@@ -49,6 +49,8 @@ class Host:
             answer = self._process.stdout.readline()
         except BrokenPipeError:  # it died of its imports
             answer = ""
+        if not answer:
+            self._process.wait()  # nothing at all, not even a line's end: it is ending
         if answer.strip():
             found: dict[str, Any] = json.loads(answer)
             return found
@@ -61,9 +63,14 @@ class Host:
         self._read = self._complaints.tell()
         return " | ".join(lines[-3:])
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has come to its end, as one that cannot import its engine does."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
         """Ends the process, which ends by itself when there are no more orders."""
-        if self._process.poll() is None:
+        if not self.ended:
             self._process.communicate()
         self._complaints.close()
 
@@ -96,7 +103,10 @@ class Hosts:
         key = order.engine, order.work.threads
         if key not in self._kept:
             self._kept[key] = Host(*key, fork=True)
-        return self._kept[key].measure(order)
+        found = self._kept[key].measure(order)
+        if self._kept[key].ended:
+            self._kept.pop(key).close()
+        return found
 
     def __enter__(self) -> Self:
         return self

@@ -82,7 +82,7 @@ class Row:
     theirs: tuple[Side, ...] = ()
     """PyTorch's, in each memory format."""
     peak_flops: float | None = None
-    """What the machine reaches on these threads."""
+    """What the machine reaches on these threads; None: not known yet."""
     unavailable: str | None = None
     """Why there is no comparison, where an engine cannot do the work."""
     problems: tuple[str, ...] = field(default=())
@@ -156,7 +156,7 @@ class Row:
         }
 
 
-def gather(work: Work, orders: Sequence[Order], found: Sequence[Process], peak_flops: float) -> Row:
+def gather(work: Work, orders: Sequence[Order], found: Sequence[Process]) -> Row:
     """The row of what processes found on their orders; an engine of which one failed has no side in it."""
     by_side: dict[tuple[str, str], list[Process]] = {}
     for order, process in zip(orders, found, strict=True):
@@ -172,7 +172,7 @@ def gather(work: Work, orders: Sequence[Order], found: Sequence[Process], peak_f
     problems += disagreements(work, sides)
     ours = next((side for side in sides if side.engine == OURS), None)
     theirs = tuple(side for side in sides if side.engine == PYTORCH)
-    return Row(work, ours, theirs, peak_flops, unavailable, tuple(problems))
+    return Row(work, ours, theirs, unavailable=unavailable, problems=tuple(problems))
 
 
 def disagreements(work: Work, sides: Sequence[Side]) -> list[str]:
