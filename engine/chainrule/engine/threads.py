@@ -1,4 +1,4 @@
-"""How many threads numpy's matrix products use."""
+"""How many threads compute: those of numpy's matrix products and those of oneDNN alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from chainrule.engine.errors import ConfigError
 
 @cache
 def _controller() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
+    """The libraries that were loaded when this was first asked: numpy's BLAS, and the OpenMP of oneDNN."""
+    return ThreadpoolController().select(user_api=("blas", "openmp"))
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Lets matrix products use `num_threads` threads from now on, in the whole process.
+    """Lets kernels use `num_threads` threads from now on, in the whole process.
 
     The number of threads is part of what makes results the same bits: it decides the order of some sums.
 
@@ -30,7 +31,7 @@ def set_num_threads(num_threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads matrix products may use."""
+    """How many threads kernels may use."""
     return max((library.num_threads for library in _controller().lib_controllers), default=os.cpu_count() or 1)
 
 
@@ -38,6 +39,6 @@ def blas_description() -> str:
     """The BLAS library in words: `openblas 0.3.31 (SkylakeX)`."""
     described = [
         f"{library['internal_api']} {library['version']} ({library.get('architecture') or 'generic'})"
-        for library in _controller().info()
+        for library in _controller().select(user_api="blas").info()
     ]
     return ", ".join(described) or "an unknown BLAS"

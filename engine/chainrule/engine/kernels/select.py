@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
 from chainrule.engine import threads
 from chainrule.engine.errors import ConfigError
-from chainrule.engine.kernels import reference
+from chainrule.engine.kernels import onednn, reference
 
-_choices = ("reference",)
+_choices = ("onednn", "reference")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,32 +22,53 @@ class KernelInfo:
     """Which kernels compute, on what."""
 
     name: str
-    """The kernels: `reference`."""
+    """The kernels: `onednn`, which leaves to numpy what it does not have, or `reference`, numpy alone."""
     numpy: str
     """The version of numpy."""
     blas: str
     """The library behind numpy's matrix products, with its version and the CPU it chose code for."""
     num_threads: int
     """Threads it may use."""
+    onednn: str | None = None
+    """The version of oneDNN, if it computes."""
 
     def __str__(self) -> str:
         threads = "1 thread" if self.num_threads == 1 else f"{self.num_threads} threads"
-        return f"{self.name} kernels: numpy {self.numpy}, {self.blas}, {threads}"
+        name = self.name if self.onednn is None else f"{self.name} {self.onednn}"
+        return f"{name} kernels: numpy {self.numpy}, {self.blas}, {threads}"
 
 
 def _choose() -> str:
-    name = os.environ.get("CHAINRULE_KERNELS") or "reference"
-    if name not in _choices:
-        why = "not built into this version" if name == "onednn" else "there are no such kernels"
-        raise ConfigError("CHAINRULE_KERNELS", name, f"{why}; unset it or choose one of: {', '.join(_choices)}")
-    return name
+    """The kernels asked for; unless any are, oneDNN's where there is one.
+
+    Raises:
+        ConfigError: there are no such kernels, or not here.
+    """
+    name = os.environ.get("CHAINRULE_KERNELS") or None
+    if name not in (None, *_choices):
+        raise ConfigError(
+            "CHAINRULE_KERNELS", name, f"there are no such kernels; unset it or choose one of: {', '.join(_choices)}"
+        )
+    if name == "reference":
+        return name
+    try:
+        onednn.load()
+    except onednn.LibraryError as error:
+        if name is not None:
+            raise ConfigError(
+                "CHAINRULE_KERNELS", name, f"{error}; install {onednn.DISTRIBUTION} or oneDNN 3, or unset it"
+            ) from error
+        _log.info("no oneDNN, so numpy computes: %s", error)
+        return "reference"
+    return "onednn"
 
 
 _name = _choose()
+_kernels: ModuleType = onednn if _name == "onednn" else reference
 
-conv2d = reference.conv2d
-conv2d_input = reference.conv2d_input
-conv2d_weight = reference.conv2d_weight
+conv2d = _kernels.conv2d
+conv2d_input = _kernels.conv2d_input
+conv2d_weight = _kernels.conv2d_weight
 max_pool2d = reference.max_pool2d
 unpool = reference.unpool
 pick = reference.pick
@@ -56,5 +80,9 @@ batch_moments = reference.batch_moments
 def info() -> KernelInfo:
     """Which kernels were chosen, and what they run on."""
     return KernelInfo(
-        name=_name, numpy=np.__version__, blas=threads.blas_description(), num_threads=threads.get_num_threads()
+        name=_name,
+        numpy=np.__version__,
+        blas=threads.blas_description(),
+        num_threads=threads.get_num_threads(),
+        onednn=onednn.load().version_text if _name == "onednn" else None,
     )
