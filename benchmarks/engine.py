@@ -185,7 +185,7 @@ def orders_of(work: Work, effort: Effort) -> list[Order]:
 def peak_order(threads: int) -> Order:
     """The machine's peak on so many threads."""
     anything = Work(name="peak", title="the machine's peak", network="peak", batch=1, shape=(), threads=threads)
-    return Order(engine="numpy", work=anything, seconds=0.5)
+    return Order(engine="numpy", work=anything, seconds=0.3)
 
 
 if __name__ == "__main__":
