@@ -131,6 +131,10 @@ AS_GIVEN: dict[str, Case] = {
     "avg_pool2d": (lambda m, x: m.nn.functional.avg_pool2d(x, 2), ("b1x1x4x4",)),
     "adaptive_avg_pool2d": (lambda m, x: m.nn.functional.adaptive_avg_pool2d(x, 1), ("b1x1x4x4",)),
     "interpolate": (lambda m, x: m.nn.functional.interpolate(x, scale_factor=2), ("b1x1x2x2",)),
+    "gumbel_softmax": (lambda m, x: m.nn.functional.gumbel_softmax(x).sum(-1), ("b3x4",)),
+    "local_response_norm": (lambda m, x: m.nn.functional.local_response_norm(x, 2), ("b2x3x4",)),
+    "local_response_norm of half": (lambda m, x: m.nn.functional.local_response_norm(x, 2), ("h2x3x4",)),
+    "diff of half": (lambda m, x: m.diff(x), ("h4",)),
     "pad by a constant": (lambda m, x: m.nn.functional.pad(x, (1, 1)), ("b2x3",)),
     "pad, circular": (lambda m, x: m.nn.functional.pad(x, (1, 1), mode="circular"), ("b2x3x4",)),
     "batch_norm": (

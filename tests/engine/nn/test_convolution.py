@@ -269,6 +269,8 @@ def test_layer_is_pytorchs(make: Callable[[Any], Any], shape: tuple[int, ...], t
 @pytest.mark.torch
 @pytest.mark.parametrize("make", [lambda m: m.Conv2d(8, 64, 3, groups=2), lambda m: m.ConvTranspose2d(64, 32, 3)])
 def test_parameters_begin_as_pytorchs_do(make: Callable[[Any], Any], torch: Any) -> None:
+    cr.manual_seed(0)
+    torch.manual_seed(0)
     ours, theirs = make(nn), make(torch.nn)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert p.dtype == cr.float32

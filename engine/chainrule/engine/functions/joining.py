@@ -349,7 +349,9 @@ def diff(
         raise ShapeError("diff expects input to be at least one-dimensional")
     if n < 0:
         raise ShapeError(f"order must be non-negative but got {n}")
-    y = cat([part for part in (prepend, input, append) if part is not None], dim)
+    parts = [part for part in (prepend, input, append) if part is not None]
+    dim = axis_of(input, dim)
+    y = cat(parts, dim) if len(parts) > 1 else input
     for _ in range(min(n, y.shape[dim])):
         size = max(y.shape[dim] - 1, 0)
         later, earlier = narrow(y, dim, y.shape[dim] - size, size), narrow(y, dim, 0, size)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-from chainrule.engine.dtypes import bool_, uint8
+from chainrule.engine.dtypes import bool_, float32, is_low_precision, uint8
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
 from chainrule.engine.functions import arithmetic
 from chainrule.engine.functions.arguments import axis_of
@@ -307,8 +307,9 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
     """
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
-    draw = current_generator().uniform(logits.shape, logits.dtype)
-    gumbels = -arithmetic.log(-arithmetic.log(Tensor(draw.clip(2.0**-30, None))))
+    dtype = float32 if is_low_precision(logits.dtype) else logits.dtype
+    draw = current_generator().uniform(logits.shape, dtype)
+    gumbels = (-arithmetic.log(-arithmetic.log(Tensor(draw.clip(2.0**-30, None))))).to(logits.dtype)
     soft = softmax((logits + gumbels) / tau, dim)
     if not hard:
         return soft

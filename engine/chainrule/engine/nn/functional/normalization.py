@@ -11,9 +11,8 @@ from chainrule.engine import kernels
 from chainrule.engine.autograd.graph import widened
 from chainrule.engine.dtypes import Array, is_low_precision
 from chainrule.engine.errors import ConfigError, DimensionError, ShapeError
-from chainrule.engine.functions import joining
 from chainrule.engine.nn.functional.checks import SettingError, SizeError, require_floating
-from chainrule.engine.ops import normalization
+from chainrule.engine.ops import normalization, shape
 from chainrule.engine.tensor import Tensor
 
 __all__ = [
@@ -270,7 +269,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         return input
     n, channels, *rest = input.shape
     margins = [Tensor(np.zeros((n, width, *rest), input.dtype)) for width in (size // 2, (size - 1) // 2)]
-    padded = joining.cat([margins[0], input * input, margins[1]], 1)
+    padded = shape.cat(margins[0], input * input, margins[1], dim=1)
     total = padded[:, :channels]
     for shift in range(1, size):
         total = total + padded[:, shift : shift + channels]
