@@ -360,6 +360,13 @@ def test_what_was_converted_without_recording_is_converted_again_with_it() -> No
     assert w.grad is not None
 
 
+def test_parameters_of_inference_mode_are_converted_too() -> None:
+    with cr.inference_mode(), cr.autocast("cpu"):
+        layer = cr.nn.Linear(2, 2)
+        assert layer(cr.ones(1, 2)).dtype == cr.bfloat16
+        assert not autocast.state.casts
+
+
 def test_without_the_cache_each_use_converts() -> None:
     x, w = cr.ones(2, 2), cr.ones(2, 2, requires_grad=True)
     with cr.autocast("cpu", cache_enabled=False):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule.engine.autograd.mode import state as recording_state
-from chainrule.engine.autograd.variable import Variable
+from chainrule.engine.autograd.variable import Variable, no_version
 from chainrule.engine.dtypes import Array, DType, bfloat16, float16, float32, float64, is_floating
 from chainrule.engine.errors import ArgumentError, DTypeError
 from chainrule.engine.ops.elementwise import cast
@@ -210,7 +210,7 @@ def promoted(*values: Any) -> tuple[Any, ...]:
 def _converted(values: tuple[Any, ...], dtype: DType) -> tuple[Any, ...]:
     if not state.enabled["cpu"]:  # it is another thread that is inside a region
         return values
-    return tuple([_cast(x, dtype) if _is_eligible(x) and x.data.dtype != dtype else x for x in values])
+    return tuple([_cast(x, dtype) if isinstance(x, Variable) and x.data.dtype is not dtype else x for x in values])
 
 
 def _is_eligible(x: Any) -> bool:
@@ -219,12 +219,15 @@ def _is_eligible(x: Any) -> bool:
 
 def _cast(x: Any, dtype: DType) -> Any:
     """The conversion, recorded; of a parameter the same as long as it has not been written to."""
+    if not _is_eligible(x) or x.data.dtype == dtype:
+        return x
     keeps = (
         state.nesting > 0
         and state.caches
         and x._requires_grad
         and x._grad_fn is None
         and x._view is None
+        and x.counter is not no_version
         and x.data.dtype == float32
         and dtype == state.dtypes["cpu"]
     )
