@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine.autograd.graph import widened
-from chainrule.engine.dtypes import DType, is_low_precision
+from chainrule.engine.dtypes import DType, float32, is_low_precision
 from chainrule.engine.ops.op import Gradient, Op
 
-Dtypes = tuple[DType | None, ...]
-"""Those of the inputs, which the gradients take; None for an input that is not there."""
+Dtypes = tuple[DType | None, ...] | None
+"""Those of the inputs, which the gradients take; None if all are float32, and for an input that is not there."""
 
 
 class MixedOp(Op):
@@ -60,13 +60,17 @@ def _remembering(forward: Callable[..., Any]) -> Callable[..., Any]:
     def remembering(*arrays: Any, **attributes: Any) -> tuple[Any, dict[str, Any]]:
         result = forward(*arrays, **attributes)
         y, intermediates = result if type(result) is tuple else (result, {})
-        return y, {**intermediates, "dtypes": _dtypes(arrays)}
+        intermediates["dtypes"] = _dtypes(arrays)
+        return y, intermediates
 
     return remembering
 
 
 def _dtypes(arrays: Sequence[Any]) -> Dtypes:
-    return tuple([None if array is None else array.dtype for array in arrays])
+    for array in arrays:
+        if array is not None and array.dtype is not float32:
+            return tuple([None if array is None else array.dtype for array in arrays])
+    return None
 
 
 def _converting(formula: Gradient, position: int) -> Gradient:
@@ -75,6 +79,8 @@ def _converting(formula: Gradient, position: int) -> Gradient:
     @wraps(formula)
     def converting(*values: Any) -> Any:
         *known, dtypes = values
+        if dtypes is None:
+            return formula(*known)
         gradient, dtype = formula(*map(widened, known)), dtypes[position]
         if gradient.dtype == dtype:
             return gradient
