@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from chainrule.engine.optim.arithmetic import direction, move_average
+from chainrule.engine.optim.arithmetic import BLOCK, direction, in_blocks, move_average
 
 
 @pytest.mark.parametrize("maximize", [False, True])
@@ -30,3 +32,38 @@ def test_an_average_that_keeps_nothing_is_the_new_to_the_bit() -> None:
     average, x = np.array([1e8], np.float32), np.array([0.1], np.float32)
     move_average(average, x, 0.0, np.empty(1, np.float32))
     assert average.tobytes() == x.tobytes()
+
+
+def laid_out(order: tuple[int, ...], size: tuple[int, ...]) -> Any:
+    """Numbers of that size, which lie in memory with the dimensions in that order."""
+    lengths = [size[axis] for axis in order]
+    numbers = np.random.default_rng(0).standard_normal(lengths, np.float32)
+    return numbers.transpose([order.index(axis) for axis in range(len(size))])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0)], ids=["rows", "channels-last", "columns"])
+def test_blocks_are_small_and_cover_everything_once_in_place(order: tuple[int, ...]) -> None:
+    x, y = laid_out(order, (9, 16, 25, 33)), laid_out(order, (9, 16, 25, 33))
+    expected = x * 2 + y
+    blocks = list(in_blocks(x, None, y))
+    assert len(blocks) == -(-x.size // BLOCK) > 1
+    for a, nothing, b in blocks:
+        assert (a.size <= BLOCK, nothing) == (True, None)
+        a *= 2
+        a += b
+    np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (np.zeros((4, 3)), np.zeros((4, 3))),
+        (laid_out((0, 1), (300, 400)), laid_out((1, 0), (300, 400))),
+        (laid_out((0, 1), (300, 800))[:, ::2], laid_out((0, 1), (300, 800))[:, ::2]),
+    ],
+    ids=["small", "of-two-layouts", "with-gaps"],
+)
+def test_what_is_small_or_lies_differently_is_one_block(x: Any, y: Any) -> None:
+    ((a, b),) = in_blocks(x, y)
+    assert a is x
+    assert b is y

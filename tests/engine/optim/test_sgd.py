@@ -50,6 +50,19 @@ def test_the_optimizer_is_the_update_to_the_bit(settings: dict[str, Any]) -> Non
         assert p.detach().numpy().tobytes() == array.tobytes()
 
 
+def test_the_update_of_a_large_parameter_is_that_of_its_parts_to_the_bit() -> None:
+    random = np.random.default_rng(0)
+    p, g = (random.standard_normal((300, 700), np.float32) for _ in range(2))
+    rows = [(p[:150].copy(), g[:150]), (p[150:].copy(), g[150:])]
+    settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    buffer, buffers = None, [None, None]
+    for _ in range(2):
+        buffer = sgd_update(p, g, buffer, **settings)
+        buffers = [sgd_update(part, slope, b, **settings) for (part, slope), b in zip(rows, buffers, strict=True)]
+    assert p.tobytes() == b"".join(part.tobytes() for part, _ in rows)
+    assert buffer.tobytes() == b"".join(b.tobytes() for b in buffers)
+
+
 def test_the_update_leaves_the_gradient_and_starts_the_buffer_with_a_copy() -> None:
     p, g = np.ones(2, np.float32), np.full(2, 2.0, np.float32)
     buffer = sgd_update(p, g, None, lr=0.5, momentum=0.9)

@@ -8,7 +8,7 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ConfigError
-from chainrule.engine.optim.arithmetic import direction, move_average
+from chainrule.engine.optim.arithmetic import direction, in_blocks, move_average
 from chainrule.engine.optim.optimizer import (
     Group,
     Optimizer,
@@ -62,27 +62,27 @@ def adam_update(
         decoupled_weight_decay: whether the parameter decays by itself (AdamW) or in the gradient.
         maximize: whether to climb instead of descend.
     """
-    p, m, v, u = parameter, exp_avg, exp_avg_sq, exp_avg_sq if max_exp_avg_sq is None else max_exp_avg_sq
     beta1, beta2 = betas
-    scratch = np.empty_like(p)
-    if decoupled_weight_decay and weight_decay != 0:
-        p *= 1 - lr * weight_decay
-    g = direction(gradient, p, 0.0 if decoupled_weight_decay else weight_decay, maximize, scratch)
+    for p, slope, m, v, u in in_blocks(parameter, gradient, exp_avg, exp_avg_sq, max_exp_avg_sq):
+        scratch = np.empty_like(p)
+        if decoupled_weight_decay and weight_decay != 0:
+            p *= 1 - lr * weight_decay
+        g = direction(slope, p, 0.0 if decoupled_weight_decay else weight_decay, maximize, scratch)
 
-    move_average(m, g, beta1, scratch)
-    np.multiply(g, g, out=scratch)
-    scratch *= 1 - beta2
-    v *= beta2
-    v += scratch
-    if max_exp_avg_sq is not None:
-        np.maximum(u, v, out=u)
+        move_average(m, g, beta1, scratch)
+        np.multiply(g, g, out=scratch)
+        scratch *= 1 - beta2
+        v *= beta2
+        v += scratch
+        if u is not None:
+            np.maximum(u, v, out=u)
 
-    np.sqrt(u, out=scratch)
-    scratch /= (1 - beta2**step) ** 0.5
-    scratch += eps
-    np.divide(m, scratch, out=scratch)
-    scratch *= lr / (1 - beta1**step)
-    p -= scratch
+        np.sqrt(v if u is None else u, out=scratch)
+        scratch /= (1 - beta2**step) ** 0.5
+        scratch += eps
+        np.divide(m, scratch, out=scratch)
+        scratch *= lr / (1 - beta1**step)
+        p -= scratch
 
 
 class Adam(Optimizer):

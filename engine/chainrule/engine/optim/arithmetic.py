@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
 from chainrule.engine.dtypes import Array
+
+BLOCK = 65536
+"""Elements of a block: with the results on the way, those of a parameter and its state fit a core's cache."""
+
+
+def in_blocks(*arrays: Array | None) -> Iterable[Sequence[Any]]:
+    """The arrays of one shape, cut alike into blocks that stay in the cache from one pass over them to the next.
+
+    They are not cut where they are small, or lie differently in memory. None is cut into None.
+    """
+    given = [array for array in arrays if array is not None]
+    first = given[0]
+    if first.size <= BLOCK:
+        return (arrays,)
+    if not all(array.flags.c_contiguous for array in given):
+        order = sorted(range(first.ndim), key=lambda axis: -first.strides[axis])
+        if any(array.strides != first.strides for array in given) or not first.transpose(order).flags.c_contiguous:
+            return (arrays,)
+        arrays = tuple(array if array is None else array.transpose(order) for array in arrays)
+    flat = [array if array is None else array.reshape(-1) for array in arrays]
+    return (
+        [array if array is None else array[start : start + BLOCK] for array in flat]
+        for start in range(0, first.size, BLOCK)
+    )
 
 
 def direction(gradient: Array, parameter: Array, weight_decay: float, maximize: bool, scratch: Array) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ConfigError
+from chainrule.engine.optim.arithmetic import in_blocks
 from chainrule.engine.optim.optimizer import Group, Optimizer, Params, check_not_negative
 from chainrule.engine.tensor import Tensor
 
@@ -43,17 +44,20 @@ def sgd_update(
     Returns:
         The momentum buffer of the next step; None without momentum.
     """
-    g = gradient
-    if weight_decay != 0:
-        g = g + weight_decay * parameter
-    if momentum != 0:
-        if momentum_buffer is None:
-            momentum_buffer = g.copy()
-        else:
-            momentum_buffer *= momentum
-            momentum_buffer += g if dampening == 0 else (1 - dampening) * g
-        g = g + momentum * momentum_buffer if nesterov else momentum_buffer
-    parameter -= lr * g
+    is_first = momentum_buffer is None
+    if momentum != 0 and momentum_buffer is None:
+        momentum_buffer = np.empty_like(parameter, gradient.dtype)
+    for p, g, b in in_blocks(parameter, gradient, momentum_buffer):
+        if weight_decay != 0:
+            g = g + weight_decay * p
+        if momentum != 0:
+            if is_first:
+                b[...] = g
+            else:
+                b *= momentum
+                b += g if dampening == 0 else (1 - dampening) * g
+            g = g + momentum * b if nesterov else b
+        p -= lr * g
     return momentum_buffer
 
 
