@@ -9,6 +9,7 @@ CASES = (
     Case("linalg.dot", lambda m, a, b: a @ b, (normal(4), normal(4))),
     Case("linalg.mv", lambda m, a, b: a @ b, (normal(3, 4), normal(4))),
     Case("linalg.mm", lambda m, a, b: a @ b, (normal(2, 3), normal(3, 4))),
+    Case("linalg.mm", lambda m, a, b: a @ b, (normal(2, 1), normal(1, 3)), note="column-and-row"),
     Case("linalg.mm", lambda m, a, b: a @ b, (transposed(2, 3), transposed(3, 4)), note="not-contiguous"),
     Case("linalg.mm", lambda m, a, b: a @ b, (normal(4), normal(4, 2)), note="vector"),
     Case("linalg.bmm", lambda m, a, b: a @ b, (normal(2, 1, 3, 4), normal(5, 4, 2))),
@@ -60,4 +61,11 @@ CASES = (
         (normal(5, 3), normal(2, 3), normal(2)),
     ),
     Case("linalg.linear", lambda m, x, w: m.nn.functional.linear(x, w), (normal(2, 5, 3), normal(4, 3)), note="3d"),
+    Case(
+        "linalg.linear",
+        lambda m, x, w, b: m.nn.functional.linear(x, w, b),
+        (normal(4, 3), normal(6, 3), normal(6)),
+        note="fewer-rows-than-features",
+    ),
+    Case("linalg.linear", lambda m, x, w: m.nn.functional.linear(x, w), (normal(1, 3), normal(4, 3)), note="one-row"),
 )

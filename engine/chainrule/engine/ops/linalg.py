@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def outer(a: Any, b: Any) -> Any:
 @op("Mm", a=lambda g, b: mm(g, b.T), b=lambda g, a: mm(a.T, g))
 def mm(a: Any, b: Any) -> Any:
     """y = A·B."""
-    return a @ b
+    return a * b if a.shape[1] == b.shape[0] == 1 else a @ b  # BLAS takes its time over a column and a row
 
 
 @op(
@@ -98,10 +99,12 @@ def _plus(x: Any, product: Any, beta: float, alpha: float) -> Any:
 )
 def linear(x: Any, w: Any, b: Any = None) -> Any:
     """y = x·wᵀ + b, with x (..., I), w (O, I), b (O) or None, y (..., O)."""
-    y = (_rows(x) @ w.T).reshape(*x.shape[:-1], len(w))
+    rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    few = 4 <= len(rows) <= len(w)  # then it is quicker to transpose them and the result than the weight
+    y = np.ascontiguousarray((w @ rows.T).T) if few else rows @ w.T
     if b is not None:
         y += b
-    return y
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], len(w))
 
 
 def _rows(x: Any) -> Any:
