@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine.ops import loss
 from tests.engine.cases.case import Case, normal, transposed
 
 _index = np.array([[0, 2], [1, 1], [2, 0]])
@@ -27,6 +28,11 @@ def _weighted(name: str, reduction: str, **weights: list[float]) -> Any:
         return getattr(m.nn.functional, name)(x, t, reduction=reduction, **chosen)
 
     return call
+
+
+def _nll_loss_gradient(x: Any, reduction: str) -> Any:
+    weight = np.array([0.5, 0.0, 2.0], x.dtype)
+    return loss.nll_loss_gradient(x, target=_target, weight=weight, reduction=reduction, shape=(3, 4))
 
 
 def _of_classes(m: Any, x: Any, **settings: Any) -> Any:
@@ -52,6 +58,8 @@ CASES = (
         (normal(3, 4),),
         note="ignore",
     ),
+    Case("loss.nll_loss_gradient", lambda m, x: _nll_loss_gradient(x, "mean"), (normal(),), torch=False),
+    Case("loss.nll_loss_gradient", lambda m, x: _nll_loss_gradient(x, "none"), (normal(3),), torch=False, note="none"),
     Case(
         "loss.nll_loss",
         lambda m, x: m.nn.functional.cross_entropy(x, m.tensor(_target), ignore_index=3),

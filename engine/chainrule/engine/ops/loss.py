@@ -1,5 +1,8 @@
 """Softmax, the losses that are operations of their own, and the checks of their arguments."""
 
+# mypy: disable-error-code=has-type
+# A formula may name operations declared further down.
+
 from __future__ import annotations
 
 import math
@@ -11,9 +14,8 @@ from chainrule.engine.dtypes import Array, type_name
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, TargetError
 from chainrule.engine.ops.activation import logsigmoid
 from chainrule.engine.ops.elementwise import abs, clamp, exp, log, sigmoid, sign, where
-from chainrule.engine.ops.op import expand, op
+from chainrule.engine.ops.op import op
 from chainrule.engine.ops.reduction import sum
-from chainrule.engine.ops.shape import gather, reshape, scatter
 
 
 @op("LogSoftmax", x=lambda g, y, dim: g - exp(y) * sum(g, dim=dim, keepdim=True))
@@ -22,8 +24,9 @@ def log_softmax(x: Any, *, dim: int) -> Any:
     if not x.size:
         return np.empty_like(x)
     axis = dim if x.ndim else None
-    shifted = x - np.max(x, axis=axis, keepdims=True)
-    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+    y -= np.log(np.add.reduce(np.exp(y), axis=axis, keepdims=True))
+    return y
 
 
 @op("Softmax", x=lambda g, y, dim: y * (g - sum(g * y, dim=dim, keepdim=True)))
@@ -32,8 +35,9 @@ def softmax(x: Any, *, dim: int) -> Any:
     if not x.size:
         return np.empty_like(x)
     axis = dim if x.ndim else None
-    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    return e / np.sum(e, axis=axis, keepdims=True)
+    e = np.exp(x - np.maximum.reduce(x, axis=axis, keepdims=True))
+    e /= np.add.reduce(e, axis=axis, keepdims=True)
+    return e
 
 
 # ---- Of classes ----
@@ -41,8 +45,8 @@ def softmax(x: Any, *, dim: int) -> Any:
 
 @op(
     "NllLoss",
-    x=lambda g, x_shape, target, weight, reduction: scatter(
-        -_column(_share(g, weight, reduction)), dim=1, index=_column(target), shape=x_shape
+    x=lambda g, x_shape, target, weight, reduction: nll_loss_gradient(
+        g, target=target, weight=weight, reduction=reduction, shape=x_shape
     ),
 )
 def nll_loss(x: Any, *, target: Array, weight: Array, reduction: str) -> Any:
@@ -50,26 +54,26 @@ def nll_loss(x: Any, *, target: Array, weight: Array, reduction: str) -> Any:
 
     x (N, C), target (N) of indices that are there, weight (N): 0 for an example to ignore, else that of its class.
     """
-    y = np.where(weight, -gather(x, dim=1, index=_column(target))[:, 0], 0) * weight
+    y = np.where(weight, -x[np.arange(len(x)), target], 0) * weight
     if reduction == "none":
         return y
-    total = np.sum(y)
+    total = np.add.reduce(y)
     if reduction == "sum":
         return total
-    weights = np.sum(weight)
+    weights = np.add.reduce(weight)
     return total / weights if weights else np.full_like(total, np.nan)
 
 
-def _share(g: Any, weight: Array, reduction: str) -> Any:
-    """The part of each example in the gradient of the reduced loss."""
-    if reduction == "none":
-        return g * weight
-    weights = 1 if reduction == "sum" else np.sum(weight) or 1
-    return expand(g, shape=weight.shape) * (weight / weights)
-
-
-def _column(x: Any) -> Any:
-    return reshape(x, shape=(-1, 1))
+@op(
+    "NllLossBackward",
+    x=lambda g, target, weight, reduction: nll_loss(g, target=target, weight=weight, reduction=reduction),
+)
+def nll_loss_gradient(x: Any, *, target: Array, weight: Array, reduction: str, shape: tuple[int, ...]) -> Any:
+    """y[n, targetₙ] = −wₙ · xₙ, and 0 elsewhere, for the gradient x of the loss; for the mean −wₙ / Σ wₙ · x."""
+    weights = np.add.reduce(weight) or 1 if reduction == "mean" else 1
+    y = np.zeros(shape, x.dtype)
+    y[np.arange(len(y)), target] = -(x * (weight / weights))
+    return y
 
 
 # ---- Of differences z = x − t, where x and t have one shape ----

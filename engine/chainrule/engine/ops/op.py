@@ -93,6 +93,7 @@ class Op:
         one_of_many: whether it is one of several views that are made together, as by `split`.
         exact: whether float16 and bfloat16 go into the forward as they are, rather than as float32.
         converts: whether its gradients are of other dtypes than the output's, which they see to themselves.
+        native: whether forward and gradients take float16 and bfloat16 as they are: their kernels see to it.
     """
 
     def __init__(
@@ -107,13 +108,15 @@ class Op:
         one_of_many: bool = False,
         exact: bool = False,
         converts: bool = False,
+        native: bool = False,
     ) -> None:
         self.name = name
         self.forward = forward
         self.view = view
         self.one_of_many = one_of_many
-        self.exact = exact or view
+        self.exact = exact or view or native
         self.converts = converts
+        self.native = native or converts
         self.broadcasts = False
         self.variadic = False
         self.defaults: dict[str, Any] = {}
@@ -316,12 +319,13 @@ def op(
     view: bool = False,
     exact: bool = False,
     converts: bool = False,
+    native: bool = False,
     **gradients: Gradient,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declares the decorated forward as an operation, with the gradients of its inputs; see the module."""
 
     def declare(forward: Callable[..., Any]) -> Op:
-        return Op(name, forward, gradients, saves=saves, view=view, exact=exact, converts=converts)
+        return Op(name, forward, gradients, saves=saves, view=view, exact=exact, converts=converts, native=native)
 
     return declare
 
@@ -360,7 +364,7 @@ class Elementwise(Op):
         self.exempt = -1 if exempt is None else self.inputs.index(exempt)
 
     def of_two(self, a: Any, b: Any) -> Tensor:
-        """The operation of `a` and `b`, as a call; of float32 tensors, which are nearly always meant, by a shorter way."""
+        """The operation of `a` and `b`, as a call; of float32 tensors, nearly always meant, by a shorter way."""
         if not (isinstance(a, Variable) and a.data.dtype is float32 and state.recording):
             return self(a, b)
         x = a.data
@@ -518,4 +522,5 @@ def sum_to(x: Any, *, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(extra)) + tuple(
         extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
     )
-    return np.sum(x, axis=axes, dtype=x.dtype).reshape(shape)
+    y = np.add.reduce(x, axis=axes, dtype=x.dtype)
+    return y if y.shape == shape else y.reshape(shape)

@@ -25,6 +25,8 @@ def axes_of(ndim: int, dim: Dim) -> tuple[int, ...]:
         DimensionError: one of them is not there.
         ShapeError: one of them is named twice.
     """
+    if type(dim) is int and 0 <= dim < ndim:
+        return (dim,)
     if dim is None or dim in ((), []):
         return tuple(range(ndim))
     axes = (dim,) if isinstance(dim, int) else tuple(dim)
@@ -58,7 +60,8 @@ def count(shape: tuple[int, ...], dim: Dim) -> int:
 @np.errstate(all="ignore")
 def sum(x: Any, *, dim: Dim = None, keepdim: bool = False) -> Any:
     """y = Σ x over `dim`."""
-    return np.sum(x, axis=axes_of(x.ndim, dim), keepdims=keepdim, dtype=x.dtype)  # numpy would widen small integers
+    keepdims: Any = keepdim
+    return np.add.reduce(x, axes_of(x.ndim, dim), x.dtype, keepdims=keepdims)  # numpy would widen small integers
 
 
 @op("Mean", x=lambda g, x_shape, dim, keepdim: spread(g / count(x_shape, dim), x_shape, dim, keepdim))
