@@ -10,31 +10,49 @@ import numpy as np
 import pytest
 
 import chainrule.engine as cr
-from chainrule.engine.kernels import reference
+from chainrule.engine.kernels import onednn, reference
 from chainrule.engine.kernels.geometry import ConvGeometry, PoolGeometry
 
 
-def run(kernels: str) -> subprocess.CompletedProcess[str]:
+def has_onednn() -> bool:
+    try:
+        onednn.load()
+    except onednn.LibraryError:
+        return False
+    return True
+
+
+def run(kernels: str, **variables: str) -> subprocess.CompletedProcess[str]:
     code = "import chainrule.engine as cr; print(cr.kernels.info().name)"
-    environment = {**os.environ, "CHAINRULE_KERNELS": kernels}
+    environment = {**os.environ, "CHAINRULE_KERNELS": kernels, **variables}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+ONEDNN = has_onednn()
+NAME = os.environ.get("CHAINRULE_KERNELS") or ("onednn" if ONEDNN else "reference")
 
 
 def test_info_reports_what_computes() -> None:
     info = cr.kernels.info()
-    assert (info.name, info.numpy) == ("reference", np.__version__)
-    assert str(info).startswith(f"reference kernels: numpy {np.__version__}, ")
+    assert (info.name, info.numpy) == (NAME, np.__version__)
+    version = f" {info.onednn}" if NAME == "onednn" else ""
+    assert str(info).startswith(f"{NAME}{version} kernels: numpy {np.__version__}, ")
 
 
 def test_the_environment_chooses_the_kernels() -> None:
     assert run("reference").stdout == "reference\n"
-    assert run("").stdout == "reference\n"
+    assert run("").stdout == ("onednn\n" if ONEDNN else "reference\n")
 
 
-def test_kernels_that_are_not_there_are_refused() -> None:
-    expected = "CHAINRULE_KERNELS='onednn': not built into this version; unset it or choose one of: reference"
-    assert expected in run("onednn").stderr
+def test_kernels_that_there_are_not_are_refused() -> None:
     assert "CHAINRULE_KERNELS='cuda': there are no such kernels" in run("cuda").stderr
+
+
+def test_without_the_library_numpy_computes_unless_onednn_is_asked_for() -> None:
+    assert run("", CHAINRULE_ONEDNN="libabsent.so.3").stdout == "reference\n"
+    refused = run("onednn", CHAINRULE_ONEDNN="libabsent.so.3").stderr
+    assert "CHAINRULE_KERNELS='onednn': libabsent.so.3 cannot be loaded" in refused
+    assert "install onednn-cpu-gomp or oneDNN 3, or unset it" in refused
 
 
 def test_the_number_of_threads_persists() -> None:

@@ -13,7 +13,7 @@ from chainrule.engine.errors import ConfigError
 @cache
 def _controller() -> ThreadpoolController:
     """The libraries that were loaded when this was first asked: numpy's BLAS, and the OpenMP of oneDNN."""
-    return ThreadpoolController().select(user_api=("blas", "openmp"))
+    return ThreadpoolController().select(user_api=["blas", "openmp"])
 
 
 def set_num_threads(num_threads: int) -> None:

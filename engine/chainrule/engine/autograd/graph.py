@@ -392,7 +392,7 @@ class OpNode(Node):
         assert self.saved is not None
         plan, op = self.plan, self.op
         low = None
-        if not recording and g.dtype is not float32 and is_low_precision(g.dtype) and not op.converts:
+        if not recording and g.dtype is not float32 and is_low_precision(g.dtype) and not op.native:
             low = g.dtype
         values = [g]
         for saved in self.saved:

@@ -69,12 +69,18 @@ _kernels: ModuleType = onednn if _name == "onednn" else reference
 conv2d = _kernels.conv2d
 conv2d_input = _kernels.conv2d_input
 conv2d_weight = _kernels.conv2d_weight
-max_pool2d = reference.max_pool2d
-unpool = reference.unpool
+max_pool2d = _kernels.max_pool2d
+unpool = _kernels.unpool
 pick = reference.pick
-avg_pool2d = reference.avg_pool2d
-avg_unpool = reference.avg_unpool
-batch_moments = reference.batch_moments
+avg_pool2d = _kernels.avg_pool2d
+avg_unpool = _kernels.avg_unpool
+batch_norm = _kernels.batch_norm
+batch_norm_fixed = _kernels.batch_norm_fixed
+batch_norm_gradients = _kernels.batch_norm_gradients
+gelu = _kernels.gelu
+gelu_gradient = _kernels.gelu_gradient
+gelu_tanh = _kernels.gelu_tanh
+gelu_tanh_gradient = _kernels.gelu_tanh_gradient
 
 
 def info() -> KernelInfo:

@@ -17,6 +17,7 @@ Shape = tuple[int, ...]
 
 @op(
     "Convolution",
+    native=True,
     x=lambda g, x_shape, w, geometry: conv2d_input(g, w, shape=x_shape, geometry=geometry),
     w=lambda g, x, w_shape, geometry: conv2d_weight(g, x, shape=w_shape, geometry=geometry),
     b=lambda g: sum(g, dim=(0, 2, 3)),
@@ -28,6 +29,7 @@ def conv2d(x: Any, w: Any, b: Any = None, *, geometry: ConvGeometry) -> Any:
 
 @op(
     "Convolution",
+    native=True,
     dy=lambda g, w, geometry: conv2d(g, w, geometry=geometry),
     w=lambda g, dy, w_shape, geometry: conv2d_weight(dy, g, shape=w_shape, geometry=geometry),
     b=lambda g: sum(g, dim=(0, 2, 3)),
@@ -42,6 +44,7 @@ def conv2d_input(dy: Any, w: Any, b: Any = None, *, shape: Shape, geometry: Conv
 
 @op(
     "ConvolutionWeight",
+    native=True,
     dy=lambda g, x, geometry: conv2d(x, g, geometry=geometry),
     x=lambda g, dy, x_shape, geometry: conv2d_input(dy, g, shape=x_shape, geometry=geometry),
 )

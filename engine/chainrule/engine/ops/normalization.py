@@ -11,15 +11,18 @@ Source: Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from chainrule.engine import kernels
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, float32, is_low_precision
 from chainrule.engine.ops.elementwise import sqrt
 from chainrule.engine.ops.mixed import mixed
-from chainrule.engine.ops.op import sum_to
+from chainrule.engine.ops.op import op, sum_to
 from chainrule.engine.ops.reduction import mean as mean_of
 from chainrule.engine.ops.reduction import sum
 from chainrule.engine.ops.shape import reshape
@@ -29,32 +32,73 @@ Axes = tuple[int, ...]
 # ---- Over the batch ----
 
 
-@mixed(
+@op(
     "NativeBatchNorm",
-    x=lambda g, x, w, mean, variance, eps: _input_gradient(g, x, w, mean, variance, eps),
-    w=lambda g, x, mean, variance, eps: sum(g * _normalised(x, mean, variance, eps)[0], dim=_all_but_channels(x)),
-    b=lambda g: sum(g, dim=_all_but_channels(g)),
+    native=True,
+    saves=("together",),
+    x=lambda g, x, w, mean, variance, eps, together: _batch_gradient(0, g, x, w, mean, variance, eps, together),
+    w=lambda g, x, w, mean, variance, eps, together: _batch_gradient(1, g, x, w, mean, variance, eps, together),
+    b=lambda g, x, w, mean, variance, eps, together: _batch_gradient(2, g, x, w, mean, variance, eps, together),
 )
-def batch_norm(x: Any, w: Any, b: Any, *, mean: Array, variance: Array, eps: float) -> Any:
+def batch_norm(x: Any, w: Any, b: Any, *, found: Array, mean: Array, variance: Array, eps: float) -> Any:  # noqa: ARG001
     """y = w · (x − μ) / √(σ² + ε) + b for each channel of x (N, C, ...), where μ and σ² are those of x.
 
-    They are given because the caller needs them too; the gradient knows that they depend on x.
+    Args:
+        found: y, which `kernels.batch_norm` makes together with μ and σ², as the caller needs those, too.
     """
-    return _affine(x, w, b, mean, variance, eps)
+    return found, {"together": Together()}
 
 
-def _input_gradient(g: Any, x: Any, w: Any, mean: Array, variance: Array, eps: float) -> Any:
-    x_hat, r = _normalised(x, mean, variance, eps)
-    return _pull_back(g if w is None else g * _per_channel(w, x.ndim), x_hat, r, _all_but_channels(x))
+def _batch_gradient(
+    position: int, g: Any, x: Any, w: Any, mean: Array, variance: Array, eps: float, together: Together
+) -> Any:
+    """Of arrays, all gradients come from one kernel. Of Tensors, μ and σ² are functions of x again, and
+
+    dx = r · (h − mean h − x̂ · mean(h · x̂)) with h = w · g,   dw = Σ g · x̂,   db = Σ g
+    """
+    if not isinstance(x, Variable):
+        gradients = together.of(g, lambda: _batch_gradients(g, x, w, mean, variance, eps))
+        return gradients[position]
+    dtype = x.data.dtype if position == 0 or w is None else w.dtype
+    g, x, w = (v.to(float32) if v is not None and is_low_precision(v.dtype) else v for v in (g, x, w))
+    axes = _all_but_channels(x)
+    x_hat, r = _normalise(x, axes, eps)
+    if position == 0:
+        gradient = _pull_back(g if w is None else g * _per_channel(w, g.ndim), x_hat, r, axes)
+    else:
+        gradient = sum(g if position == 2 else g * x_hat, dim=axes)
+    return gradient.to(dtype)
 
 
-def _normalised(x: Any, mean: Any, variance: Any, eps: float) -> tuple[Any, Any]:
-    """x̂ and r. Where the gradient is to be differentiated, μ and σ² are functions of x again."""
-    if isinstance(x, Variable):
-        return _normalise(x, _all_but_channels(x), eps)
-    centred = x - _per_channel(mean.astype(x.dtype), x.ndim)
-    r = _reciprocal_std(variance, eps, x)
-    return centred * r, r
+def _batch_gradients(g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float) -> Any:
+    dx, dw, db = kernels.batch_norm_gradients(as_images(g), as_images(x), w, mean, variance, eps)
+    dtype = x.dtype if w is None else w.dtype
+    return dx.reshape(x.shape), dw.astype(dtype, copy=False), db.astype(dtype, copy=False)
+
+
+class Together:
+    """The gradients of several inputs, which one kernel computes at once and formulas ask for one by one."""
+
+    __slots__ = ("_g", "_gradients")
+
+    def __init__(self) -> None:
+        self._g: weakref.ref[Array] | None = None
+        self._gradients: Any = None
+
+    def of(self, g: Array, compute: Callable[[], Any]) -> Any:
+        """What `compute` makes of g, computed when it is first asked for and kept until g is gone."""
+        if self._g is None or self._g() is not g:
+            self._gradients = compute()
+            self._g = weakref.ref(g, self._forget)
+        return self._gradients
+
+    def _forget(self, _: object) -> None:
+        self._g = self._gradients = None
+
+
+def as_images(x: Array) -> Array:
+    """(N, C, ...) as (N, C, H, W)"""
+    return x if x.ndim == 4 else x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]), 1)
 
 
 @mixed(
@@ -65,7 +109,7 @@ def _normalised(x: Any, mean: Any, variance: Any, eps: float) -> tuple[Any, Any]
 )
 def batch_norm_fixed(x: Any, w: Any, b: Any, *, mean: Array, variance: Array, eps: float) -> Any:
     """y = w · (x − μ) / √(σ² + ε) + b for each channel of x (N, C, ...), where μ and σ² are constants."""
-    return _affine(x, w, b, mean, variance, eps)
+    return kernels.batch_norm_fixed(as_images(x), w, b, mean, variance, eps).reshape(x.shape)
 
 
 def _fixed(x: Any, mean: Array, variance: Array, eps: float) -> Any:
@@ -75,14 +119,6 @@ def _fixed(x: Any, mean: Array, variance: Array, eps: float) -> Any:
 def _scale(x: Any, w: Any, variance: Array, eps: float) -> Any:
     r = _reciprocal_std(variance, eps, x)
     return r if w is None else _per_channel(w, x.ndim) * r
-
-
-def _affine(x: Array, w: Array | None, b: Array | None, mean: Array, variance: Array, eps: float) -> Array:
-    y: Array = x - _per_channel(mean.astype(x.dtype), x.ndim)
-    y *= _scale(x, w, variance, eps)
-    if b is not None:
-        y += _per_channel(b, x.ndim)
-    return y
 
 
 def _reciprocal_std(variance: Array, eps: float, x: Any) -> Array:

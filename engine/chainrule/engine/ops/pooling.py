@@ -24,6 +24,7 @@ Shape = tuple[int, ...]
 
 @op(
     "MaxPool2DWithIndices",
+    native=True,
     saves=("offsets",),
     x=lambda g, x_shape, offsets, geometry: unpool(g, offsets=offsets, shape=x_shape, geometry=geometry),
 )
@@ -37,7 +38,7 @@ def max_pool2d(x: Any, *, geometry: PoolGeometry, found: tuple[Array, Array] | N
     return y, {"offsets": offsets}
 
 
-@op("MaxUnpool2D", x=lambda g, offsets, geometry: pick(g, offsets=offsets, geometry=geometry))
+@op("MaxUnpool2D", native=True, x=lambda g, offsets, geometry: pick(g, offsets=offsets, geometry=geometry))
 def unpool(x: Any, *, offsets: Array, shape: Shape, geometry: PoolGeometry) -> Any:
     """Zeros of `shape`, to which each element is added at its place in its window."""
     return kernels.unpool(x, offsets, shape, geometry)
@@ -45,6 +46,7 @@ def unpool(x: Any, *, offsets: Array, shape: Shape, geometry: PoolGeometry) -> A
 
 @op(
     "PickFromWindows",
+    native=True,
     x=lambda g, x_shape, offsets, geometry: unpool(g, offsets=offsets, shape=x_shape, geometry=geometry),
 )
 def pick(x: Any, *, offsets: Array, geometry: PoolGeometry) -> Any:
@@ -52,13 +54,13 @@ def pick(x: Any, *, offsets: Array, geometry: PoolGeometry) -> Any:
     return kernels.pick(x, offsets, geometry)
 
 
-@op("AvgPool2D", x=lambda g, x_shape, geometry: avg_unpool(g, shape=x_shape, geometry=geometry))
+@op("AvgPool2D", native=True, x=lambda g, x_shape, geometry: avg_unpool(g, shape=x_shape, geometry=geometry))
 def avg_pool2d(x: Any, *, geometry: PoolGeometry) -> Any:
     """The average of each window."""
     return kernels.avg_pool2d(x, geometry)
 
 
-@op("AvgUnpool2D", x=lambda g, geometry: avg_pool2d(g, geometry=geometry))
+@op("AvgUnpool2D", native=True, x=lambda g, geometry: avg_pool2d(g, geometry=geometry))
 def avg_unpool(x: Any, *, shape: Shape, geometry: PoolGeometry) -> Any:
     """The gradient of avg_pool2d: each element spread evenly over its window."""
     return kernels.avg_unpool(x, shape, geometry)
@@ -155,7 +157,7 @@ def _window_elements(size: Pair, places: Pair) -> Iterator[tuple[Array, Array]]:
 # ---- Places in the image ----
 
 
-@op("MaxUnpool2D", x=lambda g, indices: plane_take(g, indices))
+@op("MaxUnpool2D", native=True, x=lambda g, indices: plane_take(g, indices))
 def max_unpool2d(x: Any, *, indices: Array, size: Pair) -> Any:
     """Zeros (N, C, *size), with each element at its place in the image; where several meet, the last stays."""
     y = np.zeros((*x.shape[:2], math.prod(size)), x.dtype)

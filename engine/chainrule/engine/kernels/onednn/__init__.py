@@ -1,7 +1,28 @@
 """The heavy operations by oneDNN, called through ctypes; what it does not have goes to `reference`."""
 
+from chainrule.engine.kernels.onednn.activation import gelu, gelu_gradient, gelu_tanh, gelu_tanh_gradient
 from chainrule.engine.kernels.onednn.convolution import conv2d, conv2d_input, conv2d_weight
 from chainrule.engine.kernels.onednn.library import DISTRIBUTION, LibraryError
 from chainrule.engine.kernels.onednn.library import find as load
+from chainrule.engine.kernels.onednn.normalization import batch_norm, batch_norm_fixed, batch_norm_gradients
+from chainrule.engine.kernels.onednn.pooling import avg_pool2d, avg_unpool, max_pool2d, unpool
 
-__all__ = ["DISTRIBUTION", "LibraryError", "conv2d", "conv2d_input", "conv2d_weight", "load"]
+__all__ = [
+    "DISTRIBUTION",
+    "LibraryError",
+    "avg_pool2d",
+    "avg_unpool",
+    "batch_norm",
+    "batch_norm_fixed",
+    "batch_norm_gradients",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
+    "gelu",
+    "gelu_gradient",
+    "gelu_tanh",
+    "gelu_tanh_gradient",
+    "load",
+    "max_pool2d",
+    "unpool",
+]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
 import sys
 from collections.abc import Iterator
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
@@ -244,7 +245,7 @@ def _check(status: int, function: ctypes._NamedFuncPointer, arguments: tuple[obj
 
 @cache
 def find() -> Library:
-    """The first library that will do: of this environment, then of the system.
+    """The library that `CHAINRULE_ONEDNN` names; else the first that will do, of this environment or of the system.
 
     Raises:
         LibraryError: there is none; the message says what was tried.
@@ -259,6 +260,10 @@ def find() -> Library:
 
 
 def _candidates() -> Iterator[str]:
+    chosen = os.environ.get("CHAINRULE_ONEDNN")
+    if chosen:
+        yield chosen
+        return
     seen = set()
     for path in (*_of_distribution(), Path(sys.prefix, "lib", NAME)):
         if path.is_file() and path.resolve() not in seen:

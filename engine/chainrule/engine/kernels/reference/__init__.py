@@ -4,18 +4,41 @@ Shapes are logically (N, C, H, W); memory comes out channels-last, (N, H, W, C),
 leaves it and how the next one wants it.
 """
 
-from chainrule.engine.kernels.reference.convolution import conv2d, conv2d_input, conv2d_weight
-from chainrule.engine.kernels.reference.moments import batch_moments
-from chainrule.engine.kernels.reference.pooling import avg_pool2d, avg_unpool, max_pool2d, pick, unpool
+from chainrule.engine.kernels.reference import activation, convolution, normalization, pooling
+from chainrule.engine.kernels.reference.normalization import batch_moments
+from chainrule.engine.kernels.reference.precision import in_float32
 
 __all__ = [
     "avg_pool2d",
     "avg_unpool",
     "batch_moments",
+    "batch_norm",
+    "batch_norm_fixed",
+    "batch_norm_gradients",
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
+    "gelu",
+    "gelu_gradient",
+    "gelu_tanh",
+    "gelu_tanh_gradient",
     "max_pool2d",
     "pick",
     "unpool",
 ]
+
+avg_pool2d = in_float32(pooling.avg_pool2d)
+avg_unpool = in_float32(pooling.avg_unpool)
+batch_norm = in_float32(normalization.batch_norm)
+batch_norm_fixed = in_float32(normalization.batch_norm_fixed)
+batch_norm_gradients = in_float32(normalization.batch_norm_gradients)
+conv2d = in_float32(convolution.conv2d)
+conv2d_input = in_float32(convolution.conv2d_input)
+conv2d_weight = in_float32(convolution.conv2d_weight)
+gelu = in_float32(activation.gelu)
+gelu_gradient = in_float32(activation.gelu_gradient)
+gelu_tanh = in_float32(activation.gelu_tanh)
+gelu_tanh_gradient = in_float32(activation.gelu_tanh_gradient)
+max_pool2d = in_float32(pooling.max_pool2d)
+pick = in_float32(pooling.pick)
+unpool = in_float32(pooling.unpool)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from chainrule.engine import kernels
-from chainrule.engine.autograd.graph import widened
 from chainrule.engine.dtypes import Array, is_low_precision
 from chainrule.engine.errors import ConfigError, DimensionError, ShapeError
 from chainrule.engine.nn.functional.checks import SettingError, SizeError, require_floating
@@ -95,8 +94,10 @@ def batch_norm_with_statistics(
         )
         return y, ()
     n = input.data.size // max(input.shape[1], 1)
-    mean, variance = kernels.batch_moments(_as_images(widened(input.data)))
-    y = normalization.batch_norm(input, weight, bias, mean=mean, variance=variance, eps=eps)
+    w, b = (None if v is None else v.data for v in (weight, bias))
+    y, mean, variance = kernels.batch_norm(normalization.as_images(input.data), w, b, eps)
+    found = y.reshape(input.shape)
+    y = normalization.batch_norm(input, weight, bias, found=found, mean=mean, variance=variance, eps=eps)
     unbiased = variance * (n / (n - 1)) if n else variance
     dtype = input.dtype if running_mean is None else running_mean.dtype
     return y, (mean.astype(dtype), unbiased.astype(dtype))
@@ -107,11 +108,6 @@ def _check_batch(input: Tensor, eps: float) -> None:
         raise SizeError(f"Expected more than 1 value per channel when training, got input size {list(input.shape)}")
     if eps <= 0:
         raise ConfigError("eps", eps, f"batch_norm eps must be positive during training, but got {eps}")
-
-
-def _as_images(x: Array) -> Array:
-    """(N, C, ...) as (N, C, H, W)"""
-    return x if x.ndim == 4 else x.reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]), 1)
 
 
 def running_update(running: Array, batch: Array, factor: float) -> Array:
