@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine import kernels
+from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.ops.elementwise import exp, sigmoid, tanh, where
 from chainrule.engine.ops.op import elementwise, op
 from chainrule.engine.ops.shape import cat, narrow
@@ -156,33 +158,33 @@ def _halves(x: Any, dim: int) -> tuple[Any, Any]:
 
 # ---- The normal distribution's. Source: Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415 ----
 
-_root_half = math.sqrt(0.5)
-_density_at_0 = 1 / math.sqrt(2 * math.pi)
 
-
-@op("Gelu", x=lambda g, x: g * (_normal_cdf(x) + x * exp(-0.5 * x * x) * _density_at_0))
+@op("Gelu", native=True, x=lambda g, x: g * _gelu_slope(x) if isinstance(x, Variable) else kernels.gelu_gradient(g, x))
 def gelu(x: Any) -> Any:
     """y = x · Φ(x), with the normal distribution's Φ(x) = ½ (1 + erf(x / √2))."""
-    return x * _normal_cdf(x)
+    return kernels.gelu(x)
 
 
-def _normal_cdf(x: Any) -> Any:
-    return 0.5 * (1 + erf(x * _root_half))
+def _gelu_slope(x: Any) -> Any:
+    """dy/dx = Φ(x) + x · φ(x), with the normal distribution's φ(x) = e^(−x²/2) / √(2π)."""
+    return 0.5 * (1 + erf(x * math.sqrt(0.5))) + x * exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
 
 
-@op("Gelu", x=lambda g, x: g * _gelu_tanh_slope(x, tanh(_inner(x))))
+@op(
+    "Gelu",
+    native=True,
+    x=lambda g, x: g * _gelu_tanh_slope(x) if isinstance(x, Variable) else kernels.gelu_tanh_gradient(g, x),
+)
 def gelu_tanh(x: Any) -> Any:
     """y = ½ x (1 + tanh u), with u = √(2/π) · (x + 0.044715 x³)."""
-    return 0.5 * x * (1 + np.tanh(_inner(x)))
+    return kernels.gelu_tanh(x)
 
 
-def _inner(x: Any) -> Any:
-    return (x + 0.044715 * (x * x * x)) * math.sqrt(2 / math.pi)
-
-
-def _gelu_tanh_slope(x: Any, t: Any) -> Any:
+def _gelu_tanh_slope(x: Any) -> Any:
     """dy/dx = ½ (1 + t) + ½ x (1 − t²) · du/dx, with t = tanh u."""
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (1 + 0.134145 * (x * x)) * math.sqrt(2 / math.pi)
+    root = math.sqrt(2 / math.pi)
+    t = tanh((x + 0.044715 * (x * x * x)) * root)
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (1 + 0.134145 * (x * x)) * root
 
 
 def _as(x: Any, value: float) -> Any:

@@ -37,6 +37,15 @@ def channels_last(x: Array) -> Array:
     return y
 
 
+def in_memory_of(y: Array, x: Array) -> Array:
+    """x, or a copy of it, that lies in memory as y does, which has the same shape and leaves no gaps."""
+    if x.strides == y.strides:
+        return x
+    copy = np.empty_like(y, dtype=x.dtype)
+    copy[...] = x
+    return copy
+
+
 def reorder(source: Layout, target: Layout) -> Primitive:
     """A copy from one layout to another; of another element type, too."""
     library = dnn.find()

@@ -21,7 +21,7 @@ _quiet = np.errstate(over="ignore", under="ignore", invalid="ignore")  # of ±�
 @_quiet
 def gelu(x: Array) -> Array:
     """y = x · Φ(x), with the normal distribution's Φ(x) = ½ (1 + erf(x / √2))."""
-    y: Array = _normal_cdf(x)
+    y = _normal_cdf(x)
     y *= x
     return y
 
@@ -29,7 +29,7 @@ def gelu(x: Array) -> Array:
 @_quiet
 def gelu_gradient(g: Array, x: Array) -> Array:
     """dx = g · (Φ(x) + x · φ(x)), with the normal distribution's φ(x) = e^(−x²/2) / √(2π)."""
-    dx: Array = x * x
+    dx = np.asarray(x * x)
     dx *= -0.5
     np.exp(dx, out=dx)
     dx *= _density_at_0
@@ -42,7 +42,7 @@ def gelu_gradient(g: Array, x: Array) -> Array:
 @_quiet
 def gelu_tanh(x: Array) -> Array:
     """y = ½ x (1 + tanh u), with u = √(2/π) · (x + 0.044715 x³)."""
-    y: Array = _tanh(x)
+    y = _tanh(x)
     y += 1
     y *= x
     y *= 0.5
@@ -53,7 +53,7 @@ def gelu_tanh(x: Array) -> Array:
 def gelu_tanh_gradient(g: Array, x: Array) -> Array:
     """dx = g · (½ (1 + t) + ½ x (1 − t²) · du/dx), with t = tanh u."""
     t = _tanh(x)
-    slope: Array = (1 + 0.134145 * (x * x)) * _root
+    slope = np.asarray((1 + 0.134145 * (x * x)) * _root)
     slope *= 1 - t * t
     slope *= x
     slope += 1 + t
@@ -74,4 +74,5 @@ def _tanh(x: Array) -> Array:
     u *= 0.044715
     u += x
     u *= _root
-    return np.asarray(np.tanh(u, out=u))
+    np.tanh(u, out=u)
+    return u
