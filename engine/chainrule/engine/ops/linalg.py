@@ -100,7 +100,7 @@ def _plus(x: Any, product: Any, beta: float, alpha: float) -> Any:
 def linear(x: Any, w: Any, b: Any = None) -> Any:
     """y = x·wᵀ + b, with x (..., I), w (O, I), b (O) or None, y (..., O)."""
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    few = 4 <= len(rows) <= len(w)  # then it is quicker to transpose them and the result than the weight
+    few = 4 <= len(rows) <= min(len(w), 100)  # then it is quicker to transpose them and the result than the weight
     y = np.ascontiguousarray((w @ rows.T).T) if few else rows @ w.T
     if b is not None:
         y += b
