@@ -17,8 +17,8 @@ from chainrule.engine.autograd.hooking import (
     through_prehooks,
     through_tensor_hooks,
 )
-from chainrule.engine.autograd.mode import set_grad_enabled
-from chainrule.engine.autograd.variable import Variable, is_tensor
+from chainrule.engine.autograd.mode import state
+from chainrule.engine.autograd.variable import Variable, is_tensor, set_grad
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import AutogradError, ConfigError, ShapeError
 
@@ -144,7 +144,9 @@ def _traverse(
     captured: dict[Node, Any] = dict.fromkeys(capture)
     arrived: dict[Node, Any] = {}
     pending: list[tuple[int, Node]] = []  # a heap of negative numbers with their nodes: the highest number first
-    with set_grad_enabled(recording):
+    enabled = state.enabled
+    state.set(recording, state.inference)
+    try:
         for node, g in roots:
             if node in arrived:
                 g = arrived[node] + g
@@ -155,8 +157,9 @@ def _traverse(
             node = heappop(pending)[1]
             g = arrived.pop(node)
             if type(node) is AccumulateGrad:
-                g = through_leaf_hooks(node.variable, g)
-                if node in captured:
+                if node.variable._hooks is not None:
+                    g = through_leaf_hooks(node.variable, g)
+                if captured and node in captured:
                     captured[node] = g
                 else:
                     _accumulate_at(node, g)
@@ -187,6 +190,8 @@ def _traverse(
                 else:
                     arrived[edge] = gradient
                     heappush(pending, (-edge.sequence, edge))
+    finally:
+        state.set(enabled, state.inference)
     return captured
 
 
@@ -205,9 +210,9 @@ def accumulate(variable: Variable, gradient: Any) -> None:
     with lock_of(variable):
         grad = variable._grad
         if is_tensor(gradient):
-            variable._grad = gradient if grad is None else grad + gradient
+            set_grad(variable, gradient if grad is None else grad + gradient)
         elif grad is None:
-            variable._grad = Variable.wrap(np.asarray(gradient))
+            set_grad(variable, Variable.wrap(gradient if type(gradient) is np.ndarray else np.asarray(gradient)))
         else:
             grad.data += gradient
             grad.counter.bump()
@@ -218,6 +223,8 @@ def accumulate(variable: Variable, gradient: Any) -> None:
 
 def _own(gradient: Any, g: Any) -> Any:
     """The gradient, copied if it shares memory with `g` or repeats its own: a leaf keeps it and may write to it."""
+    if type(gradient) is type(g) is np.ndarray:
+        return gradient.copy() if is_alias(gradient, g) else gradient
     arrived = g.values() if isinstance(g, OutputGradients) else (g,)
     if is_tensor(gradient):
         array = gradient.data
@@ -235,7 +242,7 @@ def _roots(outputs: Sequence[Tensor], weights: Sequence[Tensor | None], recordin
         if weight is None:
             if y.data.size != 1:
                 raise AutogradError("grad can be implicitly created only for scalar outputs")
-            g = np.ones_like(y.data)
+            g = np.ones(y.data.shape, y.data.dtype)
         else:
             if weight.shape != y.shape:
                 raise ShapeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeGuard
 
 from chainrule.engine.autograd.graph import AccumulateGrad, Hook, Node, Output, add_hook, lock_of
@@ -420,3 +421,7 @@ class Variable:
 def is_tensor(x: object) -> TypeGuard[Tensor]:
     """Whether `x` is a tensor."""
     return isinstance(x, Variable)
+
+
+set_grad: Callable[[Variable, Tensor | None], None] = vars(Variable)["_grad"].__set__
+"""Sets the gradient without a check: for who made it, or for every parameter of a network."""

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from chainrule.engine.autograd.mode import no_grad
+from chainrule.engine.autograd.variable import set_grad
 from chainrule.engine.dtypes import as_dtype
 from chainrule.engine.errors import ConfigError, DTypeError, StateDictError, UnsupportedError
 from chainrule.engine.nn import conversion, hooks, state
@@ -126,10 +127,11 @@ class Module(Hooked):
 
     # Found only where the instance has no such attribute of its own.
     def __getattr__(self, name: str) -> Any:
-        for kind in ("_parameters", "_buffers", "_modules"):
-            registry = self.__dict__.get(kind, {})
-            if name in registry:
-                return registry[name]
+        fields = self.__dict__
+        if "_modules" in fields:  # the last that `__init__` makes
+            for registry in (fields["_parameters"], fields["_buffers"], fields["_modules"]):
+                if name in registry:
+                    return registry[name]
         raise ModuleAttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __delattr__(self, name: str) -> None:
@@ -487,7 +489,7 @@ def zero_grads(parameters: Iterable[Tensor], set_to_none: bool) -> None:
     """Forgets the gradients of the parameters, or sets them to 0."""
     for parameter in parameters:
         if set_to_none:
-            parameter.grad = None
+            set_grad(parameter, None)
         elif parameter.grad is not None:
             parameter.grad = parameter.grad.detach().zero_()
 

@@ -321,7 +321,7 @@ relu = elementwise(
     "Relu",
     lambda x: np.maximum(x, 0),
     inputs=("x",),
-    x=lambda g, y: g * ~(y <= 0),  # which passes the gradient of nan
+    x=lambda g, y: g * (y != 0),  # which passes the gradient of nan
     refuse=lambda _, dtype: "Boolean inputs not supported for relu" if dtype == bool_ else None,
 )
 copysign = elementwise(

@@ -203,6 +203,10 @@ def check_targets(target: Array, num_examples: int, num_classes: int, ignore_ind
         )
     if target.shape != (num_examples,):
         raise ShapeError(f"Expected input batch_size ({num_examples}) to match target batch_size ({target.size})")
+    if len(target) and not 0 <= ignore_index < num_classes:
+        low, high = np.minimum.reduce(target), np.maximum.reduce(target)
+        if low >= 0 and high < num_classes:  # nearly always
+            return target.copy(), np.ones(len(target), bool)
     ignored = target == ignore_index
     outside = ~ignored & ((target < 0) | (target >= num_classes))
     if outside.any():

@@ -18,10 +18,10 @@ def in_blocks(*arrays: Array | None) -> Iterable[Sequence[Any]]:
 
     They are not cut where they are small, or lie differently in memory. None is cut into None.
     """
-    given = [array for array in arrays if array is not None]
-    first = given[0]
-    if first.size <= BLOCK:
+    first = arrays[0]
+    if first is None or first.size <= BLOCK:
         return (arrays,)
+    given = [array for array in arrays if array is not None]
     if not all(array.flags.c_contiguous for array in given):
         order = sorted(range(first.ndim), key=lambda axis: -first.strides[axis])
         if any(array.strides != first.strides for array in given) or not first.transpose(order).flags.c_contiguous:

@@ -40,19 +40,31 @@ def nll_loss(
     if active:
         input, weight = raised(input, weight)
     require_floating("nll_loss_out_frame", input)
-    _check_shapes(input, target)
-    if input.ndim == 1:
-        rows = input.unsqueeze(0)
-    elif input.ndim == 2:
+    return _nll_loss(input, target, weight, ignore_index, reduction)
+
+
+def _nll_loss(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> Tensor:
+    x, classes = input.data, target.data
+    if x.ndim == 2 and x.shape[:1] == classes.shape:
         rows = input
     else:
-        rows = input.permute(0, *range(2, input.ndim), 1).reshape(-1, input.shape[1])
-    classes, counts = loss.check_targets(target.data.reshape(-1), len(rows), rows.shape[1], ignore_index)
-    weights = counts.astype(input.dtype)
+        rows = _rows(input, target)
+        classes = classes.reshape(-1)
+    num_examples, num_classes = rows.data.shape
+    classes, counts = loss.check_targets(classes, num_examples, num_classes, ignore_index)
+    weights = counts.astype(x.dtype)
     if weight is not None:
         weights *= _class_weights(input, weight)[classes]
     y = loss.nll_loss(rows, target=classes, weight=weights, reduction=reduction)
     return y.reshape(target.shape) if reduction == "none" and target.ndim != 1 else y
+
+
+def _rows(input: Tensor, target: Tensor) -> Tensor:
+    """The input (N, C) of one example (C), or of all places (N·d₁·…, C) of (N, C, d₁, ...)."""
+    _check_shapes(input, target)
+    if input.ndim == 1:
+        return input.unsqueeze(0)
+    return input.permute(0, *range(2, input.ndim), 1).reshape(-1, input.shape[1])
 
 
 def _check_shapes(input: Tensor, target: Tensor) -> None:
@@ -127,7 +139,7 @@ def cross_entropy(
     x = loss.log_softmax(input, dim=dim)
     if target.shape == input.shape:
         return _of_probabilities(x, target, weight, ignore_index, reduction, label_smoothing, dim)
-    y = nll_loss(x, target, weight, ignore_index=ignore_index, reduction=reduction)
+    y = _nll_loss(x, target, weight, ignore_index, reduction)
     if not label_smoothing:
         return y
     even = _of_all_classes(x, target, weight, ignore_index, reduction, dim)

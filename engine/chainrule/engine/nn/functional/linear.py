@@ -24,6 +24,15 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if active:
         input, weight, bias = lowered(input, weight, bias)
+    x, w = input.data, weight.data
+    fits = x.ndim and w.ndim == 2 and x.shape[-1] == w.shape[1] > 0 and x.dtype == w.dtype
+    if fits and (bias is None or (bias.data.shape == w.shape[:1] and bias.data.dtype == x.dtype)):
+        return linalg.linear(input, weight, bias)
+    return _linear_of_others(input, weight, bias)
+
+
+def _linear_of_others(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same of shapes that are seldom; others are refused."""
     if not input.ndim or not weight.ndim:
         raise ShapeError(
             f"both arguments to linear need to be at least 1D, but they are {input.ndim}D and {weight.ndim}D"
