@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, DType
+from chainrule.engine.dtypes import Array, DType, float32
 from chainrule.engine.kernels import reference
 from chainrule.engine.kernels.geometry import ConvGeometry, Shape
 from chainrule.engine.kernels.onednn import library as dnn
+from chainrule.engine.kernels.onednn import taps
 from chainrule.engine.kernels.onednn.arrays import TYPES, channels_last, empty_image, image_layout, reorder
 from chainrule.engine.kernels.onednn.library import Argument, Dims, Query
 from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attributes, describe, kept
@@ -18,6 +19,8 @@ from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attribu
 def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
     """As `reference.conv2d`."""
     if x.dtype in TYPES and x.size and w.size:
+        if x.dtype == float32 and taps.pays(x.shape, w.shape, geometry):
+            return taps.conv2d(x, w, b, geometry)
         sizes = Sizes(x.shape, w.shape, geometry, x.dtype, b is not None)
         found = kept(("conv2d", sizes), lambda: _forward(sizes))
         if found is not None:
@@ -31,6 +34,8 @@ def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array
 def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> Array:
     """As `reference.conv2d_input`."""
     if dy.dtype in TYPES and dy.size and w.size:
+        if dy.dtype == float32 and taps.pays(shape, w.shape, geometry):
+            return taps.conv2d_input(dy, w, shape, geometry)
         sizes = Sizes(shape, w.shape, geometry, dy.dtype)
         found = kept(("conv2d_input", sizes), lambda: _backward_data(sizes))
         if found is not None:
@@ -43,6 +48,8 @@ def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> A
 def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry) -> Array:
     """As `reference.conv2d_weight`."""
     if dy.dtype in TYPES and dy.size and x.size:
+        if dy.dtype == float32 and taps.pays(x.shape, shape, geometry):
+            return taps.conv2d_weight(dy, x, shape, geometry)
         sizes = Sizes(x.shape, shape, geometry, dy.dtype)
         found = kept(("conv2d_weight", sizes), lambda: _backward_weights(sizes))
         if found is not None:
