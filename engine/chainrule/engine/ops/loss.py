@@ -49,18 +49,21 @@ def softmax(x: Any, *, dim: int) -> Any:
         g, target=target, weight=weight, reduction=reduction, shape=x_shape
     ),
 )
-def nll_loss(x: Any, *, target: Array, weight: Array, reduction: str) -> Any:
+def nll_loss(x: Any, *, target: Array, weight: Array | None, reduction: str) -> Any:
     """yₙ = −wₙ · x[n, targetₙ], then their sum, or their sum / Σ wₙ, by `reduction`.
 
-    x (N, C), target (N) of indices that are there, weight (N): 0 for an example to ignore, else that of its class.
+    x (N, C), target (N) of indices that are there, weight (N): 0 for an example to ignore, else that of its class; None
+    where all are 1.
     """
-    y = np.where(weight, -x[np.arange(len(x)), target], 0) * weight
+    y = -x[np.arange(len(x)), target]
+    if weight is not None:
+        y = np.where(weight, y, 0) * weight
     if reduction == "none":
         return y
     total = np.add.reduce(y)
     if reduction == "sum":
         return total
-    weights = np.add.reduce(weight)
+    weights = _sum_of_weights(x, weight)
     return total / weights if weights else np.full_like(total, np.nan)
 
 
@@ -68,12 +71,18 @@ def nll_loss(x: Any, *, target: Array, weight: Array, reduction: str) -> Any:
     "NllLossBackward",
     x=lambda g, target, weight, reduction: nll_loss(g, target=target, weight=weight, reduction=reduction),
 )
-def nll_loss_gradient(x: Any, *, target: Array, weight: Array, reduction: str, shape: tuple[int, ...]) -> Any:
+def nll_loss_gradient(x: Any, *, target: Array, weight: Array | None, reduction: str, shape: tuple[int, ...]) -> Any:
     """y[n, targetₙ] = −wₙ · xₙ, and 0 elsewhere, for the gradient x of the loss; for the mean −wₙ / Σ wₙ · x."""
-    weights = np.add.reduce(weight) or 1 if reduction == "mean" else 1
     y = np.zeros(shape, x.dtype)
-    y[np.arange(len(y)), target] = -(x * (weight / weights))
+    share = y.dtype.type(1) if weight is None else weight
+    if reduction == "mean":
+        share = share / (_sum_of_weights(y, weight) or 1)
+    y[np.arange(len(y)), target] = -(x * share)
     return y
+
+
+def _sum_of_weights(x: Array, weight: Array | None) -> Any:
+    return x.dtype.type(len(x)) if weight is None else np.add.reduce(weight)
 
 
 # ---- Of differences z = x − t, where x and t have one shape ----
@@ -188,8 +197,8 @@ def check_reduction(reduction: str) -> None:
         )
 
 
-def check_targets(target: Array, num_examples: int, num_classes: int, ignore_index: int) -> tuple[Array, Array]:
-    """The targets to look up and the weight of each: an ignored one looks up class 0 with weight 0.
+def check_targets(target: Array, num_examples: int, num_classes: int, ignore_index: int) -> tuple[Array, Array | None]:
+    """The targets to look up and whether each counts; None if all do. An ignored one looks up class 0.
 
     Raises:
         DTypeError: the targets are no integers.
@@ -206,7 +215,7 @@ def check_targets(target: Array, num_examples: int, num_classes: int, ignore_ind
     if len(target) and not 0 <= ignore_index < num_classes:
         low, high = np.minimum.reduce(target), np.maximum.reduce(target)
         if low >= 0 and high < num_classes:  # nearly always
-            return target.copy(), np.ones(len(target), bool)
+            return target.copy(), None
     ignored = target == ignore_index
     outside = ~ignored & ((target < 0) | (target >= num_classes))
     if outside.any():

@@ -519,8 +519,8 @@ def expand(x: Any, *, shape: tuple[int, ...]) -> Any:
 def sum_to(x: Any, *, shape: tuple[int, ...]) -> Any:
     """The reverse of broadcasting: `x` summed over what `expand` would have repeated."""
     extra = x.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1
-    )
+    axes = tuple(range(extra))
+    if x.shape[extra:] != shape:
+        axes += tuple(extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1)
     y = np.add.reduce(x, axis=axes, dtype=x.dtype)
     return y if y.shape == shape else y.reshape(shape)

@@ -52,9 +52,10 @@ def _nll_loss(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index
         classes = classes.reshape(-1)
     num_examples, num_classes = rows.data.shape
     classes, counts = loss.check_targets(classes, num_examples, num_classes, ignore_index)
-    weights = counts.astype(x.dtype)
+    weights = None if counts is None else counts.astype(x.dtype)
     if weight is not None:
-        weights *= _class_weights(input, weight)[classes]
+        of_classes = _class_weights(input, weight)[classes]
+        weights = of_classes if weights is None else weights * of_classes
     y = loss.nll_loss(rows, target=classes, weight=weights, reduction=reduction)
     return y.reshape(target.shape) if reduction == "none" and target.ndim != 1 else y
 
