@@ -317,10 +317,17 @@ trunc = _step("Trunc", np.trunc, "trunc_vml_cpu", "b")
 frac = elementwise(
     "Frac", quiet(lambda x: x - np.trunc(x)), inputs=("x",), x=lambda g: g, refuse=lacks("frac_cpu", "biu")
 )
+
+
+def _relu(x: Any) -> Any:
+    """max(x, 0); numpy has vector instructions for a row of zeros, and none for a single one."""
+    rows = x.ndim and x.shape[-1] >= 64 and x.flags.c_contiguous
+    return np.maximum(x, np.zeros(x.shape[-1], x.dtype) if rows else 0)
+
+
 relu = elementwise(
     "Relu",
-    lambda x: np.maximum(x, 0),
-    inputs=("x",),
+    _relu,
     x=lambda g, y: g * (y != 0),  # which passes the gradient of nan
     refuse=lambda _, dtype: "Boolean inputs not supported for relu" if dtype == bool_ else None,
 )
