@@ -2,6 +2,9 @@
 
 from chainrule.engine.kernels.select import (
     KernelInfo,
+    add,
+    relu,
+    relu_gradient,
     avg_pool2d,
     avg_unpool,
     batch_norm,
@@ -15,6 +18,8 @@ from chainrule.engine.kernels.select import (
     gelu_tanh,
     gelu_tanh_gradient,
     info,
+    layer_norm,
+    layer_norm_gradients,
     max_pool2d,
     pick,
     unpool,
@@ -22,6 +27,9 @@ from chainrule.engine.kernels.select import (
 
 __all__ = [
     "KernelInfo",
+    "add",
+    "relu",
+    "relu_gradient",
     "avg_pool2d",
     "avg_unpool",
     "batch_norm",
@@ -35,6 +43,8 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_gradient",
     "info",
+    "layer_norm",
+    "layer_norm_gradients",
     "max_pool2d",
     "pick",
     "unpool",

@@ -81,6 +81,8 @@ gelu = _kernels.gelu
 gelu_gradient = _kernels.gelu_gradient
 gelu_tanh = _kernels.gelu_tanh
 gelu_tanh_gradient = _kernels.gelu_tanh_gradient
+layer_norm = _kernels.layer_norm
+layer_norm_gradients = _kernels.layer_norm_gradients
 
 
 def info() -> KernelInfo:

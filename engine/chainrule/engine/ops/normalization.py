@@ -57,10 +57,9 @@ def _batch_gradient(
     dx = r · (h − mean h − x̂ · mean(h · x̂)) with h = w · g,   dw = Σ g · x̂,   db = Σ g
     """
     if not isinstance(x, Variable):
-        gradients = together.of(g, lambda: _batch_gradients(g, x, w, mean, variance, eps))
-        return gradients[position]
+        return together.take(position, g, lambda: _batch_gradients(g, x, w, mean, variance, eps))
     dtype = x.data.dtype if position == 0 or w is None else w.dtype
-    g, x, w = (v.to(float32) if v is not None and is_low_precision(v.dtype) else v for v in (g, x, w))
+    g, x, w = map(_wide, (g, x, w))
     axes = _all_but_channels(x)
     x_hat, r = _normalise(x, axes, eps)
     if position == 0:
@@ -79,21 +78,29 @@ def _batch_gradients(g: Array, x: Array, w: Array | None, mean: Array, variance:
 class Together:
     """The gradients of several inputs, which one kernel computes at once and formulas ask for one by one."""
 
-    __slots__ = ("_g", "_gradients")
+    __slots__ = ("_found",)
 
     def __init__(self) -> None:
-        self._g: weakref.ref[Array] | None = None
-        self._gradients: Any = None
+        self._found: tuple[weakref.ref[Array], dict[int, Array]] | None = None
 
-    def of(self, g: Array, compute: Callable[[], Any]) -> Any:
-        """What `compute` makes of g, computed when it is first asked for and kept until g is gone."""
-        if self._g is None or self._g() is not g:
-            self._gradients = compute()
-            self._g = weakref.ref(g, self._forget)
-        return self._gradients
+    def take(self, position: int, g: Array, compute: Callable[[], tuple[Array, ...]]) -> Array:
+        """One of what `compute` makes of g: computed when the first is asked for, kept until g is gone.
 
-    def _forget(self, _: object) -> None:
-        self._g = self._gradients = None
+        Each is handed out once, since it belongs to whom it was given.
+        """
+        found = self._found
+        if found is not None and found[0]() is g:
+            gradient = found[1].pop(position, None)
+            if gradient is not None:
+                return gradient
+        gradients = dict(enumerate(compute()))
+        gradient = gradients.pop(position)
+        self._found = weakref.ref(g, self._forget), gradients
+        return gradient
+
+    def _forget(self, g: weakref.ref[Array]) -> None:
+        if self._found is not None and self._found[0] is g:
+            self._found = None
 
 
 def as_images(x: Array) -> Array:
@@ -137,26 +144,77 @@ def _all_but_channels(x: Any) -> Axes:
 # ---- Over the last dimensions of each example ----
 
 
-@mixed(
+@op(
     "NativeLayerNorm",
-    saves=("x_hat", "r"),
-    x=lambda g, x, w, x_hat, r, ndim, eps: _layer_gradient(g, x, w, x_hat, r, ndim, eps),
-    w=lambda g, w_shape, x, x_hat, ndim, eps: sum_to(g * _again(x, x_hat, None, _last(x, ndim), eps)[0], shape=w_shape),
-    b=lambda g, b_shape: sum_to(g, shape=b_shape),
+    native=True,
+    saves=("mean", "variance", "together"),
+    x=lambda g, x, w, ndim, eps, mean, variance, together: _layer_gradient(
+        0, g, x, w, ndim, eps, mean, variance, together
+    ),
+    w=lambda g, x, w, ndim, eps, mean, variance, together: _layer_gradient(
+        1, g, x, w, ndim, eps, mean, variance, together
+    ),
+    b=lambda g, x, w, ndim, eps, mean, variance, together: _layer_gradient(
+        2, g, x, w, ndim, eps, mean, variance, together
+    ),
 )
 def layer_norm(x: Any, w: Any, b: Any, *, ndim: int, eps: float) -> Any:
     """y = w · x̂ + b, over the last `ndim` dimensions of x, which are those of w and b.
 
     Source: Ba, Kiros and Hinton, Layer Normalization, https://arxiv.org/abs/1607.06450
     """
-    x_hat, r = _normalise(x, _last(x, ndim), eps)
-    y = x_hat if w is None else x_hat * w
-    return (y if b is None else y + b), {"x_hat": x_hat, "r": r}
+    y, mean, variance = kernels.layer_norm(_examples(x, ndim), _flat(w), _flat(b), eps)
+    return y.reshape(x.shape), {"mean": mean, "variance": variance, "together": Together()}
 
 
-def _layer_gradient(g: Any, x: Any, w: Any, x_hat: Array, r: Array, ndim: int, eps: float) -> Any:
+def _layer_gradient(
+    position: int,
+    g: Any,
+    x: Any,
+    w: Any,
+    ndim: int,
+    eps: float,
+    mean: Array,
+    variance: Array,
+    together: Together,
+) -> Any:
+    """Of arrays, all gradients come from one kernel. Of Tensors, μ and σ² are functions of x again, and
+
+    dx = r · (h − mean h − x̂ · mean(h · x̂)) with h = w · g,   dw = Σ g · x̂,   db = Σ g
+    """
+    if not isinstance(x, Variable):
+        return together.take(position, g, lambda: _layer_gradients(g, x, w, ndim, eps, mean, variance))
+    dtype = x.data.dtype if position == 0 or w is None else w.dtype
+    g, x, w = map(_wide, (g, x, w))
     axes = _last(x, ndim)
-    return _pull_back(g if w is None else g * w, *_again(x, x_hat, r, axes, eps), axes)
+    x_hat, r = _normalise(x, axes, eps)
+    if position == 0:
+        gradient = _pull_back(g if w is None else g * w, x_hat, r, axes)
+    else:
+        gradient = sum_to(g if position == 2 else g * x_hat, shape=x.shape[-ndim:])
+    return gradient.to(dtype)
+
+
+def _wide(x: Any) -> Any:
+    """A Tensor of half precision as float32; anything else as it is."""
+    return x.to(float32) if x is not None and is_low_precision(x.dtype) else x
+
+
+def _layer_gradients(
+    g: Array, x: Array, w: Array | None, ndim: int, eps: float, mean: Array, variance: Array
+) -> tuple[Array, ...]:
+    dx, dw, db = kernels.layer_norm_gradients(_examples(g, ndim), _examples(x, ndim), _flat(w), mean, variance, eps)
+    dtype, shape = x.dtype if w is None else w.dtype, x.shape[-ndim:]
+    return dx.reshape(x.shape), *(d.astype(dtype, copy=False).reshape(shape) for d in (dw, db))
+
+
+def _examples(x: Array, ndim: int) -> Array:
+    """(..., and `ndim` dimensions) as (examples, elements)"""
+    return x.reshape(math.prod(x.shape[: x.ndim - ndim]), math.prod(x.shape[x.ndim - ndim :]))
+
+
+def _flat(v: Array | None) -> Array | None:
+    return None if v is None else v.reshape(-1)
 
 
 def _last(x: Any, ndim: int) -> Axes:

@@ -2,12 +2,16 @@
 
 from chainrule.engine.kernels.onednn.activation import gelu, gelu_gradient, gelu_tanh, gelu_tanh_gradient
 from chainrule.engine.kernels.onednn.convolution import conv2d, conv2d_input, conv2d_weight
+from chainrule.engine.kernels.onednn.layer_normalization import layer_norm, layer_norm_gradients
+from chainrule.engine.kernels.onednn.elementwise import add
 from chainrule.engine.kernels.onednn.library import DISTRIBUTION, LibraryError
+from chainrule.engine.kernels.onednn.elementwise import add
 from chainrule.engine.kernels.onednn.library import find as load
 from chainrule.engine.kernels.onednn.normalization import batch_norm, batch_norm_fixed, batch_norm_gradients
 from chainrule.engine.kernels.onednn.pooling import avg_pool2d, avg_unpool, max_pool2d, unpool
 
 __all__ = [
+    "add",
     "DISTRIBUTION",
     "LibraryError",
     "avg_pool2d",
@@ -22,6 +26,8 @@ __all__ = [
     "gelu_gradient",
     "gelu_tanh",
     "gelu_tanh_gradient",
+    "layer_norm",
+    "layer_norm_gradients",
     "load",
     "max_pool2d",
     "unpool",

@@ -77,6 +77,7 @@ def _described(function: int, size: int, dtype: DType) -> Activation | None:
     return Activation(forward, Primitive(back, arguments))
 
 
+@np.errstate(all="ignore")
 def _huge(x: Array) -> bool:
     """Whether any element is not finite, or so large that its square may not be."""
     if x.dtype == bfloat16:

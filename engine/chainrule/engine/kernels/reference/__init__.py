@@ -4,11 +4,15 @@ Shapes are logically (N, C, H, W); memory comes out channels-last, (N, H, W, C),
 leaves it and how the next one wants it.
 """
 
-from chainrule.engine.kernels.reference import activation, convolution, normalization, pooling
+from chainrule.engine.kernels.reference import activation, convolution, layer_normalization, normalization, pooling
+from chainrule.engine.kernels.reference.elementwise import add, relu, relu_gradient
 from chainrule.engine.kernels.reference.normalization import batch_moments
 from chainrule.engine.kernels.reference.precision import in_float32
 
 __all__ = [
+    "add",
+    "relu",
+    "relu_gradient",
     "avg_pool2d",
     "avg_unpool",
     "batch_moments",
@@ -22,6 +26,8 @@ __all__ = [
     "gelu_gradient",
     "gelu_tanh",
     "gelu_tanh_gradient",
+    "layer_norm",
+    "layer_norm_gradients",
     "max_pool2d",
     "pick",
     "unpool",
@@ -39,6 +45,8 @@ gelu = in_float32(activation.gelu)
 gelu_gradient = in_float32(activation.gelu_gradient)
 gelu_tanh = in_float32(activation.gelu_tanh)
 gelu_tanh_gradient = in_float32(activation.gelu_tanh_gradient)
+layer_norm = in_float32(layer_normalization.layer_norm)
+layer_norm_gradients = in_float32(layer_normalization.layer_norm_gradients)
 max_pool2d = in_float32(pooling.max_pool2d)
 pick = in_float32(pooling.pick)
 unpool = in_float32(pooling.unpool)
