@@ -45,6 +45,12 @@ CASES = (
     Case("loss.log_softmax", lambda m, x: m.log_softmax(x, 1), (normal(3, 4),)),
     Case("loss.log_softmax", lambda m, x: m.log_softmax(100 * x, 0), (normal(3, 4),), note="far"),
     Case("loss.log_softmax", lambda m, x: m.log_softmax(x, 1), (normal(33, 4),), note="many-rows"),
+    Case(
+        "loss.log_softmax_gradient",
+        lambda m, x, z: loss.log_softmax_gradient(x, z, dim=1),
+        (normal(3, 4), normal(3, 4)),
+        torch=False,
+    ),
     Case("loss.softmax", lambda m, x: m.softmax(x, -1), (normal(3, 4),)),
     Case("loss.nll_loss", lambda m, x: m.nn.functional.nll_loss(x, m.tensor(_target)), (normal(3, 4),)),
     Case(

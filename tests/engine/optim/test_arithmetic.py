@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.engine.optim.arithmetic import BLOCK, direction, in_blocks, move_average
+from chainrule.engine.optim.arithmetic import BLOCK, SMALL, direction, in_blocks, move_average
 
 
 @pytest.mark.parametrize("maximize", [False, True])
@@ -43,10 +43,11 @@ def laid_out(order: tuple[int, ...], size: tuple[int, ...]) -> Any:
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0)], ids=["rows", "channels-last", "columns"])
 def test_blocks_are_small_and_cover_everything_once_in_place(order: tuple[int, ...]) -> None:
-    x, y = laid_out(order, (9, 16, 25, 33)), laid_out(order, (9, 16, 25, 33))
+    x, y = laid_out(order, (36, 16, 25, 37)), laid_out(order, (36, 16, 25, 37))
     expected = x * 2 + y
     blocks = list(in_blocks(x, None, y))
-    assert len(blocks) == -(-x.size // BLOCK) > 1
+    assert x.size > SMALL
+    assert len(blocks) == -(-x.size // BLOCK)
     for a, nothing, b in blocks:
         assert (a.size <= BLOCK, nothing) == (True, None)
         a *= 2
@@ -58,8 +59,8 @@ def test_blocks_are_small_and_cover_everything_once_in_place(order: tuple[int, .
     ("x", "y"),
     [
         (np.zeros((4, 3)), np.zeros((4, 3))),
-        (laid_out((0, 1), (300, 400)), laid_out((1, 0), (300, 400))),
-        (laid_out((0, 1), (300, 800))[:, ::2], laid_out((0, 1), (300, 800))[:, ::2]),
+        (laid_out((0, 1), (700, 800)), laid_out((1, 0), (700, 800))),
+        (laid_out((0, 1), (700, 1600))[:, ::2], laid_out((0, 1), (700, 1600))[:, ::2]),
     ],
     ids=["small", "of-two-layouts", "with-gaps"],
 )

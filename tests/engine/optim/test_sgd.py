@@ -52,8 +52,8 @@ def test_the_optimizer_is_the_update_to_the_bit(settings: dict[str, Any]) -> Non
 
 def test_the_update_of_a_large_parameter_is_that_of_its_parts_to_the_bit() -> None:
     random = np.random.default_rng(0)
-    p, g = (random.standard_normal((300, 700), np.float32) for _ in range(2))
-    rows = [(p[:150].copy(), g[:150]), (p[150:].copy(), g[150:])]
+    p, g = (random.standard_normal((800, 700), np.float32) for _ in range(2))
+    rows = [(p[:400].copy(), g[:400]), (p[400:].copy(), g[400:])]
     settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
     buffer, buffers = None, [None, None]
     for _ in range(2):

@@ -18,7 +18,7 @@ from chainrule.engine.ops.op import op
 from chainrule.engine.ops.reduction import sum
 
 
-@op("LogSoftmax", x=lambda g, y, dim: g - exp(y) * sum(g, dim=dim, keepdim=True))
+@op("LogSoftmax", x=lambda g, y, dim: log_softmax_gradient(g, y, dim=dim))
 def log_softmax(x: Any, *, dim: int) -> Any:
     """y = x − log Σ eˣ along `dim`."""
     if not x.size:
@@ -27,6 +27,16 @@ def log_softmax(x: Any, *, dim: int) -> Any:
     y = x - _largest(x, axis)
     y -= np.log(np.add.reduce(np.exp(y), axis=axis, keepdims=True))
     return y
+
+
+@op(
+    "LogSoftmaxBackwardData",
+    x=lambda g, z, dim: g - sum(g * exp(z), dim=dim, keepdim=True),
+    z=lambda g, x, z, dim: -g * exp(z) * sum(x, dim=dim, keepdim=True),
+)
+def log_softmax_gradient(x: Any, z: Any, *, dim: int) -> Any:
+    """y = x − eᶻ · Σ x along `dim`, for the gradient x of the log-softmax z."""
+    return x - np.exp(z) * np.add.reduce(x, axis=dim if x.ndim else None, keepdims=True)
 
 
 @op("Softmax", x=lambda g, y, dim: y * (g - sum(g * y, dim=dim, keepdim=True)))

@@ -11,6 +11,8 @@ from chainrule.engine.dtypes import Array
 
 BLOCK = 65536
 """Elements of a block: with the results on the way, those of a parameter and its state fit a core's cache."""
+SMALL = 8 * BLOCK
+"""Elements up to which nothing is cut: the last cache holds them all, and each cut costs a few calls."""
 
 
 def in_blocks(*arrays: Array | None) -> Iterable[Sequence[Any]]:
@@ -19,7 +21,7 @@ def in_blocks(*arrays: Array | None) -> Iterable[Sequence[Any]]:
     They are not cut where they are small, or lie differently in memory. None is cut into None.
     """
     first = arrays[0]
-    if first is None or first.size <= BLOCK:
+    if first is None or first.size <= SMALL:
         return (arrays,)
     given = [array for array in arrays if array is not None]
     if not all(array.flags.c_contiguous for array in given):
