@@ -6,6 +6,7 @@ The history of a tensor that is written to becomes that of the result. A view ha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -50,13 +51,14 @@ def in_place(function: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Con
     return written
 
 
-def write(x: Tensor, name: str, result: Tensor) -> Tensor:
+def write(x: Tensor, name: str, result: Tensor, *, fresh: bool = False) -> Tensor:
     """Writes what `result` holds into the memory of `x`, and makes its history that of `x`.
 
     Args:
         x: what is written to.
         name: of the function, `add_` say, for messages.
         result: computed from `x`, perhaps.
+        fresh: whether the result's memory is its own, and may become that of `x`, if nothing else refers to that.
 
     Raises:
         ShapeError: the result has another shape.
@@ -73,19 +75,38 @@ def write(x: Tensor, name: str, result: Tensor) -> Tensor:
     if node is None and state.recording and x.requires_grad:  # its old value no longer has a part in it
         return write(x, name, shaping.copied(x, result.data.copy()))
     if node is None:
-        np.copyto(x.data, result.data)
+        _fill(x, result, fresh)
         x.counter.bump()
         return x
     x.check_followed()
     before = x.gradient_edge() if x.requires_grad else None
     if isinstance(node, OpNode):
         _keep_old_value(node, x)
-    np.copyto(x.data, result.data)
+    _fill(x, result, fresh)
     x.counter.bump()
     if isinstance(node, OpNode):
         _share_new_value(node, x, result)
     x.rewrite_history(node, before)
     return x
+
+
+def _fill(x: Tensor, result: Tensor, fresh: bool) -> None:
+    if fresh and x._view is None and _is_sole(x) and x.data.strides == result.data.strides:
+        x.data = result.data
+    else:
+        np.copyto(x.data, result.data)
+
+
+def _is_sole(x: Tensor) -> bool:
+    """Whether nothing but the tensor refers to its memory: neither to its array nor to the one that owns the memory."""
+    array = x.data
+    if sys.getrefcount(array) > _SOLE:
+        return False
+    owner = array.base
+    return owner is None or (isinstance(owner, np.ndarray) and owner.base is None and sys.getrefcount(owner) <= _SOLE)
+
+
+_SOLE = 3  # the slot or the array, the local name, the argument
 
 
 def _keep_old_value(node: OpNode, x: Tensor) -> None:

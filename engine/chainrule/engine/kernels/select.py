@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
-from chainrule.engine import threads
+from chainrule.engine import memory, threads
 from chainrule.engine.errors import ConfigError
 from chainrule.engine.kernels import onednn, reference
 
@@ -63,9 +63,13 @@ def _choose() -> str:
     return "onednn"
 
 
+memory.keep_freed_memory()
 _name = _choose()
 _kernels: ModuleType = onednn if _name == "onednn" else reference
 
+add = _kernels.add
+relu = reference.relu
+relu_gradient = reference.relu_gradient
 conv2d = _kernels.conv2d
 conv2d_input = _kernels.conv2d_input
 conv2d_weight = _kernels.conv2d_weight
@@ -83,6 +87,11 @@ gelu_tanh = _kernels.gelu_tanh
 gelu_tanh_gradient = _kernels.gelu_tanh_gradient
 layer_norm = _kernels.layer_norm
 layer_norm_gradients = _kernels.layer_norm_gradients
+softmax = _kernels.softmax
+softmax_gradient = _kernels.softmax_gradient
+safe_softmax = _kernels.safe_softmax
+log_softmax = _kernels.log_softmax
+log_softmax_gradient = _kernels.log_softmax_gradient
 
 
 def info() -> KernelInfo:

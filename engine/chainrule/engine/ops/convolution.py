@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from chainrule.engine import kernels
+from chainrule.engine.autograd.graph import widened
+from chainrule.engine.autograd.variable import Variable
+from chainrule.engine.dtypes import DType, float32, is_low_precision
 from chainrule.engine.kernels.geometry import ConvGeometry
 from chainrule.engine.ops.op import op
 from chainrule.engine.ops.reduction import sum
@@ -19,11 +24,14 @@ Shape = tuple[int, ...]
     "Convolution",
     native=True,
     x=lambda g, x_shape, w, geometry: conv2d_input(g, w, shape=x_shape, geometry=geometry),
-    w=lambda g, x, w_shape, geometry: conv2d_weight(g, x, shape=w_shape, geometry=geometry),
-    b=lambda g: sum(g, dim=(0, 2, 3)),
+    w=lambda g, x, w, geometry: conv2d_weight(g, x, shape=w.shape, geometry=geometry, dtype=w.dtype),
+    b=lambda g, b: _bias_gradient(g, b),
 )
 def conv2d(x: Any, w: Any, b: Any = None, *, geometry: ConvGeometry) -> Any:
-    """y = x ⋆ w + b, with x (N, C, H, W), w (O, C / groups, KH, KW), b (O) or None, y (N, O, OH, OW)."""
+    """y = x ⋆ w + b, with x (N, C, H, W), w (O, C / groups, KH, KW), b (O) or None, y (N, O, OH, OW).
+
+    Weights may be of float32 where images are of half precision, as in mixed precision; their gradients are, too.
+    """
     return kernels.conv2d(x, w, b, geometry)
 
 
@@ -31,14 +39,14 @@ def conv2d(x: Any, w: Any, b: Any = None, *, geometry: ConvGeometry) -> Any:
     "Convolution",
     native=True,
     dy=lambda g, w, geometry: conv2d(g, w, geometry=geometry),
-    w=lambda g, dy, w_shape, geometry: conv2d_weight(dy, g, shape=w_shape, geometry=geometry),
-    b=lambda g: sum(g, dim=(0, 2, 3)),
+    w=lambda g, dy, w, geometry: conv2d_weight(dy, g, shape=w.shape, geometry=geometry, dtype=w.dtype),
+    b=lambda g, b: _bias_gradient(g, b),
 )
 def conv2d_input(dy: Any, w: Any, b: Any = None, *, shape: Shape, geometry: ConvGeometry) -> Any:
     """The gradient of conv2d by its input, which has the given shape; plus b (C), the transposed convolution."""
     dx = kernels.conv2d_input(dy, w, shape, geometry)
     if b is not None:
-        dx += b[:, None, None]
+        dx = kernels.add(dx, b[:, None, None])
     return dx
 
 
@@ -48,6 +56,14 @@ def conv2d_input(dy: Any, w: Any, b: Any = None, *, shape: Shape, geometry: Conv
     dy=lambda g, x, geometry: conv2d(x, g, geometry=geometry),
     x=lambda g, dy, x_shape, geometry: conv2d_input(dy, g, shape=x_shape, geometry=geometry),
 )
-def conv2d_weight(dy: Any, x: Any, *, shape: Shape, geometry: ConvGeometry) -> Any:
-    """The gradient of conv2d by its weight, which has the given shape."""
-    return kernels.conv2d_weight(dy, x, shape, geometry)
+def conv2d_weight(dy: Any, x: Any, *, shape: Shape, geometry: ConvGeometry, dtype: DType) -> Any:
+    """The gradient of conv2d by its weight, which has the given shape and dtype."""
+    return kernels.conv2d_weight(dy, x, shape, geometry, dtype)
+
+
+def _bias_gradient(g: Any, b: Any) -> Any:
+    """db = Σ g over all but the channels, in b's dtype; of half precision in float32."""
+    if isinstance(g, Variable):
+        return sum(g, dim=(0, 2, 3)).to(b.dtype)
+    dtype = float32 if is_low_precision(g.dtype) else g.dtype
+    return np.add.reduce(widened(g), axis=(0, 2, 3), dtype=dtype).astype(b.dtype, copy=False)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine import kernels
+from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import DType, bool_, is_floating, type_name
 from chainrule.engine.ops.op import Elementwise, Refusal, Scalar, elementwise, op
 
@@ -57,7 +59,7 @@ def _no_bool(_: list[Any], dtype: DType) -> str | None:
     )
 
 
-add = elementwise("Add", np.add, a=lambda g: g, b=lambda g: g)
+add = elementwise("Add", np.add, half=kernels.add, a=lambda g: g, b=lambda g: g)
 sub = elementwise("Sub", np.subtract, a=lambda g: g, b=lambda g: -g, refuse=_no_bools)
 mul = elementwise("Mul", np.multiply, a=lambda g, b: g * b, b=lambda g, a: g * a)
 div = elementwise(
@@ -319,16 +321,12 @@ frac = elementwise(
 )
 
 
-def _relu(x: Any) -> Any:
-    """max(x, 0); numpy has vector instructions for a row of zeros, and none for a single one."""
-    rows = x.ndim and x.shape[-1] >= 64 and x.flags.c_contiguous
-    return np.maximum(x, np.zeros(x.shape[-1], x.dtype) if rows else 0)
-
-
 relu = elementwise(
     "Relu",
-    _relu,
-    x=lambda g, y: g * (y != 0),  # which passes the gradient of nan
+    kernels.relu,
+    inputs=("x",),
+    half=kernels.relu,
+    x=lambda g, y: g * (y != 0) if isinstance(g, Variable) else kernels.relu_gradient(g, y),
     refuse=lambda _, dtype: "Boolean inputs not supported for relu" if dtype == bool_ else None,
 )
 copysign = elementwise(

@@ -46,6 +46,7 @@ from chainrule.engine.dtypes import (
     float16,
     float32,
     is_floating,
+    is_low_precision,
     promote,
 )
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
@@ -94,6 +95,7 @@ class Op:
         exact: whether float16 and bfloat16 go into the forward as they are, rather than as float32.
         converts: whether its gradients are of other dtypes than the output's, which they see to themselves.
         native: whether forward and gradients take float16 and bfloat16 as they are: their kernels see to it.
+        half: a forward of its own for float16 and bfloat16; the gradients take them as they are, too.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Op:
         exact: bool = False,
         converts: bool = False,
         native: bool = False,
+        half: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
         self.forward = forward
@@ -116,7 +119,8 @@ class Op:
         self.one_of_many = one_of_many
         self.exact = exact or view or native
         self.converts = converts
-        self.native = native or converts
+        self.half = half
+        self.native = native or converts or half is not None
         self.broadcasts = False
         self.variadic = False
         self.defaults: dict[str, Any] = {}
@@ -221,6 +225,8 @@ class Op:
         low = [x.dtype for x in arrays if isinstance(x, np.ndarray) and x.dtype in (float16, bfloat16)]
         if not low:
             return self.forward(*arrays, **attributes)
+        if self.half is not None:
+            return self.half(*arrays, **attributes)
         result = self.forward(*map(widened, arrays), **attributes)
         y, intermediates = result if type(result) is tuple else (result, {})
         if y.dtype == float32 and float32 not in [x.dtype for x in arrays if isinstance(x, np.ndarray)]:
@@ -342,6 +348,7 @@ class Elementwise(Op):
         refuse: what is wrong with tensors and numbers that are no float tensors of one dtype, given them and the dtype
             they are promoted to; None if nothing is.
         integral: whether `refuse` is asked of float tensors of one dtype, too, as by what takes integers only.
+        half: see `Op`.
     """
 
     def __init__(
@@ -355,8 +362,9 @@ class Elementwise(Op):
         exempt: str | None = None,
         refuse: Refusal | None = None,
         integral: bool = False,
+        half: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(name, forward, gradients, inputs=inputs)
+        super().__init__(name, forward, gradients, inputs=inputs, half=half)
         self.floating = floating
         self.refuse = refuse
         self.broadcasts = True
@@ -462,13 +470,22 @@ def elementwise(
     exempt: str | None = None,
     refuse: Refusal | None = None,
     integral: bool = False,
+    half: Callable[..., Any] | None = None,
     **gradients: Gradient,
 ) -> Elementwise:
     """Declares an elementwise operation; of a numpy ufunc the inputs are those that have a gradient."""
     if inputs is None and isinstance(forward, np.ufunc):
         inputs = tuple(gradients)
     return Elementwise(
-        name, forward, gradients, inputs=inputs, floating=floating, exempt=exempt, refuse=refuse, integral=integral
+        name,
+        forward,
+        gradients,
+        inputs=inputs,
+        floating=floating,
+        exempt=exempt,
+        refuse=refuse,
+        integral=integral,
+        half=half,
     )
 
 
@@ -522,5 +539,5 @@ def sum_to(x: Any, *, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(extra))
     if x.shape[extra:] != shape:
         axes += tuple(extra + axis for axis, n in enumerate(shape) if n == 1 and x.shape[extra + axis] != 1)
-    y = np.add.reduce(x, axis=axes, dtype=x.dtype)
-    return y if y.shape == shape else y.reshape(shape)
+    y = np.add.reduce(widened(x), axis=axes, dtype=float32 if is_low_precision(x.dtype) else x.dtype)
+    return y.astype(x.dtype, copy=False).reshape(shape)

@@ -46,6 +46,18 @@ def in_memory_of(y: Array, x: Array) -> Array:
     return copy
 
 
+def converted(x: Array, dtype: DType) -> Array:
+    """Contiguous x in another of `TYPES`: x itself, or a copy."""
+    if x.dtype == dtype:
+        return x
+    y = np.empty(x.shape, dtype)
+    size, source = (x.size,), x.dtype
+    kept(
+        ("converted", size, source, dtype), lambda: reorder(Layout.dense(size, source), Layout.dense(size, dtype))
+    ).run(x, y)
+    return y
+
+
 def reorder(source: Layout, target: Layout) -> Primitive:
     """A copy from one layout to another; of another element type, too."""
     library = dnn.find()

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, float32
+from chainrule.engine.dtypes import Array, DType, float32
 from chainrule.engine.kernels.geometry import ConvGeometry, Pair, Shape
 from chainrule.engine.kernels.onednn.arrays import reorder
 from chainrule.engine.kernels.onednn.primitive import Layout, kept
@@ -18,13 +18,13 @@ from chainrule.engine.kernels.reference.windows import Meeting, channels_first, 
 
 SMALLEST_WEIGHT = 64 * 64
 """The products of output and input channels from which on a product of matrices outweighs the call."""
-LARGEST_SHARE = 0.7
+LARGEST_SHARE, LARGEST_SHARE_OF_HALF = 0.7, 0.5
 """How much of the window may meet the image, on the average, for this to be faster; measured."""
 
 
 @lru_cache(maxsize=1024)
-def pays(shape: Shape, weight: Shape, geometry: ConvGeometry) -> bool:
-    """Whether it is faster for images (N, C, H, W) and weights (O, C, KH, KW) of float32."""
+def pays(shape: Shape, weight: Shape, geometry: ConvGeometry, share: float) -> bool:
+    """Whether of the window, (O, C, KH, KW), no more than `share` meets an image of (N, C, H, W)."""
     kernel, size = (weight[2], weight[3]), (shape[2], shape[3])
     if geometry.groups > 1 or kernel == (1, 1) or weight[0] * weight[1] < SMALLEST_WEIGHT:
         return False
@@ -32,7 +32,7 @@ def pays(shape: Shape, weight: Shape, geometry: ConvGeometry) -> bool:
     met = sum(
         _length(meeting.places[1]) * _length(meeting.places[2]) for meeting in _meet(size, places, kernel, geometry)
     )
-    return met <= LARGEST_SHARE * places[0] * places[1] * kernel[0] * kernel[1]
+    return met <= share * places[0] * places[1] * kernel[0] * kernel[1]
 
 
 def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
@@ -64,16 +64,17 @@ def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> A
     return channels_first(dx)
 
 
-def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry) -> Array:
-    """As `reference.conv2d_weight`."""
+def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dtype: DType) -> Array:
+    """As `reference.conv2d_weight`; of half precision in float32."""
     out, channels, kh, kw = shape
-    gradient, image = channels_last(dy), channels_last(x)
-    packed = np.zeros((kh, kw, out, channels), dy.dtype)
+    gradient, image = (channels_last(v).astype(float32, copy=False) for v in (dy, x))
+    packed = np.zeros((kh, kw, out, channels), float32)
     for meeting in _meet((x.shape[2], x.shape[3]), (dy.shape[2], dy.shape[3]), (kh, kw), geometry):
         rows, columns = _rows(image[meeting.pixels]), _rows(gradient[meeting.places])
         np.matmul(columns.T, rows, out=packed[meeting.row, meeting.column])
-    dw = np.empty(shape, dy.dtype)
-    kept(("taps to weight", shape), lambda: reorder(_by_element(shape), Layout.dense(shape, float32))).run(packed, dw)
+    dw = np.empty(shape, dtype)
+    key = ("taps to weight", shape, dtype)
+    kept(key, lambda: reorder(_by_element(shape), Layout.dense(shape, dtype))).run(packed, dw)
     return dw
 
 

@@ -4,15 +4,20 @@ Shapes are logically (N, C, H, W); memory comes out channels-last, (N, H, W, C),
 leaves it and how the next one wants it.
 """
 
-from chainrule.engine.kernels.reference import activation, convolution, layer_normalization, normalization, pooling
+from chainrule.engine.kernels.reference import (
+    activation,
+    convolution,
+    exponential,
+    layer_normalization,
+    normalization,
+    pooling,
+)
 from chainrule.engine.kernels.reference.elementwise import add, relu, relu_gradient
 from chainrule.engine.kernels.reference.normalization import batch_moments
 from chainrule.engine.kernels.reference.precision import in_float32
 
 __all__ = [
     "add",
-    "relu",
-    "relu_gradient",
     "avg_pool2d",
     "avg_unpool",
     "batch_moments",
@@ -28,8 +33,15 @@ __all__ = [
     "gelu_tanh_gradient",
     "layer_norm",
     "layer_norm_gradients",
+    "log_softmax",
+    "log_softmax_gradient",
     "max_pool2d",
     "pick",
+    "relu",
+    "relu_gradient",
+    "safe_softmax",
+    "softmax",
+    "softmax_gradient",
     "unpool",
 ]
 
@@ -40,13 +52,18 @@ batch_norm_fixed = in_float32(normalization.batch_norm_fixed)
 batch_norm_gradients = in_float32(normalization.batch_norm_gradients)
 conv2d = in_float32(convolution.conv2d)
 conv2d_input = in_float32(convolution.conv2d_input)
-conv2d_weight = in_float32(convolution.conv2d_weight)
+conv2d_weight = convolution.conv2d_weight
 gelu = in_float32(activation.gelu)
 gelu_gradient = in_float32(activation.gelu_gradient)
 gelu_tanh = in_float32(activation.gelu_tanh)
 gelu_tanh_gradient = in_float32(activation.gelu_tanh_gradient)
 layer_norm = in_float32(layer_normalization.layer_norm)
 layer_norm_gradients = in_float32(layer_normalization.layer_norm_gradients)
+log_softmax = in_float32(exponential.log_softmax)
+log_softmax_gradient = in_float32(exponential.log_softmax_gradient)
 max_pool2d = in_float32(pooling.max_pool2d)
 pick = in_float32(pooling.pick)
+safe_softmax = in_float32(exponential.safe_softmax)
+softmax = in_float32(exponential.softmax)
+softmax_gradient = in_float32(exponential.softmax_gradient)
 unpool = in_float32(pooling.unpool)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, DType
 from chainrule.engine.kernels.geometry import ConvGeometry, Pair, Shape
+from chainrule.engine.kernels.reference.precision import widened
 from chainrule.engine.kernels.reference.windows import Meeting, channels_first, channels_last, meetings, with_margins
 
 GATHERED_BYTES = 8 << 20
@@ -46,8 +47,12 @@ def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> A
     return channels_first(_scattered(dy, w, shape, geometry))
 
 
-def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry) -> Array:
-    """dw[o,c,k,l] = Σ_{n,i,j} dy[n,o,i,j] · x[n, c, i·s + k·d − p, j·s + l·d − p]."""
+def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dtype: DType) -> Array:
+    """dw[o,c,k,l] = Σ_{n,i,j} dy[n,o,i,j] · x[n, c, i·s + k·d − p, j·s + l·d − p], in the weight's dtype."""
+    return _weight_gradient(widened(dy), widened(x), shape, geometry).astype(dtype, copy=False)
+
+
+def _weight_gradient(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry) -> Array:
     out, per_group, kh, kw = shape
     groups = geometry.groups
     places = dy.shape[2], dy.shape[3]

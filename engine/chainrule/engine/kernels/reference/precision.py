@@ -22,12 +22,12 @@ def in_float32(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
         dtype = cast(Any, arguments[0]).dtype
         if not is_low_precision(dtype):
             return kernel(*arguments, **settings)
-        widened: Any = [
-            x.astype(float32) if isinstance(x, np.ndarray) and is_low_precision(x.dtype) else x for x in arguments
-        ]
-        result: Any = kernel(*widened, **settings)
-        if isinstance(result, tuple):
-            return cast(_R, (result[0].astype(dtype), *result[1:]))
-        return cast(_R, result.astype(dtype))
+        result: Any = kernel(*cast(Any, map(widened, arguments)), **settings)
+        return cast(_R, (result[0].astype(dtype), *result[1:]) if isinstance(result, tuple) else result.astype(dtype))
 
     return computed
+
+
+def widened(x: Any) -> Any:
+    """An array of half precision as float32; anything else as it is."""
+    return x.astype(float32) if isinstance(x, np.ndarray) and is_low_precision(x.dtype) else x

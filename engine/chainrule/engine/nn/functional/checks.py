@@ -61,5 +61,5 @@ def check_constant(function: str, argument: str, value: Tensor | None) -> None:
 
 
 def result_of(name: str, input: Tensor, y: Tensor, inplace: bool) -> Tensor:
-    """`y`, written into `input` first where `inplace` asks for it; `name` is the function's."""
-    return write(input, f"{name}_", y) if inplace else y
+    """`y`, written into `input` first where `inplace` asks for it; `name` is the function's. Its memory is its own."""
+    return write(input, f"{name}_", y, fresh=True) if inplace else y

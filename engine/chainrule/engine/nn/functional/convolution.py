@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chainrule.engine.dtypes import float32, float64
 from chainrule.engine.errors import DTypeError, ShapeError
-from chainrule.engine.functions.autocast import active, lowered
+from chainrule.engine.functions.autocast import active, is_autocast_enabled, lowered
 from chainrule.engine.kernels.geometry import ConvGeometry
 from chainrule.engine.nn.functional.arguments import Ints, check_same_dtype, ints
 from chainrule.engine.nn.functional.checks import SettingError
@@ -67,8 +68,9 @@ def _convolution(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    if active:
-        input, weight, bias = lowered(input, weight, bias)
+    lowers = bool(active) and is_autocast_enabled("cpu")
+    if lowers:
+        input, weight, bias = _lowered(input, weight, bias)
     _check_tensors(name, dims, input, weight)
     if input.ndim == dims + 1:
         return _convolution(name, dims, input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
@@ -82,13 +84,23 @@ def _convolution(
             raise SettingError("padding", padding, "negative padding is not supported")
     _check_shapes(input, weight, bias, groups)
     _check_window(input.shape[2:], weight.shape[2:], margin, spread)
-    check_same_dtype(name, input, weight, bias)
+    if not lowers:
+        check_same_dtype(name, input, weight, bias)
     if dims == 2:
         return convolution.conv2d(input, weight, bias, geometry=_geometry(steps, margin, spread, groups))
     y = convolution.conv2d(
         input.unsqueeze(2), weight.unsqueeze(2), bias, geometry=_geometry(steps, margin, spread, groups)
     )
     return y.squeeze(2)
+
+
+def _lowered(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As `lowered`, but for parameters of float32: kernels round them on the way, and give exact gradients of them."""
+    kept = isinstance(weight, Tensor) and weight.dtype == float32 and (bias is None or bias.dtype == float32)
+    if kept and isinstance(input, Tensor) and input.dtype != float64:
+        return (*lowered(input), weight, bias)
+    lower: tuple[Tensor, Tensor, Tensor | None] = lowered(input, weight, bias)
+    return lower
 
 
 def _worded_padding(

@@ -1,0 +1,27 @@
+"""How the process keeps the memory of arrays that are gone: for those of the next step, which are as large."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # of malloc.h
+_own_settings = ("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+def keep_freed_memory() -> bool:
+    """Has glibc's malloc keep what is freed, rather than hand it back to the system; whether it does now.
+
+    By default it maps each large array anew, and the system clears every page of it when it is first written to: a
+    tenth of a training step on large images. `benchmarks/engine.py` measures with it. Other allocators are left alone,
+    and so is one that the environment has settings for; MALLOC_MMAP_MAX_=65536 is glibc's default.
+    """
+    if any(name in os.environ for name in _own_settings):
+        return False
+    try:
+        libc = ctypes.CDLL(None)
+        version, mallopt = libc.gnu_get_libc_version, libc.mallopt
+    except (AttributeError, OSError, TypeError):  # no glibc: macOS, musl, Windows
+        return False
+    del version
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
