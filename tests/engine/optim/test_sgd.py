@@ -55,7 +55,8 @@ def test_the_update_of_a_large_parameter_is_that_of_its_parts_to_the_bit() -> No
     p, g = (random.standard_normal((800, 700), np.float32) for _ in range(2))
     rows = [(p[:400].copy(), g[:400]), (p[400:].copy(), g[400:])]
     settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
-    buffer, buffers = None, [None, None]
+    buffer: Any = None
+    buffers: list[Any] = [None, None]
     for _ in range(2):
         buffer = sgd_update(p, g, buffer, **settings)
         buffers = [sgd_update(part, slope, b, **settings) for (part, slope), b in zip(rows, buffers, strict=True)]
