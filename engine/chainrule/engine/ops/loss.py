@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine import kernels
+from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, type_name
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError, TargetError
 from chainrule.engine.ops.activation import logsigmoid
@@ -21,12 +23,7 @@ from chainrule.engine.ops.reduction import sum
 @op("LogSoftmax", x=lambda g, y, dim: log_softmax_gradient(g, y, dim=dim))
 def log_softmax(x: Any, *, dim: int) -> Any:
     """y = x − log Σ eˣ along `dim`."""
-    if not x.size:
-        return np.empty_like(x)
-    axis = dim if x.ndim else None
-    y = x - _largest(x, axis)
-    y -= np.log(np.add.reduce(np.exp(y), axis=axis, keepdims=True))
-    return y
+    return kernels.log_softmax(x, dim)
 
 
 @op(
@@ -36,25 +33,19 @@ def log_softmax(x: Any, *, dim: int) -> Any:
 )
 def log_softmax_gradient(x: Any, z: Any, *, dim: int) -> Any:
     """y = x − eᶻ · Σ x along `dim`, for the gradient x of the log-softmax z."""
-    return x - np.exp(z) * np.add.reduce(x, axis=dim if x.ndim else None, keepdims=True)
+    return kernels.log_softmax_gradient(x, z, dim)
 
 
-@op("Softmax", x=lambda g, y, dim: y * (g - sum(g * y, dim=dim, keepdim=True)))
+@op("Softmax", x=lambda g, y, dim: _softmax_gradient(g, y, dim))
 def softmax(x: Any, *, dim: int) -> Any:
     """y = eˣ / Σ eˣ along `dim`."""
-    if not x.size:
-        return np.empty_like(x)
-    axis = dim if x.ndim else None
-    e = np.exp(x - _largest(x, axis))
-    e /= np.add.reduce(e, axis=axis, keepdims=True)
-    return e
+    return kernels.softmax(x, dim)
 
 
-def _largest(x: Any, axis: int | None) -> Any:
-    """The largest along `axis`, which is kept; numpy takes longer over short rows than over columns."""
-    if x.ndim == 2 and axis == 1 and x.shape[1] <= 32 <= x.shape[0]:
-        return np.maximum.reduce(np.ascontiguousarray(x.T), axis=0).reshape(-1, 1)
-    return np.maximum.reduce(x, axis=axis, keepdims=True)
+def _softmax_gradient(g: Any, y: Any, dim: int) -> Any:
+    if isinstance(y, Variable):
+        return y * (g - sum(g * y, dim=dim, keepdim=True))
+    return kernels.softmax_gradient(g, y, dim)
 
 
 # ---- Of classes ----

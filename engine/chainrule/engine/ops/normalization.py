@@ -11,8 +11,6 @@ Source: Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from chainrule.engine.ops.op import op, sum_to
 from chainrule.engine.ops.reduction import mean as mean_of
 from chainrule.engine.ops.reduction import sum
 from chainrule.engine.ops.shape import reshape
+from chainrule.engine.ops.together import Together
 
 Axes = tuple[int, ...]
 
@@ -73,34 +72,6 @@ def _batch_gradients(g: Array, x: Array, w: Array | None, mean: Array, variance:
     dx, dw, db = kernels.batch_norm_gradients(as_images(g), as_images(x), w, mean, variance, eps)
     dtype = x.dtype if w is None else w.dtype
     return dx.reshape(x.shape), dw.astype(dtype, copy=False), db.astype(dtype, copy=False)
-
-
-class Together:
-    """The gradients of several inputs, which one kernel computes at once and formulas ask for one by one."""
-
-    __slots__ = ("_found",)
-
-    def __init__(self) -> None:
-        self._found: tuple[weakref.ref[Array], dict[int, Array]] | None = None
-
-    def take(self, position: int, g: Array, compute: Callable[[], tuple[Array, ...]]) -> Array:
-        """One of what `compute` makes of g: computed when the first is asked for, kept until g is gone.
-
-        Each is handed out once, since it belongs to whom it was given.
-        """
-        found = self._found
-        if found is not None and found[0]() is g:
-            gradient = found[1].pop(position, None)
-            if gradient is not None:
-                return gradient
-        gradients = dict(enumerate(compute()))
-        gradient = gradients.pop(position)
-        self._found = weakref.ref(g, self._forget), gradients
-        return gradient
-
-    def _forget(self, g: weakref.ref[Array]) -> None:
-        if self._found is not None and self._found[0] is g:
-            self._found = None
 
 
 def as_images(x: Array) -> Array:

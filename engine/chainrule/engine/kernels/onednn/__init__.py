@@ -4,7 +4,6 @@ from chainrule.engine.kernels.onednn.activation import gelu, gelu_gradient, gelu
 from chainrule.engine.kernels.onednn.convolution import conv2d, conv2d_input, conv2d_weight
 from chainrule.engine.kernels.onednn.elementwise import add
 from chainrule.engine.kernels.onednn.exponential import (
-    log_softmax,
     log_softmax_gradient,
     safe_softmax,
     softmax,
@@ -35,7 +34,6 @@ __all__ = [
     "layer_norm",
     "layer_norm_gradients",
     "load",
-    "log_softmax",
     "log_softmax_gradient",
     "max_pool2d",
     "safe_softmax",

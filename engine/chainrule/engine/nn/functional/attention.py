@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, bool_, is_floating, type_name
+from chainrule.engine.dtypes import Array, DType, bool_, is_floating, type_name
 from chainrule.engine.errors import ConfigError, DTypeError, ShapeError
 from chainrule.engine.functions.autocast import active, lowered
 from chainrule.engine.functions.joining import cat
 from chainrule.engine.nn.functional.dropout import dropout
 from chainrule.engine.nn.functional.linear import linear
-from chainrule.engine.ops.attention import masked_softmax
+from chainrule.engine.ops import attention
 from chainrule.engine.tensor import Tensor
 
 
@@ -51,9 +51,21 @@ def scaled_dot_product_attention(
         )
     if enable_gqa:
         key, value = (_for_each_query_head(query, x) for x in (key, value))
-    scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.mT
-    weights = attention_weights(scores, causal(*scores.shape[-2:]) if is_causal else attn_mask)
-    return dropout(weights, dropout_p) @ value
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    mask = causal(query.shape[-2], key.shape[-2]) if is_causal else attn_mask
+    return attended(query, key, value, mask, scale, dropout_p)
+
+
+def attended(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Array | None, scale: float, dropout_p: float
+) -> Tensor:
+    """softmax(scale · q·kᵀ + mask) · v, a share `dropout_p` of whose weights is dropped."""
+    alike = query.shape[:-2] == key.shape[:-2] == value.shape[:-2]
+    if not alike or dropout_p or (isinstance(mask, Tensor) and mask.requires_grad):  # the parts one by one
+        return dropout(attention_weights((query * scale) @ key.mT, mask), dropout_p) @ value
+    return attention.attend(
+        query, key, value, mask=_constant(mask, (*query.shape[:-1], key.shape[-2]), query.dtype), scale=scale
+    )
 
 
 def attention_weights(scores: Tensor, mask: Tensor | Array | None) -> Tensor:
@@ -62,18 +74,23 @@ def attention_weights(scores: Tensor, mask: Tensor | Array | None) -> Tensor:
     Raises:
         DTypeError: the mask is neither of bools nor of the scores' dtype.
     """
-    if isinstance(mask, Tensor) and mask.dtype != bool_:
-        if not is_floating(mask.dtype):
-            raise DTypeError(
-                "Expected attn_mask dtype to be bool or float or to match query dtype, but got attn_mask.dtype: "
-                f"{type_name(mask.dtype)} and  query.dtype: {type_name(scores.dtype)} instead."
-            )
-        _require_broadcast(mask.shape, scores.shape)
-        return masked_softmax(scores + mask.to(scores.dtype), mask=None)
+    if isinstance(mask, Tensor) and mask.requires_grad:
+        _constant(mask, scores.shape, scores.dtype)
+        return attention.masked_softmax(scores + mask.to(scores.dtype))
+    return attention.masked_softmax(scores, mask=_constant(mask, scores.shape, scores.dtype))
+
+
+def _constant(mask: Tensor | Array | None, scores: tuple[int, ...], dtype: DType) -> Array | None:
+    """The mask as an array of bools or floats, checked for scores of that shape and dtype."""
     if mask is None:
-        return masked_softmax(scores, mask=None)
-    _require_broadcast(mask.shape, scores.shape)
-    return masked_softmax(scores, mask=mask.data if isinstance(mask, Tensor) else mask)
+        return None
+    if mask.dtype != bool_ and not is_floating(mask.dtype):
+        raise DTypeError(
+            "Expected attn_mask dtype to be bool or float or to match query dtype, but got attn_mask.dtype: "
+            f"{type_name(mask.dtype)} and  query.dtype: {type_name(dtype)} instead."
+        )
+    _require_broadcast(mask.shape, scores)
+    return mask.data if isinstance(mask, Tensor) else mask
 
 
 def causal(length: int, keys: int) -> Array:
@@ -166,13 +183,15 @@ def multi_head_attention(
     if mask is not None and extra:
         mask = cat([mask, Tensor(np.zeros((*mask.shape[:-1], extra), mask.dtype))], -1)
     q, k, v = (x.reshape(n, x.shape[1], num_heads, dim // num_heads).transpose(1, 2) for x in (q, k, v))
-    scores = (q * math.sqrt(1 / (dim // num_heads))) @ k.mT  # (N, heads, L, S)
+    scale = math.sqrt(1 / (dim // num_heads))
+    weights = None
     if need_weights:  # here a row that the mask hides is not a number, as in PyTorch
+        scores = (q * scale) @ k.mT  # (N, heads, L, S)
         weights = dropout((scores if mask is None else scores + mask.to(scores.dtype)).softmax(-1), dropout_p)
+        y = weights @ v
     else:
-        weights = dropout(attention_weights(scores, mask), dropout_p)
-    y = linear((weights @ v).transpose(1, 2).reshape(n, length, dim), out_proj_weight, out_proj_bias)
-    return y, weights if need_weights else None
+        y = attended(q, k, v, mask, scale, dropout_p)
+    return linear(y.transpose(1, 2).reshape(n, length, dim), out_proj_weight, out_proj_bias), weights
 
 
 def _in_projection(
