@@ -92,6 +92,8 @@ softmax_gradient = _kernels.softmax_gradient
 safe_softmax = _kernels.safe_softmax
 log_softmax = reference.log_softmax
 log_softmax_gradient = _kernels.log_softmax_gradient
+mm = _kernels.mm
+linear = _kernels.linear
 
 
 def info() -> KernelInfo:

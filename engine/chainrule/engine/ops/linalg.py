@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.engine import kernels
 from chainrule.engine.ops.op import op, sum_to
 from chainrule.engine.ops.shape import reshape, transpose
 
@@ -34,7 +35,7 @@ def outer(a: Any, b: Any) -> Any:
 @op("Mm", a=lambda g, b: mm(g, b.T), b=lambda g, a: mm(a.T, g))
 def mm(a: Any, b: Any) -> Any:
     """y = A·B."""
-    return a * b if a.shape[1] == b.shape[0] == 1 else a @ b  # BLAS takes its time over a column and a row
+    return kernels.mm(a, b)
 
 
 @op(
@@ -100,10 +101,7 @@ def _plus(x: Any, product: Any, beta: float, alpha: float) -> Any:
 def linear(x: Any, w: Any, b: Any = None) -> Any:
     """y = x·wᵀ + b, with x (..., I), w (O, I), b (O) or None, y (..., O)."""
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    few = 4 <= len(rows) <= min(len(w), 100)  # then it is quicker to transpose them and the result than the weight
-    y = np.ascontiguousarray((w @ rows.T).T) if few else rows @ w.T
-    if b is not None:
-        y += b
+    y = kernels.linear(rows, w, b)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], len(w))
 
 

@@ -14,6 +14,7 @@ from chainrule.engine.kernels.onednn.library import DISTRIBUTION, LibraryError
 from chainrule.engine.kernels.onednn.library import find as load
 from chainrule.engine.kernels.onednn.normalization import batch_norm, batch_norm_fixed, batch_norm_gradients
 from chainrule.engine.kernels.onednn.pooling import avg_pool2d, avg_unpool, max_pool2d, unpool
+from chainrule.engine.kernels.onednn.products import linear, mm
 
 __all__ = [
     "DISTRIBUTION",
@@ -33,9 +34,11 @@ __all__ = [
     "gelu_tanh_gradient",
     "layer_norm",
     "layer_norm_gradients",
+    "linear",
     "load",
     "log_softmax_gradient",
     "max_pool2d",
+    "mm",
     "safe_softmax",
     "softmax",
     "softmax_gradient",

@@ -11,6 +11,7 @@ from chainrule.engine.kernels.reference import (
     layer_normalization,
     normalization,
     pooling,
+    products,
 )
 from chainrule.engine.kernels.reference.elementwise import add, relu, relu_gradient
 from chainrule.engine.kernels.reference.normalization import batch_moments
@@ -33,9 +34,11 @@ __all__ = [
     "gelu_tanh_gradient",
     "layer_norm",
     "layer_norm_gradients",
+    "linear",
     "log_softmax",
     "log_softmax_gradient",
     "max_pool2d",
+    "mm",
     "pick",
     "relu",
     "relu_gradient",
@@ -59,9 +62,11 @@ gelu_tanh = in_float32(activation.gelu_tanh)
 gelu_tanh_gradient = in_float32(activation.gelu_tanh_gradient)
 layer_norm = in_float32(layer_normalization.layer_norm)
 layer_norm_gradients = in_float32(layer_normalization.layer_norm_gradients)
+linear = in_float32(products.linear)
 log_softmax = in_float32(exponential.log_softmax)
 log_softmax_gradient = in_float32(exponential.log_softmax_gradient)
 max_pool2d = in_float32(pooling.max_pool2d)
+mm = in_float32(products.mm)
 pick = in_float32(pooling.pick)
 safe_softmax = in_float32(exponential.safe_softmax)
 softmax = in_float32(exponential.softmax)
