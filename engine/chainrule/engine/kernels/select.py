@@ -81,6 +81,7 @@ avg_unpool = _kernels.avg_unpool
 batch_norm = _kernels.batch_norm
 batch_norm_fixed = _kernels.batch_norm_fixed
 batch_norm_gradients = _kernels.batch_norm_gradients
+batch_norm_relu = _kernels.batch_norm_relu
 gelu = _kernels.gelu
 gelu_gradient = _kernels.gelu_gradient
 gelu_tanh = _kernels.gelu_tanh

@@ -14,6 +14,7 @@ from chainrule.engine import nn
 from chainrule.engine.errors import ConfigError, UnsupportedError
 from chainrule.engine.models.registry import MAX_CLASSES, register, require_within
 from chainrule.engine.models.weights import Weights, build_pretrained
+from chainrule.engine.nn import fusing
 from chainrule.engine.random import Generator
 from chainrule.engine.tensor import Tensor
 
@@ -72,8 +73,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
+        out = fusing.run((self.conv1, self.bn1, self.relu, self.conv2, self.bn2), x)
         y: Tensor = self.relu(out + identity)
         return y
 
@@ -109,9 +109,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+        out = fusing.run((self.conv1, self.bn1, self.relu, self.conv2, self.bn2, self.relu, self.conv3, self.bn3), x)
         y: Tensor = self.relu(out + identity)
         return y
 
@@ -204,7 +202,7 @@ class ResNet(nn.Module):
                     nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = fusing.run((self.conv1, self.bn1, self.relu, self.maxpool), x)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits

@@ -8,6 +8,7 @@ from itertools import chain, groupby
 from typing import Any, Self, overload
 
 from chainrule.engine.errors import ConfigError, DTypeError
+from chainrule.engine.nn import fusing
 from chainrule.engine.nn.module import Module, layout
 
 
@@ -87,9 +88,7 @@ class Sequential(_Ordered):
             self.add_module(name, module)
 
     def forward(self, input: Any) -> Any:
-        for module in self:
-            input = module(input)
-        return input
+        return fusing.run(tuple(self), input)
 
     def _part(self, named: list[tuple[str, Module | None]]) -> Self:
         return type(self)(dict(named))  # type: ignore[arg-type]  # the names are kept: a slice may begin with "2"

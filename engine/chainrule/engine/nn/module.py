@@ -50,6 +50,10 @@ class Module(Hooked):
             return self.forward(*args, **kwargs)
         return hooks.call(self, args, kwargs)
 
+    def _fused(self, following: Module, *args: Any) -> Any:  # noqa: ARG002
+        """following(self(*args)) where both can be computed at once; else None. See `nn.fusing`."""
+        return None
+
     # ---- Registration ----
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from chainrule.engine import kernels
 from chainrule.engine.autograd.graph import widened
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import DType, float32, is_low_precision
+from chainrule.engine.dtypes import Array, DType, float32, is_low_precision
 from chainrule.engine.kernels.geometry import ConvGeometry
 from chainrule.engine.ops.op import op
 from chainrule.engine.ops.reduction import sum
@@ -27,12 +27,15 @@ Shape = tuple[int, ...]
     w=lambda g, x, w, geometry: conv2d_weight(g, x, shape=w.shape, geometry=geometry, dtype=w.dtype),
     b=lambda g, b: _bias_gradient(g, b),
 )
-def conv2d(x: Any, w: Any, b: Any = None, *, geometry: ConvGeometry) -> Any:
+def conv2d(x: Any, w: Any, b: Any = None, *, geometry: ConvGeometry, affine: tuple[Array, Array] | None = None) -> Any:
     """y = x ⋆ w + b, with x (N, C, H, W), w (O, C / groups, KH, KW), b (O) or None, y (N, O, OH, OW).
 
     Weights may be of float32 where images are of half precision, as in mixed precision; their gradients are, too.
+
+    Args:
+        affine: scale and shift of each channel of y, where no gradient is wanted: it has none with them.
     """
-    return kernels.conv2d(x, w, b, geometry)
+    return kernels.conv2d(x, w, b, geometry, affine)
 
 
 @op(

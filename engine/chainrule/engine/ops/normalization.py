@@ -48,6 +48,57 @@ def batch_norm(x: Any, w: Any, b: Any, *, found: Array, mean: Array, variance: A
     return found, {"together": Together()}
 
 
+@op(
+    "Relu",
+    native=True,
+    saves=("together",),
+    x=lambda g, x, w, y, mean, variance, eps, mask, together: _rectified(
+        0, g, x, w, y, mean, variance, eps, mask, together
+    ),
+    w=lambda g, x, w, y, mean, variance, eps, mask, together: _rectified(
+        1, g, x, w, y, mean, variance, eps, mask, together
+    ),
+    b=lambda g, x, w, y, mean, variance, eps, mask, together: _rectified(
+        2, g, x, w, y, mean, variance, eps, mask, together
+    ),
+)
+def batch_norm_relu(
+    x: Any,  # noqa: ARG001
+    w: Any,  # noqa: ARG001
+    b: Any,  # noqa: ARG001
+    *,
+    found: Array,
+    mean: Array,  # noqa: ARG001
+    variance: Array,  # noqa: ARG001
+    eps: float,  # noqa: ARG001
+    mask: Array,  # noqa: ARG001
+) -> Any:
+    """y = max(batch_norm(x), 0): two operations whose kernels are one.
+
+    Args:
+        found: y, which `kernels.batch_norm_relu` makes together with μ and σ².
+        mask: what that says of where y is not 0.
+    """
+    return found, {"together": Together()}
+
+
+def _rectified(
+    position: int,
+    g: Any,
+    x: Any,
+    w: Any,
+    y: Any,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    mask: Array,
+    together: Together,
+) -> Any:
+    if isinstance(x, Variable):
+        return _batch_gradient(position, g * (y != 0), x, w, mean, variance, eps, together)
+    return together.take(position, g, lambda: _batch_gradients(g, x, w, mean, variance, eps, mask))
+
+
 def _batch_gradient(
     position: int, g: Any, x: Any, w: Any, mean: Array, variance: Array, eps: float, together: Together
 ) -> Any:
@@ -68,8 +119,10 @@ def _batch_gradient(
     return gradient.to(dtype)
 
 
-def _batch_gradients(g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float) -> Any:
-    dx, dw, db = kernels.batch_norm_gradients(as_images(g), as_images(x), w, mean, variance, eps)
+def _batch_gradients(
+    g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float, mask: Array | None = None
+) -> tuple[Array, Array, Array]:
+    dx, dw, db = kernels.batch_norm_gradients(as_images(g), as_images(x), w, mean, variance, eps, mask)
     dtype = x.dtype if w is None else w.dtype
     return dx.reshape(x.shape), dw.astype(dtype, copy=False), db.astype(dtype, copy=False)
 

@@ -12,7 +12,12 @@ from chainrule.engine.kernels.onednn.exponential import (
 from chainrule.engine.kernels.onednn.layer_normalization import layer_norm, layer_norm_gradients
 from chainrule.engine.kernels.onednn.library import DISTRIBUTION, LibraryError
 from chainrule.engine.kernels.onednn.library import find as load
-from chainrule.engine.kernels.onednn.normalization import batch_norm, batch_norm_fixed, batch_norm_gradients
+from chainrule.engine.kernels.onednn.normalization import (
+    batch_norm,
+    batch_norm_fixed,
+    batch_norm_gradients,
+    batch_norm_relu,
+)
 from chainrule.engine.kernels.onednn.pooling import avg_pool2d, avg_unpool, max_pool2d, unpool
 from chainrule.engine.kernels.onednn.products import linear, mm
 
@@ -25,6 +30,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_fixed",
     "batch_norm_gradients",
+    "batch_norm_relu",
     "conv2d",
     "conv2d_input",
     "conv2d_weight",

@@ -13,22 +13,25 @@ from chainrule.engine.kernels.onednn import library as dnn
 from chainrule.engine.kernels.onednn import taps
 from chainrule.engine.kernels.onednn.arrays import TYPES, channels_last, converted, empty_image, image_layout, reorder
 from chainrule.engine.kernels.onednn.library import Argument, Dims, Query
-from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attributes, describe, kept
+from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attributes, describe, kept, with_post_ops
+from chainrule.engine.kernels.reference.convolution import apply_affine
 
 
-def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
+def conv2d(
+    x: Array, w: Array, b: Array | None, geometry: ConvGeometry, affine: tuple[Array, Array] | None = None
+) -> Array:
     """As `reference.conv2d`."""
     if x.dtype in TYPES and x.size and w.size:
         if x.dtype == float32 and taps.pays(x.shape, w.shape, geometry, taps.LARGEST_SHARE):
-            return taps.conv2d(x, w, b, geometry)
-        sizes = Sizes(x.shape, w.shape, geometry, x.dtype, w.dtype, b is not None)
+            return apply_affine(taps.conv2d(x, w, b, geometry), affine)
+        sizes = Sizes(x.shape, w.shape, geometry, x.dtype, w.dtype, b is not None, affine is not None)
         found = kept(("conv2d", sizes), lambda: _forward(sizes))
         if found is not None:
             y = empty_image(sizes.output, x.dtype)
             bias = () if b is None else (np.ascontiguousarray(b, w.dtype),)
-            found.primitive.run(channels_last(x), found.packed(w), y, *bias)
+            found.primitive.run(channels_last(x), found.packed(w), y, *bias, *(affine or ()))
             return y
-    return reference.conv2d(x, w, b, geometry)
+    return reference.conv2d(x, w, b, geometry, affine)
 
 
 def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> Array:
@@ -71,6 +74,7 @@ class Sizes(NamedTuple):
     weight_dtype: DType
     """Of weights as they come, and of their gradient: float32, too, where images are of half precision."""
     with_bias: bool = False
+    with_affine: bool = False
 
     @property
     def output(self) -> Shape:
@@ -132,6 +136,8 @@ def _forward(sizes: Sizes) -> Convolution | None:
     arguments = [(Argument.SRC, x), (Argument.WEIGHTS, weights), (Argument.DST, y)]
     if sizes.with_bias:
         arguments.append((Argument.BIAS, _bias(sizes)))
+    if sizes.with_affine:
+        arguments += [(Argument.POST_OP_0, _channels(sizes)), (Argument.POST_OP_1, _channels(sizes))]
     return Convolution(Primitive(description, arguments), weights, sizes)
 
 
@@ -174,9 +180,11 @@ def _describe(sizes: Sizes, direction: str, *propagation: int) -> int | None:
         if forward is None:
             return None
         hint = (forward,)
+    affine = with_post_ops(dnn.MULTIPLY, dnn.ADD, operand=_channels(sizes)) if sizes.with_affine else None
+    settings = attributes() if affine is None else affine.handle
     try:
         return describe(
-            f"convolution_{direction}", *propagation, dnn.CONVOLUTION_DIRECT, *memories, *windows, *hint, attributes()
+            f"convolution_{direction}", *propagation, dnn.CONVOLUTION_DIRECT, *memories, *windows, *hint, settings
         )
     finally:
         for description in hint:
@@ -198,3 +206,8 @@ def _behind(sizes: Sizes) -> tuple[int, ...]:
 
 def _bias(sizes: Sizes) -> Layout:
     return Layout.dense((sizes.weight[0],), sizes.weight_dtype)
+
+
+def _channels(sizes: Sizes) -> Layout:
+    """A number for each channel of the output, to broadcast."""
+    return Layout.dense((1, sizes.weight[0], 1, 1), float32)

@@ -11,7 +11,7 @@ from chainrule.engine.kernels import reference
 from chainrule.engine.kernels.geometry import Shape
 from chainrule.engine.kernels.onednn import library as dnn
 from chainrule.engine.kernels.onednn.arrays import TYPES, channels_last, empty_image, image_layout
-from chainrule.engine.kernels.onednn.library import Argument
+from chainrule.engine.kernels.onednn.library import Argument, Query
 from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attributes, describe, kept
 
 
@@ -26,6 +26,21 @@ def batch_norm(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[
     return y, mean, variance
 
 
+def batch_norm_relu(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array, Array]:
+    """As `reference.batch_norm_relu`, which does it where a channel has no variance: oneDNN's relu makes 0 of that."""
+    found = _found(x, eps, dnn.WITH_SCALE | dnn.WITH_SHIFT | dnn.WITH_RELU)
+    if found is None:
+        return reference.batch_norm_relu(x, w, b, eps)
+    y = empty_image(x.shape, x.dtype)
+    mean, variance = np.empty(x.shape[1], float32), np.empty(x.shape[1], float32)
+    scale, shift = _scale(w, x), _shift(b, x)
+    mask = np.empty(found.mask.size, np.uint8)
+    found.forward.run(channels_last(x), y, mean, variance, scale, shift, mask)
+    if not np.isfinite(variance.sum() + scale.sum() + shift.sum()):
+        return reference.batch_norm_relu(x, w, b, eps)
+    return y, mean, variance, mask
+
+
 def batch_norm_fixed(x: Array, w: Array | None, b: Array | None, mean: Array, variance: Array, eps: float) -> Array:
     """As `reference.batch_norm_fixed`."""
     found = _found(x, eps, dnn.WITH_SCALE | dnn.WITH_SHIFT | dnn.GIVEN_STATISTICS)
@@ -37,15 +52,18 @@ def batch_norm_fixed(x: Array, w: Array | None, b: Array | None, mean: Array, va
 
 
 def batch_norm_gradients(
-    g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float
+    g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float, mask: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """As `reference.batch_norm_gradients`."""
-    found = _found(x, eps, dnn.WITH_SCALE | dnn.WITH_SHIFT)
-    if found is None:
-        return reference.batch_norm_gradients(g, x, w, mean, variance, eps)
+    fused = mask is not None and mask.ndim == 1  # else it is that of `reference`
+    found = _found(x, eps, dnn.WITH_SCALE | dnn.WITH_SHIFT | (dnn.WITH_RELU if fused else 0))
+    if found is None or (mask is not None and not fused):
+        return reference.batch_norm_gradients(g, x, w, mean, variance, eps, mask)
     dx = empty_image(x.shape, x.dtype)
     dw, db = np.empty(x.shape[1], float32), np.empty(x.shape[1], float32)
-    found.backward.run(channels_last(g), channels_last(x), _dense(mean), _dense(variance), _scale(w, x), dx, dw, db)
+    masks = () if mask is None else (mask,)
+    images, statistics = (channels_last(g), channels_last(x)), (_dense(mean), _dense(variance))
+    found.backward.run(*images, *statistics, _scale(w, x), dx, dw, db, *masks)
     return dx, dw, db
 
 
@@ -66,10 +84,12 @@ class Normalization:
         description: of the forward; owned from now on.
     """
 
-    __slots__ = ("backward", "forward")
+    __slots__ = ("backward", "forward", "mask")
 
     def __init__(self, sizes: Sizes, description: int) -> None:
         image, channel = image_layout(sizes.shape, sizes.dtype), Layout.dense((sizes.shape[1],), float32)
+        self.mask = Layout.chosen(description, Query.WORKSPACE)
+        masks = ((Argument.WORKSPACE, self.mask),) if sizes.flags & dnn.WITH_RELU else ()
         self.forward = Primitive(
             description,
             (
@@ -79,6 +99,7 @@ class Normalization:
                 (Argument.VARIANCE, channel),
                 (Argument.SCALE, channel),
                 (Argument.SHIFT, channel),
+                *masks,
             ),
         )
         back = describe(
@@ -103,6 +124,7 @@ class Normalization:
                 (Argument.DIFF_SRC, image),
                 (Argument.DIFF_SCALE, channel),
                 (Argument.DIFF_SHIFT, channel),
+                *masks,
             ),
         )
 

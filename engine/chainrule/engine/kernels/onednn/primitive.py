@@ -148,12 +148,42 @@ def engine() -> int:
     return dnn.find().make("engine_create", dnn.CPU, 0)
 
 
+class Attributes:
+    """Settings of a primitive.
+
+    Args:
+        handle: of a `dnnl_primitive_attr`; owned from now on.
+    """
+
+    __slots__ = ("handle",)
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __del__(self) -> None:
+        dnn.find().primitive_attr_destroy(self.handle)
+
+
 @cache
 def attributes() -> int:
     """The settings of all primitives without post-ops: scratch memory is ours."""
     handle = dnn.find().make("primitive_attr_create")
     dnn.find().primitive_attr_set_scratchpad_mode(handle, dnn.USER_SCRATCHPAD)
     return handle
+
+
+def with_post_ops(*algorithms: int, operand: Layout) -> Attributes:
+    """`attributes`, and steps of arithmetic that follow the primitive, each with an operand of this layout."""
+    library = dnn.find()
+    steps, handle = library.make("post_ops_create"), library.make("primitive_attr_create")
+    try:
+        for algorithm in algorithms:
+            library.post_ops_append_binary(steps, algorithm, operand.handle)
+        library.primitive_attr_set_scratchpad_mode(handle, dnn.USER_SCRATCHPAD)
+        library.primitive_attr_set_post_ops(handle, steps)
+    finally:
+        library.post_ops_destroy(steps)
+    return Attributes(handle)
 
 
 # ---- What a thread has of its own: memories are bound to arrays for one execution at a time ----

@@ -25,6 +25,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_fixed",
     "batch_norm_gradients",
+    "batch_norm_relu",
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
@@ -53,6 +54,7 @@ avg_unpool = in_float32(pooling.avg_unpool)
 batch_norm = in_float32(normalization.batch_norm)
 batch_norm_fixed = in_float32(normalization.batch_norm_fixed)
 batch_norm_gradients = in_float32(normalization.batch_norm_gradients)
+batch_norm_relu = in_float32(normalization.batch_norm_relu)
 conv2d = in_float32(convolution.conv2d)
 conv2d_input = in_float32(convolution.conv2d_input)
 conv2d_weight = convolution.conv2d_weight

@@ -23,8 +23,10 @@ DEPTHWISE_BYTES = 1 << 20
 """Likewise of the images of a convolution of single channels."""
 
 
-def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
-    """y[n,o,i,j] = b[o] + Σ_{c,k,l} x[n, c, i·s + k·d − p, j·s + l·d − p] · w[o,c,k,l]."""
+def conv2d(
+    x: Array, w: Array, b: Array | None, geometry: ConvGeometry, affine: tuple[Array, Array] | None = None
+) -> Array:
+    """y[n,o,i,j] = b[o] + Σ_{c,k,l} x[n, c, i·s + k·d − p, j·s + l·d − p] · w[o,c,k,l]; then `apply_affine`."""
     kernel = w.shape[2], w.shape[3]
     places = geometry.places((x.shape[2], x.shape[3]), kernel)
     if _is_depthwise(w, geometry):
@@ -34,7 +36,16 @@ def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array
         y = _windows_times(padded, w, places, geometry)
     if b is not None:
         y += b
-    return channels_first(y)
+    return apply_affine(channels_first(y), affine)
+
+
+def apply_affine(y: Array, affine: tuple[Array, Array] | None) -> Array:
+    """scale[o] · y + shift[o] for each channel of y (N, O, H, W), in place."""
+    if affine is not None:
+        scale, shift = affine
+        y *= scale.reshape(-1, 1, 1)
+        y += shift.reshape(-1, 1, 1)
+    return y
 
 
 def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> Array:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from chainrule.engine.dtypes import Array
+from chainrule.engine.kernels.reference.elementwise import relu
 
 
 def batch_norm(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
     """y = w · (x − μ) / √(σ² + ε) + b, with the mean μ and the biased variance σ² of each channel."""
     mean, variance = batch_moments(x)
     return batch_norm_fixed(x, w, b, mean, variance, eps), mean, variance
+
+
+def batch_norm_relu(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array, Array]:
+    """max(`batch_norm`, 0), and where it is not 0: for `batch_norm_gradients`, in a form of the kernel's own."""
+    y, mean, variance = batch_norm(x, w, b, eps)
+    y = relu(y)
+    return y, mean, variance, y != 0
 
 
 def batch_norm_fixed(x: Array, w: Array | None, b: Array | None, mean: Array, variance: Array, eps: float) -> Array:
@@ -24,14 +32,16 @@ def batch_norm_fixed(x: Array, w: Array | None, b: Array | None, mean: Array, va
 
 
 def batch_norm_gradients(
-    g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float
+    g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float, mask: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """The gradients of `batch_norm` by x, w and b: with x̂ = (x − μ) · r and r = 1 / √(σ² + ε)
 
     db = Σ g,   dw = Σ g · x̂,   dx = w · r · (g − (db + x̂ · dw) / n)
 
-    for sums over the n elements of a channel. Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167
+    for sums over the n elements of a channel. With a mask, those of `batch_norm_relu`. Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167
     """
+    if mask is not None:
+        g = g * mask
     n = x.size // x.shape[1]
     r = _reciprocal_std(variance, eps, x)
     x_hat = x - _per_channel(mean.astype(x.dtype))

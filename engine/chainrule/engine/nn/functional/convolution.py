@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chainrule.engine.dtypes import float32, float64
+from chainrule.engine.dtypes import Array, float32, float64
 from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.functions.autocast import active, is_autocast_enabled, lowered
 from chainrule.engine.kernels.geometry import ConvGeometry
@@ -57,6 +57,20 @@ def conv2d(
     return _convolution("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
 
 
+def conv2d_affine(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints | str,
+    dilation: Ints,
+    groups: int,
+    affine: tuple[Array, Array],
+) -> Tensor:
+    """`conv2d`, then scaled and shifted channel by channel: without a gradient."""
+    return _convolution("conv2d", 2, input, weight, bias, stride, padding, dilation, groups, affine)
+
+
 def _convolution(
     name: str,
     dims: int,
@@ -67,13 +81,15 @@ def _convolution(
     padding: Ints | str,
     dilation: Ints,
     groups: int,
+    affine: tuple[Array, Array] | None = None,
 ) -> Tensor:
     lowers = bool(active) and is_autocast_enabled("cpu")
     if lowers:
         input, weight, bias = _lowered(input, weight, bias)
     _check_tensors(name, dims, input, weight)
     if input.ndim == dims + 1:
-        return _convolution(name, dims, input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+        batch = input.unsqueeze(0)
+        return _convolution(name, dims, batch, weight, bias, stride, padding, dilation, groups, affine).squeeze(0)
     steps, spread = _setting(name, "stride", stride, dims), _setting(name, "dilation", dilation, dims)
     _check_geometry(steps, spread, groups)
     if isinstance(padding, str):
@@ -87,7 +103,8 @@ def _convolution(
     if not lowers:
         check_same_dtype(name, input, weight, bias)
     if dims == 2:
-        return convolution.conv2d(input, weight, bias, geometry=_geometry(steps, margin, spread, groups))
+        geometry = _geometry(steps, margin, spread, groups)
+        return convolution.conv2d(input, weight, bias, geometry=geometry, affine=affine)
     y = convolution.conv2d(
         input.unsqueeze(2), weight.unsqueeze(2), bias, geometry=_geometry(steps, margin, spread, groups)
     )

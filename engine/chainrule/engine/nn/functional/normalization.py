@@ -65,8 +65,13 @@ def batch_norm_with_statistics(
     bias: Tensor | None,
     training: bool,
     eps: float,
+    *,
+    rectify: bool = False,
 ) -> tuple[Tensor, tuple[Array, ...]]:
     """`batch_norm` that leaves the running statistics alone, and while training gives those of the batch.
+
+    Args:
+        rectify: whether `relu` follows; while training the two are computed at once.
 
     Returns:
         y, and while training the batch's mean and unbiased variance, each (C) in the running mean's dtype
@@ -92,12 +97,18 @@ def batch_norm_with_statistics(
         y = normalization.batch_norm_fixed(
             input, weight, bias, mean=running_mean.data, variance=running_var.data, eps=eps
         )
-        return y, ()
+        return (y.relu_() if rectify else y), ()
     n = input.data.size // max(input.shape[1], 1)
+    images = normalization.as_images(input.data)
     w, b = (None if v is None else v.data for v in (weight, bias))
-    y, mean, variance = kernels.batch_norm(normalization.as_images(input.data), w, b, eps)
-    found = y.reshape(input.shape)
-    y = normalization.batch_norm(input, weight, bias, found=found, mean=mean, variance=variance, eps=eps)
+    if rectify:
+        found, mean, variance, mask = kernels.batch_norm_relu(images, w, b, eps)
+        settings = {"found": found.reshape(input.shape), "mean": mean, "variance": variance, "eps": eps}
+        y = normalization.batch_norm_relu(input, weight, bias, **settings, mask=mask)
+    else:
+        found, mean, variance = kernels.batch_norm(images, w, b, eps)
+        settings = {"found": found.reshape(input.shape), "mean": mean, "variance": variance, "eps": eps}
+        y = normalization.batch_norm(input, weight, bias, **settings)
     unbiased = variance * (n / (n - 1)) if n else variance
     dtype = input.dtype if running_mean is None else running_mean.dtype
     return y, (mean.astype(dtype), unbiased.astype(dtype))

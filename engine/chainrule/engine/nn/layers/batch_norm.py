@@ -6,8 +6,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 
 from chainrule.engine.creation import ones, tensor, zeros
@@ -16,6 +17,7 @@ from chainrule.engine.errors import ConfigError
 from chainrule.engine.nn import functional as F
 from chainrule.engine.nn import init
 from chainrule.engine.nn.functional.checks import SizeError
+from chainrule.engine.nn.layers.activation import ReLU
 from chainrule.engine.nn.layers.factory import parameter_dtype
 from chainrule.engine.nn.module import Module
 from chainrule.engine.nn.parameter import Parameter
@@ -114,6 +116,10 @@ class _BatchNorm(_Normalised):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.normalised(input)
+
+    def normalised(self, input: Tensor, *, rectify: bool = False) -> Tensor:
+        """The forward; with `rectify`, the relu of it at once."""
         if input.ndim not in self.dimensions:
             raise SizeError(f"expected {_either(self.dimensions)} input (got {input.ndim}D input)")
         y, statistics = F.batch_norm_with_statistics(
@@ -124,6 +130,7 @@ class _BatchNorm(_Normalised):
             self.bias,
             self.training or (self.running_mean is None and self.running_var is None),
             self.eps,
+            rectify=rectify,
         )
         if self.training and self.track_running_stats and self.running_mean is not None:
             mean, variance = (batch.astype(self.running_mean.dtype, copy=False) for batch in statistics)
@@ -149,6 +156,20 @@ class BatchNorm2d(_BatchNorm):
     """Normalises each channel of (N, num_features, H, W), by the batch or running statistics."""
 
     dimensions = (4,)
+
+    def _fused(self, following: Module, *args: Any) -> Any:
+        """With ReLU."""
+        return self.normalised(*args, rectify=True) if type(self) is BatchNorm2d and type(following) is ReLU else None
+
+    def scale_and_shift(self) -> tuple[Array, Array] | None:
+        """Scale and shift, if they are the same for every batch: w / √(σ² + ε) and b − μ · w / √(σ² + ε)."""
+        if self.training or self.running_mean is None or self.running_var is None:
+            return None
+        scale = 1 / np.sqrt(self.running_var.data + self.running_var.dtype.type(self.eps))
+        if self.weight is not None:
+            scale *= self.weight.data
+        shift = -self.running_mean.data * scale
+        return scale, shift if self.bias is None else shift + self.bias.data
 
 
 class BatchNorm3d(_BatchNorm):

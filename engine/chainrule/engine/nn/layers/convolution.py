@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy.typing as npt
 
+from chainrule.engine.autograd import is_grad_enabled
 from chainrule.engine.creation import empty
-from chainrule.engine.dtypes import default_dtype
+from chainrule.engine.dtypes import default_dtype, float32
 from chainrule.engine.errors import ConfigError
 from chainrule.engine.nn import functional as F
 from chainrule.engine.nn.functional.arguments import Ints, ints
-from chainrule.engine.nn.functional.convolution import same_padding
+from chainrule.engine.nn.functional.convolution import conv2d_affine, same_padding
+from chainrule.engine.nn.layers.batch_norm import BatchNorm2d
 from chainrule.engine.nn.layers.linear import reset_uniform
 from chainrule.engine.nn.module import Module
 from chainrule.engine.nn.parameter import Parameter
@@ -181,6 +184,23 @@ class Conv2d(_Forward):
     def forward(self, input: Tensor) -> Tensor:
         x, padding = self.padded(input)
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def _fused(self, following: Module, *args: Any) -> Any:
+        """With BatchNorm2d that does not train, where no gradient is wanted of either."""
+        if type(self) is not Conv2d or type(following) is not BatchNorm2d or len(args) != 1:
+            return None
+        tensors = [args[0], *self._parameters.values(), *following._parameters.values(), following.running_mean]
+        if not all(v is None or (isinstance(v, Tensor) and v.dtype == float32) for v in tensors):
+            return None
+        if is_grad_enabled() and any(v is not None and v.requires_grad for v in tensors):
+            return None
+        affine = following.scale_and_shift() if following.num_features == self.out_channels else None
+        if affine is None:
+            return None
+        x, padding = self.padded(args[0])
+        if x.ndim != 4:
+            return None
+        return conv2d_affine(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups, affine)
 
 
 # ---- Transposed convolutions ----
