@@ -15,6 +15,13 @@ def _batch_norm(m: Any, x: Any, w: Any = None, b: Any = None) -> Any:
     return m.nn.functional.batch_norm(x, None, None, w, b, training=True, eps=1e-3)
 
 
+def _batch_norm_relu(m: Any, x: Any, w: Any = None, b: Any = None) -> Any:
+    together = getattr(m.nn.functional, "batch_norm_with_statistics", None)
+    if together is None:
+        return _batch_norm(m, x, w, b).relu()
+    return together(x, None, None, w, b, training=True, eps=1e-3, rectify=True)[0]
+
+
 def _batch_norm_eval(m: Any, x: Any, w: Any = None, b: Any = None) -> Any:
     mean, variance = (m.from_numpy(array.astype(np.float64)).to(x.dtype) for array in (_mean, _variance))
     return m.nn.functional.batch_norm(x, mean, variance, w, b, training=False)
@@ -31,6 +38,8 @@ CASES = (
     Case("normalization.batch_norm", _batch_norm, (normal(5, 3), positive(3), normal(3)), note="2d"),
     Case("normalization.batch_norm", _batch_norm, (transposed(3, 3, 4), positive(3), normal(3)), note="3d"),
     Case("normalization.batch_norm", _batch_norm, (normal(2, 3, 2, 1, 2), positive(3)), note="5d"),
+    Case("normalization.batch_norm_relu", _batch_norm_relu, (normal(3, 3, 2, 2), positive(3), normal(3))),
+    Case("normalization.batch_norm_relu", _batch_norm_relu, (channels_last(3, 2, 2, 3),), note="plain"),
     Case("normalization.batch_norm_fixed", _batch_norm_eval, (normal(2, 3, 2, 2), positive(3), normal(3))),
     Case("normalization.batch_norm_fixed", _batch_norm_eval, (normal(4, 3), positive(3), normal(3)), note="2d"),
     Case("normalization.batch_norm_fixed", _batch_norm_eval, (normal(0, 3, 2),), note="empty"),
