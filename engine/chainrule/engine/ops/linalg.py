@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine import kernels
+from chainrule.engine.autograd.graph import widened
 from chainrule.engine.ops.op import op, sum_to
 from chainrule.engine.ops.shape import reshape, transpose
 
@@ -32,7 +33,7 @@ def outer(a: Any, b: Any) -> Any:
     return mm(reshape(a, shape=(-1, 1)), reshape(b, shape=(1, -1)))
 
 
-@op("Mm", a=lambda g, b: mm(g, b.T), b=lambda g, a: mm(a.T, g))
+@op("Mm", native=True, a=lambda g, b: mm(g, b.T), b=lambda g, a: mm(a.T, g))
 def mm(a: Any, b: Any) -> Any:
     """y = A·B."""
     return kernels.mm(a, b)
@@ -94,15 +95,23 @@ def _plus(x: Any, product: Any, beta: float, alpha: float) -> Any:
 
 @op(
     "Addmm",
+    native=True,
     x=lambda g, w: linear(g, w.T),
     w=lambda g, x: mm(_rows(g).T, _rows(x)),
-    b=lambda g: sum_to(g, shape=g.shape[-1:]),
+    b=lambda g: _sum_of_rows(g),
 )
 def linear(x: Any, w: Any, b: Any = None) -> Any:
     """y = x·wᵀ + b, with x (..., I), w (O, I), b (O) or None, y (..., O)."""
     rows = x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     y = kernels.linear(rows, w, b)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], len(w))
+
+
+def _sum_of_rows(g: Any) -> Any:
+    """Σ g over all dimensions but the last; of half precision in float32."""
+    wide = widened(g)
+    total: Any = sum_to(wide, shape=g.shape[-1:])
+    return total if wide is g else total.astype(g.dtype)
 
 
 def _rows(x: Any) -> Any:
