@@ -8,7 +8,7 @@ from chainrule.engine.dtypes import Array, DType, bfloat16, float32
 from chainrule.engine.kernels.geometry import Shape
 from chainrule.engine.kernels.onednn import library as dnn
 from chainrule.engine.kernels.onednn.library import Argument
-from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attributes, engine, kept
+from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, aligned, attributes, engine, kept
 
 TYPES = (float32, bfloat16)
 
@@ -16,7 +16,8 @@ TYPES = (float32, bfloat16)
 def empty_image(shape: Shape, dtype: DType) -> Array:
     """(N, C, H, W) whose memory is (N, H, W, C)."""
     n, c, h, w = shape
-    return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+    pixels = aligned(n * c * h * w * dtype.itemsize).view(dtype)
+    return pixels.reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
 
 def image_layout(shape: Shape, dtype: DType) -> Layout:

@@ -13,7 +13,15 @@ from chainrule.engine.kernels.onednn import library as dnn
 from chainrule.engine.kernels.onednn import taps
 from chainrule.engine.kernels.onednn.arrays import TYPES, channels_last, converted, empty_image, image_layout, reorder
 from chainrule.engine.kernels.onednn.library import Argument, Dims, Query
-from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attributes, describe, kept, with_post_ops
+from chainrule.engine.kernels.onednn.primitive import (
+    Layout,
+    Primitive,
+    attributes,
+    between,
+    describe,
+    kept,
+    with_post_ops,
+)
 from chainrule.engine.kernels.reference.convolution import apply_affine
 
 
@@ -57,7 +65,7 @@ def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dty
         sizes = Sizes(x.shape, shape, geometry, dy.dtype, dtype)
         found = kept(("conv2d_weight", sizes), lambda: _backward_weights(sizes))
         if found is not None:
-            packed = np.empty(found.weights.size, np.uint8)
+            packed = between(found.weights.size)
             found.primitive.run(channels_last(dy), channels_last(x), packed)
             return found.unpacked(packed)
     return reference.conv2d_weight(dy, x, shape, geometry, dtype)
@@ -111,7 +119,7 @@ class Convolution:
         """The weights (O, C / groups, KH, KW) in the layout of the primitive."""
         if self._pack is None:
             self._pack = reorder(Layout.dense(self.sizes.grouped_weight, self.sizes.dtype), self.weights)
-        packed = np.empty(self.weights.size, np.uint8)
+        packed = between(self.weights.size)
         self._pack.run(converted(np.ascontiguousarray(w), self.sizes.dtype), packed)  # at once, it takes twice as long
         return packed
 

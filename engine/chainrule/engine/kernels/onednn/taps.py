@@ -13,7 +13,7 @@ import numpy as np
 from chainrule.engine.dtypes import Array, DType, float32
 from chainrule.engine.kernels.geometry import ConvGeometry, Pair, Shape
 from chainrule.engine.kernels.onednn.arrays import reorder
-from chainrule.engine.kernels.onednn.primitive import Layout, kept
+from chainrule.engine.kernels.onednn.primitive import Layout, between, kept
 from chainrule.engine.kernels.reference.windows import Meeting, channels_first, channels_last, meetings
 
 SMALLEST_WEIGHT = 64 * 64
@@ -66,10 +66,13 @@ def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> A
 
 def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dtype: DType) -> Array:
     """As `reference.conv2d_weight`; of half precision in float32."""
-    out, channels, kh, kw = shape
+    kh, kw = shape[2:]
     gradient, image = (channels_last(v).astype(float32, copy=False) for v in (dy, x))
-    packed = np.zeros((kh, kw, out, channels), float32)
-    for meeting in _meet((x.shape[2], x.shape[3]), (dy.shape[2], dy.shape[3]), (kh, kw), geometry):
+    packed = _between(shape)
+    met = _meet((x.shape[2], x.shape[3]), (dy.shape[2], dy.shape[3]), (kh, kw), geometry)
+    if len(met) < kh * kw:
+        packed[:] = 0
+    for meeting in met:
         rows, columns = _rows(image[meeting.pixels]), _rows(gradient[meeting.places])
         np.matmul(columns.T, rows, out=packed[meeting.row, meeting.column])
     dw = np.empty(shape, dtype)
@@ -80,13 +83,18 @@ def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dty
 
 def _packed(w: Array) -> Array:
     """(O, C, KH, KW) as (KH, KW, O, C): a matrix for each element of the window."""
-    out, channels, kh, kw = w.shape
-    packed = np.empty((kh, kw, out, channels), w.dtype)
     shape = w.shape
+    packed = _between(shape)
     kept(("weight to taps", shape), lambda: reorder(Layout.dense(shape, float32), _by_element(shape))).run(
         np.ascontiguousarray(w), packed
     )
     return packed
+
+
+def _between(shape: Shape) -> Array:
+    """Memory for (KH, KW, O, C), which is free again when this is called the next time."""
+    out, channels, kh, kw = shape
+    return between(out * channels * kh * kw * 4).view(float32).reshape(kh, kw, out, channels)
 
 
 def _by_element(shape: Shape) -> Layout:
