@@ -103,6 +103,11 @@ def test_wrong_operands_are_explained() -> None:
     wrong: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: F.scaled_dot_product_attention(cr.ones(3), x, x), cr.ShapeError, "at least 2 dimensional"),
         (lambda: F.scaled_dot_product_attention(x.double(), x, x), cr.DTypeError, "to have the same dtype"),
+        (
+            lambda: F.scaled_dot_product_attention(x.long(), x.long(), x.long()),
+            cr.DTypeError,
+            "scalar type Float but found Long",
+        ),
         (lambda: F.scaled_dot_product_attention(x, cr.ones(2, 3, 5), x), cr.ShapeError, r"key \(..., S, E\)"),
         (
             lambda: F.scaled_dot_product_attention(x, x, x, attn_mask=cr.ones(3, 3), is_causal=True),

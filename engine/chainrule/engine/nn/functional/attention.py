@@ -39,7 +39,7 @@ def scaled_dot_product_attention(
 
     Raises:
         ShapeError: shapes do not fit, or there are both a mask and `is_causal`.
-        DTypeError: dtypes differ, or that of the mask is neither bool nor theirs.
+        DTypeError: dtypes differ or are no floats, or that of the mask is neither bool nor float.
     """
     if active:
         query, key, value, attn_mask = lowered(query, key, value, attn_mask)
@@ -110,6 +110,8 @@ def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
             "Expected query, key, and value to have the same dtype, but got query.dtype: "
             f"{query.dtype} key.dtype: {key.dtype} and value.dtype: {value.dtype} instead."
         )
+    if not is_floating(query.dtype):
+        raise DTypeError(f"expected scalar type Float but found {type_name(query.dtype)}")
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ShapeError(
             "scaled_dot_product_attention: expected query (..., L, E), key (..., S, E) and value (..., S, Ev), got "
