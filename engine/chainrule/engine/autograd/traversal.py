@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from chainrule.engine import kernels
 from chainrule.engine.autograd.anomaly import anomaly
 from chainrule.engine.autograd.graph import AccumulateGrad, Node, OutputGradients, is_alias, lock_of
 from chainrule.engine.autograd.hooking import (
@@ -19,7 +20,7 @@ from chainrule.engine.autograd.hooking import (
 )
 from chainrule.engine.autograd.mode import state
 from chainrule.engine.autograd.variable import Variable, is_tensor, set_grad
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, float32, is_low_precision
 from chainrule.engine.errors import AutogradError, ConfigError, ShapeError
 
 if TYPE_CHECKING:
@@ -186,13 +187,20 @@ def _traverse(
                 if type(edge) is AccumulateGrad:
                     gradient = _own(gradient, g)
                 if edge in arrived:
-                    arrived[edge] = arrived[edge] + gradient
+                    arrived[edge] = _sum(arrived[edge], gradient)
                 else:
                     arrived[edge] = gradient
                     heappush(pending, (-edge.sequence, edge))
     finally:
         state.set(enabled, state.inference)
     return captured
+
+
+def _sum(g: Any, h: Any) -> Any:
+    """g + h, of arrays, Tensors, or the gradients of several outputs; of half precision by a kernel for it."""
+    if type(g) is np.ndarray and g.dtype is not float32 and is_low_precision(g.dtype):
+        return kernels.add(g, h)
+    return g + h
 
 
 def _accumulate_at(node: AccumulateGrad, g: Any) -> None:
