@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, DType, uint8
+from chainrule.engine.dtypes import Array, DType, float32, uint8
 from chainrule.engine.kernels import reference
 from chainrule.engine.kernels.geometry import PoolGeometry, Shape
 from chainrule.engine.kernels.onednn import library as dnn
@@ -16,13 +16,13 @@ from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attribu
 
 
 def max_pool2d(x: Array, geometry: PoolGeometry) -> tuple[Array, Array]:
-    """As `reference.max_pool2d`, which does it where x holds what is no number: oneDNN would pass over that."""
+    """As `reference.max_pool2d`, which does it where oneDNN would not see what there is: no number, nothing but −∞."""
     found = _found(x.dtype, x.shape, geometry, dnn.POOLING_MAX)
     if found is None or not _has_numbers_only(x):
         return reference.max_pool2d(x, geometry)
     y, offsets = empty_image(found.sizes.output, x.dtype), empty_image(found.sizes.output, uint8)
     found.forward.run(channels_last(x), y, offsets)
-    return y, offsets
+    return reference.max_pool2d(x, geometry) if _holds_lowest(y) else (y, offsets)
 
 
 def unpool(y: Array, offsets: Array, shape: Shape, geometry: PoolGeometry) -> Array:
@@ -134,4 +134,13 @@ def _average(geometry: PoolGeometry) -> int | None:
 
 def _has_numbers_only(x: Array) -> bool:
     """Whether no element is NaN, of which the largest is one."""
-    return bool(x.max() == x.max()) if x.dtype == np.float32 else not bool(np.isnan(x).any())
+    if x.dtype == float32:
+        return bool(x.max() == x.max())
+    return bool(x.view(np.int16).max() <= 0x7F80 and x.view(np.uint16).max() <= 0xFF80)  # ∞ and −∞
+
+
+def _holds_lowest(y: Array) -> bool:
+    """Whether an element is the lowest that is finite, with which oneDNN begins: it is not less where all is −∞."""
+    if y.dtype == float32:
+        return bool(y.min() == np.finfo(np.float32).min)
+    return bool(y.view(np.uint16).max() >= 0xFF7F)  # −∞ is what it is rounded to
