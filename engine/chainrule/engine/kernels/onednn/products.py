@@ -29,6 +29,12 @@ def linear(x: Array, w: Array, b: Array | None) -> Array:
     return reference.linear(x, w, b) if y is None else y
 
 
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a·b, written to contiguous `out` if that is given."""
+    y = _product(a, b, None, out)
+    return np.matmul(a, b, out=out) if y is None else y
+
+
 class Sizes(NamedTuple):
     """All that decides which primitive computes a product."""
 
@@ -40,7 +46,7 @@ class Sizes(NamedTuple):
     with_bias: bool
 
 
-def _product(a: Array, b: Array, bias: Array | None) -> Array | None:
+def _product(a: Array, b: Array, bias: Array | None, out: Array | None = None) -> Array | None:
     """a·b + bias, or None for what is left to numpy."""
     (m, k), n = a.shape, b.shape[1]
     dtype = a.dtype
@@ -55,7 +61,7 @@ def _product(a: Array, b: Array, bias: Array | None) -> Array | None:
     primitive = kept(sizes, lambda: _described(sizes))
     if primitive is None:
         return None
-    y = np.empty((m, n), dtype)
+    y = np.empty((m, n), dtype) if out is None else out
     primitive.run(a, b, y, *(() if bias is None else (bias,)))
     return y
 

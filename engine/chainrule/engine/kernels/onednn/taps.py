@@ -14,6 +14,7 @@ from chainrule.engine.dtypes import Array, DType, float32
 from chainrule.engine.kernels.geometry import ConvGeometry, Pair, Shape
 from chainrule.engine.kernels.onednn.arrays import reorder
 from chainrule.engine.kernels.onednn.primitive import Layout, between, kept
+from chainrule.engine.kernels.onednn.products import product
 from chainrule.engine.kernels.reference.windows import Meeting, channels_first, channels_last, meetings
 
 SMALLEST_WEIGHT = 64 * 64
@@ -44,8 +45,7 @@ def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array
     y = np.zeros((n, *places, len(w)), x.dtype)
     for meeting in _meet((size[0], size[1]), places, kernel, geometry):
         part = y[meeting.places]
-        product = _rows(image[meeting.pixels]) @ packed[meeting.row, meeting.column].T
-        part += product.reshape(part.shape)
+        part += product(_rows(image[meeting.pixels]), packed[meeting.row, meeting.column].T).reshape(part.shape)
     if b is not None:
         y += b
     return channels_first(y)
@@ -59,8 +59,7 @@ def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> A
     places, kernel = (dy.shape[2], dy.shape[3]), (w.shape[2], w.shape[3])
     for meeting in _meet((height, width), places, kernel, geometry):
         part = dx[meeting.pixels]
-        product = _rows(gradient[meeting.places]) @ packed[meeting.row, meeting.column]
-        part += product.reshape(part.shape)
+        part += product(_rows(gradient[meeting.places]), packed[meeting.row, meeting.column]).reshape(part.shape)
     return channels_first(dx)
 
 
@@ -74,7 +73,7 @@ def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dty
         packed[:] = 0
     for meeting in met:
         rows, columns = _rows(image[meeting.pixels]), _rows(gradient[meeting.places])
-        np.matmul(columns.T, rows, out=packed[meeting.row, meeting.column])
+        product(columns.T, rows, out=packed[meeting.row, meeting.column])
     dw = np.empty(shape, dtype)
     key = ("taps to weight", shape, dtype)
     kept(key, lambda: reorder(_by_element(shape), Layout.dense(shape, dtype))).run(packed, dw)
