@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -214,3 +216,32 @@ def test_that_there_is_nothing_is_kept_as_well() -> None:
 
     assert in_a_thread(ask) == [None, None, None]
     assert asked == ["nothing"]
+
+
+FORKED = """
+import os, signal
+import numpy as np
+import chainrule.engine as cr
+from chainrule.engine.kernels import onednn
+from chainrule.engine.kernels.geometry import ConvGeometry
+
+cr.set_num_threads(2)
+generator = np.random.default_rng(0)
+x = generator.standard_normal((8, 16, 32, 32)).astype(np.float32)
+w = generator.standard_normal((32, 16, 3, 3)).astype(np.float32)
+y = onednn.conv2d(x, w, None, ConvGeometry())
+child = os.fork()
+if not child:
+    signal.alarm(60)  # instead of waiting for ever
+same = np.array_equal(onednn.conv2d(x, w, None, ConvGeometry()), y) and cr.get_num_threads() == 2
+if not child:
+    os._exit(0 if same else 1)
+print(same, os.waitpid(child, 0)[1])
+"""
+
+
+@needs_onednn
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_forked_process_computes_with_threads_of_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("True 0\n", 0), done.stderr

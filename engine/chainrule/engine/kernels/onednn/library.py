@@ -83,6 +83,7 @@ GIVEN_STATISTICS, WITH_SCALE, WITH_SHIFT, WITH_RELU = 1, 2, 4, 8  # flags of a n
 ANY_FORMAT = 1
 CPU = 1
 USER_SCRATCHPAD = 1
+PAUSE_HARD = 2  # of omp.h
 
 Dims = c_int64 * 12
 
@@ -216,6 +217,12 @@ class Library:
         getattr(self, name)(ctypes.byref(handle), *arguments)
         assert handle.value is not None
         return handle.value
+
+    def end_threads(self) -> None:
+        """Ends those that OpenMP keeps for this thread: a forked process would wait for them, though it has none."""
+        pause = getattr(self._handle, "omp_pause_resource_all", None)  # of OpenMP 5, which oneDNN is linked with
+        if pause is not None:
+            pause(PAUSE_HARD)
 
     @property
     def version_text(self) -> str:

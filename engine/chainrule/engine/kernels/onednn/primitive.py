@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -156,7 +157,9 @@ def describe(kind: str, *arguments: object) -> int | None:
 @cache
 def engine() -> int:
     """oneDNN's handle of the CPU."""
-    return dnn.find().make("engine_create", dnn.CPU, 0)
+    library = dnn.find()
+    os.register_at_fork(before=library.end_threads)
+    return library.make("engine_create", dnn.CPU, 0)
 
 
 class Attributes:
