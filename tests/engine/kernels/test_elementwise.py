@@ -106,6 +106,20 @@ def test_a_gradient_passes_where_the_result_is_not_zero() -> None:
         np.testing.assert_array_equal(dx.view(np.uint16), g.view(np.uint16) if passes else np.zeros(g.shape, np.uint16))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_no_gradient_passes_where_the_result_is_zero_however_large(dtype: str) -> None:
+    g, y = draws((6,), dtype), draws((6,), dtype)
+    g[:3], y[:] = [np.inf, -np.inf, np.nan], 0
+    assert reference.relu_gradient(g, y).astype(float).tolist() == [0] * 6
+    y[:] = 2
+    dx = reference.relu_gradient(g, y)
+    np.testing.assert_array_equal(dx.astype(float), g.astype(float))
+    assert dx.dtype == g.dtype
+    if dtype != "bfloat16":
+        negative = np.full(6, -0.0, y.dtype)
+        assert reference.relu_gradient(g, negative).tolist() == [0] * 6
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_relu_of_other_types_keeps_what_is_no_number(dtype: str) -> None:
     for shape in ((4,), (3, 64), (2, 64, 3, 3)):

@@ -191,6 +191,16 @@ def test_layers_that_follow_one_another_do_not_hide_what_is_no_number(dtype: str
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
+def test_what_comes_back_where_the_result_is_zero_does_not_count(kernels: Any) -> None:
+    x, g = draws((4, 16, 3, 3)), draws((4, 16, 3, 3), seed=1)
+    y, mean, variance, mask = kernels.batch_norm_relu(x, None, None, EPS)
+    expected = kernels.batch_norm_gradients(np.where(y != 0, g, 0), x, None, mean, variance, EPS)
+    g[y == 0] = np.inf
+    for one, other in zip(kernels.batch_norm_gradients(g, x, None, mean, variance, EPS, mask), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_a_channel_of_one_number_is_its_shift(kernels: Any) -> None:
     b = draws((16,), seed=2)
     x = np.full((4, 16, 3, 3), 7, np.float32)

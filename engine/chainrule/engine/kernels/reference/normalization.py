@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chainrule.engine.dtypes import Array
-from chainrule.engine.kernels.reference.elementwise import relu
+from chainrule.engine.kernels.reference.elementwise import masked, relu
 
 
 def batch_norm(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
@@ -41,7 +41,7 @@ def batch_norm_gradients(
     for sums over the n elements of a channel. With a mask, those of `batch_norm_relu`. Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167
     """
     if mask is not None:
-        g = g * mask
+        g = masked(g, mask)
     n = x.size // x.shape[1]
     r = _reciprocal_std(variance, eps, x)
     x_hat = x - _per_channel(mean.astype(x.dtype))
