@@ -9,6 +9,9 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from chainrule.engine.errors import ConfigError
 
+chosen: int | None = None
+"""What `set_num_threads` was last given. OpenMP takes it for the thread that says it alone: others have to follow."""
+
 
 @cache
 def _controller() -> ThreadpoolController:
@@ -19,6 +22,8 @@ def _controller() -> ThreadpoolController:
 def set_num_threads(num_threads: int) -> None:
     """Lets kernels use `num_threads` threads from now on, in the whole process.
 
+    To be called in the main thread: from another, numpy's OpenBLAS does not take the number, only oneDNN does.
+
     The number of threads is part of what makes results the same bits: it decides the order of some sums.
 
     Raises:
@@ -26,12 +31,25 @@ def set_num_threads(num_threads: int) -> None:
     """
     if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
         raise ConfigError("num_threads", num_threads, "set_num_threads expects a positive integer")
+    global chosen
+    chosen = num_threads
     for library in _controller().lib_controllers:
         library.set_num_threads(num_threads)
 
 
+def follow() -> int | None:
+    """Has OpenMP use as many threads for the calling one as were chosen in any; that number."""
+    number = chosen
+    if number is not None:
+        for library in _controller().lib_controllers:
+            if library.user_api == "openmp":
+                library.set_num_threads(number)
+    return number
+
+
 def get_num_threads() -> int:
     """How many threads kernels may use."""
+    follow()
     return max((library.num_threads for library in _controller().lib_controllers), default=os.cpu_count() or 1)
 
 

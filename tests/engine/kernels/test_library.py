@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import chainrule.engine as cr
 from chainrule.engine.dtypes import Array
 from chainrule.engine.kernels import onednn
 from chainrule.engine.kernels.geometry import ConvGeometry, PoolGeometry
@@ -23,6 +25,15 @@ from chainrule.engine.kernels.onednn.primitive import Layout, attributes, descri
 from tests.engine.kernels.agreement import draws, needs_onednn
 
 float32 = np.dtype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The same number everywhere, as it decides the bits."""
+    before = cr.get_num_threads()
+    cr.set_num_threads(1)
+    yield
+    cr.set_num_threads(before)
 
 
 # ---- Where it is, and whether it will do ----

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from chainrule.engine import threads
 from chainrule.engine.dtypes import Array, DType, bfloat16
 from chainrule.engine.kernels.onednn import library as dnn
 from chainrule.engine.kernels.onednn.library import Argument, Dims, Query
@@ -211,6 +212,12 @@ class _Local(threading.local):
         self.scratch = np.empty(0, np.uint8)
         self.between = np.empty(0, np.uint8)
         self.kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self.num_threads: int | None = None
+
+    def follow(self) -> None:
+        """Computes with as many threads as are chosen now; a primitive has the number of when it was made."""
+        self.kept.clear()
+        self.num_threads = threads.follow()
 
 
 @cache
@@ -242,7 +249,10 @@ def between(size: int) -> Array:
 
 def kept(key: Hashable, make: Callable[[], _T]) -> _T:
     """What `make` has made for this key, in this thread; those used longest ago are let go."""
-    cached = _local().kept
+    local = _local()
+    if local.num_threads != threads.chosen:
+        local.follow()
+    cached = local.kept
     try:
         found: _T = cached[key]
         cached.move_to_end(key)
