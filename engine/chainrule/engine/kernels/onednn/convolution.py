@@ -30,7 +30,7 @@ def conv2d(
 ) -> Array:
     """As `reference.conv2d`."""
     if x.dtype in TYPES and x.size and w.size:
-        if x.dtype == float32 and taps.pays(x.shape, w.shape, geometry, taps.LARGEST_SHARE):
+        if taps.pays(x.shape, w.shape, geometry):
             return apply_affine(taps.conv2d(x, w, b, geometry), affine)
         sizes = Sizes(x.shape, w.shape, geometry, x.dtype, w.dtype, b is not None, affine is not None)
         found = kept(("conv2d", sizes), lambda: _forward(sizes))
@@ -45,7 +45,7 @@ def conv2d(
 def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> Array:
     """As `reference.conv2d_input`."""
     if dy.dtype in TYPES and dy.size and w.size:
-        if dy.dtype == float32 and taps.pays(shape, w.shape, geometry, taps.LARGEST_SHARE):
+        if taps.pays(shape, w.shape, geometry):
             return taps.conv2d_input(dy, w, shape, geometry)
         sizes = Sizes(shape, w.shape, geometry, dy.dtype, w.dtype)
         found = kept(("conv2d_input", sizes), lambda: _backward_data(sizes))
@@ -59,8 +59,7 @@ def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> A
 def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dtype: DType) -> Array:
     """As `reference.conv2d_weight`."""
     if dy.dtype in TYPES and dtype in TYPES and dy.size and x.size:
-        share = taps.LARGEST_SHARE if dy.dtype == float32 else taps.LARGEST_SHARE_OF_HALF
-        if taps.pays(x.shape, shape, geometry, share):
+        if taps.pays(x.shape, shape, geometry):
             return taps.conv2d_weight(dy, x, shape, geometry, dtype)
         sizes = Sizes(x.shape, shape, geometry, dy.dtype, dtype)
         found = kept(("conv2d_weight", sizes), lambda: _backward_weights(sizes))

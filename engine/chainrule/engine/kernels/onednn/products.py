@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, DType
+from chainrule.engine.dtypes import Array, DType, float32
 from chainrule.engine.kernels import reference
 from chainrule.engine.kernels.geometry import Shape
 from chainrule.engine.kernels.onednn.arrays import TYPES
@@ -30,9 +30,12 @@ def linear(x: Array, w: Array, b: Array | None) -> Array:
 
 
 def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a·b, written to contiguous `out` if that is given."""
-    y = _product(a, b, None, out)
-    return np.matmul(a, b, out=out) if y is None else y
+    """a·b in float32, of float32 or bfloat16, written to contiguous `out` if that is given."""
+    if out is None:
+        out = np.empty((a.shape[0], b.shape[1]), float32)
+    if _product(a, b, None, out) is None:
+        np.matmul(a.astype(float32, copy=False), b.astype(float32, copy=False), out=out)
+    return out
 
 
 class Sizes(NamedTuple):
@@ -43,6 +46,7 @@ class Sizes(NamedTuple):
     b: Shape
     b_steps: Shape
     dtype: DType
+    result: DType
     with_bias: bool
 
 
@@ -57,11 +61,11 @@ def _product(a: Array, b: Array, bias: Array | None, out: Array | None = None) -
     a_steps, b_steps = _steps(a), _steps(b)
     if a_steps is None or b_steps is None:
         return None
-    sizes = Sizes(a.shape, a_steps, b.shape, b_steps, dtype, bias is not None)
+    y = np.empty((m, n), dtype) if out is None else out
+    sizes = Sizes(a.shape, a_steps, b.shape, b_steps, dtype, y.dtype, bias is not None)
     primitive = kept(sizes, lambda: _described(sizes))
     if primitive is None:
         return None
-    y = np.empty((m, n), dtype) if out is None else out
     primitive.run(a, b, y, *(() if bias is None else (bias,)))
     return y
 
@@ -82,7 +86,7 @@ def _described(sizes: Sizes) -> Primitive | None:
     a = Layout.of(sizes.a, sizes.dtype, sizes.a_steps)
     b = Layout.of(sizes.b, sizes.dtype, sizes.b_steps)
     bias = Layout.dense((1, sizes.b[1]), sizes.dtype) if sizes.with_bias else None
-    y = Layout.dense((sizes.a[0], sizes.b[1]), sizes.dtype)
+    y = Layout.dense((sizes.a[0], sizes.b[1]), sizes.result)
     description = describe("matmul", a.handle, b.handle, None if bias is None else bias.handle, y.handle, attributes())
     if description is None:
         return None

@@ -12,20 +12,20 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array, DType, float32
 from chainrule.engine.kernels.geometry import ConvGeometry, Pair, Shape
-from chainrule.engine.kernels.onednn.arrays import reorder
+from chainrule.engine.kernels.onednn.arrays import converted, reorder
 from chainrule.engine.kernels.onednn.primitive import Layout, between, kept
 from chainrule.engine.kernels.onednn.products import product
 from chainrule.engine.kernels.reference.windows import Meeting, channels_first, channels_last, meetings
 
 SMALLEST_WEIGHT = 64 * 64
 """The products of output and input channels from which on a product of matrices outweighs the call."""
-LARGEST_SHARE, LARGEST_SHARE_OF_HALF = 0.7, 0.5
+LARGEST_SHARE = 0.7
 """How much of the window may meet the image, on the average, for this to be faster; measured."""
 
 
 @lru_cache(maxsize=1024)
-def pays(shape: Shape, weight: Shape, geometry: ConvGeometry, share: float) -> bool:
-    """Whether of the window, (O, C, KH, KW), no more than `share` meets an image of (N, C, H, W)."""
+def pays(shape: Shape, weight: Shape, geometry: ConvGeometry) -> bool:
+    """Whether of the window, (O, C, KH, KW), little enough meets images of (N, C, H, W) for this to be faster."""
     kernel, size = (weight[2], weight[3]), (shape[2], shape[3])
     if geometry.groups > 1 or kernel == (1, 1) or weight[0] * weight[1] < SMALLEST_WEIGHT:
         return False
@@ -33,7 +33,7 @@ def pays(shape: Shape, weight: Shape, geometry: ConvGeometry, share: float) -> b
     met = sum(
         _length(meeting.places[1]) * _length(meeting.places[2]) for meeting in _meet(size, places, kernel, geometry)
     )
-    return met <= share * places[0] * places[1] * kernel[0] * kernel[1]
+    return met <= LARGEST_SHARE * places[0] * places[1] * kernel[0] * kernel[1]
 
 
 def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array:
@@ -41,33 +41,33 @@ def conv2d(x: Array, w: Array, b: Array | None, geometry: ConvGeometry) -> Array
     n, _, *size = x.shape
     kernel = w.shape[2], w.shape[3]
     places = geometry.places((size[0], size[1]), kernel)
-    image, packed = channels_last(x), _packed(w)
-    y = np.zeros((n, *places, len(w)), x.dtype)
+    image, packed = channels_last(x), _packed(w, x.dtype)
+    y = np.zeros((n, *places, len(w)), float32)
     for meeting in _meet((size[0], size[1]), places, kernel, geometry):
         part = y[meeting.places]
         part += product(_rows(image[meeting.pixels]), packed[meeting.row, meeting.column].T).reshape(part.shape)
     if b is not None:
         y += b
-    return channels_first(y)
+    return channels_first(y.astype(x.dtype, copy=False))
 
 
 def conv2d_input(dy: Array, w: Array, shape: Shape, geometry: ConvGeometry) -> Array:
     """As `reference.conv2d_input`."""
     n, channels, height, width = shape
-    gradient, packed = channels_last(dy), _packed(w)
-    dx = np.zeros((n, height, width, channels), dy.dtype)
+    gradient, packed = channels_last(dy), _packed(w, dy.dtype)
+    dx = np.zeros((n, height, width, channels), float32)
     places, kernel = (dy.shape[2], dy.shape[3]), (w.shape[2], w.shape[3])
     for meeting in _meet((height, width), places, kernel, geometry):
         part = dx[meeting.pixels]
         part += product(_rows(gradient[meeting.places]), packed[meeting.row, meeting.column]).reshape(part.shape)
-    return channels_first(dx)
+    return channels_first(dx.astype(dy.dtype, copy=False))
 
 
 def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dtype: DType) -> Array:
-    """As `reference.conv2d_weight`; of half precision in float32."""
+    """As `reference.conv2d_weight`."""
     kh, kw = shape[2:]
-    gradient, image = (channels_last(v).astype(float32, copy=False) for v in (dy, x))
-    packed = _between(shape)
+    gradient, image = channels_last(dy), channels_last(x)
+    packed = _between(shape, float32)
     met = _meet((x.shape[2], x.shape[3]), (dy.shape[2], dy.shape[3]), (kh, kw), geometry)
     if len(met) < kh * kw:
         packed[:] = 0
@@ -76,29 +76,30 @@ def conv2d_weight(dy: Array, x: Array, shape: Shape, geometry: ConvGeometry, dty
         product(columns.T, rows, out=packed[meeting.row, meeting.column])
     dw = np.empty(shape, dtype)
     key = ("taps to weight", shape, dtype)
-    kept(key, lambda: reorder(_by_element(shape), Layout.dense(shape, dtype))).run(packed, dw)
+    kept(key, lambda: reorder(_by_element(shape, float32), Layout.dense(shape, dtype))).run(packed, dw)
     return dw
 
 
-def _packed(w: Array) -> Array:
+def _packed(w: Array, dtype: DType) -> Array:
     """(O, C, KH, KW) as (KH, KW, O, C): a matrix for each element of the window."""
     shape = w.shape
-    packed = _between(shape)
-    kept(("weight to taps", shape), lambda: reorder(Layout.dense(shape, float32), _by_element(shape))).run(
-        np.ascontiguousarray(w), packed
+    packed = _between(shape, dtype)
+    key = ("weight to taps", shape, dtype)
+    kept(key, lambda: reorder(Layout.dense(shape, dtype), _by_element(shape, dtype))).run(
+        converted(np.ascontiguousarray(w), dtype), packed
     )
     return packed
 
 
-def _between(shape: Shape) -> Array:
+def _between(shape: Shape, dtype: DType) -> Array:
     """Memory for (KH, KW, O, C), which is free again when this is called the next time."""
     out, channels, kh, kw = shape
-    return between(out * channels * kh * kw * 4).view(float32).reshape(kh, kw, out, channels)
+    return between(out * channels * kh * kw * dtype.itemsize).view(dtype).reshape(kh, kw, out, channels)
 
 
-def _by_element(shape: Shape) -> Layout:
+def _by_element(shape: Shape, dtype: DType) -> Layout:
     out, channels, _, kw = shape
-    return Layout.of(shape, float32, (channels, 1, kw * out * channels, out * channels))
+    return Layout.of(shape, dtype, (channels, 1, kw * out * channels, out * channels))
 
 
 def _rows(x: Array) -> Array:
