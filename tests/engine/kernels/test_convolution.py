@@ -224,7 +224,7 @@ def test_one_element_of_the_window_after_the_other_gives_the_references(
     dx = reference.conv2d_input(wide.dy, wide.w, x.shape, geometry)
     near(taps.conv2d_input(dy, w, x.shape, geometry), dx, float32, tolerance)
     dw = reference.conv2d_weight(wide.dy, wide.x, w.shape, geometry, float64)
-    near(taps.conv2d_weight(dy, x, w.shape, geometry), dw, float32, tolerance)
+    near(taps.conv2d_weight(dy, x, w.shape, geometry, float32), dw, float32, tolerance)
 
 
 @pytest.mark.parametrize("weight_dtype", ["float32", "bfloat16"])
@@ -238,13 +238,13 @@ def test_the_weights_gradient_of_half_precision_is_summed_in_float32(weight_dtyp
 def test_tiny_images_may_lie_in_any_memory() -> None:
     x, w, b, dy, geometry = problem((3, 5, 2, 2), (7, 5, 3, 3), ConvGeometry((1, 1), (1, 1)))
     results = taps.conv2d(x, w, b, geometry), taps.conv2d_input(dy, w, x.shape, geometry)
-    dw = taps.conv2d_weight(dy, x, w.shape, geometry)
+    dw = taps.conv2d_weight(dy, x, w.shape, geometry, float32)
     for name in seen(x):
         same_x, same_w, same_dy = seen(x)[name], seen(w)[name], seen(dy)[name]
         again = taps.conv2d(same_x, same_w, b, geometry), taps.conv2d_input(same_dy, same_w, x.shape, geometry)
         for mine, expected in zip(again, results, strict=True):
             np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-5, err_msg=name)
-        same_dw = taps.conv2d_weight(same_dy, same_x, w.shape, geometry)
+        same_dw = taps.conv2d_weight(same_dy, same_x, w.shape, geometry, float32)
         np.testing.assert_allclose(same_dw, dw, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
