@@ -91,7 +91,9 @@ CASES = (
     ),
     Case(
         "convolution.conv2d_weight",
-        lambda m, dy, x: convolution.conv2d_weight(dy, x, shape=(4, 3, 3, 3), geometry=ConvGeometry((2, 2), (1, 1)), dtype=dy.dtype),
+        lambda m, dy, x: convolution.conv2d_weight(
+            dy, x, shape=(4, 3, 3, 3), geometry=ConvGeometry((2, 2), (1, 1)), dtype=dy.dtype
+        ),
         (normal(2, 4, 3, 3), normal(2, 3, 5, 5)),
         torch=False,
     ),
