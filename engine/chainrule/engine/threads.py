@@ -11,6 +11,8 @@ from chainrule.engine.errors import ConfigError
 
 chosen: int | None = None
 """What `set_num_threads` was last given. OpenMP takes it for the thread that says it alone: others have to follow."""
+choices = 0
+"""How often it was given one."""
 
 
 @cache
@@ -31,8 +33,9 @@ def set_num_threads(num_threads: int) -> None:
     """
     if not isinstance(num_threads, int) or isinstance(num_threads, bool) or num_threads < 1:
         raise ConfigError("num_threads", num_threads, "set_num_threads expects a positive integer")
-    global chosen
+    global chosen, choices
     chosen = num_threads
+    choices += 1
     for library in _controller().lib_controllers:
         library.set_num_threads(num_threads)
 

@@ -213,11 +213,14 @@ class _Local(threading.local):
         self.between = np.empty(0, np.uint8)
         self.kept: OrderedDict[Hashable, Any] = OrderedDict()
         self.num_threads: int | None = None
+        self.choices = 0
 
     def follow(self) -> None:
         """Computes with as many threads as are chosen now; a primitive has the number of when it was made."""
-        self.kept.clear()
-        self.num_threads = threads.follow()
+        self.choices, number = threads.choices, threads.follow()
+        if number != self.num_threads:
+            self.num_threads = number
+            self.kept.clear()
 
 
 @cache
@@ -250,7 +253,7 @@ def between(size: int) -> Array:
 def kept(key: Hashable, make: Callable[[], _T]) -> _T:
     """What `make` has made for this key, in this thread; those used longest ago are let go."""
     local = _local()
-    if local.num_threads != threads.chosen:
+    if local.choices != threads.choices:
         local.follow()
     cached = local.kept
     try:
