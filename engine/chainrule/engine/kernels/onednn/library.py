@@ -121,7 +121,7 @@ _signatures: dict[str, tuple[object, ...]] = {
     "dnnl_primitive_create": (_out, c_void_p),
     "dnnl_primitive_destroy": (c_void_p,),
     "dnnl_primitive_execute": (c_void_p, c_void_p, c_int, POINTER(ExecutionArgument)),
-    "dnnl_stream_wait": (c_void_p,),
+    "dnnl_stream_destroy": (c_void_p,),
     "dnnl_set_primitive_cache_capacity": (c_int,),
     # Descriptions of primitives; engine first, attributes last
     "dnnl_reorder_primitive_desc_create": (_out, *(c_void_p,) * 5),

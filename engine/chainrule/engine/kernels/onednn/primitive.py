@@ -204,11 +204,27 @@ def with_post_ops(*algorithms: int, operand: Layout) -> Attributes:
 # ---- What a thread has of its own: memories are bound to arrays for one execution at a time ----
 
 
+class Stream:
+    """Where primitives are executed.
+
+    Args:
+        handle: of a `dnnl_stream`; owned from now on.
+    """
+
+    __slots__ = ("handle",)
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __del__(self) -> None:
+        dnn.find().stream_destroy(self.handle)
+
+
 class _Local(threading.local):
     """A thread's stream, scratch memory and primitives."""
 
     def __init__(self) -> None:
-        self.stream = dnn.find().make("stream_create", engine(), 1)
+        self.stream = Stream(dnn.find().make("stream_create", engine(), 1))
         self.scratch = np.empty(0, np.uint8)
         self.between = np.empty(0, np.uint8)
         self.kept: OrderedDict[Hashable, Any] = OrderedDict()
@@ -230,7 +246,7 @@ def _local() -> _Local:
 
 def stream() -> int:
     """The handle of the thread's stream; what is executed on it is done when the call returns."""
-    return _local().stream
+    return _local().stream.handle
 
 
 def scratchpad(size: int) -> int:
