@@ -8,7 +8,7 @@ from chainrule.engine.dtypes import Array, DType, bfloat16, float32
 from chainrule.engine.kernels.geometry import Shape
 from chainrule.engine.kernels.onednn import library as dnn
 from chainrule.engine.kernels.onednn.library import Argument
-from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, aligned, attributes, engine, kept
+from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, aligned, attributes, between, engine, kept
 
 TYPES = (float32, bfloat16)
 
@@ -48,10 +48,10 @@ def in_memory_of(y: Array, x: Array) -> Array:
 
 
 def converted(x: Array, dtype: DType) -> Array:
-    """Contiguous x in another of `TYPES`: x itself, or a copy."""
+    """Contiguous x in another of `TYPES`: x itself, or a copy, which the next one overwrites."""
     if x.dtype == dtype:
         return x
-    y = np.empty(x.shape, dtype)
+    y = between(x.size * dtype.itemsize, 1).view(dtype).reshape(x.shape)
     size, source = (x.size,), x.dtype
     kept(
         ("converted", size, source, dtype), lambda: reorder(Layout.dense(size, source), Layout.dense(size, dtype))

@@ -226,7 +226,7 @@ class _Local(threading.local):
     def __init__(self) -> None:
         self.stream = Stream(dnn.find().make("stream_create", engine(), 1))
         self.scratch = np.empty(0, np.uint8)
-        self.between = np.empty(0, np.uint8)
+        self.between = [np.empty(0, np.uint8)] * 2
         self.kept: OrderedDict[Hashable, Any] = OrderedDict()
         self.num_threads: int | None = None
         self.choices = 0
@@ -258,12 +258,12 @@ def scratchpad(size: int) -> int:
     return address
 
 
-def between(size: int) -> Array:
+def between(size: int, slot: int = 0) -> Array:
     """Bytes to pass from one primitive to the next, until this is asked for again: always the same, so warm."""
-    local = _local()
-    if local.between.size < size:
-        local.between = aligned(size)
-    return local.between[:size]
+    buffers = _local().between
+    if buffers[slot].size < size:
+        buffers[slot] = aligned(size)
+    return buffers[slot][:size]
 
 
 def kept(key: Hashable, make: Callable[[], _T]) -> _T:
