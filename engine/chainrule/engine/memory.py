@@ -13,8 +13,10 @@ def keep_freed_memory() -> bool:
     """Has glibc's malloc keep what is freed, rather than hand it back to the system; whether it does now.
 
     By default it maps each large array anew, and the system clears every page of it when it is first written to: a
-    tenth of a training step on large images. `benchmarks/engine.py` measures with it. Other allocators are left alone,
-    and so is one that the environment has settings for; MALLOC_MMAP_MAX_=65536 is glibc's default.
+    tenth of a training step on large images. So the process stays as large as it has been; `malloc_trim(0)` of the C
+    library gives back what is free. An allocator that the environment has settings for is left alone:
+    MALLOC_MMAP_MAX_=65536 is glibc's default. One that takes the place of glibc's, as jemalloc by LD_PRELOAD, does not
+    heed it.
     """
     if any(name in os.environ for name in _own_settings):
         return False

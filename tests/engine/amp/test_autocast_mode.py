@@ -289,3 +289,15 @@ def test_a_residual_block_is_pytorchs(training: bool, torch: Any) -> None:
         assert str(mine.dtype) == str(other.dtype).removeprefix("torch.")
         a, b = to_array(mine), to_array(other)
         np.testing.assert_allclose(a, b, rtol=0.03, atol=0.03 * max(1.0, float(np.abs(b).max())))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtypes", [("float64", "float32", None), ("float32", "float32", "float64"),
+                                    ("float32", "float32", "int64"), ("float32", "float64", None),
+                                    ("int64", "float32", None)])  # fmt: skip
+def test_a_convolution_refuses_what_pytorchs_refuses(dtypes: tuple[str, str, str | None], torch: Any) -> None:
+    for m in (cr, torch):
+        shapes = ((1, 2, 4, 4), (3, 2, 3, 3), (3,))
+        x, w, b = (None if d is None else m.ones(s).to(getattr(m, d)) for s, d in zip(shapes, dtypes, strict=True))
+        with m.autocast("cpu", dtype=m.bfloat16), pytest.raises(RuntimeError):
+            m.nn.functional.conv2d(x, w, b)

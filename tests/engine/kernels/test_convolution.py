@@ -12,6 +12,7 @@ from chainrule.engine.dtypes import Array, DType
 from chainrule.engine.kernels import onednn, reference
 from chainrule.engine.kernels.geometry import ConvGeometry, Pair, Shape
 from chainrule.engine.kernels.onednn import taps
+from chainrule.engine.kernels.onednn.primitive import _local, scratchpad
 from tests.engine.kernels.agreement import draws, needs_onednn
 
 pytestmark = needs_onednn
@@ -286,3 +287,14 @@ def test_a_convolution_that_is_taken_apart_is_the_references(dtype: str, monkeyp
         monkeypatch.setattr(taps, name, counted(name, getattr(taps, name)))
     check(problem((2, 64, 2, 2), (64, 64, 3, 3), ConvGeometry((1, 1), (1, 1)), dtype), TOLERANCES[dtype])
     assert taken == ["conv2d", "conv2d", "conv2d_input", "conv2d_weight"]
+
+
+@pytest.mark.parametrize(("size", "window", "stride"), [((1, 1), 3, 2), ((4, 1), 5, 2), ((3, 2), 3, 3), ((5, 3), 3, 4)])
+def test_images_narrower_than_the_stride_use_nothing_that_was_not_written(
+    size: tuple[int, int], window: int, stride: int
+) -> None:
+    geometry = ConvGeometry((stride, stride), (window // 2, window // 2))
+    given = problem((4, 16, *size), (32, 16, window, window), geometry, "bfloat16")
+    scratchpad(1 << 24)
+    _local().scratch[:] = 0xFF  # of float32 and bfloat16, no number
+    check(given, TOLERANCES["bfloat16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from chainrule.engine.kernels.geometry import ConvGeometry, PoolGeometry
 from chainrule.engine.kernels.onednn import library as dnn
 from chainrule.engine.kernels.onednn import primitive
 from chainrule.engine.kernels.onednn.library import Dims, Library, LibraryError, UnimplementedError
-from chainrule.engine.kernels.onednn.primitive import Layout, attributes, describe, engine, kept
+from chainrule.engine.kernels.onednn.primitive import Layout, Primitive, attributes, describe, engine, kept
 from tests.engine.kernels.agreement import draws, needs_onednn
 
 float32 = np.dtype(np.float32)
@@ -99,15 +100,28 @@ def test_a_version_that_will_not_do_is_refused(version: tuple[int, int, int], mo
         chosen(path, monkeypatch)
 
 
-def test_the_version_is_the_one_the_library_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, path = tmp_path / "old.c", tmp_path / "libdnnl.so.3"
-    source.write_text("static int version[8] = {2, 7, 3}; const int *dnnl_version(void) { return version; }")
+def compiled(folder: Path, version: str) -> str:
+    """A library that says of itself that it is this: major, minor, patch, hash, threads of the CPU, of the GPU."""
+    source, path = folder / "dnnl.c", folder / "libdnnl.so.3"
+    fields = "int a, b, c; const char *hash; unsigned cpu, gpu;"
+    source.write_text(
+        f"static struct v {{ {fields} }} v = {{ {version} }}; struct v *dnnl_version(void) {{ return &v; }}"
+    )
     try:
         subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("there is no C compiler here")
+    return str(path)
+
+
+def test_the_version_is_the_one_the_library_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LibraryError, match=r"is oneDNN 2\.7\.3; version 3\.2 or newer"):
-        chosen(str(path), monkeypatch)
+        chosen(compiled(tmp_path, "2, 7, 3, 0, 2, 0"), monkeypatch)
+
+
+def test_a_library_with_other_threads_than_openmps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LibraryError, match=r"other threads than OpenMP's \(CPU runtime 4\)"):
+        chosen(compiled(tmp_path, "3, 4, 1, 0, 4, 0"), monkeypatch)
 
 
 # ---- What it says when it fails ----
@@ -136,6 +150,14 @@ def test_what_it_does_not_have_is_nothing() -> None:
     assert describe("matmul", a.handle, b.handle, None, y.handle, attributes()) is None
     with pytest.raises(UnimplementedError, match="dnnl_matmul_primitive_desc_create: unimplemented"):
         onednn.load().make("matmul_primitive_desc_create", engine(), a.handle, b.handle, None, y.handle, attributes())
+
+
+@needs_onednn
+def test_a_primitive_that_cannot_be_made_leaves_nothing_behind(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(LibraryError, match="dnnl_primitive_create: invalid arguments"):
+        Primitive(0, ())
+    gc.collect()
+    assert not recwarn.list
 
 
 # ---- What is kept ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -423,3 +424,23 @@ def test_what_is_no_number_comes_out() -> None:
         y = trained()(x).numpy()
     assert np.isnan(y[0, :, :2, :2]).all()
     assert np.isfinite(y[1:]).all()
+
+
+def test_statistics_of_another_dtype_are_not_folded() -> None:
+    model, x = trained(), images()
+    model[1].running_var = model[1].running_var.double()
+    with cr.no_grad():
+        np.testing.assert_allclose(model(x).numpy(), one_by_one(model, x).numpy(), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("layers", [1, 2], ids=["normalisation", "and-relu"])
+def test_a_node_keeps_neither_output_nor_mask_once_it_ran(layers: int) -> None:
+    norm, x = block()[1], cr.randn(2, 16, 4, 4, requires_grad=True)
+    y = norm(x) if layers == 1 else nn.Sequential(norm, nn.ReLU())(x)
+    node, output = y.grad_fn, weakref.ref(y.data)
+    loss = y.sum()
+    loss.backward()
+    del y
+    assert node is not None
+    assert output() is None
+    assert not node.intermediates

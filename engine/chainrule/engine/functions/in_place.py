@@ -99,14 +99,36 @@ def _fill(x: Tensor, result: Tensor, fresh: bool) -> None:
 
 def _is_sole(x: Tensor) -> bool:
     """Whether nothing but the tensor refers to its memory: neither to its array nor to the one that owns the memory."""
+    array, owner = _references(x)
+    return array <= _sole[0] and (owner is None or owner <= _sole[1])
+
+
+def _references(x: Any) -> tuple[int, int | None]:
+    """How often the array and the owner of its memory are referred to; as good as endlessly what cannot be told of."""
     array = x.data
-    if sys.getrefcount(array) > _SOLE:
-        return False
     owner = array.base
-    return owner is None or (isinstance(owner, np.ndarray) and owner.base is None and sys.getrefcount(owner) <= _SOLE)
+    if owner is None:
+        return sys.getrefcount(array), None
+    if not isinstance(owner, np.ndarray) or owner.base is not None:
+        return sys.maxsize, None
+    return sys.getrefcount(array), sys.getrefcount(owner)
 
 
-_SOLE = 3  # the slot or the array, the local name, the argument
+class _Holder:
+    """What refers to an array as a tensor does, to count how often that is: it depends on the version of Python."""
+
+    def __init__(self) -> None:
+        self.data = np.empty(2)[:1]
+
+
+def _counted() -> tuple[int, int]:
+    array, owner = _references(_Holder())
+    if owner is None or not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return 0, 0  # without the lock, counts are no proof
+    return array, owner
+
+
+_sole = _counted()
 
 
 def _keep_old_value(node: OpNode, x: Tensor) -> None:

@@ -39,19 +39,29 @@ Axes = tuple[int, ...]
     w=lambda g, x, w, mean, variance, eps, together: _batch_gradient(1, g, x, w, mean, variance, eps, together),
     b=lambda g, x, w, mean, variance, eps, together: _batch_gradient(2, g, x, w, mean, variance, eps, together),
 )
-def batch_norm(x: Any, w: Any, b: Any, *, found: Array, mean: Array, variance: Array, eps: float) -> Any:  # noqa: ARG001
+def batch_norm(
+    x: Any,  # noqa: ARG001
+    w: Any,  # noqa: ARG001
+    b: Any,  # noqa: ARG001
+    *,
+    found: list[Array],
+    mean: Array,  # noqa: ARG001
+    variance: Array,  # noqa: ARG001
+    eps: float,  # noqa: ARG001
+) -> Any:
     """y = w · (x − μ) / √(σ² + ε) + b for each channel of x (N, C, ...), where μ and σ² are those of x.
 
     Args:
-        found: y, which `kernels.batch_norm` makes together with μ and σ², as the caller needs those, too.
+        found: y, which `kernels.batch_norm` makes together with μ and σ², as the caller needs those, too. It is taken
+            out of the list: the node keeps its attributes, and not the output.
     """
-    return found, {"together": Together()}
+    return found.pop(), {"together": Together()}
 
 
 @op(
     "Relu",
     native=True,
-    saves=("together",),
+    saves=("together", "mask"),
     x=lambda g, x, w, y, mean, variance, eps, mask, together: _rectified(
         0, g, x, w, y, mean, variance, eps, mask, together
     ),
@@ -67,19 +77,18 @@ def batch_norm_relu(
     w: Any,  # noqa: ARG001
     b: Any,  # noqa: ARG001
     *,
-    found: Array,
+    found: list[Array],
     mean: Array,  # noqa: ARG001
     variance: Array,  # noqa: ARG001
     eps: float,  # noqa: ARG001
-    mask: Array,  # noqa: ARG001
 ) -> Any:
     """y = max(batch_norm(x), 0): two operations whose kernels are one.
 
     Args:
-        found: y, which `kernels.batch_norm_relu` makes together with μ and σ².
-        mask: what that says of where y is not 0.
+        found: what `kernels.batch_norm_relu` makes together with μ and σ²: y, and what that says of where y is not 0.
     """
-    return found, {"together": Together()}
+    mask, y = found.pop(), found.pop()
+    return y, {"together": Together(), "mask": mask}
 
 
 def _rectified(

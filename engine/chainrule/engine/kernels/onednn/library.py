@@ -234,9 +234,29 @@ class Library:
             version = self._handle.dnnl_version
         except AttributeError:
             raise LibraryError(f"{self.path} is not oneDNN: it has no dnnl_version") from None
-        version.restype = POINTER(c_int)  # of a struct that begins with three numbers
-        numbers = version()
-        return numbers[0], numbers[1], numbers[2]
+        version.restype = POINTER(_Version)
+        found = version().contents
+        if found.cpu_runtime not in _RUNTIMES:
+            raise LibraryError(
+                f"{self.path} is built for other threads than OpenMP's (CPU runtime {found.cpu_runtime}), which would "
+                f"not heed set_num_threads; install {DISTRIBUTION}"
+            )
+        return found.major, found.minor, found.patch
+
+
+class _Version(ctypes.Structure):
+    _fields_ = (
+        ("major", c_int),
+        ("minor", c_int),
+        ("patch", c_int),
+        ("hash", c_char_p),
+        ("cpu_runtime", c_uint),
+        ("gpu_runtime", c_uint),
+    )
+
+
+_RUNTIMES = (1, 2)
+"""One thread, or OpenMP."""
 
 
 def _check(status: int, function: ctypes._NamedFuncPointer, arguments: tuple[object, ...]) -> int:  # noqa: ARG001

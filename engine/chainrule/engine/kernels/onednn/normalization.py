@@ -82,11 +82,12 @@ class Normalization:
     Args:
         sizes: the images and the settings.
         description: of the forward; owned from now on.
+        back: of the backward, likewise.
     """
 
     __slots__ = ("backward", "forward", "mask")
 
-    def __init__(self, sizes: Sizes, description: int) -> None:
+    def __init__(self, sizes: Sizes, description: int, back: int) -> None:
         image, channel = image_layout(sizes.shape, sizes.dtype), Layout.dense((sizes.shape[1],), float32)
         self.mask = Layout.chosen(description, Query.WORKSPACE)
         masks = ((Argument.WORKSPACE, self.mask),) if sizes.flags & dnn.WITH_RELU else ()
@@ -102,17 +103,6 @@ class Normalization:
                 *masks,
             ),
         )
-        back = describe(
-            "batch_normalization_backward",
-            dnn.BACKWARD,
-            *(image.handle,) * 3,
-            sizes.eps,
-            sizes.flags,
-            description,
-            attributes(),
-        )
-        if back is None:
-            raise dnn.LibraryError(f"oneDNN normalises {sizes.shape} of {sizes.dtype} forward only")
         self.backward = Primitive(
             back,
             (
@@ -147,7 +137,16 @@ def _described(sizes: Sizes) -> Normalization | None:
         sizes.flags,
         attributes(),
     )
-    return None if description is None else Normalization(sizes, description)
+    if description is None:
+        return None
+    images = (image.handle,) * 3
+    back = describe(
+        "batch_normalization_backward", dnn.BACKWARD, *images, sizes.eps, sizes.flags, description, attributes()
+    )
+    if back is None:
+        dnn.find().primitive_desc_destroy(description)
+        return None
+    return Normalization(sizes, description, back)
 
 
 def _scale(w: Array | None, x: Array) -> Array:

@@ -96,13 +96,16 @@ class Primitive:
     def __init__(self, description: int, arguments: Sequence[tuple[Argument, Layout]]) -> None:
         library = dnn.find()
         self._description = description
+        self._memories: list[int] = []
+        self._handle = 0
         self._handle = library.make("primitive_create", description)
         scratch = Layout.chosen(description, Query.SCRATCHPAD)
         self.scratch_size = scratch.size
         if scratch.size:
             arguments = [*arguments, (Argument.SCRATCHPAD, scratch)]
         self._layouts = [layout for _, layout in arguments]
-        self._memories = [library.make("memory_create", layout.handle, engine(), None) for layout in self._layouts]
+        for layout in self._layouts:
+            self._memories.append(library.make("memory_create", layout.handle, engine(), None))
         self._count = len(arguments)
         self._arguments = (dnn.ExecutionArgument * self._count)(
             *[
@@ -135,7 +138,8 @@ class Primitive:
         library = dnn.find()
         for memory in self._memories:
             library.memory_destroy(memory)
-        library.primitive_destroy(self._handle)
+        if self._handle:
+            library.primitive_destroy(self._handle)
         library.primitive_desc_destroy(self._description)
 
 
@@ -156,11 +160,19 @@ def describe(kind: str, *arguments: object) -> int | None:
 
 
 @cache
-def engine() -> int:
-    """oneDNN's handle of the CPU."""
+def _engine() -> int:
     library = dnn.find()
     os.register_at_fork(before=library.end_threads)
     return library.make("engine_create", dnn.CPU, 0)
+
+
+def engine() -> int:
+    """oneDNN's handle of the CPU: one, for what belongs to different ones cannot be executed together."""
+    with _making:
+        return _engine()
+
+
+_making = threading.Lock()
 
 
 class Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chainrule.engine.dtypes import Array, float32, float64
+from chainrule.engine.dtypes import Array, float32, is_low_precision
 from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.functions.autocast import active, is_autocast_enabled, lowered
 from chainrule.engine.kernels.geometry import ConvGeometry
@@ -83,9 +83,10 @@ def _convolution(
     groups: int,
     affine: tuple[Array, Array] | None = None,
 ) -> Tensor:
-    lowers = bool(active) and is_autocast_enabled("cpu")
-    if lowers:
-        input, weight, bias = _lowered(input, weight, bias)
+    rounds = False
+    if active and is_autocast_enabled("cpu"):
+        rounds = _rounds(input, weight, bias)
+        input, weight, bias = (*lowered(input), weight, bias) if rounds else lowered(input, weight, bias)
     _check_tensors(name, dims, input, weight)
     if input.ndim == dims + 1:
         batch = input.unsqueeze(0)
@@ -100,7 +101,7 @@ def _convolution(
             raise SettingError("padding", padding, "negative padding is not supported")
     _check_shapes(input, weight, bias, groups)
     _check_window(input.shape[2:], weight.shape[2:], margin, spread)
-    if not lowers:
+    if not rounds:
         check_same_dtype(name, input, weight, bias)
     if dims == 2:
         geometry = _geometry(steps, margin, spread, groups)
@@ -111,13 +112,12 @@ def _convolution(
     return y.squeeze(2)
 
 
-def _lowered(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As `lowered`, but for parameters of float32: kernels round them on the way, and give exact gradients of them."""
-    kept = isinstance(weight, Tensor) and weight.dtype == float32 and (bias is None or bias.dtype == float32)
-    if kept and isinstance(input, Tensor) and input.dtype != float64:
-        return (*lowered(input), weight, bias)
-    lower: tuple[Tensor, Tensor, Tensor | None] = lowered(input, weight, bias)
-    return lower
+def _rounds(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether parameters stay float32 in lower precision: kernels round them on the way, and give exact gradients."""
+    tensors = [input, weight] if bias is None else [input, weight, bias]
+    if not all(isinstance(v, Tensor) for v in tensors):
+        return False
+    return (is_low_precision(input.dtype) or input.dtype == float32) and all(v.dtype == float32 for v in tensors[1:])
 
 
 def _worded_padding(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from chainrule.engine import kernels
-from chainrule.engine.dtypes import Array, is_low_precision
-from chainrule.engine.errors import ConfigError, DimensionError, ShapeError
+from chainrule.engine.dtypes import Array, float32, is_low_precision, type_name
+from chainrule.engine.errors import ConfigError, DimensionError, DTypeError, ShapeError
 from chainrule.engine.nn.functional.checks import SettingError, SizeError, require_floating
 from chainrule.engine.ops import normalization, shape
 from chainrule.engine.tensor import Tensor
@@ -47,6 +47,7 @@ def batch_norm(
         SizeError: one value per channel is all there is to train on.
         DimensionError: x has no channels.
         ShapeError: a weight or statistic is not one for each channel.
+        DTypeError: they are not of x's dtype, nor of float32 where x is of half precision.
         SettingError: not training, and no running statistics.
         ConfigError: ε is negative, or 0 while training.
     """
@@ -90,6 +91,7 @@ def batch_norm_with_statistics(
     for name, value in named.items():
         if value is not None and value.numel() != input.shape[1]:
             raise ShapeError(f"{name} should contain {input.shape[1]} elements not {value.numel()}")
+    _check_types(input, weight, bias, running_mean, running_var)
     if not training:
         if running_mean is None or running_var is None:
             missing = "running_mean" if running_mean is None else "running_var"
@@ -103,12 +105,14 @@ def batch_norm_with_statistics(
     w, b = (None if v is None else v.data for v in (weight, bias))
     if rectify:
         found, mean, variance, mask = kernels.batch_norm_relu(images, w, b, eps)
-        settings = {"found": found.reshape(input.shape), "mean": mean, "variance": variance, "eps": eps}
-        y = normalization.batch_norm_relu(input, weight, bias, **settings, mask=mask)
+        made = [found.reshape(input.shape), mask]
+        del found, mask  # the list is emptied
+        y = normalization.batch_norm_relu(input, weight, bias, found=made, mean=mean, variance=variance, eps=eps)
     else:
         found, mean, variance = kernels.batch_norm(images, w, b, eps)
-        settings = {"found": found.reshape(input.shape), "mean": mean, "variance": variance, "eps": eps}
-        y = normalization.batch_norm(input, weight, bias, **settings)
+        made = [found.reshape(input.shape)]
+        del found
+        y = normalization.batch_norm(input, weight, bias, found=made, mean=mean, variance=variance, eps=eps)
     unbiased = variance * (n / (n - 1)) if n else variance
     dtype = input.dtype if running_mean is None else running_mean.dtype
     return y, (mean.astype(dtype), unbiased.astype(dtype))
@@ -119,6 +123,20 @@ def _check_batch(input: Tensor, eps: float) -> None:
         raise SizeError(f"Expected more than 1 value per channel when training, got input size {list(input.shape)}")
     if eps <= 0:
         raise ConfigError("eps", eps, f"batch_norm eps must be positive during training, but got {eps}")
+
+
+def _check_types(input: Tensor, *parameters: Tensor | None) -> None:
+    """Raises DTypeError unless all parameters are of x's dtype, or of float32 where x is of half precision."""
+    found = [value.dtype for value in parameters if value is not None]
+    if not found or found.count(input.dtype) == len(found):
+        return
+    if found[0] == input.dtype:
+        other = next(dtype for dtype in found if dtype != input.dtype)
+        raise DTypeError(f"expected scalar type {type_name(input.dtype)} but found {type_name(other)}")
+    if found.count(float32) != len(found):
+        raise DTypeError("mixed dtype (CPU): expect parameter to have scalar type of Float")
+    if not is_low_precision(input.dtype):
+        raise DTypeError("mixed dtype (CPU): all inputs must share same datatype.")
 
 
 def running_update(running: Array, batch: Array, factor: float) -> Array:
@@ -181,9 +199,11 @@ def layer_norm(
 
     Raises:
         ShapeError: x does not end in this shape, or w and b are not of it.
+        DTypeError: w and b are not of x's dtype, nor of float32 where x is of half precision.
     """
     require_floating("LayerNormKernelImpl", input)
     ndim = len(_checked_shape(input, normalized_shape, {"weight": weight, "bias": bias}))
+    _check_types(input, weight, bias)
     return normalization.layer_norm(input, weight, bias, ndim=ndim, eps=eps)
 
 
@@ -235,6 +255,7 @@ def group_norm(
     Raises:
         ShapeError: the channels do not make so many groups, or w and b are not one for each channel.
         SizeError: one value is all there is.
+        DTypeError: w and b are not of x's dtype, nor of float32 where x is of half precision.
     """
     require_floating("GroupNormKernelImpl", input)
     if input.ndim < 2:
@@ -256,6 +277,7 @@ def group_norm(
                 f"Expected {name} to be a vector of size equal to the number of channels in input, but got {name} of "
                 f"shape {list(value.shape)} and input of shape {list(input.shape)}"
             )
+    _check_types(input, weight, bias)
     return normalization.group_norm(input, weight, bias, groups=num_groups, eps=eps)
 
 

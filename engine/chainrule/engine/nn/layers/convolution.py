@@ -189,7 +189,8 @@ class Conv2d(_Forward):
         """With BatchNorm2d that does not train, where no gradient is wanted of either."""
         if type(self) is not Conv2d or type(following) is not BatchNorm2d or len(args) != 1:
             return None
-        tensors = [args[0], *self._parameters.values(), *following._parameters.values(), following.running_mean]
+        statistics = following.running_mean, following.running_var
+        tensors = [args[0], *self._parameters.values(), *following._parameters.values(), *statistics]
         if not all(v is None or (isinstance(v, Tensor) and v.dtype == float32) for v in tensors):
             return None
         if is_grad_enabled() and any(v is not None and v.requires_grad for v in tensors):
