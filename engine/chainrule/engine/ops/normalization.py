@@ -34,106 +34,86 @@ Axes = tuple[int, ...]
 @op(
     "NativeBatchNorm",
     native=True,
-    saves=("together",),
-    x=lambda g, x, w, mean, variance, eps, together: _batch_gradient(0, g, x, w, mean, variance, eps, together),
-    w=lambda g, x, w, mean, variance, eps, together: _batch_gradient(1, g, x, w, mean, variance, eps, together),
-    b=lambda g, x, w, mean, variance, eps, together: _batch_gradient(2, g, x, w, mean, variance, eps, together),
+    saves=("batch",),
+    x=lambda g, x, w, batch: batch.gradient(0, g, x, w),
+    w=lambda g, x, w, batch: batch.gradient(1, g, x, w),
+    b=lambda g, x, w, batch: batch.gradient(2, g, x, w),
 )
-def batch_norm(
-    x: Any,  # noqa: ARG001
-    w: Any,  # noqa: ARG001
-    b: Any,  # noqa: ARG001
-    *,
-    found: list[Array],
-    mean: Array,  # noqa: ARG001
-    variance: Array,  # noqa: ARG001
-    eps: float,  # noqa: ARG001
-) -> Any:
+def batch_norm(x: Any, w: Any, b: Any, *, found: list[Found]) -> Any:  # noqa: ARG001
     """y = w · (x − μ) / √(σ² + ε) + b for each channel of x (N, C, ...), where μ and σ² are those of x.
 
     Args:
         found: y, which `kernels.batch_norm` makes together with μ and σ², as the caller needs those, too. It is taken
-            out of the list: the node keeps its attributes, and not the output.
+            out of the list: a node keeps its attributes, and shall not keep its output.
     """
-    return found.pop(), {"together": Together()}
+    y, batch = found.pop()
+    return y, {"batch": batch}
 
 
 @op(
     "Relu",
     native=True,
-    saves=("together", "mask"),
-    x=lambda g, x, w, y, mean, variance, eps, mask, together: _rectified(
-        0, g, x, w, y, mean, variance, eps, mask, together
-    ),
-    w=lambda g, x, w, y, mean, variance, eps, mask, together: _rectified(
-        1, g, x, w, y, mean, variance, eps, mask, together
-    ),
-    b=lambda g, x, w, y, mean, variance, eps, mask, together: _rectified(
-        2, g, x, w, y, mean, variance, eps, mask, together
-    ),
+    saves=("batch",),
+    x=lambda g, x, w, y, batch: batch.gradient(0, _before_relu(g, y), x, w),
+    w=lambda g, x, w, y, batch: batch.gradient(1, _before_relu(g, y), x, w),
+    b=lambda g, x, w, y, batch: batch.gradient(2, _before_relu(g, y), x, w),
 )
-def batch_norm_relu(
-    x: Any,  # noqa: ARG001
-    w: Any,  # noqa: ARG001
-    b: Any,  # noqa: ARG001
-    *,
-    found: list[Array],
-    mean: Array,  # noqa: ARG001
-    variance: Array,  # noqa: ARG001
-    eps: float,  # noqa: ARG001
-) -> Any:
-    """y = max(batch_norm(x), 0): two operations whose kernels are one.
+def batch_norm_relu(x: Any, w: Any, b: Any, *, found: list[Found]) -> Any:  # noqa: ARG001
+    """y = max(batch_norm(x), 0): two operations, which `kernels.batch_norm_relu` computes at once."""
+    y, batch = found.pop()
+    return y, {"batch": batch}
+
+
+def _before_relu(g: Any, y: Any) -> Any:
+    """The gradient of what relu was applied to; of arrays, the kernel sees to it."""
+    return g * (y != 0) if isinstance(g, Variable) else g
+
+
+class Batch:
+    """A batch that was normalised: its statistics, and the gradients through it, which one kernel computes at once.
 
     Args:
-        found: what `kernels.batch_norm_relu` makes together with μ and σ²: y, and what that says of where y is not 0.
+        mean: μ of each channel.
+        variance: σ² of each channel.
+        eps: ε.
+        mask: what `kernels.batch_norm_relu` says of where y is not 0, if relu followed.
     """
-    mask, y = found.pop(), found.pop()
-    return y, {"together": Together(), "mask": mask}
+
+    __slots__ = ("_together", "eps", "mask", "mean", "variance")
+
+    def __init__(self, mean: Array, variance: Array, eps: float, mask: Array | None = None) -> None:
+        self.mean = mean
+        self.variance = variance
+        self.eps = eps
+        self.mask = mask
+        self._together = Together()
+
+    def gradient(self, position: int, g: Any, x: Any, w: Any) -> Any:
+        """That by x, w or b, by position. Of Tensors, μ and σ² are functions of x again, and with h = w · g
+
+        dx = r · (h − mean h − x̂ · mean(h · x̂)),   dw = Σ g · x̂,   db = Σ g
+        """
+        if not isinstance(x, Variable):
+            return self._together.take(position, g, lambda: self._gradients(g, x, w))
+        dtype = x.data.dtype if position == 0 or w is None else w.dtype
+        g, x, w = map(_wide, (g, x, w))
+        axes = _all_but_channels(x)
+        x_hat, r = _normalise(x, axes, self.eps)
+        if position == 0:
+            gradient = _pull_back(g if w is None else g * _per_channel(w, g.ndim), x_hat, r, axes)
+        else:
+            gradient = sum(g if position == 2 else g * x_hat, dim=axes)
+        return gradient.to(dtype)
+
+    def _gradients(self, g: Array, x: Array, w: Array | None) -> tuple[Array, Array, Array]:
+        images = as_images(g), as_images(x)
+        dx, dw, db = kernels.batch_norm_gradients(*images, w, self.mean, self.variance, self.eps, self.mask)
+        dtype = x.dtype if w is None else w.dtype
+        return dx.reshape(x.shape), dw.astype(dtype, copy=False), db.astype(dtype, copy=False)
 
 
-def _rectified(
-    position: int,
-    g: Any,
-    x: Any,
-    w: Any,
-    y: Any,
-    mean: Array,
-    variance: Array,
-    eps: float,
-    mask: Array,
-    together: Together,
-) -> Any:
-    if isinstance(x, Variable):
-        return _batch_gradient(position, g * (y != 0), x, w, mean, variance, eps, together)
-    return together.take(position, g, lambda: _batch_gradients(g, x, w, mean, variance, eps, mask))
-
-
-def _batch_gradient(
-    position: int, g: Any, x: Any, w: Any, mean: Array, variance: Array, eps: float, together: Together
-) -> Any:
-    """Of arrays, all gradients come from one kernel. Of Tensors, μ and σ² are functions of x again, and
-
-    dx = r · (h − mean h − x̂ · mean(h · x̂)) with h = w · g,   dw = Σ g · x̂,   db = Σ g
-    """
-    if not isinstance(x, Variable):
-        return together.take(position, g, lambda: _batch_gradients(g, x, w, mean, variance, eps))
-    dtype = x.data.dtype if position == 0 or w is None else w.dtype
-    g, x, w = map(_wide, (g, x, w))
-    axes = _all_but_channels(x)
-    x_hat, r = _normalise(x, axes, eps)
-    if position == 0:
-        gradient = _pull_back(g if w is None else g * _per_channel(w, g.ndim), x_hat, r, axes)
-    else:
-        gradient = sum(g if position == 2 else g * x_hat, dim=axes)
-    return gradient.to(dtype)
-
-
-def _batch_gradients(
-    g: Array, x: Array, w: Array | None, mean: Array, variance: Array, eps: float, mask: Array | None = None
-) -> tuple[Array, Array, Array]:
-    dx, dw, db = kernels.batch_norm_gradients(as_images(g), as_images(x), w, mean, variance, eps, mask)
-    dtype = x.dtype if w is None else w.dtype
-    return dx.reshape(x.shape), dw.astype(dtype, copy=False), db.astype(dtype, copy=False)
+Found = tuple[Array, Batch]
+"""A result, and the batch it is of."""
 
 
 def as_images(x: Array) -> Array:

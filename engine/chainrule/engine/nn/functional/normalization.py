@@ -104,18 +104,17 @@ def batch_norm_with_statistics(
     images = normalization.as_images(input.data)
     w, b = (None if v is None else v.data for v in (weight, bias))
     if rectify:
-        found, mean, variance, mask = kernels.batch_norm_relu(images, w, b, eps)
-        made = [found.reshape(input.shape), mask]
-        del found, mask  # the list is emptied
-        y = normalization.batch_norm_relu(input, weight, bias, found=made, mean=mean, variance=variance, eps=eps)
+        y, mean, variance, mask = kernels.batch_norm_relu(images, w, b, eps)
+        operation, batch = normalization.batch_norm_relu, normalization.Batch(mean, variance, eps, mask)
     else:
-        found, mean, variance = kernels.batch_norm(images, w, b, eps)
-        made = [found.reshape(input.shape)]
-        del found
-        y = normalization.batch_norm(input, weight, bias, found=made, mean=mean, variance=variance, eps=eps)
+        y, mean, variance = kernels.batch_norm(images, w, b, eps)
+        operation, batch = normalization.batch_norm, normalization.Batch(mean, variance, eps)
+    found = [(y.reshape(input.shape), batch)]
+    del y, batch  # the operation empties the list
+    result = operation(input, weight, bias, found=found)
     unbiased = variance * (n / (n - 1)) if n else variance
     dtype = input.dtype if running_mean is None else running_mean.dtype
-    return y, (mean.astype(dtype), unbiased.astype(dtype))
+    return result, (mean.astype(dtype), unbiased.astype(dtype))
 
 
 def _check_batch(input: Tensor, eps: float) -> None:
