@@ -93,6 +93,30 @@ def test_a_gradient_that_is_not_a_number_makes_its_row_so(name: str) -> None:
     assert np.isfinite(dx[[0, 1, 3]]).all()
 
 
+@needs_onednn
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_result_that_is_not_a_number_makes_its_row_of_the_gradient_so(name: str, dtype: str) -> None:
+    x = draws((4, 20), dtype)
+    x[0, 5] = -np.inf
+    y = getattr(reference, name)(x, -1)
+    y[2] = np.nan
+    dx = getattr(onednn, f"{name}_gradient")(draws((4, 20), dtype, seed=1), y, -1).astype(np.float32)
+    assert np.isnan(dx[2]).all()
+    assert np.isfinite(dx[[0, 1, 3]]).all()
+
+
+@pytest.mark.torch
+def test_the_loss_of_what_is_not_a_number_has_pytorchs_gradient(torch: Any) -> None:
+    array = draws((3, 5))
+    array[0, 1] = np.nan
+    x, theirs = cr.tensor(array, requires_grad=True), torch.tensor(array, requires_grad=True)
+    cr.nn.functional.cross_entropy(x, cr.tensor([1, 2, 0])).backward()
+    torch.nn.functional.cross_entropy(theirs, torch.tensor([1, 2, 0])).backward()
+    assert np.isnan(gradient_of(x)[0]).all()
+    np.testing.assert_allclose(gradient_of(x), theirs.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dim", [0, -1])
 def test_a_scalar_is_its_own_row(name: str, dim: int) -> None:
