@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 import chainrule.engine as cr
 from chainrule.engine.autograd import backward, grad
+from chainrule.engine.nn import functional as F
+from chainrule.engine.nn.utils import clip_grad_norm_
 
 
 def leaf(*values: float) -> cr.Tensor:
@@ -303,6 +306,23 @@ def test_the_gradient_of_a_sum_can_be_written_to() -> None:
     (w.sum() * 2).backward()
     assert w.grad is not None
     assert w.grad.mul_(2).tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("pool", "n"),
+    [
+        (lambda x: x.mean(), 24),
+        (lambda x: x.mean((0, 2)).sum(), 8),
+        (lambda x: F.adaptive_avg_pool2d(x, 1).sum(), 12),
+    ],
+)
+def test_the_gradient_of_a_mean_can_be_written_to(pool: Callable[[cr.Tensor], cr.Tensor], n: int) -> None:
+    x = cr.ones(2, 3, 4, requires_grad=True)
+    pool(x).backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.mul_(2).numpy(), np.full((2, 3, 4), 2 / n), rtol=1e-6)
+    clip_grad_norm_(x, 1e-3)
+    np.testing.assert_allclose(np.linalg.norm(x.grad.numpy()), 1e-3, rtol=1e-2)
 
 
 def test_a_conversion_can_be_gone_through_again() -> None:

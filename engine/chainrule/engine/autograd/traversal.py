@@ -232,7 +232,9 @@ def accumulate(variable: Variable, gradient: Any) -> None:
 def _own(gradient: Any, g: Any) -> Any:
     """The gradient, copied if it shares memory with `g` or repeats its own: a leaf keeps it and may write to it."""
     if type(gradient) is type(g) is np.ndarray:
-        return gradient.copy() if is_alias(gradient, g) else gradient
+        if gradient.base is None:
+            return gradient.copy() if gradient is g else gradient
+        return gradient.copy() if 0 in gradient.strides or is_alias(gradient, g) else gradient
     arrived = g.values() if isinstance(g, OutputGradients) else (g,)
     if is_tensor(gradient):
         array = gradient.data
