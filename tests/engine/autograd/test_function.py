@@ -292,6 +292,27 @@ def test_a_leaf_has_a_copy_of_the_gradient_that_a_function_of_several_outputs_ha
     assert not np.shares_memory(x.grad.data, g.data)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_tensor_that_a_function_keeps_and_returns_is_not_added_to(create_graph: bool) -> None:
+    kept = cr.ones(2)
+
+    class Constant(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, factor: float) -> Any:
+            return x * factor
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return kept, None
+
+    x = cr.zeros(2, requires_grad=True)
+    Constant.apply(x, 3.0).sum().backward(create_graph=create_graph)
+    Constant.apply(x, 3.0).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [2.0, 2.0]
+    assert kept.tolist() == [1.0, 1.0]
+
+
 def test_a_function_that_wrote_to_a_view_and_saved_that_can_be_differentiated_twice() -> None:
     class Exp(cr.autograd.Function):
         @staticmethod

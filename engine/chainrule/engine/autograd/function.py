@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import Node, Output, OutputGradients, Saved
+from chainrule.engine.autograd.graph import AccumulateGrad, Node, Output, OutputGradients, Saved
 from chainrule.engine.autograd.mode import no_grad, state
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION
@@ -103,10 +103,10 @@ class FunctionNode(Node):
                 f"function {self.name()} returned an incorrect number of gradients (expected {expected}, got "
                 f"{len(listed)})"
             )
+        needed = [position for position, is_needed in enumerate(self.needs_input_grad) if is_needed]
         return [
-            self._fitted(gradient, position, recording)
-            for position, (gradient, needed) in enumerate(zip(listed, self.needs_input_grad, strict=True))
-            if needed
+            self._fitted(listed[position], position, recording, of_leaf=type(edge) is AccumulateGrad)
+            for position, edge in zip(needed, filter(None, self.edges), strict=True)
         ]
 
     def _given(self, g: Any, position: int) -> Any:
@@ -118,8 +118,11 @@ class FunctionNode(Node):
         shape, dtype = described
         return Variable.wrap(np.zeros(shape, dtype))
 
-    def _fitted(self, gradient: Any, position: int, recording: bool) -> Any:
-        """A gradient that the user's backward gave, in shape and dtype of its input."""
+    def _fitted(self, gradient: Any, position: int, recording: bool, *, of_leaf: bool) -> Any:
+        """A gradient that the user's backward gave, in shape and dtype of its input.
+
+        A leaf gets a copy, since it adds to what it keeps, which the user may keep too.
+        """
         from chainrule.engine.ops.op import sum_to
 
         if gradient is None:
@@ -139,7 +142,7 @@ class FunctionNode(Node):
                     f"{list(gradient.data.shape)} but expected shape compatible with {list(shape)}"
                 )
             gradient = sum_to(gradient, shape=shape)
-        gradient = gradient.to(dtype)
+        gradient = gradient.to(dtype, copy=of_leaf)
         return gradient if recording else gradient.data
 
     # ---- Lifetime ----
