@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -262,6 +264,53 @@ def test_half_precision_is_computed_in_float32_and_rounded_once(name: str, torch
 )
 def test_wrong_use_is_refused_as_by_pytorch(scenario: Call, torch: Any) -> None:
     same_error(torch, scenario)
+
+
+NAMES_OF_TYPES = ("float32", "float64", "bfloat16", "int64")
+
+
+def normalized_by(m: Any, name: str, kinds: tuple[str, ...]) -> Any:
+    """The function of x and two or four parameters of these dtypes."""
+    x = m.ones(2, 3, 4, dtype=getattr(m, kinds[0]))
+    parameters = [m.ones(3, dtype=getattr(m, kind)) for kind in kinds[1:]]
+    F = m.nn.functional
+    if name == "layer_norm":
+        return F.layer_norm(x.transpose(1, 2), (3,), *parameters)
+    if name == "group_norm":
+        return F.group_norm(x, 3, *parameters)
+    if name == "instance_norm":
+        return F.instance_norm(x, None, None, *parameters)
+    w, b, *statistics = parameters
+    return F.batch_norm(x, *(statistics or (None, None)), w, b, training=True)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["layer_norm", "group_norm", "instance_norm", "batch_norm"])
+def test_parameters_of_another_dtype_are_refused_where_pytorch_does(name: str, torch: Any) -> None:
+    grid: list[tuple[str, ...]] = list(product(NAMES_OF_TYPES[:3], NAMES_OF_TYPES, NAMES_OF_TYPES))
+    if name == "batch_norm":
+        grid += [(x, w, w, mean, variance) for x, w, mean, variance in product(NAMES_OF_TYPES[:3], repeat=4)]
+    refused = 0
+    for kinds in grid:
+        try:
+            expected = normalized_by(torch, name, kinds)
+        except RuntimeError:
+            refused += 1
+            same_error(torch, partial(normalized_by, name=name, kinds=kinds))
+        else:
+            assert str(expected.dtype) == f"torch.{normalized_by(cr, name, kinds).dtype}"
+    assert 0 < refused < len(grid)
+
+
+def test_parameters_of_another_dtype_are_refused() -> None:
+    for dtype in (cr.float64, cr.int64):
+        w = cr.ones(3, dtype=dtype)
+        with pytest.raises(RuntimeError, match="expect parameter to have scalar type of Float"):
+            F.layer_norm(cr.ones(2, 3), (3,), w, w)
+        with pytest.raises(RuntimeError, match="expect parameter to have scalar type of Float"):
+            F.batch_norm(cr.ones(2, 3), None, None, w, w, training=True)
+    w = cr.ones(3)
+    assert F.layer_norm(cr.ones(2, 3).bfloat16(), (3,), w, w).dtype == cr.bfloat16
 
 
 @pytest.mark.parametrize(
