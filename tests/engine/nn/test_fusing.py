@@ -430,7 +430,7 @@ def test_statistics_of_another_dtype_are_refused_as_one_by_one() -> None:
     model, x = trained(), images()
     model[1].running_var = model[1].running_var.double()
     for call in (nn.Sequential.forward, one_by_one):
-        with cr.no_grad(), pytest.raises(cr.DTypeError, match="mixed dtype|expected scalar type"):
+        with cr.no_grad(), pytest.raises(cr.DTypeError, match=r"mixed dtype|expected scalar type"):
             call(model, x)
 
 
