@@ -10,6 +10,7 @@ from types import ModuleType
 from chainrule.engine.ops import (
     activation,
     attention,
+    broadcasting,
     convolution,
     division,
     elementwise,
@@ -26,7 +27,6 @@ from chainrule.engine.ops import (
     shape,
     special,
 )
-from chainrule.engine.ops import op as declaring
 from chainrule.engine.ops.op import Op
 from tests.engine.cases import activation as activation_cases
 from tests.engine.cases import attention as attention_cases
@@ -47,7 +47,7 @@ from tests.engine.cases import shape as shape_cases
 from tests.engine.cases.case import Case
 
 modules: tuple[ModuleType, ...] = (
-    declaring,
+    broadcasting,
     elementwise,
     division,
     shape,

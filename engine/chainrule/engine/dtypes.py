@@ -78,6 +78,11 @@ def is_low_precision(dtype: DType) -> bool:
     return dtype in _low
 
 
+def widened(value: Any) -> Any:
+    """An array of half precision as float32; anything else as it is."""
+    return value.astype(float32) if isinstance(value, np.ndarray) and is_low_precision(value.dtype) else value
+
+
 def get_default_dtype() -> DType:
     """float32, the dtype of tensors of Python floats."""
     return default_dtype

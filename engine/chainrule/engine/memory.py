@@ -22,8 +22,7 @@ def keep_freed_memory() -> bool:
         return False
     try:
         libc = ctypes.CDLL(None)
-        version, mallopt = libc.gnu_get_libc_version, libc.mallopt
+        _, mallopt = libc.gnu_get_libc_version, libc.mallopt
     except (AttributeError, OSError, TypeError):  # no glibc: macOS, musl, Windows
         return False
-    del version
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))

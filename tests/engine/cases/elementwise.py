@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chainrule.engine.ops import op as declaring
+from chainrule.engine.ops import broadcasting
 from tests.engine.cases.case import Case, Make, apart, away_from_zero, given, normal, positive, transposed, truth, whole
 
 
@@ -18,9 +18,9 @@ def between_wholes(*size: int) -> Make:
 
 
 CASES = (
-    Case("op.expand", lambda m, x: x.expand(4, 3, 2), (normal(3, 1),)),
-    Case("op.expand", lambda m, x: x.expand(2, 3), (normal(),), note="0d"),
-    Case("op.sum_to", lambda m, x: declaring.sum_to(x, shape=(3, 1)), (normal(2, 3, 4),), torch=False),
+    Case("broadcasting.expand", lambda m, x: x.expand(4, 3, 2), (normal(3, 1),)),
+    Case("broadcasting.expand", lambda m, x: x.expand(2, 3), (normal(),), note="0d"),
+    Case("broadcasting.sum_to", lambda m, x: broadcasting.sum_to(x, shape=(3, 1)), (normal(2, 3, 4),), torch=False),
     # arithmetic
     Case("elementwise.add", lambda m, a, b: a + b, (normal(2, 3), normal(2, 3))),
     Case("elementwise.add", lambda m, a, b: a + b, (normal(2, 1, 3), normal(4, 1)), note="broadcast"),

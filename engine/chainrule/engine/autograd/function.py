@@ -123,7 +123,7 @@ class FunctionNode(Node):
 
         A leaf gets a copy, since it adds to what it keeps, which the user may keep too.
         """
-        from chainrule.engine.ops.op import sum_to
+        from chainrule.engine.ops.broadcasting import sum_to
 
         if gradient is None:
             return None

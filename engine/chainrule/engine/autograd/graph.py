@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, float32, is_low_precision, type_name
+from chainrule.engine.dtypes import Array, float32, is_low_precision, type_name, widened
 from chainrule.engine.errors import AutogradError
 from chainrule.engine.hooks import RemovableHandle
 
@@ -435,11 +435,6 @@ class OpNode(Node):
 
         history = self.of_output() if saved.is_output else saved.history
         return Variable.wrap(saved.array, counter=saved.counter, grad_fn=history)
-
-
-def widened(value: Any) -> Any:
-    """An array of half precision as float32; anything else as it is."""
-    return value.astype(np.float32) if isinstance(value, np.ndarray) and is_low_precision(value.dtype) else value
 
 
 def is_alias(gradient: Array, g: Array) -> bool:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import widened
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import type_name, uint8
+from chainrule.engine.dtypes import type_name, uint8, widened
 from chainrule.engine.errors import ArgumentError, DTypeError
 from chainrule.engine.functions.arguments import Operand, elementwise_function, require_tensor
 from chainrule.engine.ops import elementwise

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import widened
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import Array, bool_, float32, float64, is_floating, type_name
+from chainrule.engine.dtypes import Array, bool_, float32, float64, is_floating, type_name, widened
 from chainrule.engine.errors import AutogradError, DimensionError, DTypeError, ShapeError
 from chainrule.engine.functions.arguments import Number, axis_of, require_tensor
 from chainrule.engine.ops import ordering, reduction, shape

@@ -12,7 +12,7 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import type_name
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import axes_of, axis_of, ints, with_keyword
-from chainrule.engine.ops import op
+from chainrule.engine.ops import broadcasting
 from chainrule.engine.ops import shape as shaping
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def expand(input: Tensor, *shape: Sizes, size: Sizes | None = None) -> Tensor:
                 f"dimension {axis}.  Target sizes: {list(wanted)}.  Tensor sizes: {list(input.shape)}"
             )
         sizes.append(length if n == -1 and length is not None else n)
-    return op.expand(input, shape=tuple(sizes[::-1]))
+    return broadcasting.expand(input, shape=tuple(sizes[::-1]))
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:

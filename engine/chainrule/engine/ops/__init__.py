@@ -3,6 +3,7 @@
 from chainrule.engine.ops import (
     activation,
     attention,
+    broadcasting,
     convolution,
     division,
     elementwise,
@@ -24,6 +25,7 @@ from chainrule.engine.ops import (
 __all__ = [
     "activation",
     "attention",
+    "broadcasting",
     "convolution",
     "division",
     "elementwise",

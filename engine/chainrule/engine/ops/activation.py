@@ -12,8 +12,9 @@ import numpy as np
 
 from chainrule.engine import kernels
 from chainrule.engine.autograd.variable import Variable
+from chainrule.engine.ops.broadcasting import elementwise
 from chainrule.engine.ops.elementwise import exp, sigmoid, tanh, where
-from chainrule.engine.ops.op import elementwise, op
+from chainrule.engine.ops.op import op
 from chainrule.engine.ops.shape import cat, narrow
 from chainrule.engine.ops.special import erf
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine import kernels
-from chainrule.engine.autograd.graph import widened
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import Array, DType, float32, is_low_precision
+from chainrule.engine.dtypes import Array, DType, float32, is_low_precision, widened
 from chainrule.engine.kernels.geometry import ConvGeometry
 from chainrule.engine.ops.op import op
 from chainrule.engine.ops.reduction import sum

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import widened
+from chainrule.engine.dtypes import widened
 from chainrule.engine.errors import DivisionError
+from chainrule.engine.ops.broadcasting import Scalar, elementwise
 from chainrule.engine.ops.elementwise import lacks, quiet, zeros_like
-from chainrule.engine.ops.op import Scalar, elementwise
 
 
 def _no_zeros(divide: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,8 @@ import numpy as np
 from chainrule.engine import kernels
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import DType, bool_, is_floating, type_name
-from chainrule.engine.ops.op import Elementwise, Refusal, Scalar, elementwise, op
+from chainrule.engine.ops.broadcasting import Elementwise, Refusal, Scalar, elementwise
+from chainrule.engine.ops.op import op
 
 
 def quiet(forward: Callable[..., Any]) -> Callable[..., Any]:

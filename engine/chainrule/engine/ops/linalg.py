@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine import kernels
-from chainrule.engine.autograd.graph import widened
-from chainrule.engine.ops.op import op, sum_to
+from chainrule.engine.dtypes import widened
+from chainrule.engine.ops.broadcasting import sum_to
+from chainrule.engine.ops.op import op
 from chainrule.engine.ops.shape import reshape, transpose
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.autograd.graph import widened
-from chainrule.engine.dtypes import DType, float32, is_low_precision
+from chainrule.engine.dtypes import DType, float32, is_low_precision, widened
 from chainrule.engine.ops.op import Gradient, Op
 
 Dtypes = tuple[DType | None, ...] | None

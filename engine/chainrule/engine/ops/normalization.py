@@ -18,9 +18,10 @@ import numpy as np
 from chainrule.engine import kernels
 from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, float32, is_low_precision
+from chainrule.engine.ops.broadcasting import sum_to
 from chainrule.engine.ops.elementwise import sqrt
 from chainrule.engine.ops.mixed import mixed
-from chainrule.engine.ops.op import op, sum_to
+from chainrule.engine.ops.op import op
 from chainrule.engine.ops.reduction import mean as mean_of
 from chainrule.engine.ops.reduction import sum
 from chainrule.engine.ops.shape import reshape

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine.errors import DimensionError, ShapeError
+from chainrule.engine.ops.broadcasting import expand
 from chainrule.engine.ops.elementwise import abs, cast, eq, exp, isnan, pow, sign, where, zeros_like
-from chainrule.engine.ops.op import expand, op
+from chainrule.engine.ops.op import op
 from chainrule.engine.ops.shape import reshape
 
 Dim = int | tuple[int, ...] | list[int] | None

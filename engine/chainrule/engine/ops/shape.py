@@ -15,8 +15,9 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ShapeError
+from chainrule.engine.ops.broadcasting import sum_to
 from chainrule.engine.ops.elementwise import zeros_like
-from chainrule.engine.ops.op import Gradient, Op, op, sum_to
+from chainrule.engine.ops.op import Gradient, Op, op
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor

@@ -51,7 +51,6 @@ class Argument(IntEnum):
     DIFF_SRC = 129
     DIFF_DST = 145
     DIFF_WEIGHTS = 161
-    DIFF_BIAS = 169
     DIFF_SCALE = 255
     DIFF_SHIFT = 256
     POST_OP_0 = 32768 | 2
@@ -63,19 +62,15 @@ class Query(IntEnum):
     """What can be asked of a primitive's description."""
 
     IMPLEMENTATION = 8
-    SRC = 129
-    DIFF_SRC = 130
     WEIGHTS = 131
     DIFF_WEIGHTS = 132
-    DST = 133
-    DIFF_DST = 134
     WORKSPACE = 135
     SCRATCHPAD = 136
 
 
-FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD, BACKWARD_DATA = 64, 96, 128, 160
+FORWARD_TRAINING, BACKWARD = 64, 128
 CONVOLUTION_DIRECT = 1
-RELU, GELU_TANH, GELU_ERF, RELU_FROM_RESULT = 0x20, 0x2B, 0x31, 0x100
+GELU_TANH, GELU_ERF = 0x2B, 0x31
 POOLING_MAX, POOLING_AVERAGE_PADDED, POOLING_AVERAGE_INSIDE = 0x1FF, 0x2FF, 0x3FF
 ADD, MULTIPLY = 0x1FFF0, 0x1FFF1
 SOFTMAX, LOG_SOFTMAX = 0x30000, 0x30001
@@ -107,7 +102,6 @@ _signatures: dict[str, tuple[object, ...]] = {
     "dnnl_primitive_attr_set_post_ops": (c_void_p, c_void_p),
     "dnnl_post_ops_create": (_out,),
     "dnnl_post_ops_destroy": (c_void_p,),
-    "dnnl_post_ops_append_eltwise": (c_void_p, c_int, c_float, c_float),
     "dnnl_post_ops_append_binary": (c_void_p, c_int, c_void_p),
     "dnnl_memory_desc_create_with_strides": (_out, c_int, POINTER(c_int64), c_int, POINTER(c_int64)),
     "dnnl_memory_desc_create_with_tag": (_out, c_int, POINTER(c_int64), c_int, c_int),
@@ -122,7 +116,6 @@ _signatures: dict[str, tuple[object, ...]] = {
     "dnnl_primitive_destroy": (c_void_p,),
     "dnnl_primitive_execute": (c_void_p, c_void_p, c_int, POINTER(ExecutionArgument)),
     "dnnl_stream_destroy": (c_void_p,),
-    "dnnl_set_primitive_cache_capacity": (c_int,),
     # Descriptions of primitives; engine first, attributes last
     "dnnl_reorder_primitive_desc_create": (_out, *(c_void_p,) * 5),
     "dnnl_convolution_forward_primitive_desc_create": (

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from chainrule.engine.dtypes import Array, DType
+from chainrule.engine.dtypes import Array, DType, widened
 from chainrule.engine.kernels.geometry import ConvGeometry, Pair, Shape
-from chainrule.engine.kernels.reference.precision import widened
 from chainrule.engine.kernels.reference.windows import Meeting, channels_first, channels_last, meetings, with_margins
 
 GATHERED_BYTES = 8 << 20

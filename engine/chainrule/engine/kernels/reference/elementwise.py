@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array, DType, bfloat16, float32, is_low_precision
-from chainrule.engine.kernels.reference.precision import widened
+from chainrule.engine.dtypes import Array, DType, bfloat16, float32, is_low_precision, widened
 
 
 def add(a: Array, b: Array) -> Array:

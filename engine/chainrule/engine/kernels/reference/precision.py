@@ -6,9 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
-import numpy as np
-
-from chainrule.engine.dtypes import float32, is_low_precision
+from chainrule.engine.dtypes import is_low_precision, widened
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -26,8 +24,3 @@ def in_float32(kernel: Callable[_P, _R]) -> Callable[_P, _R]:
         return cast(_R, (result[0].astype(dtype), *result[1:]) if isinstance(result, tuple) else result.astype(dtype))
 
     return computed
-
-
-def widened(x: Any) -> Any:
-    """An array of half precision as float32; anything else as it is."""
-    return x.astype(float32) if isinstance(x, np.ndarray) and is_low_precision(x.dtype) else x
