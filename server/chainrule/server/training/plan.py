@@ -1,4 +1,4 @@
-"""What a job computes, as values: its configuration and, for every step, which examples make up which shard."""
+"""What a job computes, as values: for every step, which examples make up which shard; and when it is evaluated."""
 
 from __future__ import annotations
 
@@ -10,42 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.engine import data
+from chainrule.server.training.config import TrainingConfig
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sgd:
-    """Stochastic gradient descent with PyTorch's formulas."""
+class Tick:
+    """One exchange between workers and parameter server: a step, or the evaluation after an epoch."""
 
-    lr: float = 0.01
-    """Learning rate, above 0."""
-    momentum: float = 0.0
-    """Momentum factor, from 0."""
-    dampening: float = 0.0
-    """Dampening of the momentum."""
-    weight_decay: float = 0.0
-    """L2 penalty, from 0."""
-    nesterov: bool = False
-    """Nesterov momentum; needs momentum above 0 and no dampening."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. Everything but `workers` fixes the weights that come out."""
-
-    epochs: int = 1
-    """Passes over the dataset."""
-    batch_size: int = 64
-    """Examples of one step: the global batch."""
-    shards: int = 1
-    """Slices of each global batch. Fixes the numerics."""
-    workers: int = 1
-    """Worker processes. Does not change the weights."""
-    seed: int = 0
-    """Seed of the order of examples."""
-    optimizer: Sgd = field(default_factory=Sgd)
-    """What turns gradients into weights."""
+    number: int
+    """Place in the sequence, from 0."""
+    step: int
+    """Steps done before it: the version of the weights it computes with."""
+    epoch: int
+    """Epoch it belongs to, from 0."""
+    evaluates: bool
+    """Whether it evaluates instead of training."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +38,10 @@ class Plan:
     family_config: Mapping[str, object]
     """Configuration of the family."""
     num_examples: int
-    """Size of the dataset."""
-    config: TrainingConfig
+    """Examples to train on."""
+    num_validation: int = 0
+    """Examples to evaluate on after each epoch; 0: it is not evaluated."""
+    config: TrainingConfig = field(default_factory=TrainingConfig)
     """How to train."""
 
     @property
@@ -68,6 +51,26 @@ class Plan:
     @property
     def total_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def ticks_per_epoch(self) -> int:
+        return self.steps_per_epoch + (1 if self.num_validation else 0)
+
+    @property
+    def total_ticks(self) -> int:
+        return self.config.epochs * self.ticks_per_epoch
+
+    def tick(self, number: int) -> Tick:
+        """Tick number `number`, from 0."""
+        epoch, position = divmod(number, self.ticks_per_epoch)
+        return Tick(number, epoch * self.steps_per_epoch + position, epoch, position == self.steps_per_epoch)
+
+    def tick_after(self, steps_done: int) -> int:
+        """Number of the tick that follows so many steps: after an epoch, its evaluation."""
+        if steps_done == 0:
+            return 0
+        epoch, position = divmod(steps_done - 1, self.steps_per_epoch)
+        return epoch * self.ticks_per_epoch + position + 1
 
     def epoch_of(self, step: int) -> int:
         """Epoch that step number `step` (from 0) belongs to, from 0."""
@@ -83,11 +86,26 @@ class Plan:
         order = _epoch_order(self.num_examples, self.config.seed, epoch)
         return data.batch_indices(order, self.config.batch_size, position)
 
+    def batch_size(self, step: int) -> int:
+        """How many examples the global batch of a step has: the last of an epoch may be smaller."""
+        position = step % self.steps_per_epoch
+        return min(self.config.batch_size, self.num_examples - position * self.config.batch_size)
+
     def shards(self, step: int) -> list[Indices]:
         """The global batch of a step cut into its K shards. The rule knows nothing of workers: the first shards are
-        one example longer where the batch does not divide, and a ragged last batch may leave shards empty."""
+        one example longer where the batch does not divide, and a ragged last batch may leave the last ones empty."""
         batch = self.batch(step)
         return [batch[part] for part in data.split(len(batch), self.config.shards)]
+
+    def validation_shards(self) -> list[Indices]:
+        """The validation examples cut into K shards, in order."""
+        indices = np.arange(self.num_validation)
+        return [indices[part] for part in data.split(self.num_validation, self.config.shards)]
+
+    def occupied_shards(self, tick: Tick) -> int:
+        """How many shards of a tick are not empty; the first ones."""
+        size = self.num_validation if tick.evaluates else self.batch_size(tick.step)
+        return min(self.config.shards, size)
 
 
 @lru_cache(maxsize=2)

@@ -1,7 +1,8 @@
-"""What training changes: the state a parameter server owns, and what shards contribute to it in a step."""
+"""What training changes: the state that the parameter server owns, and what a step or an evaluation measured."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +21,14 @@ class TrainingState:
     step: int
     """Steps done."""
     parameters: Arrays
-    """Trainable values by their names in the model's state_dict."""
+    """Parameters, trained or not, by their names in the model's state_dict."""
     buffers: Arrays
     """Running statistics and counters, likewise."""
-    momentum: Arrays = field(default_factory=dict)
-    """Momentum buffers by parameter name; a parameter has none before its first step."""
+    slots: dict[str, Arrays] = field(default_factory=dict)
+    """What the optimizer keeps for each parameter, by slot ("momentum_buffer", or "exp_avg" and "exp_avg_sq") and
+    parameter; empty before the first update."""
+    updates: int = 0
+    """Updates applied: steps done less those that were skipped."""
 
     def weights(self) -> Arrays:
         """The model's state_dict: parameters and buffers."""
@@ -32,41 +36,26 @@ class TrainingState:
 
     def copy(self) -> TrainingState:
         """The same state in memory of its own."""
-        return TrainingState(self.step, _copied(self.parameters), _copied(self.buffers), _copied(self.momentum))
+        slots = {slot: _copied(arrays) for slot, arrays in self.slots.items()}
+        return TrainingState(self.step, _copied(self.parameters), _copied(self.buffers), slots, self.updates)
+
+    def digest(self) -> str:
+        """One SHA-256 of the position, the weights, the statistics and the optimizer's state; of values, not of how they
+        are spread over memory or partitions."""
+        return combined_digest(self.step, self.updates, self.array_digests())
+
+    def array_digests(self) -> dict[str, str]:
+        """The SHA-256 of each array with its dtype and shape, by section/name."""
+        sections = {"parameters": self.parameters, "buffers": self.buffers, **self.slots}
+        return {f"{s}/{name}": _array_digest(a) for s, arrays in sections.items() for name, a in arrays.items()}
 
 
-@dataclass(frozen=True)
-class Contribution:
-    """What a shard, or the sum over a block of shards, adds to a step. All values are already weighted by the share
-    of the global batch, so that the plain sum over the shards is the mean over the batch."""
-
-    gradients: Arrays
-    """Gradients of the mean loss over the global batch, by parameter name."""
-    statistics: Arrays
-    """BatchNorm's batch statistics, by buffer name."""
-    loss: float
-    """Share in the mean loss over the global batch."""
-    num_correct: int
-    """Examples classified right."""
-    num_examples: int
-    """Examples; 0 for an empty shard, which adds nothing."""
-
-    def __add__(self, other: Contribution) -> Contribution:
-        if self.num_examples == 0:
-            return other
-        if other.num_examples == 0:
-            return self
-        return Contribution(
-            {name: g + other.gradients[name] for name, g in self.gradients.items()},
-            {name: value + other.statistics[name] for name, value in self.statistics.items()},
-            self.loss + other.loss,
-            self.num_correct + other.num_correct,
-            self.num_examples + other.num_examples,
-        )
-
-
-NOTHING = Contribution({}, {}, 0.0, 0, 0)
-"""The contribution of an empty shard."""
+def combined_digest(step: int, updates: int, array_digests: Mapping[str, str]) -> str:
+    """The digest of a state, from those of its arrays: parts of it can be digested in different places."""
+    found = hashlib.sha256(f"{step} {updates}\n".encode())
+    for name in sorted(array_digests):
+        found.update(f"{name} {array_digests[name]}\n".encode())
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -87,5 +76,29 @@ class StepMetric:
     """When it was done, in seconds since 1970 UTC."""
 
 
+@dataclass(frozen=True)
+class EvaluationMetric:
+    """What an evaluation after an epoch measured."""
+
+    epoch: int
+    """Epoch that had ended, from 1."""
+    step: int
+    """Steps done by then."""
+    loss: float
+    """Mean loss over the validation examples."""
+    accuracy: float
+    """Share of them classified right."""
+    num_examples: int
+    """How many they are."""
+    time_s: float
+    """When it was done, in seconds since 1970 UTC."""
+
+
 def _copied(arrays: Mapping[str, Array]) -> Arrays:
     return {name: np.array(array, copy=True) for name, array in arrays.items()}
+
+
+def _array_digest(array: Array) -> str:
+    found = hashlib.sha256(f"{array.dtype.name} {array.shape}\n".encode())
+    found.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+    return found.hexdigest()

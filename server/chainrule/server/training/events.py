@@ -1,0 +1,112 @@
+"""What a coordinator reports about a running attempt, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chainrule.server.training.state import EvaluationMetric, StepMetric
+
+NO_ROOM = "NO_ROOM"
+"""Reason of an attempt for which the cluster had no room."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """At least `min_workers` are in place; the first step begins."""
+
+    workers: int
+    fingerprint: str
+    """JSON object of what the workers compute with: kernels, instruction set, threads, versions."""
+
+
+@dataclass(frozen=True)
+class StepsDone:
+    """Steps that are done, in order."""
+
+    metrics: tuple[StepMetric, ...]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The model was evaluated after an epoch."""
+
+    metric: EvaluationMetric
+
+
+@dataclass(frozen=True)
+class CheckpointTaken:
+    """A checkpoint, to be stored."""
+
+    step: int
+    epoch: int
+    """Whole epochs done."""
+    content: bytes
+    """The packed state."""
+
+
+@dataclass(frozen=True)
+class ReceiptTaken:
+    """The digest of the whole state after a step, to be chained to those before."""
+
+    step: int
+    state_digest: str
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that the history of the job should tell."""
+
+    kind: Literal["recovery", "straggler", "corruption", "refused", "skipped", "scaled", "early_stop", "warning"]
+    message: str
+    """Who, what and why, for people."""
+    step: int
+    """Steps done when it happened."""
+    seconds_lost: float = 0.0
+    """Time until the step went on, where that is known."""
+
+
+@dataclass(frozen=True)
+class WorkersChanged:
+    """The number of workers is another now; below `min_workers` the job recovers, at or above it it runs."""
+
+    workers: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Paused:
+    """As asked: training stands after a step whose checkpoint is among the events before."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Training is over. The checkpoint of step `step` holds the result."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The attempt is over without a result."""
+
+    reason: str
+    """Kind of failure, as a constant."""
+    message: str
+    traceback: str
+    lost: bool
+    """True if a process was lost: another attempt can do better. False if the job itself is at fault."""
+
+
+Event = (
+    Started
+    | StepsDone
+    | Evaluated
+    | CheckpointTaken
+    | ReceiptTaken
+    | Incident
+    | WorkersChanged
+    | Paused
+    | Finished
+    | Failed
+)

@@ -1,0 +1,20 @@
+"""Datasets in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chainrule.server.training.state import Array
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A dataset in memory."""
+
+    inputs: Array
+    """float32 features or int64 tokens, (N, ...)."""
+    targets: Array
+    """int64 class labels, (N,) or, one for each token, (N, T)."""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
