@@ -35,13 +35,14 @@ class Dataset(_message.Message):
     name: _builtins.str
     """Resource name: datasets/{dataset}."""
     digest: _builtins.str
-    """SHA-256 of its blob: a safetensors file with two tensors of equal first dimension, "inputs" (float32, any
-    shape) and "targets" (int64 class labels from 0, one dimension).
+    """SHA-256 of its blob: a safetensors file with two tensors of equal first dimension, "inputs" and "targets". Either
+    inputs are float32 of any shape and targets int64 class labels from 0 of one dimension; or inputs are tokens, int64
+    from 0 of shape (N, T), and targets int64 from 0 of shape (N) or, one for each token, (N, T).
     """
     num_examples: _builtins.int
     """Number of examples. Output only."""
     num_classes: _builtins.int
-    """Number of classes: the highest label plus one. Output only."""
+    """Number of classes: the highest target plus one. Output only."""
     size_bytes: _builtins.int
     """Size of the blob in bytes. Output only."""
     @_builtins.property

@@ -42,7 +42,7 @@ class Job(_message.Message):
         STATE_RUNNING: Job._State.ValueType  # 3
         """Trains."""
         STATE_RECOVERING: Job._State.ValueType  # 4
-        """Lost a part of itself; goes on from its last checkpoint."""
+        """Lost a part of itself: has fewer workers than min_workers, or goes on from its last checkpoint."""
         STATE_FINALIZING: Job._State.ValueType  # 5
         """Stores the final weights."""
         STATE_CANCELLING: Job._State.ValueType  # 6
@@ -53,6 +53,10 @@ class Job(_message.Message):
         """Cannot go on; error says why."""
         STATE_CANCELLED: Job._State.ValueType  # 9
         """Was stopped because it was asked to."""
+        STATE_PAUSING: Job._State.ValueType  # 10
+        """Finishes the running step and stores a checkpoint because it was asked to pause."""
+        STATE_PAUSED: Job._State.ValueType  # 11
+        """Stands still and holds nothing of the cluster, until it is resumed."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """What a job is doing. SUCCEEDED, FAILED and CANCELLED are final."""
@@ -66,7 +70,7 @@ class Job(_message.Message):
     STATE_RUNNING: Job.State.ValueType  # 3
     """Trains."""
     STATE_RECOVERING: Job.State.ValueType  # 4
-    """Lost a part of itself; goes on from its last checkpoint."""
+    """Lost a part of itself: has fewer workers than min_workers, or goes on from its last checkpoint."""
     STATE_FINALIZING: Job.State.ValueType  # 5
     """Stores the final weights."""
     STATE_CANCELLING: Job.State.ValueType  # 6
@@ -77,6 +81,10 @@ class Job(_message.Message):
     """Cannot go on; error says why."""
     STATE_CANCELLED: Job.State.ValueType  # 9
     """Was stopped because it was asked to."""
+    STATE_PAUSING: Job.State.ValueType  # 10
+    """Finishes the running step and stores a checkpoint because it was asked to pause."""
+    STATE_PAUSED: Job.State.ValueType  # 11
+    """Stands still and holds nothing of the cluster, until it is resumed."""
 
     NAME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -90,6 +98,11 @@ class Job(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    RUNNING_WORKERS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_STEP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: jobs/{job}. Output only."""
     model: _builtins.str
@@ -101,6 +114,16 @@ class Job(_message.Message):
     weights_digest: _builtins.str
     """SHA-256 of the final weights: a safetensors file, to be read with ReadBlob, whose bytes depend on the names,
     shapes and values of its tensors only. Empty until the job has succeeded. Output only.
+    """
+    running_workers: _builtins.int
+    """Workers that compute at the moment. Output only."""
+    fingerprint: _builtins.str
+    """What the workers compute with, as the first of them reported it: kernels, instruction set, threads, versions, as a
+    JSON object. Empty until the job has started. An exact job refuses workers with another one. Output only.
+    """
+    weights_step: _builtins.int
+    """Steps after which the final weights were taken: fewer than all if training stopped early, or if the best weights
+    are the result. 0 until the job has succeeded. Output only.
     """
     @_builtins.property
     def config(self) -> Global___TrainingConfig:
@@ -130,6 +153,14 @@ class Job(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended; unset before. Output only."""
 
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobEvent]:
+        """What happened on the way that is worth telling, oldest first: the latest 1,000. Output only."""
+
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
+        """Evaluations after each epoch, oldest first. Output only."""
+
     def __init__(
         self,
         *,
@@ -145,10 +176,15 @@ class Job(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        events: _abc.Iterable[Global___JobEvent] | None = ...,
+        running_workers: _builtins.int = ...,
+        fingerprint: _builtins.str = ...,
+        evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
+        weights_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "error", b"error", "history", b"history", "model", b"model", "name", b"name", "progress", b"progress", "start_time", b"start_time", "state", b"state", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "error", b"error", "evaluations", b"evaluations", "events", b"events", "fingerprint", b"fingerprint", "history", b"history", "model", b"model", "name", b"name", "progress", b"progress", "running_workers", b"running_workers", "start_time", b"start_time", "state", b"state", "weights_digest", b"weights_digest", "weights_step", b"weights_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,9 +192,34 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class TrainingConfig(_message.Message):
-    """How to train. All fields but workers fix the resulting weights."""
+    """How to train. Up to `staleness`, the fields fix the resulting weights (`workers` apart); from `min_workers` on, they
+    do not.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _NonFinite:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _NonFiniteEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingConfig._NonFinite.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        NON_FINITE_UNSPECIFIED: TrainingConfig._NonFinite.ValueType  # 0
+        """The default: NON_FINITE_FAIL."""
+        NON_FINITE_FAIL: TrainingConfig._NonFinite.ValueType  # 1
+        """Fails the job, naming the step, the shard and the parameters."""
+        NON_FINITE_SKIP: TrainingConfig._NonFinite.ValueType  # 2
+        """Leaves out the update of that step."""
+
+    class NonFinite(_NonFinite, metaclass=_NonFiniteEnumTypeWrapper):
+        """What a loss or gradient that is NaN or infinite does."""
+
+    NON_FINITE_UNSPECIFIED: TrainingConfig.NonFinite.ValueType  # 0
+    """The default: NON_FINITE_FAIL."""
+    NON_FINITE_FAIL: TrainingConfig.NonFinite.ValueType  # 1
+    """Fails the job, naming the step, the shard and the parameters."""
+    NON_FINITE_SKIP: TrainingConfig.NonFinite.ValueType  # 2
+    """Leaves out the update of that step."""
 
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
@@ -166,6 +227,22 @@ class TrainingConfig(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     SGD_FIELD_NUMBER: _builtins.int
+    ADAM_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    CLIP_NORM_FIELD_NUMBER: _builtins.int
+    TRAINABLE_FIELD_NUMBER: _builtins.int
+    NON_FINITE_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    STALENESS_FIELD_NUMBER: _builtins.int
+    MIN_WORKERS_FIELD_NUMBER: _builtins.int
+    MAX_WORKERS_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    KEEP_CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    RECEIPT_EVERY_STEPS_FIELD_NUMBER: _builtins.int
+    AUDIT_FRACTION_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    MAX_FAILURES_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     """Passes over the dataset, from 1. Default 1."""
     batch_size: _builtins.int
@@ -173,12 +250,66 @@ class TrainingConfig(_message.Message):
     shards: _builtins.int
     """Slices each global batch is cut into, from 1, at most batch_size; fixes the numerics. Default 1."""
     workers: _builtins.int
-    """Workers that compute the shards, from 1, at most shards; does not change the weights. Default 1."""
+    """Shorthand for max_workers, which it sets where that is unset. In answers the same as max_workers."""
     seed: _builtins.int
-    """Seed of the order of examples. Default 0."""
+    """Seed of the order of examples and of dropout. Default 0."""
+    clip_norm: _builtins.float
+    """Longest gradient, as the norm over all parameters, from 0; a longer one is shortened to it. 0: no limit. Needs a
+    parameter server of one partition.
+    """
+    non_finite: Global___TrainingConfig.NonFinite.ValueType
+    """What a loss or gradient that is NaN or infinite does. Default: fail. Skipping needs a parameter server of one
+    partition.
+    """
+    staleness: _builtins.int
+    """Steps that a worker may be ahead of the slowest. Default 0: synchronous, and exact. Above 0, every contribution is
+    applied when it comes, and the weights depend on timing; needs exact false.
+    """
+    min_workers: _builtins.int
+    """Fewest workers to train with, from 1, at most max_workers; with fewer the job waits. Default 1."""
+    max_workers: _builtins.int
+    """Most workers, at most one for each shard; as many are used as the cluster has room for. Default: `workers`, and 1
+    where that is unset too.
+    """
+    partitions: _builtins.int
+    """Parts of the parameter server. Default 0: chosen by the size of the model."""
+    checkpoint_every_steps: _builtins.int
+    """Steps between two checkpoints, besides those at the ends of epochs. Default 0: only those."""
+    keep_checkpoints: _builtins.int
+    """Latest checkpoints that are kept, from 1; the best evaluated one is kept besides if it may become the result.
+    Default 3.
+    """
+    receipt_every_steps: _builtins.int
+    """Steps between two receipts, besides those at the ends of epochs; 0: only those. Default 100."""
+    audit_fraction: _builtins.float
+    """Share of shards, drawn at random, that two workers compute and whose results are compared; from 0 to 1. Default 0."""
+    exact: _builtins.bool
+    """Whether workers whose kernels, instruction sets, threads or versions differ from the first's are refused. Default
+    true.
+    """
+    max_failures: _builtins.int
+    """Recoveries from a checkpoint without progress in between after which the job fails, from 0. Default 10."""
     @_builtins.property
     def sgd(self) -> Global___Sgd:
         """Stochastic gradient descent."""
+
+    @_builtins.property
+    def adam(self) -> Global___Adam:
+        """Adam and AdamW."""
+
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """How the learning rate changes. Default: not at all."""
+
+    @_builtins.property
+    def trainable(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which parameters are trained: patterns of their names, as in a shell (for example "fc.*"); the others stay as they
+        are. Empty: all.
+        """
+
+    @_builtins.property
+    def validation(self) -> Global___Validation:
+        """How the model is evaluated after each epoch. Default: not at all."""
 
     def __init__(
         self,
@@ -189,25 +320,65 @@ class TrainingConfig(_message.Message):
         workers: _builtins.int | None = ...,
         seed: _builtins.int = ...,
         sgd: Global___Sgd | None = ...,
+        adam: Global___Adam | None = ...,
+        schedule: Global___Schedule | None = ...,
+        clip_norm: _builtins.float = ...,
+        trainable: _abc.Iterable[_builtins.str] | None = ...,
+        non_finite: Global___TrainingConfig.NonFinite.ValueType = ...,
+        validation: Global___Validation | None = ...,
+        staleness: _builtins.int = ...,
+        min_workers: _builtins.int | None = ...,
+        max_workers: _builtins.int | None = ...,
+        partitions: _builtins.int = ...,
+        checkpoint_every_steps: _builtins.int = ...,
+        keep_checkpoints: _builtins.int | None = ...,
+        receipt_every_steps: _builtins.int | None = ...,
+        audit_fraction: _builtins.float = ...,
+        exact: _builtins.bool | None = ...,
+        max_failures: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_shards", b"_shards", "_workers", b"_workers", "batch_size", b"batch_size", "epochs", b"epochs", "optimizer", b"optimizer", "sgd", b"sgd", "shards", b"shards", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "adam", b"adam", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_shards", b"_shards", "_workers", b"_workers", "batch_size", b"batch_size", "epochs", b"epochs", "optimizer", b"optimizer", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "adam", b"adam", "audit_fraction", b"audit_fraction", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "partitions", b"partitions", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
     _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__exact: _TypeAlias = _typing.Literal["exact"]  # noqa: Y015
+    _WhichOneofArgType__exact: _TypeAlias = _typing.Literal["_exact", b"_exact"]  # noqa: Y015
+    _WhichOneofReturnType__keep_checkpoints: _TypeAlias = _typing.Literal["keep_checkpoints"]  # noqa: Y015
+    _WhichOneofArgType__keep_checkpoints: _TypeAlias = _typing.Literal["_keep_checkpoints", b"_keep_checkpoints"]  # noqa: Y015
+    _WhichOneofReturnType__max_failures: _TypeAlias = _typing.Literal["max_failures"]  # noqa: Y015
+    _WhichOneofArgType__max_failures: _TypeAlias = _typing.Literal["_max_failures", b"_max_failures"]  # noqa: Y015
+    _WhichOneofReturnType__max_workers: _TypeAlias = _typing.Literal["max_workers"]  # noqa: Y015
+    _WhichOneofArgType__max_workers: _TypeAlias = _typing.Literal["_max_workers", b"_max_workers"]  # noqa: Y015
+    _WhichOneofReturnType__min_workers: _TypeAlias = _typing.Literal["min_workers"]  # noqa: Y015
+    _WhichOneofArgType__min_workers: _TypeAlias = _typing.Literal["_min_workers", b"_min_workers"]  # noqa: Y015
+    _WhichOneofReturnType__receipt_every_steps: _TypeAlias = _typing.Literal["receipt_every_steps"]  # noqa: Y015
+    _WhichOneofArgType__receipt_every_steps: _TypeAlias = _typing.Literal["_receipt_every_steps", b"_receipt_every_steps"]  # noqa: Y015
     _WhichOneofReturnType__shards: _TypeAlias = _typing.Literal["shards"]  # noqa: Y015
     _WhichOneofArgType__shards: _TypeAlias = _typing.Literal["_shards", b"_shards"]  # noqa: Y015
     _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
-    _WhichOneofReturnType_optimizer: _TypeAlias = _typing.Literal["sgd"]  # noqa: Y015
+    _WhichOneofReturnType_optimizer: _TypeAlias = _typing.Literal["sgd", "adam"]  # noqa: Y015
     _WhichOneofArgType_optimizer: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__exact) -> _WhichOneofReturnType__exact | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_checkpoints) -> _WhichOneofReturnType__keep_checkpoints | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_failures) -> _WhichOneofReturnType__max_failures | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_workers) -> _WhichOneofReturnType__max_workers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_workers) -> _WhichOneofReturnType__min_workers | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__receipt_every_steps) -> _WhichOneofReturnType__receipt_every_steps | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shards) -> _WhichOneofReturnType__shards | None: ...
     @_typing.overload
@@ -256,6 +427,172 @@ class Sgd(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lr) -> _WhichOneofReturnType__lr | None: ...
 
 Global___Sgd: _TypeAlias = Sgd  # noqa: Y015
+
+@_typing.final
+class Adam(_message.Message):
+    """Adam with PyTorch's formulas (torch.optim.Adam); AdamW (torch.optim.AdamW) if the weight decay is decoupled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LR_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    DECOUPLED_FIELD_NUMBER: _builtins.int
+    lr: _builtins.float
+    """Learning rate, above 0. Default 0.001."""
+    beta1: _builtins.float
+    """How much of the average gradient is kept at a step, from 0, below 1. Default 0.9."""
+    beta2: _builtins.float
+    """How much of the average squared gradient is kept at a step, from 0, below 1. Default 0.999."""
+    eps: _builtins.float
+    """What keeps the denominator from 0, from 0. Default 1e-8."""
+    weight_decay: _builtins.float
+    """Weight decay, from 0. Default 0."""
+    decoupled: _builtins.bool
+    """Whether the parameters decay by themselves (AdamW) instead of in the gradient. Default false."""
+    def __init__(
+        self,
+        *,
+        lr: _builtins.float | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
+        eps: _builtins.float | None = ...,
+        weight_decay: _builtins.float = ...,
+        decoupled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_eps", b"_eps", "_lr", b"_lr", "beta1", b"beta1", "beta2", b"beta2", "eps", b"eps", "lr", b"lr"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_eps", b"_eps", "_lr", b"_lr", "beta1", b"beta1", "beta2", b"beta2", "decoupled", b"decoupled", "eps", b"eps", "lr", b"lr", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+    _WhichOneofReturnType__eps: _TypeAlias = _typing.Literal["eps"]  # noqa: Y015
+    _WhichOneofArgType__eps: _TypeAlias = _typing.Literal["_eps", b"_eps"]  # noqa: Y015
+    _WhichOneofReturnType__lr: _TypeAlias = _typing.Literal["lr"]  # noqa: Y015
+    _WhichOneofArgType__lr: _TypeAlias = _typing.Literal["_lr", b"_lr"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eps) -> _WhichOneofReturnType__eps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lr) -> _WhichOneofReturnType__lr | None: ...
+
+Global___Adam: _TypeAlias = Adam  # noqa: Y015
+
+@_typing.final
+class Schedule(_message.Message):
+    """The learning rate of each step, as a factor of the optimizer's: first a linear rise, then a decay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Decay:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DecayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Schedule._Decay.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DECAY_UNSPECIFIED: Schedule._Decay.ValueType  # 0
+        """The default: DECAY_NONE."""
+        DECAY_NONE: Schedule._Decay.ValueType  # 1
+        """Nothing."""
+        DECAY_STEP: Schedule._Decay.ValueType  # 2
+        """A drop by gamma every decay_steps."""
+        DECAY_LINEAR: Schedule._Decay.ValueType  # 3
+        """A fall to final_factor within decay_steps, straight."""
+        DECAY_COSINE: Schedule._Decay.ValueType  # 4
+        """A fall to final_factor within decay_steps, along half a cosine."""
+
+    class Decay(_Decay, metaclass=_DecayEnumTypeWrapper):
+        """What follows the rise."""
+
+    DECAY_UNSPECIFIED: Schedule.Decay.ValueType  # 0
+    """The default: DECAY_NONE."""
+    DECAY_NONE: Schedule.Decay.ValueType  # 1
+    """Nothing."""
+    DECAY_STEP: Schedule.Decay.ValueType  # 2
+    """A drop by gamma every decay_steps."""
+    DECAY_LINEAR: Schedule.Decay.ValueType  # 3
+    """A fall to final_factor within decay_steps, straight."""
+    DECAY_COSINE: Schedule.Decay.ValueType  # 4
+    """A fall to final_factor within decay_steps, along half a cosine."""
+
+    WARMUP_STEPS_FIELD_NUMBER: _builtins.int
+    DECAY_FIELD_NUMBER: _builtins.int
+    DECAY_STEPS_FIELD_NUMBER: _builtins.int
+    GAMMA_FIELD_NUMBER: _builtins.int
+    FINAL_FACTOR_FIELD_NUMBER: _builtins.int
+    warmup_steps: _builtins.int
+    """Steps of the rise: step s of them, from 0, has the factor (s + 1) / (warmup_steps + 1). Default 0."""
+    decay: Global___Schedule.Decay.ValueType
+    """What follows the rise. Default: nothing."""
+    decay_steps: _builtins.int
+    """Steps between two drops, or of the fall. Default 0: all that are left of the job."""
+    gamma: _builtins.float
+    """Factor of a drop, above 0, at most 1. Default 0.1."""
+    final_factor: _builtins.float
+    """Where a fall ends, from 0 to 1. Default 0."""
+    def __init__(
+        self,
+        *,
+        warmup_steps: _builtins.int = ...,
+        decay: Global___Schedule.Decay.ValueType = ...,
+        decay_steps: _builtins.int = ...,
+        gamma: _builtins.float | None = ...,
+        final_factor: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "gamma", b"gamma"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gamma", b"_gamma", "decay", b"decay", "decay_steps", b"decay_steps", "final_factor", b"final_factor", "gamma", b"gamma", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gamma: _TypeAlias = _typing.Literal["gamma"]  # noqa: Y015
+    _WhichOneofArgType__gamma: _TypeAlias = _typing.Literal["_gamma", b"_gamma"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gamma) -> _WhichOneofReturnType__gamma | None: ...
+
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+@_typing.final
+class Validation(_message.Message):
+    """How a model is evaluated after each epoch: on the workers, and with the running statistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    RESTORE_BEST_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """Resource name of a second dataset, datasets/{dataset}, whose inputs have the shape of the first's. Empty: a share
+    of the first.
+    """
+    fraction: _builtins.float
+    """Share of the dataset that is kept back from training, its last examples; at most 0.9. Not together with dataset.
+    0: none.
+    """
+    patience: _builtins.int
+    """Epochs without a better loss after which the job stops early, from 0. Default 0: never."""
+    restore_best: _builtins.bool
+    """Whether the weights of the epoch with the least validation loss are the result, instead of the last. Default false."""
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        fraction: _builtins.float = ...,
+        patience: _builtins.int = ...,
+        restore_best: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fraction", b"fraction", "patience", b"patience", "restore_best", b"restore_best"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Validation: _TypeAlias = Validation  # noqa: Y015
 
 @_typing.final
 class StateChange(_message.Message):
@@ -420,6 +757,173 @@ class Metric(_message.Message):
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
 @_typing.final
+class Evaluation(_message.Message):
+    """What one evaluation measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """Epoch that had ended, from 1."""
+    step: _builtins.int
+    """Steps done by then."""
+    loss: _builtins.float
+    """Mean loss over the validation examples."""
+    accuracy: _builtins.float
+    """Share of them that was classified right, from 0 to 1."""
+    num_examples: _builtins.int
+    """How many they are."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was done."""
+
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        step: _builtins.int = ...,
+        loss: _builtins.float = ...,
+        accuracy: _builtins.float = ...,
+        num_examples: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "step", b"step", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class JobEvent(_message.Message):
+    """Something that happened to a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    SECONDS_LOST_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """What kind of thing: "recovery" (went back to a checkpoint, or went on with other workers), "straggler",
+    "corruption" (two results that had to be equal were not), "refused" (a worker with another fingerprint), "skipped"
+    (an update left out), "scaled", "early_stop" or "warning".
+    """
+    message: _builtins.str
+    """Who, what and why, for people."""
+    step: _builtins.int
+    """Steps done when it happened; of a recovery from a checkpoint, the step it went back to."""
+    seconds_lost: _builtins.float
+    """Progress that it cost, in seconds: of a recovery from a checkpoint, from when the last step before it was done
+    until the first step beyond that one was. 0 where it cost nothing, or is not known yet.
+    """
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        message: _builtins.str = ...,
+        step: _builtins.int = ...,
+        seconds_lost: _builtins.float = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "seconds_lost", b"seconds_lost", "step", b"step", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobEvent: _TypeAlias = JobEvent  # noqa: Y015
+
+@_typing.final
+class Checkpoint(_message.Message):
+    """A state of the training from which a job can go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    IS_BEST_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Steps done."""
+    epoch: _builtins.int
+    """Whole epochs done."""
+    digest: _builtins.str
+    """SHA-256 of its blob: a safetensors file with parameters, buffers and the optimizer's state, to be read with
+    ReadBlob.
+    """
+    size_bytes: _builtins.int
+    """Size of the blob in bytes."""
+    is_best: _builtins.bool
+    """Whether the evaluation at its step has the least loss of the job's evaluations so far."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was stored."""
+
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        is_best: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "epoch", b"epoch", "is_best", b"is_best", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
+class Receipt(_message.Message):
+    """The state of the training after a step, by its digest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    STATE_DIGEST_FIELD_NUMBER: _builtins.int
+    CHAIN_DIGEST_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """Steps done."""
+    state_digest: _builtins.str
+    """SHA-256 over position, parameters, buffers and the optimizer's state."""
+    chain_digest: _builtins.str
+    """SHA-256 of the chain_digest of the receipt before (of the first: 64 zeros), a space, the step in decimal, a space
+    and the state_digest, as ASCII text.
+    """
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        state_digest: _builtins.str = ...,
+        chain_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_digest", b"chain_digest", "state_digest", b"state_digest", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
 class CreateJobRequest(_message.Message):
     """Submits a job."""
 
@@ -548,6 +1052,80 @@ class CancelJobRequest(_message.Message):
 Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
+class PauseJobRequest(_message.Message):
+    """Asks a job to pause."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: jobs/{job}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseJobRequest: _TypeAlias = PauseJobRequest  # noqa: Y015
+
+@_typing.final
+class ResumeJobRequest(_message.Message):
+    """Asks a paused job to go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: jobs/{job}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeJobRequest: _TypeAlias = ResumeJobRequest  # noqa: Y015
+
+@_typing.final
+class ScaleJobRequest(_message.Message):
+    """Asks for another number of workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MIN_WORKERS_FIELD_NUMBER: _builtins.int
+    MAX_WORKERS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: jobs/{job}."""
+    min_workers: _builtins.int
+    """Fewest workers to train with, from 1. 0: as it is."""
+    max_workers: _builtins.int
+    """Most workers, from min_workers, at most one for each shard. 0: as it is."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        min_workers: _builtins.int = ...,
+        max_workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_workers", b"max_workers", "min_workers", b"min_workers", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScaleJobRequest: _TypeAlias = ScaleJobRequest  # noqa: Y015
+
+@_typing.final
 class WatchJobRequest(_message.Message):
     """Asks to follow a job."""
 
@@ -672,3 +1250,115 @@ class ListMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMetricsResponse: _TypeAlias = ListMetricsResponse  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsRequest(_message.Message):
+    """Asks for a page of checkpoints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the job: jobs/{job}."""
+    page_size: _builtins.int
+    """Most checkpoints to return. Default 50, at most 1,000."""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y015
+
+@_typing.final
+class ListCheckpointsResponse(_message.Message):
+    """A page of checkpoints."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last."""
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Checkpoint]:
+        """The checkpoints, newest first."""
+
+    def __init__(
+        self,
+        *,
+        checkpoints: _abc.Iterable[Global___Checkpoint] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCheckpointsResponse: _TypeAlias = ListCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class ListReceiptsRequest(_message.Message):
+    """Asks for a page of receipts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AFTER_STEP_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the job: jobs/{job}."""
+    after_step: _builtins.int
+    """Leave out receipts up to this step. Default 0: from the beginning."""
+    page_size: _builtins.int
+    """Most receipts to return. Default 1,000, at most 10,000."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        after_step: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_step", b"after_step", "name", b"name", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReceiptsRequest: _TypeAlias = ListReceiptsRequest  # noqa: Y015
+
+@_typing.final
+class ListReceiptsResponse(_message.Message):
+    """A page of receipts; the next one begins after the last step of this one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Receipt]:
+        """The receipts, in the order of their steps."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[Global___Receipt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListReceiptsResponse: _TypeAlias = ListReceiptsResponse  # noqa: Y015

@@ -55,6 +55,21 @@ class JobServiceStub(object):
                 request_serializer=chainrule_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.PauseJob = channel.unary_unary(
+                '/chainrule.v1.JobService/PauseJob',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.ResumeJob = channel.unary_unary(
+                '/chainrule.v1.JobService/ResumeJob',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.ScaleJob = channel.unary_unary(
+                '/chainrule.v1.JobService/ScaleJob',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.ScaleJobRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/chainrule.v1.JobService/WatchJob',
                 request_serializer=chainrule_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
@@ -69,6 +84,16 @@ class JobServiceStub(object):
                 '/chainrule.v1.JobService/ListMetrics',
                 request_serializer=chainrule_dot_v1_dot_job__pb2.ListMetricsRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__pb2.ListMetricsResponse.FromString,
+                _registered_method=True)
+        self.ListCheckpoints = channel.unary_unary(
+                '/chainrule.v1.JobService/ListCheckpoints',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.ListCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.ListReceipts = channel.unary_unary(
+                '/chainrule.v1.JobService/ListReceipts',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.ListReceiptsRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.ListReceiptsResponse.FromString,
                 _registered_method=True)
 
 
@@ -106,6 +131,30 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseJob(self, request, context):
+        """Asks a job to stop after the running step, store a checkpoint and leave the cluster. Answers with the job PAUSING
+        or PAUSED, also when asked again; a job that is on its way out or has ended is refused (FAILED_PRECONDITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """Lets a paused job go on at the very example it stopped at: it is QUEUED again. Answers with the job as it is if it
+        is already on its way; a job that is PAUSING, on its way out or has ended is refused (FAILED_PRECONDITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScaleJob(self, request, context):
+        """Changes how many workers a job has, also while it runs; the weights it produces stay the same. A job that has ended
+        is refused (FAILED_PRECONDITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Streams the job as it is now and then on every change of state or progress, until it has ended.
         """
@@ -122,6 +171,20 @@ class JobServiceServicer(object):
 
     def ListMetrics(self, request, context):
         """Lists the metrics recorded so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCheckpoints(self, request, context):
+        """Lists the checkpoints that are kept, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReceipts(self, request, context):
+        """Lists the receipts recorded so far. Jobs whose chains agree at a step had equal states at all receipts up to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +213,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=chainrule_dot_v1_dot_job__pb2.CancelJobRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
+            'PauseJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.PauseJobRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.ResumeJobRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'ScaleJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.ScaleJobRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
                     request_deserializer=chainrule_dot_v1_dot_job__pb2.WatchJobRequest.FromString,
@@ -164,6 +242,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListMetrics,
                     request_deserializer=chainrule_dot_v1_dot_job__pb2.ListMetricsRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__pb2.ListMetricsResponse.SerializeToString,
+            ),
+            'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCheckpoints,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.ListCheckpointsRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'ListReceipts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReceipts,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.ListReceiptsRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.ListReceiptsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -286,6 +374,87 @@ class JobService(object):
             _registered_method=True)
 
     @staticmethod
+    def PauseJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/PauseJob',
+            chainrule_dot_v1_dot_job__pb2.PauseJobRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/ResumeJob',
+            chainrule_dot_v1_dot_job__pb2.ResumeJobRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/ScaleJob',
+            chainrule_dot_v1_dot_job__pb2.ScaleJobRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def WatchJob(request,
             target,
             options=(),
@@ -356,6 +525,60 @@ class JobService(object):
             '/chainrule.v1.JobService/ListMetrics',
             chainrule_dot_v1_dot_job__pb2.ListMetricsRequest.SerializeToString,
             chainrule_dot_v1_dot_job__pb2.ListMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/ListCheckpoints',
+            chainrule_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReceipts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/ListReceipts',
+            chainrule_dot_v1_dot_job__pb2.ListReceiptsRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.ListReceiptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

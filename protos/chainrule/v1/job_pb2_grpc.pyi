@@ -45,12 +45,28 @@ class JobServiceStub:
     """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
     or failed is refused (FAILED_PRECONDITION).
     """
+    PauseJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.Job]
+    """Asks a job to stop after the running step, store a checkpoint and leave the cluster. Answers with the job PAUSING
+    or PAUSED, also when asked again; a job that is on its way out or has ended is refused (FAILED_PRECONDITION).
+    """
+    ResumeJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.Job]
+    """Lets a paused job go on at the very example it stopped at: it is QUEUED again. Answers with the job as it is if it
+    is already on its way; a job that is PAUSING, on its way out or has ended is refused (FAILED_PRECONDITION).
+    """
+    ScaleJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.ScaleJobRequest, _job_pb2.Job]
+    """Changes how many workers a job has, also while it runs; the weights it produces stay the same. A job that has ended
+    is refused (FAILED_PRECONDITION).
+    """
     WatchJob: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.Job]
     """Streams the job as it is now and then on every change of state or progress, until it has ended."""
     StreamMetrics: _grpc.UnaryStreamMultiCallable[_job_pb2.StreamMetricsRequest, _job_pb2.StreamMetricsResponse]
     """Streams the metrics of each step: those recorded first, then new ones as they come, until the job has ended."""
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListMetricsRequest, _job_pb2.ListMetricsResponse]
     """Lists the metrics recorded so far."""
+    ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
+    """Lists the checkpoints that are kept, newest first."""
+    ListReceipts: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListReceiptsRequest, _job_pb2.ListReceiptsResponse]
+    """Lists the receipts recorded so far. Jobs whose chains agree at a step had equal states at all receipts up to it."""
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -69,12 +85,28 @@ class JobServiceAsyncStub(JobServiceStub):
     """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
     or failed is refused (FAILED_PRECONDITION).
     """
+    PauseJob: _aio.UnaryUnaryMultiCallable[_job_pb2.PauseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Asks a job to stop after the running step, store a checkpoint and leave the cluster. Answers with the job PAUSING
+    or PAUSED, also when asked again; a job that is on its way out or has ended is refused (FAILED_PRECONDITION).
+    """
+    ResumeJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ResumeJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Lets a paused job go on at the very example it stopped at: it is QUEUED again. Answers with the job as it is if it
+    is already on its way; a job that is PAUSING, on its way out or has ended is refused (FAILED_PRECONDITION).
+    """
+    ScaleJob: _aio.UnaryUnaryMultiCallable[_job_pb2.ScaleJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Changes how many workers a job has, also while it runs; the weights it produces stay the same. A job that has ended
+    is refused (FAILED_PRECONDITION).
+    """
     WatchJob: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Streams the job as it is now and then on every change of state or progress, until it has ended."""
     StreamMetrics: _aio.UnaryStreamMultiCallable[_job_pb2.StreamMetricsRequest, _job_pb2.StreamMetricsResponse]  # type: ignore[assignment]
     """Streams the metrics of each step: those recorded first, then new ones as they come, until the job has ended."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_job_pb2.ListMetricsRequest, _job_pb2.ListMetricsResponse]  # type: ignore[assignment]
     """Lists the metrics recorded so far."""
+    ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
+    """Lists the checkpoints that are kept, newest first."""
+    ListReceipts: _aio.UnaryUnaryMultiCallable[_job_pb2.ListReceiptsRequest, _job_pb2.ListReceiptsResponse]  # type: ignore[assignment]
+    """Lists the receipts recorded so far. Jobs whose chains agree at a step had equal states at all receipts up to it."""
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Jobs: training runs."""
@@ -116,6 +148,36 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PauseJob(
+        self,
+        request: _job_pb2.PauseJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Asks a job to stop after the running step, store a checkpoint and leave the cluster. Answers with the job PAUSING
+        or PAUSED, also when asked again; a job that is on its way out or has ended is refused (FAILED_PRECONDITION).
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeJob(
+        self,
+        request: _job_pb2.ResumeJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Lets a paused job go on at the very example it stopped at: it is QUEUED again. Answers with the job as it is if it
+        is already on its way; a job that is PAUSING, on its way out or has ended is refused (FAILED_PRECONDITION).
+        """
+
+    @_abc_1.abstractmethod
+    def ScaleJob(
+        self,
+        request: _job_pb2.ScaleJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Changes how many workers a job has, also while it runs; the weights it produces stay the same. A job that has ended
+        is refused (FAILED_PRECONDITION).
+        """
+
+    @_abc_1.abstractmethod
     def WatchJob(
         self,
         request: _job_pb2.WatchJobRequest,
@@ -138,5 +200,21 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListMetricsResponse, _abc.Awaitable[_job_pb2.ListMetricsResponse]]:
         """Lists the metrics recorded so far."""
+
+    @_abc_1.abstractmethod
+    def ListCheckpoints(
+        self,
+        request: _job_pb2.ListCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.ListCheckpointsResponse, _abc.Awaitable[_job_pb2.ListCheckpointsResponse]]:
+        """Lists the checkpoints that are kept, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListReceipts(
+        self,
+        request: _job_pb2.ListReceiptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.ListReceiptsResponse, _abc.Awaitable[_job_pb2.ListReceiptsResponse]]:
+        """Lists the receipts recorded so far. Jobs whose chains agree at a step had equal states at all receipts up to it."""
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

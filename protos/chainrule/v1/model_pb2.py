@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63hainrule/v1/model.proto\x12\x0c\x63hainrule.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x07\x62uiltin\x18\x02 \x01(\x0b\x32\x15.chainrule.v1.BuiltinH\x00\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\x11\n\tinit_seed\x18\x05 \x01(\x04\x12\x16\n\x0enum_parameters\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c\x61rchitectureJ\x04\x08\x03\x10\x04\"B\n\x07\x42uiltin\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"J\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.chainrule.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe5\x01\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .chainrule.v1.CreateModelRequest\x1a\x13.chainrule.v1.Model\x12>\n\x08GetModel\x12\x1d.chainrule.v1.GetModelRequest\x1a\x13.chainrule.v1.Model\x12O\n\nListModels\x12\x1f.chainrule.v1.ListModelsRequest\x1a .chainrule.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63hainrule/v1/model.proto\x12\x0c\x63hainrule.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x07\x62uiltin\x18\x02 \x01(\x0b\x32\x15.chainrule.v1.BuiltinH\x00\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\x11\n\tinit_seed\x18\x05 \x01(\x04\x12\x16\n\x0enum_parameters\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c\x61rchitectureJ\x04\x08\x03\x10\x04\"B\n\x07\x42uiltin\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"a\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.Model\x12\x15\n\rallow_missing\x18\x03 \x03(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.chainrule.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe5\x01\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .chainrule.v1.CreateModelRequest\x1a\x13.chainrule.v1.Model\x12>\n\x08GetModel\x12\x1d.chainrule.v1.GetModelRequest\x1a\x13.chainrule.v1.Model\x12O\n\nListModels\x12\x1f.chainrule.v1.ListModelsRequest\x1a .chainrule.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUILTIN']._serialized_start=309
   _globals['_BUILTIN']._serialized_end=375
   _globals['_CREATEMODELREQUEST']._serialized_start=377
-  _globals['_CREATEMODELREQUEST']._serialized_end=451
-  _globals['_GETMODELREQUEST']._serialized_start=453
-  _globals['_GETMODELREQUEST']._serialized_end=484
-  _globals['_LISTMODELSREQUEST']._serialized_start=486
-  _globals['_LISTMODELSREQUEST']._serialized_end=544
-  _globals['_LISTMODELSRESPONSE']._serialized_start=546
-  _globals['_LISTMODELSRESPONSE']._serialized_end=628
-  _globals['_MODELSERVICE']._serialized_start=631
-  _globals['_MODELSERVICE']._serialized_end=860
+  _globals['_CREATEMODELREQUEST']._serialized_end=474
+  _globals['_GETMODELREQUEST']._serialized_start=476
+  _globals['_GETMODELREQUEST']._serialized_end=507
+  _globals['_LISTMODELSREQUEST']._serialized_start=509
+  _globals['_LISTMODELSREQUEST']._serialized_end=567
+  _globals['_LISTMODELSRESPONSE']._serialized_start=569
+  _globals['_LISTMODELSRESPONSE']._serialized_end=651
+  _globals['_MODELSERVICE']._serialized_start=654
+  _globals['_MODELSERVICE']._serialized_end=883
 # @@protoc_insertion_point(module_scope)

@@ -39,7 +39,7 @@ class Model(_message.Message):
     must have been uploaded. Empty: the server initialises the weights from init_seed.
     """
     init_seed: _builtins.int
-    """Seed of the initialisation when weights_digest is empty. Default 0."""
+    """Seed of the initialisation when weights_digest is empty, and of what it may lack (allow_missing). Default 0."""
     num_parameters: _builtins.int
     """Number of trainable values. Output only."""
     @_builtins.property
@@ -106,21 +106,30 @@ class CreateModelRequest(_message.Message):
 
     MODEL_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """The last part of the name: lower-case letters, digits and hyphens, beginning with a letter, at most 63."""
     @_builtins.property
     def model(self) -> Global___Model:
         """The model."""
 
+    @_builtins.property
+    def allow_missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Patterns of names in the model's state_dict, as in a shell (for example "fc.*"), that the weights file may lack or
+        hold in another shape, as where a head is replaced: those are initialised from init_seed, and weights_digest in the
+        answer is that of the completed weights. Needs weights_digest.
+        """
+
     def __init__(
         self,
         *,
         model_id: _builtins.str = ...,
         model: Global___Model | None = ...,
+        allow_missing: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "model_id", b"model_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "model", b"model", "model_id", b"model_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
