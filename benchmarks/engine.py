@@ -19,9 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is found
 
-from benchmarks.training.host import DISTURBING, ROOT, Hosts
-from benchmarks.training.report import OURS, PYTORCH, Row, gather, table
-from benchmarks.training.works import WORKS, Order, Work, select
+from benchmarks.single.host import DISTURBING, ROOT, Hosts
+from benchmarks.single.report import OURS, PYTORCH, Row, gather, table
+from benchmarks.single.works import WORKS, Order, Work, select
 
 TORCH_REMEDY = "PyTorch is not installed, and it is what we compare with: pip install torch==2.13.0"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.engine import FULL, main, orders_of
-from benchmarks.training.works import WORKS
+from benchmarks.single.works import WORKS
 
 
 def test_list_names_every_work(capsys: pytest.CaptureFixture[str]) -> None:

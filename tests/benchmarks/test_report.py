@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.training.report import OURS, PYTORCH, Row, cells, gather, table
-from benchmarks.training.works import Order, Work
+from benchmarks.single.report import OURS, PYTORCH, Row, cells, gather, table
+from benchmarks.single.works import Order, Work
 
 WORK = Work(name="m", title="MLP", network="mlp", batch=1, shape=(1000, 500, 10), goal=2.0, memory_goal=1.0)
 SIDES = ((OURS, "contiguous_format"), (PYTORCH, "contiguous_format"), (PYTORCH, "channels_last"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.training.works import WORKS, Order, Work, flops, select
+from benchmarks.single.works import WORKS, Order, Work, flops, select
 
 BY_NAME = {work.name: work for work in WORKS}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.training.works import Order, Work, flops
+from benchmarks.single.works import Order, Work, flops
 
 OURS, PYTORCH = "chainrule.engine", "torch"
 MEGABYTE = 1e6

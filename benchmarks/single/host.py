@@ -11,28 +11,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.training.works import Order
+from benchmarks.single.works import Order
 
 ROOT = Path(__file__).parents[2]
 DISTURBING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """Settings that make numpy's products slower than they are for users: unset in every process."""
 
 
+def environment(threads: int) -> dict[str, str]:
+    """The variables of a process that measures on so many threads and finds the benchmarks and chainrule."""
+    kept = {name: value for name, value in os.environ.items() if name not in DISTURBING}
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    folders = os.pathsep.join(str(ROOT / name) for name in (".", "protos", "engine", "server", "client"))
+    return kept | counts | {"PYTHONPATH": folders}
+
+
 class Host:
     """A process that has imported an engine, on so many threads; `process.main` is what runs in it."""
 
     def __init__(self, engine: str, threads: int, *, fork: bool) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in DISTURBING}
-        counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        environment |= dict.fromkeys(counts, str(threads))
-        environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, ROOT / "engine")))
-        command = [sys.executable, "-m", "benchmarks.training.process", engine, *(["--fork"] if fork else [])]
+        command = [sys.executable, "-m", "benchmarks.single.process", engine, *(["--fork"] if fork else [])]
         self._complaints = tempfile.TemporaryFile("a+")  # noqa: SIM115 - closed by close()
         self._read = 0  # complaints that were told
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment,
+            env=environment(threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,

@@ -1,4 +1,4 @@
-"""What runs in a process that measures: `python -m benchmarks.training.process ENGINE [--fork]`.
+"""What runs in a process that measures: `python -m benchmarks.single.process ENGINE [--fork]`.
 
 It reads orders from its standard input, a line each, and writes what it measured as JSON to its standard output, a
 line each: an empty one if it failed.
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.training import networks
-from benchmarks.training.works import Order, Work
+from benchmarks.single import networks
+from benchmarks.single.works import Order, Work
 
 LEARNING_RATE = 1e-4  # small, as all steps are to be alike: none on gradients that have vanished or grown
 

@@ -1,1 +1,0 @@
-"""What `benchmarks/engine.py` measures, how a process measures it, and how the figures are laid out."""
