@@ -155,11 +155,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobEvent]:
-        """What happened on the way that is worth telling, oldest first: the latest 1,000. Output only."""
+        """What happened on the way that is worth telling, oldest first: the latest 100. Left out by ListJobs. Output only."""
 
     @_builtins.property
     def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
-        """Evaluations after each epoch, oldest first. Output only."""
+        """Evaluations after each epoch, oldest first: the latest 1,000. Left out by ListJobs. Output only."""
 
     def __init__(
         self,
@@ -1109,7 +1109,7 @@ class ScaleJobRequest(_message.Message):
     min_workers: _builtins.int
     """Fewest workers to train with, from 1. 0: as it is."""
     max_workers: _builtins.int
-    """Most workers, from min_workers, at most one for each shard. 0: as it is."""
+    """Most workers, from min_workers on, at most one for each shard. 0: as it is."""
     def __init__(
         self,
         *,
