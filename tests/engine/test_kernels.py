@@ -35,7 +35,7 @@ NAME = os.environ.get("CHAINRULE_KERNELS") or ("onednn" if ONEDNN else "referenc
 def test_info_reports_what_computes() -> None:
     info = cr.kernels.info()
     assert (info.name, info.numpy) == (NAME, np.__version__)
-    version = f" {info.onednn}" if NAME == "onednn" else ""
+    version = f" {info.onednn} ({info.isa})" if NAME == "onednn" else ""
     assert str(info).startswith(f"{NAME}{version} kernels: numpy {np.__version__}, ")
 
 

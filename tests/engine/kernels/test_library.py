@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -45,6 +46,20 @@ def test_the_version_is_one_that_will_do() -> None:
     library = onednn.load()
     assert dnn.OLDEST <= library.version[:2] < (4, 0)
     assert library.version_text == ".".join(map(str, library.version))
+
+
+@needs_onednn
+@pytest.mark.parametrize("setting", ["ONEDNN_MAX_CPU_ISA=SSE41", "ONEDNN_DEFAULT_FPMATH_MODE=BF16"])
+def test_the_instruction_set_is_what_the_environment_leaves(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    code = "from chainrule.engine.kernels import onednn; print(onednn.load().instruction_set)"
+    environment = {**os.environ, name: value}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    words = done.stdout.split()
+    if name == "ONEDNN_MAX_CPU_ISA":
+        assert words == ["sse41" if platform.machine() == "x86_64" else "default"]
+    else:
+        assert words[1:] == ["fpmath_bf16"]
 
 
 def chosen(path: str, monkeypatch: pytest.MonkeyPatch) -> Library:

@@ -31,10 +31,12 @@ class KernelInfo:
     """Threads it may use."""
     onednn: str | None = None
     """The version of oneDNN, if it computes."""
+    isa: str | None = None
+    """The instruction set that oneDNN uses, if it computes: what the CPU has, less what the environment forbids."""
 
     def __str__(self) -> str:
         threads = "1 thread" if self.num_threads == 1 else f"{self.num_threads} threads"
-        name = self.name if self.onednn is None else f"{self.name} {self.onednn}"
+        name = self.name if self.onednn is None else f"{self.name} {self.onednn} ({self.isa})"
         return f"{name} kernels: numpy {self.numpy}, {self.blas}, {threads}"
 
 
@@ -99,10 +101,12 @@ linear = _kernels.linear
 
 def info() -> KernelInfo:
     """Which kernels were chosen, and what they run on."""
+    library = onednn.load() if _name == "onednn" else None
     return KernelInfo(
         name=_name,
         numpy=np.__version__,
         blas=threads.blas_description(),
         num_threads=threads.get_num_threads(),
-        onednn=onednn.load().version_text if _name == "onednn" else None,
+        onednn=None if library is None else library.version_text,
+        isa=None if library is None else library.instruction_set,
     )

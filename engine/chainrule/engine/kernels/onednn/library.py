@@ -79,6 +79,13 @@ ANY_FORMAT = 1
 CPU = 1
 USER_SCRATCHPAD = 1
 PAUSE_HARD = 2  # of omp.h
+INSTRUCTION_SETS = {
+    0x0: "default", 0x1: "sse41", 0x3: "avx", 0x7: "avx2", 0xF: "avx2_vnni", 0x1F: "avx2_vnni_2", 0x27: "avx512_core",
+    0x67: "avx512_core_vnni", 0xE7: "avx512_core_bf16", 0x1EF: "avx512_core_fp16", 0xFEF: "avx512_core_amx",
+    0x1FEF: "avx512_core_amx_fp16", 0x201FF: "avx10_2_512", 0x22FFF: "avx10_2_512_amx_2",
+}  # fmt: skip
+PREFERS_YMM = 1
+LESS_PRECISE = {1: "bf16", 2: "f16", 3: "any", 4: "tf32"}  # as what float32 may be computed
 
 Dims = c_int64 * 12
 
@@ -116,6 +123,7 @@ _signatures: dict[str, tuple[object, ...]] = {
     "dnnl_primitive_destroy": (c_void_p,),
     "dnnl_primitive_execute": (c_void_p, c_void_p, c_int, POINTER(ExecutionArgument)),
     "dnnl_stream_destroy": (c_void_p,),
+    "dnnl_get_default_fpmath_mode": (POINTER(c_int),),
     # Descriptions of primitives; engine first, attributes last
     "dnnl_reorder_primitive_desc_create": (_out, *(c_void_p,) * 5),
     "dnnl_convolution_forward_primitive_desc_create": (
@@ -162,6 +170,8 @@ _answers: tuple[tuple[str, tuple[object, ...], object], ...] = (
     ("dnnl_memory_desc_get_size", (c_void_p,), c_size_t),
     ("dnnl_memory_desc_equal", (c_void_p, c_void_p), c_int),
     ("dnnl_primitive_desc_query_md", (c_void_p, c_int, c_int), c_void_p),
+    ("dnnl_get_effective_cpu_isa", (), c_int),
+    ("dnnl_get_cpu_isa_hints", (), c_int),
 )
 """Functions that give what they find, rather than whether they succeeded."""
 _statuses = ("success", "out of memory", "invalid arguments", "unimplemented", "last implementation reached",
@@ -221,6 +231,23 @@ class Library:
     def version_text(self) -> str:
         """The version: `3.2.0`."""
         return ".".join(map(str, self.version))
+
+    @property
+    def instruction_set(self) -> str:
+        """What it computes with, `avx512_core` say: what the CPU has, less what the environment forbids.
+
+        After that, `prefer_ymm` where it keeps to half the width of a vector, and `fpmath_bf16` or the like where it
+        may compute float32 in less precision.
+        """
+        code = self.get_effective_cpu_isa()
+        words = [INSTRUCTION_SETS.get(code, f"{code:#x}")]
+        if self.get_cpu_isa_hints() & PREFERS_YMM:
+            words.append("prefer_ymm")
+        mode = c_int()
+        self.get_default_fpmath_mode(ctypes.byref(mode))
+        if mode.value:
+            words.append(f"fpmath_{LESS_PRECISE.get(mode.value, mode.value)}")
+        return " ".join(words)
 
     def _version(self) -> tuple[int, int, int]:
         try:
