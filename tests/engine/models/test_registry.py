@@ -71,6 +71,8 @@ def test_mlp_without_hidden_layers_is_linear() -> None:
         ("small_cnn", {"width": 1e9}, "width", "must be at most 512"),
         ("small_cnn", {"in_channels": 65}, "in_channels", "must be at most 64"),
         ("small_cnn", {"num_classes": 1e9}, "num_classes", "must be at most 1,000,000"),
+        ("small_cnn", {"dropout": 1.5}, "dropout", "must be at most 1"),
+        ("small_cnn", {"dropout": -0.1}, "dropout", "must be at least 0"),
         ("resnet18", {"num_classes": 0}, "num_classes", "must be at least 1"),
         ("resnet18", {"norm_layer": None}, "norm_layer", "there is no such setting"),
         ("resnet34", {"zero_init_residual": 1}, "zero_init_residual", "expected bool, got int"),
@@ -128,6 +130,28 @@ def test_the_parameters_of_what_could_not_be_built_are_counted() -> None:
 def test_small_cnn_refuses_images_of_another_size() -> None:
     with pytest.raises(cr.ShapeError, match=r"takes images of shape \(N, 1, 8, 8\), got \(2, 1, 9, 9\)"):
         models.small_cnn()(cr.zeros(2, 1, 9, 9))
+
+
+def test_small_cnn_has_dropout_where_it_is_asked_for() -> None:
+    plain, with_dropout = (models.small_cnn(dropout=p, generator=cr.Generator(1)) for p in (0.0, 0.5))
+    x = cr.randn(4, 1, 8, 8, generator=cr.Generator(2))
+    assert not any(isinstance(module, nn.Dropout) for module in plain.modules())
+    assert io.save(plain.state_dict()) == io.save(with_dropout.state_dict())
+
+    drawn = []
+    for seed in (3, 3, 4):
+        cr.manual_seed(seed)
+        drawn.append(with_dropout(x).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+    state = cr.default_generator.get_state()
+    plain(x)
+    assert cr.default_generator.get_state() == state
+
+    models_at_rest = [model.eval() for model in (plain, with_dropout)]
+    for model in models_at_rest:
+        model.load_state_dict(plain.state_dict())
+    assert models_at_rest[0](x).tolist() == models_at_rest[1](x).tolist()
+    assert models.family_of(with_dropout)[1]["dropout"] == 0.5
 
 
 def test_unknown_families_are_named() -> None:

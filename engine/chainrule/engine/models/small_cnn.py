@@ -29,6 +29,8 @@ class SmallCNNConfig:
     """Channels after the first block; the second has twice as many."""
     num_classes: int = 10
     """Classes to tell apart."""
+    dropout: float = 0.0
+    """Share of the features that are left out before the classifier while training, from 0 to 1."""
 
     def __post_init__(self) -> None:
         require_within("in_channels", self.in_channels, 1, MAX_CHANNELS)
@@ -37,6 +39,7 @@ class SmallCNNConfig:
         if self.image_size < 4:
             raise ConfigError("image_size", self.image_size, "must be at least 4, since it is halved twice")
         require_within("image_size", self.image_size, 4, MAX_IMAGE_SIZE)
+        require_within("dropout", self.dropout, 0, 1)
 
     @property
     def num_features(self) -> int:
@@ -52,7 +55,7 @@ class SmallCNNConfig:
 
 
 class SmallCNN(nn.Module):
-    """Two blocks of convolution, batch normalisation, ReLU and pooling, then a linear classifier."""
+    """Two blocks of convolution, batch normalisation, ReLU and pooling, then dropout and a linear classifier."""
 
     def __init__(self, config: SmallCNNConfig) -> None:
         super().__init__()
@@ -65,6 +68,7 @@ class SmallCNN(nn.Module):
         self.relu = nn.ReLU()
         self.pool = nn.MaxPool2d(2)
         self.flatten = nn.Flatten()
+        self.dropout = nn.Dropout(config.dropout) if config.dropout > 0 else None
         self.fc = nn.Linear(config.num_features, config.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +79,10 @@ class SmallCNN(nn.Module):
             )
         x = self.pool(self.relu(self.bn1(self.conv1(x))))
         x = self.pool(self.relu(self.bn2(self.conv2(x))))
-        logits: Tensor = self.fc(self.flatten(x))
+        x = self.flatten(x)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        logits: Tensor = self.fc(x)
         return logits
 
 
@@ -87,9 +94,16 @@ def small_cnn(
     image_size: int = 8,
     width: int = 16,
     num_classes: int = 10,
+    dropout: float = 0.0,
     *,
     generator: Generator | None = None,
 ) -> SmallCNN:
     """A small convolutional network; see `SmallCNNConfig`."""
-    config = {"in_channels": in_channels, "image_size": image_size, "width": width, "num_classes": num_classes}
+    config = {
+        "in_channels": in_channels,
+        "image_size": image_size,
+        "width": width,
+        "num_classes": num_classes,
+        "dropout": dropout,
+    }
     return cast(SmallCNN, build("small_cnn", config, generator=generator))
