@@ -64,6 +64,56 @@ def test_the_update_of_a_large_parameter_is_that_of_its_parts_to_the_bit() -> No
     assert buffer.tobytes() == b"".join(b.tobytes() for b in buffers)
 
 
+def by_the_formula(
+    p: Any,
+    g: Any,
+    b: Any,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+) -> Any:
+    """The parameter and its buffer after a step: what the docstring says, with a new array for every result."""
+    if weight_decay:
+        g = g + weight_decay * p
+    if momentum:
+        if b is None:
+            b = g.astype(p.dtype)
+        else:
+            b = (b * momentum).astype(b.dtype)
+            b = (b + (g if dampening == 0 else (1 - dampening) * g)).astype(b.dtype)
+        g = g + momentum * b if nesterov else b
+    return (p - lr * g).astype(p.dtype), b
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, cr.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(), (7,), (5, 3), (9 * 65536 + 5,)], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *SETTINGS,
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.05},
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05},
+    ],
+    ids=str,
+)
+def test_memory_that_results_share_changes_no_bit(settings: dict[str, Any], shape: tuple[int, ...], dtype: Any) -> None:
+    draws = np.random.default_rng(0)
+    p, *gradients = (np.asarray(draws.standard_normal(shape)).astype(dtype) for _ in range(4))
+    expected, buffer = p.copy(), None
+    found, kept = p, None
+    for g in gradients:
+        before = g.copy()
+        expected, buffer = by_the_formula(expected, g, buffer, **settings)
+        kept = sgd_update(found, g, kept, **settings)
+        assert found.tobytes() == expected.tobytes()
+        assert g.tobytes() == before.tobytes()
+        assert (kept is None) == (buffer is None)
+        assert kept is None or kept.tobytes() == buffer.tobytes()
+
+
 def test_the_update_leaves_the_gradient_and_starts_the_buffer_with_a_copy() -> None:
     p, g = np.ones(2, np.float32), np.full(2, 2.0, np.float32)
     buffer = sgd_update(p, g, None, lr=0.5, momentum=0.9)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, bfloat16, float32
 
 BLOCK = 65536
 """Elements of a block: with the results on the way, those of a parameter and its state fit a core's cache."""
@@ -34,6 +34,14 @@ def in_blocks(*arrays: Array | None) -> Iterable[Sequence[Any]]:
         [array if array is None else array[start : start + BLOCK] for array in flat]
         for start in range(0, first.size, BLOCK)
     )
+
+
+def scratch_for(parameter: Array, gradient: Array) -> Array:
+    """Memory for results on the way, in the dtype that products of both with a number have: float32 of bfloat16."""
+    if parameter.dtype is float32 and gradient.dtype is float32:
+        return np.empty_like(parameter)
+    dtype = np.result_type(parameter, gradient)
+    return np.empty_like(parameter, float32 if dtype == bfloat16 else dtype)
 
 
 def direction(gradient: Array, parameter: Array, weight_decay: float, maximize: bool, scratch: Array) -> Array:

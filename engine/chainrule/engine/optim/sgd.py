@@ -6,7 +6,7 @@ import numpy as np
 
 from chainrule.engine.dtypes import Array
 from chainrule.engine.errors import ConfigError
-from chainrule.engine.optim.arithmetic import in_blocks
+from chainrule.engine.optim.arithmetic import in_blocks, scratch_for
 from chainrule.engine.optim.optimizer import Group, Optimizer, Params, check_not_negative
 from chainrule.engine.tensor import Tensor
 
@@ -48,16 +48,17 @@ def sgd_update(
     if momentum != 0 and momentum_buffer is None:
         momentum_buffer = np.empty_like(parameter, gradient.dtype)
     for p, g, b in in_blocks(parameter, gradient, momentum_buffer):
+        scratch = scratch_for(p, g) if weight_decay != 0 or nesterov else None  # for more than one result on the way
         if weight_decay != 0:
-            g = g + weight_decay * p
+            g = np.add(g, np.multiply(p, weight_decay, out=scratch), out=scratch)
         if momentum != 0:
             if is_first:
                 b[...] = g
             else:
                 b *= momentum
                 b += g if dampening == 0 else (1 - dampening) * g
-            g = g + momentum * b if nesterov else b
-        p -= lr * g
+            g = np.add(g, momentum * b, out=scratch) if nesterov else b
+        p -= np.multiply(g, lr, out=scratch)
     return momentum_buffer
 
 
