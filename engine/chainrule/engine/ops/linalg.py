@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine import kernels
-from chainrule.engine.dtypes import widened
+from chainrule.engine.dtypes import float32, widened
 from chainrule.engine.ops.broadcasting import sum_to
 from chainrule.engine.ops.op import op
 from chainrule.engine.ops.shape import reshape, transpose
@@ -110,6 +110,8 @@ def linear(x: Any, w: Any, b: Any = None) -> Any:
 
 def _sum_of_rows(g: Any) -> Any:
     """Σ g over all dimensions but the last; of half precision in float32."""
+    if type(g) is np.ndarray and g.dtype is float32 and g.ndim == 2:  # nearly always, and by a shorter way
+        return np.add.reduce(g, axis=0)
     wide = widened(g)
     total: Any = sum_to(wide, shape=g.shape[-1:])
     return total if wide is g else total.astype(g.dtype)

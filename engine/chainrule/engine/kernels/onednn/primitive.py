@@ -15,6 +15,7 @@ import numpy as np
 from chainrule.engine import threads
 from chainrule.engine.dtypes import Array, DType, bfloat16
 from chainrule.engine.kernels.onednn import library as dnn
+from chainrule.engine.kernels.onednn.address import address_of
 from chainrule.engine.kernels.onednn.library import Argument, Dims, Query
 
 KEPT = 1024
@@ -76,7 +77,7 @@ ALIGNMENT = 64
 def aligned(size: int) -> Array:
     """So many bytes from an address that vectors are loaded best from."""
     memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.__array_interface__["data"][0] % ALIGNMENT
+    start = -address_of(memory) % ALIGNMENT
     return memory[start : start + size]
 
 
@@ -129,7 +130,7 @@ class Primitive:
         library = dnn.find()
         place = library.memory_set_data_handle
         for memory, array in zip(self._memories, arrays):  # noqa: B905 - the scratchpad is one more
-            place(memory, array.__array_interface__["data"][0])
+            place(memory, address_of(array))
         if self.scratch_size:
             place(self._memories[-1], scratchpad(self.scratch_size))
         library.primitive_execute(self._handle, stream(), self._count, self._arguments)
@@ -266,8 +267,7 @@ def scratchpad(size: int) -> int:
     local = _local()
     if local.scratch.size < size:
         local.scratch = aligned(size)
-    address: int = local.scratch.__array_interface__["data"][0]
-    return address
+    return address_of(local.scratch)
 
 
 def between(size: int, slot: int = 0) -> Array:
