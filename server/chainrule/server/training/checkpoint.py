@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from chainrule.engine import ChainruleError, io
 from chainrule.server.training.state import TrainingState
 
-FORMAT = "chainrule.checkpoint/1"
+FORMAT = "chainrule.checkpoint/2"
 
-_SECTIONS = ("parameters", "buffers", "momentum")
+_POSITION = "position"
+"""Name of the tensor with the steps done and the updates applied."""
 
 
 class CheckpointError(ChainruleError):
@@ -52,8 +55,9 @@ class Manifest:
 
 def pack(state: TrainingState) -> bytes:
     """The state as a safetensors file; its tensors are named section/name."""
-    sections = {section: getattr(state, section) for section in _SECTIONS}
-    return io.save({f"{s}/{name}": array for s, arrays in sections.items() for name, array in arrays.items()})
+    sections = {"parameters": state.parameters, "buffers": state.buffers, **state.slots}
+    tensors = {f"{s}/{name}": array for s, arrays in sections.items() for name, array in arrays.items()}
+    return io.save({_POSITION: np.array([state.step, state.updates], np.int64), **tensors})
 
 
 def unpack(content: bytes, manifest: Manifest) -> TrainingState:
@@ -64,10 +68,22 @@ def unpack(content: bytes, manifest: Manifest) -> TrainingState:
             f"checkpoint of {manifest.job} at step {manifest.step} is damaged: "
             f"its content has SHA-256 {digest}, its manifest says {manifest.state_digest}"
         )
-    state = TrainingState(manifest.step, {}, {}, {})
-    for key, array in io.load(content).items():
+    return unpacked(content)
+
+
+def unpacked(content: bytes) -> TrainingState:
+    """The state of a safetensors file that `pack` made. Raises CheckpointError."""
+    tensors = io.load(content)
+    position = tensors.pop(_POSITION, None)
+    if position is None or position.shape != (2,):
+        raise CheckpointError(f"a checkpoint has no {_POSITION}: it is not one of this version")
+    state = TrainingState(int(position[0]), {}, {}, {}, int(position[1]))
+    for key, array in tensors.items():
         section, _, name = key.partition("/")
-        if section not in _SECTIONS:
-            raise CheckpointError(f"checkpoint of {manifest.job} has a tensor {key!r} of no known section")
-        getattr(state, section)[name] = array
+        if section == "parameters":
+            state.parameters[name] = array
+        elif section == "buffers":
+            state.buffers[name] = array
+        else:
+            state.slots.setdefault(section, {})[name] = array
     return state

@@ -11,6 +11,11 @@ NO_ROOM = "NO_ROOM"
 """Reason of an attempt for which the cluster had no room."""
 
 
+IncidentKind = Literal[
+    "recovery", "straggler", "corruption", "refused", "skipped", "scaled", "early_stop", "warning"
+]
+
+
 @dataclass(frozen=True)
 class Started:
     """At least `min_workers` are in place; the first step begins."""
@@ -57,7 +62,7 @@ class ReceiptTaken:
 class Incident:
     """Something that the history of the job should tell."""
 
-    kind: Literal["recovery", "straggler", "corruption", "refused", "skipped", "scaled", "early_stop", "warning"]
+    kind: IncidentKind
     message: str
     """Who, what and why, for people."""
     step: int

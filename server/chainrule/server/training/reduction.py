@@ -2,28 +2,26 @@
 
 Floating-point addition is not associative, so a sum has the same bits only if it has the same shape. The tree here is
 that of the shard indices 0 … K−1, padded to a power of two: a node is an aligned block of 2^n shards, and its value is
-left + right. A worker that holds a whole block can add it up itself and send one value; the server finishes the tree.
-Arrival order, worker count and assignment do not appear in it.
+left + right. A worker that holds a whole block adds it up itself and sends one value; the server finishes the tree.
+Arrival order, worker count and assignment do not appear in it, and a block has one value, whoever computes it: what
+comes twice is the same, and a value may stand for those of the blocks inside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, TypeVar
 
 from chainrule.engine import ChainruleError
 
+T = TypeVar("T")
+
 
 class ReductionError(ChainruleError):
-    """A shard outside the tree, or one that came twice."""
-
-
-class Addable(Protocol):
-    def __add__(self, other: Self, /) -> Self: ...
-
-
-T = TypeVar("T", bound=Addable)
+    """A block outside the tree, or a sum that is not complete."""
 
 
 @dataclass(frozen=True, order=True)
@@ -34,59 +32,108 @@ class Block:
     size: int = 1
 
     @property
-    def sibling(self) -> Block:
-        return Block(self.start ^ self.size, self.size)
+    def halves(self) -> tuple[Block, Block]:
+        half = self.size // 2
+        return Block(self.start, half), Block(self.start + half, half)
 
-    @property
-    def parent(self) -> Block:
-        return Block(self.start & ~self.size, 2 * self.size)
-
-    def overlaps(self, other: Block) -> bool:
-        return self.start < other.start + other.size and other.start < self.start + self.size
+    def __contains__(self, other: Block) -> bool:
+        return self.start <= other.start and other.start + other.size <= self.start + self.size
 
 
-class TreeSum(Generic[T]):
-    """Adds values of blocks as they come and keeps what cannot be joined yet."""
+def root(num_shards: int) -> Block:
+    """The block of all shards."""
+    return Block(0, 1 << (num_shards - 1).bit_length())
+
+
+def blocks_of(shards: Iterable[int]) -> list[Block]:
+    """The fewest aligned blocks that are exactly these shards, in order."""
+    left = sorted(set(shards))
+    blocks = []
+    while left:
+        start, size = left[0], 1
+        while start % (2 * size) == 0 and left[: 2 * size] == list(range(start, start + 2 * size)):
+            size *= 2
+        blocks.append(Block(start, size))
+        del left[:size]
+    return blocks
+
+
+class Cover(Generic[T]):
+    """The values of blocks that have come in, until they cover all shards."""
 
     def __init__(self, num_shards: int) -> None:
         self.num_shards = num_shards
-        self.root = Block(0, 1 << (num_shards - 1).bit_length())
-        self._pending: dict[Block, T] = {}
+        self.values: dict[Block, T] = {}
 
-    def add(self, block: Block, value: T) -> None:
-        """Put in the value of one block. Raises ReductionError if it lies outside the tree or came before."""
+    def add(self, block: Block, value: T) -> bool:
+        """Put in the value of a block; False if it is known already. Raises ReductionError if it lies outside the tree."""
         if not (0 <= block.start < self.num_shards and block.start % block.size == 0):
             raise ReductionError(f"{block} is no block of a tree over {self.num_shards} shards")
-        if any(block.overlaps(held) for held in self._pending):
-            raise ReductionError(f"{block} came twice: pending are {sorted(self._pending)}")
-        while block != self.root:
-            sibling = block.sibling
-            if sibling.start >= self.num_shards:  # padding: nothing to add
-                block = block.parent
-            elif sibling in self._pending:
-                other = self._pending.pop(sibling)
-                value = other + value if sibling < block else value + other
-                block = block.parent
-            else:
-                break
-        self._pending[block] = value
+        if any(block in held for held in self.values):
+            return False
+        for inside in [held for held in self.values if held in block]:
+            del self.values[inside]
+        self.values[block] = value
+        return True
+
+    @property
+    def missing(self) -> list[int]:
+        """The shards that have not come in."""
+        found = {shard for block in self.values for shard in range(block.start, block.start + block.size)}
+        return [shard for shard in range(self.num_shards) if shard not in found]
 
     @property
     def complete(self) -> bool:
-        return self.root in self._pending
+        held = sum(min(block.size, self.num_shards - block.start) for block in self.values)
+        return held == self.num_shards
 
-    def total(self) -> T:
+    def sum(self, add: Callable[[T, T], T]) -> T:
         """The sum over all shards. Raises ReductionError before it is complete."""
         if not self.complete:
-            raise ReductionError(f"the sum over {self.num_shards} shards has only {sorted(self._pending)}")
-        return self._pending[self.root]
-
-    def blocks(self) -> list[tuple[Block, T]]:
-        """What is held, in order of shard index: the fewest values that stand for all that was put in."""
-        return sorted(self._pending.items(), key=lambda item: item[0])
+            raise ReductionError(f"the sum over {self.num_shards} shards lacks {self.missing}")
+        return tree_sum(self.values, root(self.num_shards), add)
 
 
-def assign(num_shards: int, num_workers: int) -> list[range]:
+def tree_sum(values: Mapping[Block, T], node: Block, add: Callable[[T, T], T]) -> T:
+    """The value of a node, from those of blocks that cover it. A block beyond the last shard adds nothing."""
+    blocks = tuple(sorted(block for block in values if block in node))
+    held: list[T] = [values[block] for block in blocks]
+    for left, right in additions(blocks, node):
+        held.append(add(held[left], held[right]))
+    return held[-1]
+
+
+@lru_cache(maxsize=256)
+def additions(blocks: tuple[Block, ...], node: Block) -> tuple[tuple[int, int], ...]:
+    """How to add up the values of sorted blocks to that of a node: pairs of places, each of which appends its sum."""
+    steps: list[tuple[int, int]] = []
+
+    def place(at: Block) -> int | None:
+        if at in known:
+            return known[at]
+        if at.size == 1:
+            return None  # padding
+        left, right = (place(half) for half in at.halves)
+        if left is None or right is None:
+            return right if left is None else left
+        steps.append((left, right))
+        return len(blocks) + len(steps) - 1
+
+    known = {block: index for index, block in enumerate(blocks)}
+    last = place(node)
+    if last != len(blocks) + len(steps) - 1:
+        raise ReductionError(f"{blocks} do not add up to {node}")
+    return tuple(steps)
+
+
+def carries(size: int) -> Iterator[int]:
+    """For each shard of a block, in order, how many finished sums on its left it completes: the trailing ones of its
+    index. Whoever adds up a block shard by shard keeps one value for each level, as a binary counter does."""
+    for index in range(size):
+        yield (~index & (index + 1)).bit_length() - 1
+
+
+def assign(num_shards: int, workers: Sequence[T]) -> dict[T, range]:
     """Contiguous shards for each worker, as even as can be."""
-    bounds = [num_shards * worker // num_workers for worker in range(num_workers + 1)]
-    return [range(start, stop) for start, stop in pairwise(bounds)]
+    bounds = [num_shards * place // len(workers) for place in range(len(workers) + 1)]
+    return {worker: range(start, stop) for worker, (start, stop) in zip(workers, pairwise(bounds), strict=True)}

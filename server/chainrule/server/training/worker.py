@@ -1,109 +1,303 @@
-"""A worker: computes the gradients of its shards, step after step. It holds nothing that cannot be recomputed."""
+"""A worker: computes its shards, tick after tick, and hands the results to the partitions. It holds nothing that cannot be
+computed again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import selectors
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 import chainrule.engine as cr
-from chainrule.engine import models, nn
-from chainrule.engine.nn import functional as F
-from chainrule.server.training.link import Link, Push
-from chainrule.server.training.plan import Indices, Plan
-from chainrule.server.training.reduction import Block, TreeSum
-from chainrule.server.training.state import NOTHING, Array, Contribution
+from chainrule.server.training import faults
+from chainrule.server.training.audit import audited_shards
+from chainrule.server.training.compute import Computation, Sink
+from chainrule.server.training.control import Control, connect_control
+from chainrule.server.training.errors import LinkError, RejectedError
+from chainrule.server.training.examples import Examples
+from chainrule.server.training.fingerprint import fingerprint
+from chainrule.server.training.layout import PartitionLayout
+from chainrule.server.training.memory import Segment, Weights
+from chainrule.server.training.partition import HEAD, WHOLE, Measured
+from chainrule.server.training.plan import Plan, Tick
+from chainrule.server.training.reduction import Block, blocks_of
+from chainrule.server.training.remote import through_gateway
+from chainrule.server.training.tls import Identity
+from chainrule.server.training.wire import (
+    END,
+    MESSAGE,
+    PUSH,
+    PUSH_BODY,
+    SLOT,
+    STEP,
+    STEP_BODY,
+    Connection,
+    Endpoint,
+    Frame,
+    connect_local,
+)
+
+NEVER = 1 << 62
+"""The tick after the last."""
+CONNECT_TIMEOUT_S = 30.0
+"""How long a partition may take to answer a worker that calls it."""
 
 
 @dataclass(frozen=True)
-class Examples:
-    """A dataset in memory."""
+class WorkerSpec:
+    """What a worker's process needs to begin."""
 
-    inputs: Array
-    """float32, (N, ...)."""
-    targets: Array
-    """int64 class labels, (N,)."""
+    job: str
+    plan: Plan
+    lease: int
+    """Number of the worker within the attempt; it is not used again."""
+    identity: Identity
+    coordinator: Endpoint
+    examples: Examples
+    validation: Examples | None = None
+    node: str = ""
+    """Which node it runs on, for people."""
+    local: bool = True
+    """Whether partitions of the same machine are reached through shared memory; else over TLS, as those of others."""
+
+
+def run_worker(spec: WorkerSpec) -> None:
+    """Compute until told to leave, or until the coordinator or a partition is gone."""
+    cr.set_num_threads(1)  # the number of threads changes the bits
+    control = connect_control(spec.coordinator, spec.identity)
+    try:
+        Worker(spec, control).run()
+    except (LinkError, RejectedError):  # the coordinator has seen it too, and decides
+        return
+    except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
+        control.failed(error)
+    finally:
+        control.close()
 
 
 class Worker:
-    """Computes some shards of every step of a plan."""
+    """The loop of a worker."""
 
-    def __init__(self, plan: Plan, examples: Examples, link: Link, *, index: int, shards: range, fence: int) -> None:
-        self.plan = plan
-        self.examples = examples
-        self.link = link
-        self.index = index
-        self.shards = shards
-        self.fence = fence
-        self.model = models.build(plan.family, plan.family_config)
-        self.model.train()
-        self.parameters = dict(self.model.named_parameters())
+    def __init__(self, spec: WorkerSpec, control: Control) -> None:
+        self._spec = spec
+        self._control = control
+        self._computation = Computation(spec.plan, spec.examples, spec.validation)
+        self._selector = selectors.DefaultSelector()
+        self._links: list[_Link] = []
+        self._shards: tuple[int, ...] = ()
+        self._auditors: dict[int, int] = {}
+        self._extra: dict[int, set[int]] = {}  # shards of others, by tick
+        self._again: list[tuple[int, int]] = []  # ticks and shards to compute once more
+        self._tick = -1
+        self._done: set[int] = set()
+        self._confirmed: set[int] = set()
+        self._sinks: list[Sink] = []
+        self._used = 0
+        self._working = False
+        self._shard_s = 0.0
+        self._leaving = False
 
-    def run(self) -> int:
-        """Train to the end of the plan; returns the number of steps computed."""
-        return sum(1 for _ in self.steps())
+    def run(self) -> None:
+        """Raises LinkError once the other side is gone, or whatever the computation raises."""
+        spec = self._spec
+        self._selector.register(self._control.connection, selectors.EVENT_READ, self._control)
+        self._control.message(type="worker", lease=spec.lease, node=spec.node, fingerprint=fingerprint())
+        self._control.beat(self._describe)
+        while not self._leaving:
+            self._listen(None)
+            while self._work():
+                self._listen(0)
 
-    def steps(self) -> Iterator[int]:
-        """Train, one step per iteration: hand over the contribution, yield, then wait for the next weights.
+    # --- what comes in -----------------------------------------------------------------------------------------
 
-        A driver that steps several workers in one thread can so let all of them send before any waits.
-        """
-        weights = self.link.pull()
-        while (step := weights.step) < self.plan.total_steps:
-            self.load(weights.parameters)
-            self.link.send(Push(self.fence, step, self.index, tuple(self.compute(step))))
-            yield step
-            weights = self.link.receive()
+    def _listen(self, timeout_s: float | None) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            if key.data is self._control:
+                for frame in self._control.connection.read():
+                    self._on_control(frame.message)
+            else:
+                self._on_link(key.data)
 
-    def load(self, parameters: Mapping[str, Array]) -> None:
-        """Compute with these parameters from now on; they are only read."""
-        for name, array in parameters.items():
-            self.parameters[name].data = array
+    def _on_control(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "partitions":
+                self._connect([Endpoint(**endpoint) for endpoint in message["endpoints"]], message["fence"])
+            case "assign":
+                self._shards = tuple(message["shards"])
+                self._auditors = {int(shard): lease for shard, lease in message["auditors"].items()}
+            case "compute":
+                self._extra.setdefault(message["tick"], set()).update(message["shards"])
+            case "again":
+                self._again.append((message["tick"], message["shard"]))
+            case "leave":
+                self._leaving = True
 
-    def compute(self, step: int) -> list[tuple[Block, Contribution]]:
-        """The contribution of this worker's shards to a step, added up as far as the tree allows."""
-        shards = self.plan.shards(step)
-        batch_size = sum(len(indices) for indices in shards)
-        total = TreeSum[Contribution](self.plan.config.shards)
-        for shard in self.shards:
-            with cr.random.using(self._draws(step, shard)):
-                total.add(Block(shard), self.compute_shard(shards[shard], batch_size))
-        return total.blocks()
+    def _on_link(self, link: _Link) -> None:
+        try:
+            link.take(link.connection.read())
+        except LinkError:
+            self._selector.unregister(link.connection.socket)
+            link.lost = True  # of which the coordinator hears by itself; it says where to turn to
 
-    def _draws(self, step: int, shard: int) -> cr.Generator:
-        """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
-        return cr.Generator(int(cr.random.raw_stream(self.plan.config.seed, step, shard, size=1)[0]))
+    def _connect(self, endpoints: list[Endpoint], fence: int) -> None:
+        """Turn to the partitions of the attempt's present life."""
+        for link in self._links:
+            if not link.lost:
+                self._selector.unregister(link.connection.socket)
+            link.connection.close()
+        layouts = self._computation.layout.partitions
+        self._links = [
+            _connected(self._spec, layout, endpoint, fence)
+            for layout, endpoint in zip(layouts, endpoints, strict=True)
+        ]
+        self._computation.attach([link.weights for link in self._links])
+        self._tick, self._sinks, self._extra, self._again = -1, [], {}, []
+        for link in self._links:
+            self._selector.register(link.connection.socket, selectors.EVENT_READ, link)
+        self._control.message(type="joined", fence=fence)
 
-    def compute_shard(self, indices: Indices, batch_size: int) -> Contribution:
-        """Forward and backward on one shard of a global batch of `batch_size` examples.
+    # --- computing ---------------------------------------------------------------------------------------------
 
-        The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
-        so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
-        the bits of plain local training.
-        """
-        if len(indices) == 0:
-            return NOTHING
-        share = len(indices) / batch_size
-        inputs = cr.from_numpy(self.examples.inputs[indices])
-        targets = cr.from_numpy(self.examples.targets[indices])
+    def _work(self) -> bool:
+        """Compute a block of the tick that is due, if this worker has any left; whether there was one."""
+        number = min((-1 if link.lost else link.tick for link in self._links), default=-1)
+        if not 0 <= number < self._spec.plan.total_ticks:
+            return False
+        if number != self._tick:
+            self._tick, self._used = number, 0
+            self._done, self._confirmed = set(), set()
+            self._extra = {tick: shards for tick, shards in self._extra.items() if tick >= number}
+            self._again = [(tick, shard) for tick, shard in self._again if tick >= number]
+        tick = self._spec.plan.tick(number)
+        audited = audited_shards(self._spec.plan, tick)
+        block = self._next_block(tick, audited)
+        if block is not None:
+            self._compute(tick, block, audited=block.start in audited and block.size == 1)
+        return block is not None
 
-        self.model.zero_grad()
-        with nn.collect_batch_statistics(self.model) as statistics:
-            logits = self.model(inputs)  # (n, num_classes)
-        loss = F.cross_entropy(logits, targets)
-        loss.backward(cr.tensor(share, dtype=loss.dtype))
+    def _next_block(self, tick: Tick, audited: frozenset[int]) -> Block | None:
+        """What is left of this worker's part in a tick: blocks of shards, then audited shards one by one, then those
+        that are another's and wait for a second result."""
+        occupied = self._spec.plan.occupied_shards(tick)
+        shards = {s for s in (*self._shards, *self._extra.get(tick.number, ())) if s < occupied} - self._done
+        if plain := blocks_of(shards - audited):
+            block = plain[0]
+        elif shards:
+            block = Block(min(shards))
+        else:
+            return self._next_confirmation(tick, audited)
+        self._done.update(range(block.start, block.start + block.size))
+        return block
 
-        return Contribution(
-            gradients={name: _gradient(p) for name, p in self.parameters.items()},
-            statistics={name: value * value.dtype.type(share) for name, value in statistics.items()},
-            loss=float(loss.item()) * share,
-            num_correct=int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data)),
-            num_examples=len(indices),
-        )
+    def _next_confirmation(self, tick: Tick, audited: frozenset[int]) -> Block | None:
+        mine = {s for s in audited if self._auditors.get(s) == self._spec.lease} - self._confirmed
+        if mine:
+            shard = min(mine)
+            self._confirmed.add(shard)
+            return Block(shard)
+        for request in self._again:
+            if request[0] == tick.number:
+                self._again.remove(request)
+                return Block(request[1])
+        return None
+
+    def _compute(self, tick: Tick, block: Block, *, audited: bool) -> None:
+        computation = self._computation
+        slot, sink = self._next_sink()
+        heads: list[Measured] = []
+
+        def send(partition: int, part: int, measured: Measured) -> None:
+            if part in (HEAD, WHOLE):
+                heads.append(measured)
+            if not audited:
+                self._push(partition, tick, block, slot, part, measured)
+
+        self._working = True
+        began = time.monotonic()
+        computation.load(tick.step)
+        faults.at("worker.compute", lease=self._spec.lease, step=tick.step + 1)
+        computation.block(tick, block, sink, send)
+        if audited:  # whole, since two results are compared as a whole
+            for partition in range(len(self._links)):
+                self._push(partition, tick, block, slot, WHOLE, heads[0])
+        self._shard_s = (time.monotonic() - began) / block.size
+        self._working = False
+        faults.at("worker.pushed", lease=self._spec.lease, step=tick.step + 1)
+
+    def _push(self, partition: int, tick: Tick, block: Block, slot: int, part: int, measured: Measured) -> None:
+        link = self._links[partition]
+        if not self._computation.holds(tick.step):  # it was overtaken: what it computed from half new weights is nothing
+            link.send(MESSAGE, b'{"type": "tick"}')
+            return
+        faults.at("worker.push", link.memories[slot], lease=self._spec.lease, step=tick.step + 1, part=part)
+        body = PUSH_BODY.pack(
+            tick.number, block.start, block.size, slot, part,
+            measured.loss, measured.num_correct, measured.num_predictions,
+        )  # fmt: skip
+        link.send(PUSH, body)
+
+    def _next_sink(self) -> tuple[int, Sink]:
+        """Memory for another block of this tick; that of the tick before is free again."""
+        slot = self._used
+        if slot == len(self._sinks):
+            self._sinks.append(self._computation.sink([link.make_slot(slot, self._spec) for link in self._links]))
+        self._used += 1
+        return slot, self._sinks[slot]
+
+    def _describe(self) -> dict[str, Any]:
+        """What a sign of life says."""
+        return {"tick": self._tick, "working": self._working, "shard_s": self._shard_s}
 
 
-def _gradient(parameter: cr.Tensor) -> Array:
-    if parameter.grad is None:  # not used by this forward: contributes nothing
-        return np.zeros_like(parameter.data)
-    return parameter.grad.data
+class _Link:
+    """A worker's connection to a partition: weights come in, pushes go out."""
+
+    def __init__(self, connection: Connection, layout: PartitionLayout, weights: Weights) -> None:
+        self.connection = connection
+        self.weights = weights
+        self.memories: list[memoryview] = []
+        self.tick = -1
+        self.lost = False
+        self._layout = layout
+
+    def take(self, frames: Sequence[Frame]) -> None:
+        """Learn which weights there are."""
+        for frame in frames:
+            if frame.kind == STEP:
+                self.tick, _ = STEP_BODY.unpack(frame.body)
+            elif frame.kind == END:
+                self.tick = NEVER
+
+    def send(self, kind: int, *parts: bytes, descriptor: int | None = None) -> None:
+        """Send a frame, unless the partition is gone: that shows in what comes in."""
+        with suppress(LinkError):
+            self.connection.send(kind, *parts, descriptor=descriptor)
+
+    def make_slot(self, number: int, spec: WorkerSpec) -> memoryview:
+        """A push region that the partition can read."""
+        segment = Segment.make(f"chainrule {spec.job} push {spec.lease}/{number}", self._layout.push_bytes)
+        self.send(SLOT, number.to_bytes(2, "little"), descriptor=segment.descriptor)
+        segment.close()
+        self.memories.append(segment.memory[: self._layout.push_bytes])
+        return self.memories[-1]
+
+
+def _connected(spec: WorkerSpec, layout: PartitionLayout, endpoint: Endpoint, fence: int) -> _Link:
+    """A link to a partition. Raises LinkError, or RejectedError if the partition does not want this worker."""
+    local = connect_local(endpoint) if spec.local else None
+    connection = Connection(local if local is not None else through_gateway(endpoint, spec.identity, layout))
+    connection.socket.settimeout(CONNECT_TIMEOUT_S)
+    connection.message(token=spec.identity.token, fence=fence, lease=spec.lease)
+    first = connection.next()
+    if first.kind == MESSAGE:
+        raise RejectedError(f"a partition refuses worker {spec.lease}: {first.message.get('reason')}")
+    if first.descriptor is None:
+        raise LinkError("a partition sent no memory")
+    connection.socket.settimeout(None)
+    segment = Segment.of(first.descriptor)
+    segment.close()
+    link = _Link(connection, layout, Weights(segment, layout))
+    link.take(connection.pending())
+    return link

@@ -1,0 +1,241 @@
+"""What a worker computes: forward and backward on shards, added up in blocks, straight into the memory it sends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import chainrule.engine as cr
+from chainrule.engine import models, nn
+from chainrule.engine.nn import functional as F
+from chainrule.server.training.examples import Examples
+from chainrule.server.training.layout import Layout, make_layout, views
+from chainrule.server.training.memory import Weights
+from chainrule.server.training.partition import HEAD, WHOLE, Measured
+from chainrule.server.training.plan import Indices, Plan, Tick
+from chainrule.server.training.reduction import Block, carries
+from chainrule.server.training.state import Array, Arrays
+
+Send = Callable[[int, int, Measured], None]
+"""Called with a partition, a part and what was measured, once the part lies whole in the memory."""
+
+
+class Computation:
+    """A model with the shards of its plan. It holds nothing that cannot be computed again."""
+
+    def __init__(self, plan: Plan, examples: Examples, validation: Examples | None = None) -> None:
+        self.plan = plan
+        self.model = models.build(plan.family, plan.family_config)
+        self.layout = make_layout(plan, self.model)
+        self._examples = examples
+        self._validation = validation
+        self._parameters = dict(self.model.named_parameters())
+        self._buffers = dict(self.model.named_buffers())
+        self._trained = {name: self._parameters[name] for name in self.layout.trained}
+        self._levels: list[Sink] = []
+        for name, parameter in self._parameters.items():
+            if name in self._trained:
+                parameter.register_post_accumulate_grad_hook(self._hook(name))
+            else:
+                parameter.requires_grad_(False)
+        self._weights: Sequence[Weights] = ()
+        self._views: list[list[tuple[cr.Tensor, Array]]] = [[], []]
+        self._sink: Sink | None = None
+        self._left: Sequence[Sink] = ()
+        self._send: Send | None = None
+        self._measured = Measured()
+
+    def attach(self, weights: Sequence[Weights]) -> None:
+        """Compute with the weights of these partitions from now on; they are only read."""
+        self._weights = weights
+        self._views = [[], []]
+        for region, of in itertools.product((0, 1), weights):
+            for name, array in of.moving[region].items():
+                array = array.view()
+                array.flags.writeable = False
+                self._views[region].append((self._tensor(name), array))
+        for of in weights:
+            for name, array in of.constants.items():
+                self._tensor(name).data = array
+
+    def load(self, step: int) -> None:
+        """Compute with the weights after so many steps."""
+        for tensor, array in self._views[step % 2]:
+            tensor.data = array
+
+    def holds(self, step: int) -> bool:
+        """Whether the weights of a step are still what they were."""
+        return all(weights.holds(step) for weights in self._weights)
+
+    def sink(self, memories: Sequence[memoryview]) -> Sink:
+        """Where the results of a block go: a push region for each partition."""
+        return Sink(self.layout, memories)
+
+    def block(self, tick: Tick, block: Block, sink: Sink, send: Send) -> None:
+        """Compute a block of shards of a tick.
+
+        Args:
+            tick: what is computed; its weights are loaded.
+            block: shards of which none is empty.
+            sink: where the sum over the block goes.
+            send: told of each part that is done; the gradients of the last layers are first, while the backward pass
+                of the last shard goes on.
+        """
+        if tick.evaluates:
+            measured = [self._evaluate(shard) for shard in self._shards_of(self.plan.validation_shards(), block)]
+            total = _in_tree(measured)
+            for partition in range(len(self.layout.partitions)):
+                send(partition, HEAD, total)
+            return
+        batch_size = self.plan.batch_size(tick.step)
+        pending: list[tuple[Sink, Measured]] = []
+        shards = self._shards_of(self.plan.shards(tick.step), block)
+        for place, (indices, carry) in enumerate(zip(shards, carries(block.size), strict=True)):
+            left = [pending.pop() for _ in range(carry)]
+            is_last = place == block.size - 1
+            into = sink if is_last else self._level(carry)
+            self._left = [one for one, _ in left]
+            self._send = send if is_last else None
+            with cr.random.using(self._draws(tick.step, block.start + place)):
+                measured_here = self._shard(indices, batch_size, into, [one for _, one in left])
+            pending.append((into, measured_here))
+
+    # --- private -----------------------------------------------------------------------------------------------
+
+    def _shard(self, indices: Indices, batch_size: int, sink: Sink, left: Sequence[Measured]) -> Measured:
+        """Forward and backward on one shard of a global batch of `batch_size` examples.
+
+        The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
+        so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
+        the bits of plain local training.
+        """
+        share = len(indices) / batch_size
+        inputs = cr.from_numpy(self._examples.inputs[indices])
+        targets = cr.from_numpy(self._examples.targets[indices].reshape(-1))
+        with nn.collect_batch_statistics(self.model) as statistics:
+            logits = self.model(inputs)
+        logits = logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])  # (n, classes)
+        loss = F.cross_entropy(logits, targets)
+        right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
+        measured = Measured(float(loss.item()) * share, right, targets.data.size)
+        for other in left:
+            measured = other + measured
+        for name, value in statistics.items():
+            self._put(sink.statistics[name], name, value * value.dtype.type(share), of="statistics")
+        self._sink = sink
+        self._measured = measured
+        sink.begin()
+        if self._send is not None:
+            self._send_heads()
+        loss.backward(cr.tensor(share, dtype=loss.dtype))
+        for name in [name for name in self._trained if name not in sink.arrived]:  # not used by this forward
+            self._arrived(name, np.zeros_like(self._trained[name].data))
+        self._sink = None
+        return measured
+
+    def _hook(self, name: str) -> Callable[[cr.Tensor], None]:
+        def take(parameter: cr.Tensor) -> None:
+            gradient = parameter.grad
+            assert gradient is not None
+            parameter.grad = None
+            self._arrived(name, gradient.data)
+
+        return take
+
+    def _arrived(self, name: str, gradient: Array) -> None:
+        """A gradient is final: add it to what lies to its left in the tree, and send its bucket if that was the last."""
+        sink = self._sink
+        assert sink is not None
+        self._put(sink.gradients[name], name, gradient, of="gradients")
+        sink.arrived.add(name)
+        home = sink.home[name]
+        sink.waiting[home] -= 1
+        if self._send is not None and sink.waiting[home] == 0 and not self._is_small:
+            self._send(*home, Measured())
+        elif self._send is not None and self._is_small and len(sink.arrived) == len(self._trained):
+            self._send(0, WHOLE, self._measured)
+
+    def _put(self, out: Array, name: str, value: Array, *, of: str) -> None:
+        if not self._left:
+            np.copyto(out, value)
+        for level in self._left:
+            value = np.add(getattr(level, of)[name], value, out=out)
+
+    def _send_heads(self) -> None:
+        assert self._send is not None
+        if not self._is_small:
+            for partition in range(len(self.layout.partitions)):
+                self._send(partition, HEAD, self._measured)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether all is sent at once."""
+        return len(self.layout.partitions) == 1 and len(self.layout.partitions[0].buckets) == 1
+
+    def _level(self, level: int) -> Sink:
+        while len(self._levels) <= level:
+            self._levels.append(self.sink([memoryview(bytearray(part.push_bytes)) for part in self.layout.partitions]))
+        return self._levels[level]
+
+    def _evaluate(self, indices: Indices) -> Measured:
+        """The share of some validation examples in the mean loss over all; computed in pieces of a batch's size."""
+        assert self._validation is not None
+        self.model.eval()
+        total = Measured()
+        with cr.no_grad():
+            for start in range(0, len(indices), self.plan.config.batch_size):
+                piece = indices[start : start + self.plan.config.batch_size]
+                logits = self.model(cr.from_numpy(self._validation.inputs[piece]))
+                logits = logits.reshape(-1, logits.shape[-1])
+                targets = cr.from_numpy(self._validation.targets[piece].reshape(-1))
+                loss = float(F.cross_entropy(logits, targets).item()) * len(piece) / self.plan.num_validation
+                right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
+                total = total + Measured(loss, right, targets.data.size)
+        self.model.train()
+        return total
+
+    def _draws(self, step: int, shard: int) -> cr.Generator:
+        """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
+        return cr.Generator(int(cr.random.raw_stream(self.plan.config.seed, step, shard, size=1)[0]))
+
+    def _tensor(self, name: str) -> cr.Tensor:
+        return self._parameters[name] if name in self._parameters else self._buffers[name]
+
+    @staticmethod
+    def _shards_of(shards: Sequence[Indices], block: Block) -> Sequence[Indices]:
+        return shards[block.start : block.start + block.size]
+
+
+class Sink:
+    """Where the gradients and statistics of a block lie, as arrays by name."""
+
+    def __init__(self, layout: Layout, memories: Sequence[memoryview]) -> None:
+        self.gradients: Arrays = {}
+        self.statistics: Arrays = {}
+        self.home: dict[str, tuple[int, int]] = {}
+        self._counts: dict[tuple[int, int], int] = {}
+        for part, memory in zip(layout.partitions, memories, strict=True):
+            self.gradients.update(views(part.parameters, memory))
+            self.statistics.update(views(part.statistics, memory))
+            for name, bucket in part.bucket_of.items():
+                self.home[name] = (part.index, bucket)
+                self._counts[part.index, bucket] = self._counts.get((part.index, bucket), 0) + 1
+        self.arrived: set[str] = set()
+        self.waiting: dict[tuple[int, int], int] = {}
+
+    def begin(self) -> None:
+        self.arrived = set()
+        self.waiting = dict(self._counts)
+
+
+def _in_tree(values: Sequence[Measured]) -> Measured:
+    """The sum over a block, in the shape of the tree."""
+    pending: list[Measured] = []
+    for value, carry in zip(values, carries(len(values)), strict=True):
+        for _ in range(carry):
+            value = pending.pop() + value
+        pending.append(value)
+    [total] = pending
+    return total

@@ -1,0 +1,80 @@
+"""A part's line to its coordinator: messages both ways, and a sign of life a few times a second."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from chainrule.server.training.errors import CorruptionError, LinkError, NonFiniteError
+from chainrule.server.training.remote import pumped
+from chainrule.server.training.tls import Identity
+from chainrule.server.training.wire import BLOB, Connection, Endpoint, connect_local, connect_remote
+
+BEAT_INTERVAL_S = 0.25
+"""Time between two signs of life."""
+
+
+class Control:
+    """The connection, for use from several threads of a part."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    def message(self, **fields: Any) -> None:
+        """Raises LinkError if the coordinator is gone."""
+        with self._lock:
+            self.connection.message(**fields)
+
+    def message_with(self, blob: bytes, **fields: Any) -> None:
+        """A message and the bytes that belong to it. Raises LinkError."""
+        with self._lock:
+            self.connection.message(**fields, blob=True)
+            self.connection.send(BLOB, blob)
+
+    def failed(self, error: BaseException) -> None:
+        """Say what went wrong; a coordinator that is gone need not know."""
+        try:
+            self.message(type="failed", **describe_failure(error))
+        except LinkError:
+            return
+
+    def beat(self, describe: Callable[[], dict[str, Any]]) -> None:
+        """Begin to give signs of life, from a thread of its own, until `close`."""
+
+        def work() -> None:
+            while not self._ended.wait(BEAT_INTERVAL_S):
+                try:
+                    self.message(type="beat", **describe())
+                except LinkError:  # whoever reads from the connection sees it too
+                    return
+
+        threading.Thread(target=work, name="beat", daemon=True).start()
+
+    def close(self) -> None:
+        self._ended.set()
+        with self._lock:
+            self.connection.close()
+
+
+def connect_control(endpoint: Endpoint, identity: Identity, **hello: Any) -> Control:
+    """Call the coordinator and say who this is. Raises LinkError."""
+    local = connect_local(endpoint)
+    control = Control(Connection(local if local is not None else pumped(connect_remote(endpoint, identity))))
+    control.message(type="hello", token=identity.token, **hello)
+    return control
+
+
+def describe_failure(error: BaseException) -> dict[str, str]:
+    """What an exception in a part of a job says to the coordinator."""
+    if isinstance(error, NonFiniteError):
+        reason = "NON_FINITE"
+    elif isinstance(error, CorruptionError):
+        reason = "SILENT_CORRUPTION"
+    else:
+        reason = "TRAINING_ERROR"
+    text = "".join(traceback.format_exception(error))
+    return {"reason": reason, "message": f"{error}" or type(error).__name__, "traceback": text}

@@ -1,0 +1,41 @@
+"""The events of an attempt, kept until whoever asks for them has dealt with them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chainrule.server.training.events import CheckpointTaken, Event
+
+
+class EventLog:
+    """Events in order. Lives in one event loop."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._dropped = 0
+        self._news = asyncio.Event()
+        self._dealt_with = asyncio.Event()
+
+    def add(self, event: Event) -> None:
+        self._events.append(event)
+        self._news.set()
+
+    async def after(self, number: int, timeout_s: float) -> list[Event]:
+        """Events number `number` + 1 and on, waiting up to `timeout_s` seconds for one. Asking for what comes after an
+        event says that all up to it have been dealt with: they are forgotten."""
+        del self._events[: number - self._dropped]
+        self._dropped = number
+        self._dealt_with.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._events:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            pass  # nothing new is an answer too
+        return list(self._events)
+
+    @property
+    def checkpoint_waits(self) -> bool:
+        """Whether there is a checkpoint that has not been dealt with."""
+        return any(isinstance(event, CheckpointTaken) for event in self._events)

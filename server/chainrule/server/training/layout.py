@@ -1,0 +1,253 @@
+"""Where every array of a model lies: in which partition, and at which byte of the memory that is exchanged.
+
+A partition has three regions:
+
+    moving      what a step changes: the trained parameters in buckets, the running statistics, the counters
+    push        what a worker sends for a block of shards: gradients and batch statistics, at the places of what they change
+    constant    what training leaves alone: frozen parameters and other buffers; sent once
+
+A bucket is a run of parameters of one dtype, ordered as their gradients become final, the last layer's first: so it can
+be on its way while the backward pass goes on, and be summed and updated as one flat array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from chainrule.engine import nn
+from chainrule.server.training.plan import Plan
+from chainrule.server.training.state import Array, Arrays
+
+ALIGNMENT = 64
+"""Bytes that every array and bucket begins at a multiple of: a cache line."""
+BUCKET_BYTES = 8 * 1024**2
+"""Size from which on a bucket takes no further parameter."""
+PARTITION_BYTES = 512 * 1024**2
+"""Parameters of a partition, where their number is chosen here."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array lies in a region."""
+
+    offset: int
+    """Its first byte."""
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Its elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def end(self) -> int:
+        """The byte after its last."""
+        return self.offset + self.size * _dtype(self.dtype).itemsize
+
+    def view(self, memory: memoryview) -> Array:
+        """The array in a region's memory."""
+        return np.frombuffer(memory, _dtype(self.dtype), self.size, self.offset).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class BatchNormRule:
+    """How the running statistics of one BatchNorm layer follow the batch statistics."""
+
+    mean: str
+    """Buffer of the running mean."""
+    variance: str
+    """Buffer of the running variance."""
+    count: str
+    """Buffer that counts the batches."""
+    momentum: float | None
+    """Weight of the new value; None: the cumulative average."""
+
+
+@dataclass(frozen=True)
+class PartitionLayout:
+    """One partition's share of a model."""
+
+    index: int
+    """Number of the partition, from 0. The first leads: it reports what steps measured."""
+    buckets: tuple[Place, ...]
+    """Flat, each of one dtype."""
+    bucket_of: Mapping[str, int]
+    """Bucket of each trained parameter."""
+    parameters: Mapping[str, Place]
+    """Trained parameters, in the moving region."""
+    statistics: Mapping[str, Place]
+    """Running means and variances, in the moving region behind the buckets."""
+    counters: Mapping[str, Place]
+    """Numbers of batches, in the moving region behind the statistics."""
+    constants: Mapping[str, Place]
+    """All others, in the constant region."""
+    rules: tuple[BatchNormRule, ...]
+    """The BatchNorm layers."""
+    push_bytes: int
+    """Size of what a worker sends for a block: the moving region without the counters."""
+    moving_bytes: int
+    constant_bytes: int
+
+    @property
+    def moving(self) -> dict[str, Place]:
+        """All arrays of the moving region."""
+        return {**self.parameters, **self.statistics, **self.counters}
+
+    @property
+    def statistics_range(self) -> tuple[int, int]:
+        """First byte and end of the statistics in the push region."""
+        start = self.buckets[-1].end if self.buckets else 0
+        return _aligned(start), self.push_bytes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A model, spread over partitions."""
+
+    partitions: tuple[PartitionLayout, ...]
+    trained: tuple[str, ...]
+    """Names of the trained parameters, in the order of the model."""
+
+
+def make_layout(plan: Plan, model: nn.Module) -> Layout:
+    """The layout of a plan's model; a function of these alone, so that all processes agree on it."""
+    parameters = {name: _of(p.data) for name, p in model.named_parameters()}
+    buffers = {name: _of(b.data) for name, b in model.named_buffers() if name in model.state_dict()}
+    trained = tuple(name for name in parameters if is_trained(name, plan.config.trainable))
+    rules = batch_norm_rules(model)
+    tracked = {name for rule in rules for name in (rule.mean, rule.variance, rule.count)}
+    frozen = {name: spec for name, spec in parameters.items() if name not in trained}
+    frozen |= {name: spec for name, spec in buffers.items() if name not in tracked}
+
+    wanted = {name: parameters[name] for name in reversed(trained)}
+    count = plan.config.partitions or max(1, -(-sum(map(_bytes, wanted.values())) // PARTITION_BYTES))
+    shares = _spread(wanted, min(count, max(1, len(wanted))))
+    return Layout(
+        tuple(
+            _partition_layout(index, share, rules if index == 0 else (), buffers, frozen if index == 0 else {})
+            for index, share in enumerate(shares)
+        ),
+        trained,
+    )
+
+
+def is_trained(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a parameter's name fits one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def batch_norm_rules(model: nn.Module) -> tuple[BatchNormRule, ...]:
+    """How the running statistics of a model are updated."""
+    return tuple(
+        BatchNormRule(
+            mean=f"{name}.running_mean",
+            variance=f"{name}.running_var",
+            count=f"{name}.num_batches_tracked",
+            momentum=module.momentum,
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.track_running_stats
+    )
+
+
+def views(places: Mapping[str, Place], memory: memoryview) -> Arrays:
+    """The arrays of a region by name."""
+    return {name: place.view(memory) for name, place in places.items()}
+
+
+# --- private ---------------------------------------------------------------------------------------------------
+
+_Spec = tuple[str, tuple[int, ...]]
+
+
+def _partition_layout(
+    index: int,
+    share: Mapping[str, _Spec],
+    rules: tuple[BatchNormRule, ...],
+    buffers: Mapping[str, _Spec],
+    frozen: Mapping[str, _Spec],
+) -> PartitionLayout:
+    parameters, buckets, bucket_of, end = _in_buckets(share)
+    means = [name for rule in rules for name in (rule.mean, rule.variance)]
+    statistics, push_bytes = _packed({name: buffers[name] for name in means}, _aligned(end))
+    counters, moving_bytes = _packed({rule.count: buffers[rule.count] for rule in rules}, _aligned(push_bytes))
+    constants, constant_bytes = _packed(frozen, 0)
+    return PartitionLayout(
+        index=index,
+        buckets=tuple(buckets),
+        bucket_of=bucket_of,
+        parameters=parameters,
+        statistics=statistics,
+        counters=counters,
+        constants=constants,
+        rules=rules,
+        push_bytes=push_bytes,
+        moving_bytes=moving_bytes,
+        constant_bytes=constant_bytes,
+    )
+
+
+def _in_buckets(share: Mapping[str, _Spec]) -> tuple[dict[str, Place], list[Place], dict[str, int], int]:
+    places: dict[str, Place] = {}
+    bucket_of: dict[str, int] = {}
+    bounds: list[tuple[int, int, str]] = []
+    offset = start = 0
+    dtype = ""
+    for name, spec in share.items():
+        offset = _aligned(offset)
+        if dtype and (spec[0] != dtype or offset - start >= BUCKET_BYTES):
+            bounds.append((start, offset, dtype))
+            start = offset
+        dtype = spec[0]
+        places[name] = Place(offset, *spec)
+        bucket_of[name] = len(bounds)
+        offset = places[name].end
+    if dtype:
+        offset = _aligned(offset)
+        bounds.append((start, offset, dtype))
+    buckets = [Place(a, kind, ((b - a) // _dtype(kind).itemsize,)) for a, b, kind in bounds]
+    return places, buckets, bucket_of, offset
+
+
+def _packed(specs: Mapping[str, _Spec], offset: int) -> tuple[dict[str, Place], int]:
+    places = {}
+    for name, spec in specs.items():
+        places[name] = Place(_aligned(offset), *spec)
+        offset = places[name].end
+    return places, offset
+
+
+def _spread(specs: Mapping[str, _Spec], count: int) -> list[dict[str, _Spec]]:
+    """Parameters over partitions, the largest first to where there is least; each keeps the order of all."""
+    sizes = [0] * count
+    home: dict[str, int] = {}
+    for name in sorted(specs, key=lambda name: -_bytes(specs[name])):
+        least = sizes.index(min(sizes))
+        home[name] = least
+        sizes[least] += _bytes(specs[name])
+    return [{name: spec for name, spec in specs.items() if home[name] == index} for index in range(count)]
+
+
+def _of(array: Array) -> _Spec:
+    return array.dtype.name, tuple(array.shape)
+
+
+def _bytes(spec: _Spec) -> int:
+    return int(np.prod(spec[1], dtype=np.int64)) * _dtype(spec[0]).itemsize
+
+
+def _dtype(name: str) -> np.dtype:  # type: ignore[type-arg]
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,103 @@
+"""Training without a cluster: the parts of an attempt as processes of this machine. For tests and measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from chainrule.server.training.attempt import AttemptSpec
+from chainrule.server.training.parts import Ended
+from chainrule.server.training.serving import PartitionSpec, run_partition
+from chainrule.server.training.tls import Identity
+from chainrule.server.training.wire import Endpoint
+from chainrule.server.training.worker import WorkerSpec, run_worker
+
+END_TIMEOUT_S = 10.0
+"""How long a killed process may take to be gone."""
+
+
+@dataclass
+class LocalPlacement:
+    """Starts each part in a process of its own."""
+
+    spec: AttemptSpec
+    links: str = "memory"
+    """How workers reach partitions: "memory", or "tls", as from another machine."""
+    environment: Callable[[str], dict[str, str]] = field(default=lambda part: {})
+    """Environment variables for a part: "worker 3", "partition 0"."""
+    host: str = "127.0.0.1"
+
+    def __post_init__(self) -> None:
+        self.workers: dict[int, BaseProcess] = {}
+        """Processes by lease."""
+        self.partitions: dict[int, BaseProcess] = {}
+        """Processes by number."""
+        self._watches: set[asyncio.Task[None]] = set()
+        self._context = multiprocessing.get_context("spawn")
+
+    async def start_partition(self, spec: PartitionSpec, ended: Ended) -> None:
+        process = await self._start(f"partition {spec.index}", run_partition, spec, ended)
+        self.partitions[spec.index] = process
+
+    async def start_worker(self, lease: int, identity: Identity, coordinator: Endpoint, ended: Ended) -> None:
+        spec = WorkerSpec(
+            job=self.spec.job,
+            plan=self.spec.plan,
+            lease=lease,
+            identity=identity,
+            coordinator=coordinator,
+            examples=self.spec.examples,
+            validation=self.spec.validation,
+            node="this machine",
+            local=self.links == "memory",
+        )
+        self.workers[lease] = await self._start(f"worker {lease}", run_worker, spec, ended)
+
+    async def end_partitions(self) -> None:
+        for process in self.partitions.values():
+            process.kill()
+        self.partitions = {}
+
+    async def end_worker(self, lease: int) -> None:
+        if (process := self.workers.pop(lease, None)) is not None:
+            process.kill()
+
+    async def stop(self) -> None:
+        for process in [*self.workers.values(), *self.partitions.values()]:
+            process.kill()
+        self.workers, self.partitions = {}, {}
+        async with asyncio.timeout(END_TIMEOUT_S):
+            await asyncio.gather(*self._watches)
+
+    async def _start(self, part: str, target: Callable[[Any], None], spec: Any, ended: Ended) -> BaseProcess:
+        process = self._context.Process(target=_run, args=(self.environment(part), target, spec), daemon=True)
+        await asyncio.to_thread(process.start)
+        watch = asyncio.create_task(self._watch(process, ended))
+        self._watches.add(watch)
+        watch.add_done_callback(self._watches.discard)
+        return process
+
+    async def _watch(self, process: BaseProcess, ended: Ended) -> None:
+        done = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(process.sentinel, done.set)
+        try:
+            await done.wait()
+        finally:
+            loop.remove_reader(process.sentinel)
+        process.join()
+        ended(f"exit code {process.exitcode}")
+
+
+def _run(environment: dict[str, str], target: Callable[[Any], None], spec: Any) -> None:
+    import os
+
+    os.environ.update(environment)
+    from chainrule.server.training import faults
+
+    faults.load()
+    target(spec)

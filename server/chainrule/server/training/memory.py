@@ -1,0 +1,95 @@
+"""Memory that processes of one machine share: the weights of a partition, and what a worker sends it.
+
+The memory is anonymous (`memfd_create`): its descriptor is handed over a socket, and it is gone when the last process
+that has it ends, however that ends. So nothing has to be unlinked or swept, and the size of /dev/shm is no limit.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule.engine import ChainruleError
+from chainrule.server.training.layout import PartitionLayout, views
+from chainrule.server.training.state import Arrays
+
+HEADER_BYTES = 64
+"""Of the weights' memory: the version of each of the two moving regions."""
+WRITING = -1
+"""Version of a region that is being written."""
+
+
+class SharedMemoryError(ChainruleError):
+    """There is no memory to share, or not enough of it."""
+
+
+def shares_memory() -> bool:
+    """Whether processes of this system can share anonymous memory."""
+    return hasattr(os, "memfd_create")
+
+
+class Segment:
+    """A piece of shared memory."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor = descriptor
+        self.size = size
+        self._map = mmap.mmap(descriptor, size)
+        self.memory = memoryview(self._map)
+
+    @classmethod
+    def make(cls, name: str, size: int) -> Segment:
+        """A new segment of zeros; the name shows in /proc. Raises SharedMemoryError if there is not that much memory."""
+        size = max(size, 1)
+        try:
+            descriptor = os.memfd_create(name[:200])
+            os.posix_fallocate(descriptor, 0, size)  # now, instead of a bus error when it is first written to
+        except OSError as error:
+            raise SharedMemoryError(f"cannot share {size:,} bytes of memory for {name}: {error}") from error
+        return cls(descriptor, size)
+
+    @classmethod
+    def of(cls, descriptor: int) -> Segment:
+        """The segment behind a descriptor that came over a socket."""
+        return cls(descriptor, os.fstat(descriptor).st_size)
+
+    def close(self) -> None:
+        """Give up its descriptor; the memory stays as long as arrays in it do."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Weights:
+    """The weights of a partition in shared memory: a header, two moving regions, and the constant one.
+
+    The weights of step s lie in region s mod 2. They are overwritten by those of step s + 2, that is when step s + 1 is
+    complete; the header's versions tell a reader who was slower than that.
+    """
+
+    def __init__(self, segment: Segment, layout: PartitionLayout) -> None:
+        self.segment = segment
+        self.versions: NDArray[np.int64] = np.frombuffer(segment.memory, np.int64, 2)
+        stride = -(-layout.moving_bytes // HEADER_BYTES) * HEADER_BYTES
+        starts = [HEADER_BYTES, HEADER_BYTES + stride]
+        self.regions = [segment.memory[start : start + layout.moving_bytes] for start in starts]
+        self.moving: list[Arrays] = [views(layout.moving, region) for region in self.regions]
+        self.constants: Arrays = views(layout.constants, segment.memory[starts[1] + stride :])
+
+    @staticmethod
+    def size(layout: PartitionLayout) -> int:
+        """Bytes that the weights of a partition take."""
+        stride = -(-layout.moving_bytes // HEADER_BYTES) * HEADER_BYTES
+        return HEADER_BYTES + 2 * stride + layout.constant_bytes
+
+    def holds(self, step: int) -> bool:
+        """Whether the weights of a step are there, whole."""
+        return int(self.versions[step % 2]) == step
+
+    def flat(self, step: int, place: Any) -> Any:
+        """A flat array of the region of a step."""
+        return place.view(self.regions[step % 2])

@@ -1,0 +1,183 @@
+"""Decisions about a running attempt, as values. Nothing here acts, waits, or looks at a clock."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from chainrule.server.training.plan import Plan
+from chainrule.server.training.state import EvaluationMetric
+
+LEASE_S = 5.0
+"""How long a part may be silent before it counts as lost."""
+MIN_PATIENCE_S = 1.0
+"""Shortest time after which a tick that waits for some shards has them computed by others, too."""
+PATIENCE = 3.0
+"""How many usual ticks it may take before that."""
+MAX_SPECULATIONS = 3
+"""Ticks in a row that may wait for a worker before it is replaced."""
+MAX_LOSSES = 10
+"""Workers, or sets of partitions, that may be lost without a step in between."""
+FIRST_DELAY_S = 0.2
+"""Pause before a second replacement without a step in between; doubled for each further."""
+MAX_DELAY_S = 10.0
+
+
+# --- when to keep what -----------------------------------------------------------------------------------------
+
+
+def checkpoint_due(plan: Plan, step: int) -> bool:
+    """Whether a checkpoint is due after so many steps."""
+    every = plan.config.checkpoint_every_steps
+    return plan.ends_epoch(step) or (every > 0 and step % every == 0)
+
+
+def receipt_due(plan: Plan, step: int) -> bool:
+    """Whether the state is digested after so many steps."""
+    every = plan.config.receipt_every_steps
+    return plan.ends_epoch(step) or (every > 0 and step % every == 0)
+
+
+def best(evaluations: Sequence[EvaluationMetric]) -> EvaluationMetric:
+    """The evaluation with the least loss; the first of equals."""
+    return min(evaluations, key=lambda metric: (not metric.loss == metric.loss, metric.loss, metric.epoch))
+
+
+def stops_early(evaluations: Sequence[EvaluationMetric], patience: int) -> bool:
+    """Whether the last `patience` epochs have not been better than one before; never for a patience of 0."""
+    return patience > 0 and bool(evaluations) and evaluations[-1].epoch - best(evaluations).epoch >= patience
+
+
+# --- who is lost -----------------------------------------------------------------------------------------------
+
+
+def silent(last_sign_s: Mapping[int, float], *, now_s: float, lease_s: float = LEASE_S) -> list[int]:
+    """The parts whose lease has run out."""
+    return sorted(part for part, at in last_sign_s.items() if now_s - at > lease_s)
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Start others in place of those lost."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """End the attempt."""
+
+    reason: str
+    message: str
+    lost: bool
+    """Whether another attempt may do better."""
+
+
+def after_loss(losses: int, cause: str) -> Replace | GiveUp:
+    """What to do when a process was lost, for the n-th time without a step in between."""
+    if losses > MAX_LOSSES:
+        return GiveUp(
+            "PART_LOST", f"{losses} processes were lost without a step in between; the last: {cause}", lost=True
+        )
+    return Replace(0.0 if losses <= 1 else min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(losses - 2, 10)))
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """An exception in a worker."""
+
+    tick: int
+    message: str
+    traceback: str
+
+
+def after_failure(before: Sequence[WorkerFailure], failure: WorkerFailure) -> GiveUp | None:
+    """What to do about an exception in a worker: None lets another compute it. The same one at the same place is the
+    job's own fault: trying again would end the same way."""
+    for other in before:
+        if (other.tick, other.message) == (failure.tick, failure.message):
+            return GiveUp(
+                "TRAINING_ERROR", f"two workers failed in the same way: {failure.message}", lost=False
+            )
+    return None
+
+
+# --- who is slow -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is known of a worker."""
+
+    lease: int
+    shards: tuple[int, ...]
+    tick: int
+    """Tick it was last seen at."""
+    working: bool
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A tick that is not complete."""
+
+    tick: int
+    missing: tuple[int, ...]
+    """Shards that have not come in."""
+    seconds: float
+    """How long it has been running."""
+    usual_s: float
+    """How long ticks usually take."""
+    asked: frozenset[int] = frozenset()
+    """Shards that were given to others already."""
+
+
+@dataclass(frozen=True)
+class Speculate:
+    """Have shards computed a second time; the first result counts, the second must be the same."""
+
+    tick: int
+    helpers: Mapping[int, tuple[int, ...]]
+    """Shards by the worker that computes them in addition."""
+    slow: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Missing shards by the worker that they were waited for."""
+
+
+def speculate(waiting: Waiting, workers: Sequence[Sight]) -> Speculate | None:
+    """Whether a tick has waited too long for some shards while other workers have nothing to do."""
+    if waiting.seconds < max(MIN_PATIENCE_S, PATIENCE * waiting.usual_s):
+        return None
+    missing = [shard for shard in waiting.missing if shard not in waiting.asked]
+    idle = [w.lease for w in workers if not w.working and not set(w.shards) & set(waiting.missing)]
+    if not idle:  # those that wait although they have something to do: they may have missed being told
+        idle = [w.lease for w in workers if not w.working]
+    if not missing or not idle:
+        return None
+    slow = {w.lease: tuple(s for s in missing if s in w.shards) for w in workers}
+    return Speculate(
+        waiting.tick,
+        {lease: tuple(missing[place :: len(idle)]) for place, lease in enumerate(idle) if missing[place :: len(idle)]},
+        {lease: shards for lease, shards in slow.items() if shards},
+    )
+
+
+def usual(seconds: Iterable[float]) -> float:
+    """How long ticks usually take: the median; 0 while nothing is known."""
+    known = list(seconds)
+    return statistics.median(known) if known else 0.0
+
+
+# --- who decides -----------------------------------------------------------------------------------------------
+
+
+def auditors(owners: Mapping[int, int]) -> dict[int, int]:
+    """Who computes each shard a second time if it is audited: the worker after its own, which alone is itself."""
+    leases = sorted(set(owners.values()))
+    return {shard: leases[(leases.index(lease) + 1) % len(leases)] for shard, lease in owners.items()}
+
+
+def arbiter(disputing: Sequence[int], workers: Sequence[int]) -> int | None:
+    """Who computes a disputed shard a third time: one that has not, if there is any."""
+    others = [lease for lease in workers if lease not in disputing]
+    candidates = others or list(workers)
+    return candidates[0] if candidates else None

@@ -1,0 +1,264 @@
+"""Links between machines: the two ends look like links of shared memory, and what lies in it travels over TLS.
+
+A worker and a partition only know the local protocol. Where they are on different machines, a gateway beside the worker
+stands for the partition, and a portal beside the partition stands for the worker; each has its own copy of the memory,
+and between them go the parts that change. A link has a TLS connection for each direction, so that neither side ever has
+to read in order to be able to write.
+"""
+
+from __future__ import annotations
+
+import secrets
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from chainrule.server.training.errors import LinkError
+from chainrule.server.training.layout import PartitionLayout
+from chainrule.server.training.memory import WRITING, Segment, Weights
+from chainrule.server.training.partition import place_of_part
+from chainrule.server.training.tls import Identity, server_context
+from chainrule.server.training.wire import (
+    BLOB,
+    PUSH,
+    PUSH_BODY,
+    SLOT,
+    STEP,
+    STEP_BODY,
+    Connection,
+    Endpoint,
+    Frame,
+    Listener,
+    connect_local,
+    connect_remote,
+)
+
+HANDSHAKE_TIMEOUT_S = 10.0
+_PIECE = 1 << 16
+
+
+# --- beside the worker -----------------------------------------------------------------------------------------
+
+
+def through_gateway(endpoint: Endpoint, identity: Identity, layout: PartitionLayout) -> socket.socket:
+    """A connection to a partition on another machine that looks like one within this machine. Raises LinkError."""
+    pair = secrets.token_hex(16)
+    up = Connection(connect_remote(endpoint, identity))
+    up.message(pair=pair, way="up")
+    down = Connection(connect_remote(endpoint, identity))
+    down.message(pair=pair, way="down")
+    ours, theirs = socket.socketpair()
+    gateway = _Gateway(Connection(ours), up, down, layout)
+    _start("gateway-up", gateway.up)
+    _start("gateway-down", gateway.down)
+    return theirs
+
+
+class _Gateway:
+    def __init__(self, worker: Connection, up: Connection, down: Connection, layout: PartitionLayout) -> None:
+        self._worker = worker
+        self._up = up
+        self._down = down
+        self._layout = layout
+        self._slots: dict[int, Segment] = {}
+
+    def up(self) -> None:
+        """From the worker to the partition."""
+        with _closing(self._worker, self._up, self._down), _closing_segments(self._slots):
+            while True:
+                frame = self._worker.next()
+                if frame.kind == SLOT and frame.descriptor is not None:
+                    self._slots[int.from_bytes(frame.body, "little")] = Segment.of(frame.descriptor)
+                    self._up.send(SLOT, frame.body)
+                elif frame.kind == PUSH:
+                    *_, slot, part, _loss, _right, _all = PUSH_BODY.unpack(frame.body)
+                    start, stop = place_of_part(self._layout, part)
+                    self._up.send(PUSH, frame.body, self._slots[slot].memory[start:stop])
+                else:
+                    self._up.send(frame.kind, frame.body)
+
+    def down(self) -> None:
+        """From the partition to the worker."""
+        with _closing(self._worker, self._up, self._down):
+            segment = Segment.make("chainrule weights of another machine", Weights.size(self._layout))
+            weights = Weights(segment, self._layout)
+            weights.versions[:] = WRITING
+            while True:
+                frame = self._down.next()
+                if frame.kind == BLOB:  # the constants, once
+                    if frame.body:
+                        segment.memory[Weights.size(self._layout) - len(frame.body) :] = frame.body
+                    self._worker.send(SLOT, descriptor=segment.descriptor)
+                elif frame.kind == STEP:
+                    _, step = STEP_BODY.unpack_from(frame.body)
+                    weights.versions[step % 2] = WRITING
+                    weights.regions[step % 2][:] = frame.body[STEP_BODY.size :]
+                    weights.versions[step % 2] = step
+                    self._worker.send(STEP, frame.body[: STEP_BODY.size])
+                else:
+                    self._worker.send(frame.kind, frame.body)
+
+
+# --- beside the partition --------------------------------------------------------------------------------------
+
+
+class Portals:
+    """Lets in workers of other machines, and stands for each of them in front of the partition of this process."""
+
+    def __init__(self, listener: Listener, layout: PartitionLayout) -> None:
+        self._listener = listener
+        self._layout = layout
+        self._context = server_context(listener.identity)
+        self._waiting: dict[str, dict[str, Connection]] = {}
+        self._lock = threading.Lock()
+        self._closing, self._closed = socket.socketpair()
+
+    def start(self) -> None:
+        _start("portals", self._accept)
+
+    def close(self) -> None:
+        self._closing.close()
+
+    def _accept(self) -> None:
+        while True:
+            readable, _, _ = select.select([self._listener.remote, self._closed], [], [])
+            if self._closed in readable:
+                self._closed.close()
+                return
+            with suppress(BlockingIOError):
+                connected, _ = self._listener.remote.accept()
+                _start("portal", lambda connected=connected: self._let_in(connected))
+
+    def _let_in(self, plain: socket.socket) -> None:
+        try:
+            plain.settimeout(HANDSHAKE_TIMEOUT_S)
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(self._context.wrap_socket(plain, server_side=True))
+            hello = connection.next().message
+            connection.socket.settimeout(None)
+        except (OSError, LinkError, ValueError):  # nobody of this job
+            plain.close()
+            return
+        with self._lock:
+            ways = self._waiting.setdefault(hello["pair"], {})
+            ways[hello["way"]] = connection
+            if len(ways) < 2:
+                return
+            del self._waiting[hello["pair"]]
+        local = connect_local(self._listener.endpoint)
+        assert local is not None
+        portal = _Portal(Connection(local), ways["up"], ways["down"], self._layout)
+        _start("portal-down", portal.down)
+        portal.up()
+
+
+class _Portal:
+    def __init__(self, partition: Connection, up: Connection, down: Connection, layout: PartitionLayout) -> None:
+        self._partition = partition
+        self._up = up
+        self._down = down
+        self._layout = layout
+        self._slots: dict[int, Segment] = {}
+
+    def up(self) -> None:
+        """From the worker to the partition."""
+        with _closing(self._partition, self._up, self._down), _closing_segments(self._slots):
+            while True:
+                frame = self._up.next()
+                if frame.kind == SLOT:
+                    segment = Segment.make("chainrule push of another machine", self._layout.push_bytes)
+                    self._slots[int.from_bytes(frame.body, "little")] = segment
+                    self._partition.send(SLOT, frame.body, descriptor=segment.descriptor)
+                elif frame.kind == PUSH:
+                    *_, slot, part, _loss, _right, _all = PUSH_BODY.unpack_from(frame.body)
+                    start, stop = place_of_part(self._layout, part)
+                    self._slots[slot].memory[start:stop] = frame.body[PUSH_BODY.size :]
+                    self._partition.send(PUSH, frame.body[: PUSH_BODY.size])
+                else:
+                    self._partition.send(frame.kind, frame.body)
+
+    def down(self) -> None:
+        """From the partition to the worker; of several weights that wait, only the last."""
+        with _closing(self._partition, self._up, self._down):
+            first = self._partition.next()
+            assert first.kind == SLOT
+            assert first.descriptor is not None
+            segment = Segment.of(first.descriptor)
+            segment.close()  # the memory stays as long as it is mapped
+            weights = Weights(segment, self._layout)
+            self._down.send(BLOB, segment.memory[Weights.size(self._layout) - self._layout.constant_bytes :])
+            while True:
+                frame = self._partition.next()
+                if frame.kind == STEP:
+                    self._send_weights(weights, frame)
+                else:
+                    self._down.send(frame.kind, frame.body)
+
+    def _send_weights(self, weights: Weights, frame: Frame) -> None:
+        _, step = STEP_BODY.unpack(frame.body)
+        content = bytes(weights.regions[step % 2])
+        if weights.holds(step):  # else they were overwritten meanwhile, and the next ones are on their way
+            self._down.send(STEP, frame.body, content)
+
+
+# --- control ---------------------------------------------------------------------------------------------------
+
+
+def pumped(secured: ssl.SSLSocket) -> socket.socket:
+    """A plain socket whose bytes travel over a TLS connection."""
+    ours, theirs = socket.socketpair()
+
+    def work() -> None:
+        with suppress(OSError), ours, secured:
+            while True:
+                readable, _, _ = select.select([ours, secured], [], [])
+                if ours in readable:
+                    data = ours.recv(_PIECE)
+                    if not data:
+                        return
+                    secured.sendall(data)
+                if secured in readable:
+                    while True:
+                        data = secured.recv(_PIECE)
+                        if not data:
+                            return
+                        ours.sendall(data)
+                        if not secured.pending():
+                            break
+
+    _start("control-pump", work)
+    return theirs
+
+
+class _closing:  # noqa: N801 — used as a statement
+    """Closes all ends of a link once one of them is gone."""
+
+    def __init__(self, *connections: Connection) -> None:
+        self._connections = connections
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other direction
+            with suppress(OSError):
+                connection.socket.close()
+        return isinstance(error, LinkError | OSError)
+
+
+@contextmanager
+def _closing_segments(segments: dict[int, Segment]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for segment in segments.values():
+            segment.close()
+
+
+def _start(name: str, work: Callable[[], None]) -> None:
+    threading.Thread(target=work, name=name, daemon=True).start()

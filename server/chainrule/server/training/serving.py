@@ -1,0 +1,396 @@
+"""A partition at work: takes pushes from workers over its links, publishes weights, and reports to the coordinator."""
+
+from __future__ import annotations
+
+import hmac
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import chainrule.engine as cr
+from chainrule.engine import models
+from chainrule.server.training import checkpoint, faults, policies
+from chainrule.server.training.control import Control, connect_control
+from chainrule.server.training.errors import LinkError
+from chainrule.server.training.fingerprint import fingerprint
+from chainrule.server.training.layout import make_layout
+from chainrule.server.training.memory import Segment, Weights
+from chainrule.server.training.partition import Measured, Partition, Push
+from chainrule.server.training.plan import Plan
+from chainrule.server.training.reduction import Block
+from chainrule.server.training.remote import Portals
+from chainrule.server.training.state import EvaluationMetric, TrainingState
+from chainrule.server.training.tls import Identity
+from chainrule.server.training.wire import (
+    END,
+    HEADER,
+    MESSAGE,
+    PUSH,
+    PUSH_BODY,
+    SLOT,
+    STEP,
+    STEP_BODY,
+    Connection,
+    Endpoint,
+    Listener,
+    is_of_this_user,
+)
+
+REPORT_INTERVAL_S = 0.1
+"""Least time between two reports of progress: fast steps are reported in batches."""
+
+
+@dataclass(frozen=True)
+class PartitionSpec:
+    """What a partition's process needs to begin."""
+
+    job: str
+    plan: Plan
+    index: int
+    """Number of the partition, from 0."""
+    state: TrainingState
+    """The whole state; the partition takes its share."""
+    fence: int
+    identity: Identity
+    host: str
+    """Address to listen on for other machines."""
+    coordinator: Endpoint
+    evaluations: tuple[EvaluationMetric, ...] = ()
+
+
+def run_partition(spec: PartitionSpec) -> None:
+    """Serve until the coordinator says stop or is gone."""
+    cr.set_num_threads(1)
+    control = connect_control(spec.coordinator, spec.identity)
+    try:
+        with PartitionServer(spec, control) as server:
+            server.run()
+    except LinkError:  # the coordinator is gone: so is the attempt
+        return
+    except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
+        control.failed(error)
+
+
+class _Link:
+    """A worker's connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.lease: int | None = None
+        self.slots: dict[int, Segment] = {}
+
+    def close(self) -> None:
+        self.connection.close()
+        for segment in self.slots.values():
+            segment.close()
+
+
+class PartitionServer:
+    """The loop of a partition; a context manager."""
+
+    def __init__(self, spec: PartitionSpec, control: Control) -> None:
+        self._spec = spec
+        self._control = control
+        plan = spec.plan
+        layouts = make_layout(plan, models.build(plan.family, plan.family_config)).partitions
+        self._layout = layouts[spec.index]
+        self._alone = len(layouts) == 1
+        self._segment = Segment.make(f"chainrule {spec.job} weights {spec.index}", Weights.size(self._layout))
+        self._partition = Partition(plan, self._layout, spec.state, Weights(self._segment, self._layout))
+        self._history = list(spec.evaluations)
+        self._archive = _Archive(control, spec.index)
+        self._listener = Listener(spec.identity, host=spec.host, name=f"{spec.job}/{spec.fence}/{spec.index}")
+        self._portals = Portals(self._listener, self._layout)
+        self._selector = selectors.DefaultSelector()
+        self._links: dict[int, _Link] = {}
+        self._revoked: set[int] = set()
+        self._credit = True
+        self._held: Callable[[], None] | None = None
+        self._pausing = False
+        self._over = False
+        self._stopped = False
+        self._reported_at = 0.0
+        self._reported_tick = -1
+
+    def __enter__(self) -> PartitionServer:
+        self._selector.register(self._control.connection, selectors.EVENT_READ, self._on_control)
+        self._selector.register(self._listener.local, selectors.EVENT_READ, self._on_connect)
+        self._portals.start()
+        self._archive.start()
+        self._control.beat(dict)
+        self._control.message(
+            type="partition",
+            index=self._spec.index,
+            fence=self._spec.fence,
+            fingerprint=fingerprint(),
+            endpoint=asdict(self._listener.endpoint),
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for link in list(self._links.values()):
+            self._drop(link)
+        self._portals.close()
+        self._listener.close()
+        self._archive.close()
+        self._selector.close()
+        self._segment.close()
+
+    def run(self) -> None:
+        """Serve until told to stop. Raises what makes the job fail."""
+        if self._partition.finished:
+            self._finish()
+        while not self._stopped:
+            for key, _ in self._selector.select(REPORT_INTERVAL_S):
+                key.data(key.fileobj)
+            if time.monotonic() - self._reported_at >= REPORT_INTERVAL_S:
+                self._report()
+
+    # --- links -------------------------------------------------------------------------------------------------
+
+    def _on_connect(self, listening: socket.socket) -> None:
+        try:
+            connected, _ = listening.accept()
+        except BlockingIOError:
+            return
+        if not is_of_this_user(connected):
+            connected.close()
+            return
+        link = _Link(Connection(connected))
+        self._links[connected.fileno()] = link
+        self._selector.register(connected, selectors.EVENT_READ, lambda _: self._on_frames(link))
+
+    def _on_frames(self, link: _Link) -> None:
+        try:
+            for frame in link.connection.read():
+                if frame.kind == PUSH and link.lease is not None:
+                    self._on_push(link, frame.body)
+                elif frame.kind == SLOT and link.lease is not None and frame.descriptor is not None:
+                    link.slots[int.from_bytes(frame.body, "little")] = Segment.of(frame.descriptor)
+                elif frame.kind == MESSAGE and link.lease is not None:
+                    self._publish_to(link)  # it asks which weights there are
+                elif frame.kind == MESSAGE:
+                    self._greet(link, frame.message)
+                else:
+                    raise LinkError("a worker must say who it is first")
+        except LinkError:
+            self._drop(link)
+
+    def _greet(self, link: _Link, hello: dict[str, Any]) -> None:
+        spec = self._spec
+        if not hmac.compare_digest(str(hello.get("token")), spec.identity.token):
+            raise LinkError("wrong token")
+        if hello["fence"] != spec.fence or hello["lease"] in self._revoked:
+            link.connection.message(
+                type="rejected", reason=f"fence {hello['fence']} lease {hello['lease']} is over; now {spec.fence}"
+            )
+            raise LinkError("an old worker")
+        link.lease = hello["lease"]
+        link.connection.send(SLOT, descriptor=self._segment.descriptor)
+        self._publish_to(link)
+
+    def _on_push(self, link: _Link, body: bytes) -> None:
+        tick, start, size, slot, part, loss, right, predictions = PUSH_BODY.unpack(body)
+        assert link.lease is not None
+        push = Push(
+            tick,
+            link.lease,
+            Block(start, size),
+            part,
+            Measured(loss, right, predictions),
+            link.slots[slot].memory[: self._layout.push_bytes],
+        )
+        if self._over or self._held is not None:
+            return
+        behind = tick < self._partition.tick
+        faults.at("partition.push", index=self._spec.index, step=self._partition.step + 1)
+        done = self._partition.push(push)
+        for dispute in self._partition.disputes:
+            self._control.message(type="dispute", dispute=asdict(dispute))
+        self._partition.disputes.clear()
+        for verdict in self._partition.verdicts:
+            self._control.message(type="verdict", verdict=asdict(verdict))
+        self._partition.verdicts.clear()
+        if done:
+            self._after_tick()
+        elif behind:
+            self._publish_to(link)  # it may have missed some
+
+    def _publish(self) -> None:
+        for link in list(self._links.values()):
+            if link.lease is not None:
+                self._publish_to(link)
+
+    def _publish_to(self, link: _Link) -> None:
+        """Tell a worker which weights there are; one that does not read is told when it next pushes."""
+        if self._over:
+            frame = HEADER.pack(0, END)
+        elif self._held is not None:
+            return
+        else:
+            frame = HEADER.pack(STEP_BODY.size, STEP) + STEP_BODY.pack(self._partition.tick, self._partition.step)
+        try:
+            link.connection.socket.send(frame, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(link)
+
+    def _drop(self, link: _Link) -> None:
+        if (descriptor := link.connection.fileno()) >= 0:
+            self._selector.unregister(link.connection.socket)
+            self._links.pop(descriptor, None)
+        link.close()
+
+    # --- between two ticks -------------------------------------------------------------------------------------
+
+    def _after_tick(self) -> None:
+        faults.at("partition.updated", index=self._spec.index, step=self._partition.step)
+        partition, plan = self._partition, self._spec.plan
+        if plan.tick(partition.tick - 1).evaluates:
+            self._history.append(partition.evaluations[-1])
+            if policies.stops_early(self._history, plan.config.validation.patience):
+                self._over = True
+                self._report()
+                epoch, step = self._history[-1].epoch, partition.step
+                self._archive.put(lambda: self._control.message(type="early_stop", epoch=epoch, step=step))
+        else:
+            final = partition.step == plan.total_steps
+            due = policies.checkpoint_due(plan, partition.step)
+            receipt = policies.receipt_due(plan, partition.step)
+            wanted = final or not self._alone or (plan.num_validation > 0 and plan.ends_epoch(partition.step))
+            if self._pausing:
+                self._pause()
+                return
+            if due and wanted and not self._credit:
+                self._held = lambda: self._go_on(snapshot=True, receipt=receipt)
+                return
+            self._archive_now(snapshot=due and self._credit, receipt=receipt)
+        self._go_on(snapshot=False, receipt=False)
+
+    def _go_on(self, *, snapshot: bool, receipt: bool) -> None:
+        self._held = None
+        self._archive_now(snapshot=snapshot, receipt=receipt)
+        if self._partition.finished and not self._over:
+            self._finish()
+        self._publish()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._report()
+        self._archive.put(lambda: self._control.message(type="done", step=self._partition.step))
+
+    def _archive_now(self, *, snapshot: bool, receipt: bool) -> None:
+        if not snapshot and not receipt:
+            return
+        state = self._partition.state_now()
+        if receipt:
+            self._archive.receipt(state)
+        if snapshot:
+            self._credit = False
+            self._archive.snapshot(state)
+
+    def _pause(self) -> None:
+        """Stand after this step: take a checkpoint and publish nothing."""
+        self._held = lambda: None
+        self._report()
+        self._archive_now(snapshot=True, receipt=False)
+        step = self._partition.step
+        self._archive.put(lambda: self._control.message(type="held", step=step))
+
+    # --- the coordinator ---------------------------------------------------------------------------------------
+
+    def _on_control(self, _: Any) -> None:
+        for frame in self._control.connection.read():
+            message = frame.message
+            match message["type"]:
+                case "revoke":
+                    self._revoked.add(message["lease"])
+                    for link in [link for link in self._links.values() if link.lease == message["lease"]]:
+                        self._drop(link)
+                case "watch":
+                    blocks = [Block(**block) for block in message["blocks"]]
+                    self._partition.watch(message["tick"], blocks, report=message["report"])
+                case "credit":
+                    self._credit = True
+                    if self._held is not None and not self._pausing:
+                        self._held()
+                case "pause":
+                    self._pausing = True
+                    if (self._alone and not self._over and self._held is None and self._partition.untouched) or self._held is not None:
+                        self._pause()
+                case "snapshot" if message["step"] == self._partition.step:
+                    self._pausing = True
+                    self._pause()
+                case "stop":
+                    self._stopped = True
+
+    def _report(self) -> None:
+        self._reported_at = time.monotonic()
+        partition = self._partition
+        stalled = partition.tick == self._reported_tick
+        self._reported_tick = partition.tick
+        self._control.message(
+            type="progress",
+            tick=partition.tick,
+            step=partition.step,
+            metrics=[asdict(metric) for metric in partition.metrics],
+            evaluations=[asdict(metric) for metric in partition.evaluations],
+            skipped=partition.skipped,
+            missing=partition.missing if stalled and not self._over and self._held is None else [],
+        )
+        partition.metrics, partition.evaluations, partition.skipped = [], [], []
+
+
+class _Archive:
+    """Digests and packs states in a thread of its own, off the path of the steps."""
+
+    def __init__(self, control: Control, index: int) -> None:
+        self._control = control
+        self._index = index
+        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=2)  # more would pile up states
+        self._thread = threading.Thread(target=self._work, name="archive", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, task: Callable[[], None]) -> None:
+        """Do something once all that was put before is done."""
+        self._tasks.put(task)
+
+    def receipt(self, state: TrainingState) -> None:
+        self.put(
+            lambda: self._control.message(
+                type="receipt",
+                index=self._index,
+                step=state.step,
+                updates=state.updates,
+                digests=state.array_digests(),
+            )
+        )
+
+    def snapshot(self, state: TrainingState) -> None:
+        self.put(
+            lambda: self._control.message_with(
+                checkpoint.pack(state), type="snapshot", index=self._index, step=state.step
+            )
+        )
+
+    def close(self) -> None:
+        self._tasks.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                task()
+            except LinkError:  # the coordinator is gone; the loop sees it too
+                continue
+            except Exception as error:  # noqa: BLE001 — the coordinator decides what it means
+                self._control.failed(error)
+
