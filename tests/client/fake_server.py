@@ -82,6 +82,7 @@ class FakeServer(
     Attributes:
         blobs: digest → content; a test may put a wrong content in.
         jobs: name → job; changed with `put_job`, so that those who watch see it.
+        metrics: those of every job that has none in `metrics_of`.
         silent: methods that do not answer as long as the caller waits.
         calls: every call so far, as (method, request).
     """
@@ -92,6 +93,9 @@ class FakeServer(
         self.datasets: dict[str, dataset_pb2.Dataset] = {}
         self.jobs: dict[str, job_pb2.Job] = {}
         self.metrics: list[job_pb2.Metric] = []
+        self.metrics_of: dict[str, list[job_pb2.Metric]] = {}
+        self.receipts: dict[str, list[job_pb2.Receipt]] = {}
+        self.checkpoints: list[job_pb2.Checkpoint] = []
         self.job_of_request: dict[str, str] = {}
         self.first_job = job_pb2.Job(state=job_pb2.Job.STATE_QUEUED)
         self.stored_digest: str | None = None  # what WriteBlob says it stored, in place of the truth
@@ -304,6 +308,23 @@ class FakeServer(
         self._enter("CancelJob", request, context)
         return self.put_job(name=request.name, state=job_pb2.Job.STATE_CANCELLING)
 
+    def PauseJob(self, request: job_pb2.PauseJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        self._enter("PauseJob", request, context)
+        return self.put_job(name=request.name, state=job_pb2.Job.STATE_PAUSING)
+
+    def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        self._enter("ResumeJob", request, context)
+        return self.put_job(name=request.name, state=job_pb2.Job.STATE_QUEUED)
+
+    def ScaleJob(self, request: job_pb2.ScaleJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        self._enter("ScaleJob", request, context)
+        config = job_pb2.TrainingConfig()
+        if request.min_workers:
+            config.min_workers = request.min_workers
+        if request.max_workers:
+            config.max_workers = request.max_workers
+        return self.put_job(name=request.name, config=config)
+
     def WatchJob(self, request: job_pb2.WatchJobRequest, context: grpc.ServicerContext) -> Iterator[job_pb2.Job]:
         self._enter("WatchJob", request, context)
         if self._takes["WatchJob"]:
@@ -334,8 +355,23 @@ class FakeServer(
         self, request: job_pb2.ListMetricsRequest, context: grpc.ServicerContext
     ) -> job_pb2.ListMetricsResponse:
         self._enter("ListMetrics", request, context)
-        later = [m for m in self.metrics if m.sequence > request.after_sequence]
+        metrics = self.metrics_of.get(request.name, self.metrics)
+        later = [m for m in metrics if m.sequence > request.after_sequence]
         return job_pb2.ListMetricsResponse(metrics=later[:2])
+
+    def ListCheckpoints(
+        self, request: job_pb2.ListCheckpointsRequest, context: grpc.ServicerContext
+    ) -> job_pb2.ListCheckpointsResponse:
+        self._enter("ListCheckpoints", request, context)
+        checkpoints, token = _page(self.checkpoints[::-1], request.page_token)
+        return job_pb2.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
+
+    def ListReceipts(
+        self, request: job_pb2.ListReceiptsRequest, context: grpc.ServicerContext
+    ) -> job_pb2.ListReceiptsResponse:
+        self._enter("ListReceipts", request, context)
+        later = [r for r in self.receipts.get(request.name, []) if r.step > request.after_step]
+        return job_pb2.ListReceiptsResponse(receipts=later[:2])
 
     def _job(self, name: str, context: grpc.ServicerContext) -> job_pb2.Job:
         if name not in self.jobs:
@@ -357,6 +393,16 @@ def metric(sequence: int, *, loss: float = 0.5) -> job_pb2.Metric:
     return job_pb2.Metric(
         sequence=sequence, step=sequence, epoch=sequence, loss=loss, accuracy=0.75, num_examples=64, time=NOW
     )
+
+
+def chained(states: Mapping[int, str]) -> list[job_pb2.Receipt]:
+    """Receipts of states, step → digest, each chained to those before as the API says."""
+    receipts: list[job_pb2.Receipt] = []
+    chain = "0" * 64
+    for step, state in states.items():
+        chain = hashlib.sha256(f"{chain} {step} {state}".encode()).hexdigest()
+        receipts.append(job_pb2.Receipt(step=step, state_digest=state, chain_digest=chain))
+    return receipts
 
 
 def _page(things: list[T], token: str) -> tuple[list[T], str]:

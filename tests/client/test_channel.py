@@ -40,11 +40,16 @@ def test_exactly_the_idempotent_calls_are_repeated() -> None:
         "GetJob",
         "GetModel",
         "GetServerInfo",
+        "ListCheckpoints",
         "ListDatasets",
         "ListJobs",
         "ListMetrics",
         "ListModels",
         "ListNodes",
+        "ListReceipts",
+        "PauseJob",
+        "ResumeJob",
+        "ScaleJob",
     ]
 
 

@@ -91,3 +91,29 @@ def test_what_is_wrong_with_the_values_is_the_servers_to_say() -> None:
     examples = to_examples(inputs=[np.nan, np.inf], targets=[-1])
     np.testing.assert_array_equal(examples["inputs"], np.array([np.nan, np.inf], np.float32))
     np.testing.assert_array_equal(examples["targets"], [-1])
+
+
+# Tokens
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float64])
+def test_tokens_become_contiguous_int64(dtype: type[np.generic]) -> None:
+    inputs = np.array([[1, 2, 70000 if dtype != np.uint16 else 7], [3, 0, 4]]).astype(dtype)[:, ::-1]
+    converted = to_examples(inputs=inputs, targets=[[0, 1, 2], [2, 1, 0]], tokens=True)
+    assert converted["inputs"].dtype == np.int64
+    assert converted["targets"].shape == (2, 3)
+    assert converted["inputs"].flags.c_contiguous
+    np.testing.assert_array_equal(converted["inputs"], inputs)
+
+
+def test_a_token_with_a_fraction_is_refused_by_its_place() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        to_examples(inputs=[[1.0, 2.0], [3.0, 4.5]], targets=[0, 1], tokens=True)
+    assert str(caught.value) == "inputs[1, 1] is 4.5; tokens must be whole numbers that fit int64"
+
+
+def test_tokens_are_sent_as_such(server: FakeServer, client: Client) -> None:
+    made = client.datasets.create("text", inputs=[[1, 2], [3, 4]], targets=[[2, 3], [4, 5]], tokens=True)
+    sent = io.load(server.blobs[made.digest])
+    assert sent["inputs"].dtype == np.int64
+    assert sent["targets"].tolist() == [[2, 3], [4, 5]]

@@ -13,13 +13,17 @@ import chainrule.client.demo
 
 PUBLIC = [
     "Aborted",
+    "Adam",
     "AlreadyExists",
     "Cancelled",
+    "Checkpoint",
     "Client",
     "ClientClosedError",
     "DataLoss",
     "Dataset",
     "DeadlineExceeded",
+    "Evaluation",
+    "Evidence",
     "FailedPrecondition",
     "FieldViolation",
     "Internal",
@@ -27,6 +31,7 @@ PUBLIC = [
     "InvalidInputError",
     "Job",
     "JobCancelledError",
+    "JobEvent",
     "JobFailedError",
     "JobFailure",
     "JobState",
@@ -39,9 +44,11 @@ PUBLIC = [
     "OutOfRange",
     "PermissionDenied",
     "Progress",
+    "Receipt",
     "ResourceExhausted",
     "RetryPolicy",
     "RpcError",
+    "Schedule",
     "ServerInfo",
     "Settings",
     "Sgd",
@@ -51,6 +58,8 @@ PUBLIC = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Validation",
+    "Verification",
 ]
 
 

@@ -4,34 +4,37 @@ import dataclasses
 import hashlib
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from google.protobuf.duration_pb2 import Duration
 
 from chainrule.client import (
+    Adam,
     AlreadyExists,
+    Checkpoint,
     Client,
     DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidInputError,
+    Job,
     JobCancelledError,
     JobFailedError,
-    JobFailure,
     JobState,
     JobStatus,
     NotFound,
+    Schedule,
     Sgd,
     TrainingConfig,
+    Validation,
 )
 from chainrule.client.config import from_message, to_message
-from chainrule.client.status import state_from_message
-from chainrule.client.wire import POSITIVE_INT32, UINT64
+from chainrule.client.wire import INT32, POSITIVE_INT32, UINT64
 from chainrule.engine import io
 from chainrule.v1 import job_pb2
-from tests.client.fake_server import BREAK, NOW, Failure, FakeServer, metric
+from tests.client.fake_server import BREAK, NOW, Failure, FakeServer, chained, metric
 
 State = job_pb2.Job.State
 RUNNING, SUCCEEDED = job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_SUCCEEDED
@@ -51,39 +54,65 @@ def finish(server: FakeServer) -> str:
 
 def test_a_job_carries_its_whole_configuration(server: FakeServer, client: Client) -> None:
     model = client.models.create_from_family("digits", "small_cnn")
+    held_out = client.datasets.create("val", inputs=[[1.0]], targets=[0])
     job = client.jobs.create(
         model=model,
         dataset="digits",
         epochs=20,
         batch_size=32,
         shards=4,
-        workers=2,
         seed=3,
-        optimizer={"lr": 0.05, "momentum": 0.9},
+        optimizer={"name": "adam", "lr": 0.05},
+        schedule={"decay": "cosine"},
+        clip_norm=1.0,
+        trainable=["fc.*"],
+        non_finite="skip",
+        validation={"dataset": held_out, "patience": 2},
+        staleness=1,
+        workers=3,
+        min_workers=2,
+        partitions=2,
+        checkpoint_every_steps=10,
+        keep_checkpoints=4,
+        receipt_every_steps=5,
+        audit_fraction=0.1,
+        exact=False,
+        max_failures=7,
     )
     [request] = server.requests("CreateJob")
-    assert (request.job.model, request.job.dataset) == ("models/digits", "datasets/digits")
-    assert request.job.config == job_pb2.TrainingConfig(
+    config = TrainingConfig(
         epochs=20,
         batch_size=32,
         shards=4,
-        workers=2,
         seed=3,
-        sgd=job_pb2.Sgd(lr=0.05, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False),
+        optimizer=Adam(lr=0.05),
+        schedule=Schedule(decay="cosine"),
+        clip_norm=1.0,
+        trainable=("fc.*",),
+        non_finite="skip",
+        validation=Validation(dataset="datasets/val", patience=2),
+        staleness=1,
+        min_workers=2,
+        max_workers=3,
+        partitions=2,
+        checkpoint_every_steps=10,
+        keep_checkpoints=4,
+        receipt_every_steps=5,
+        audit_fraction=0.1,
+        exact=False,
+        max_failures=7,
     )
+    assert (request.job.model, request.job.dataset) == ("models/digits", "datasets/digits")
+    assert request.job.config == to_message(config)
     assert job.name == "jobs/1"
-    assert job.status().config == TrainingConfig(
-        epochs=20, batch_size=32, shards=4, workers=2, seed=3, optimizer=Sgd(lr=0.05, momentum=0.9)
-    )
+    assert job.status().config == config
 
 
 def test_defaults_are_those_of_the_api(server: FakeServer, client: Client) -> None:
     client.jobs.create(model="m", dataset="d", optimizer=Sgd())
     client.jobs.create(model="m", dataset="d")
     first, second = (request.job.config for request in server.requests("CreateJob"))
-    assert first == second
-    assert (first.epochs, first.batch_size, first.shards, first.workers, first.seed) == (1, 64, 1, 1, 0)
-    assert (first.sgd.lr, first.sgd.momentum) == (0.01, 0.0)
+    assert first == second == to_message(TrainingConfig())
 
 
 def test_every_job_has_a_request_id_of_its_own(server: FakeServer, client: Client) -> None:
@@ -125,7 +154,8 @@ def test_an_unknown_field_of_the_optimizer_is_refused_here(server: FakeServer, c
         ("epochs", 99999999999, "a whole number from 1 to 2147483647"),
         ("batch_size", 2**31, POSITIVE_INT32),
         ("shards", "4", POSITIVE_INT32),
-        ("workers", -(2**31) - 1, POSITIVE_INT32),
+        ("min_workers", -(2**31) - 1, POSITIVE_INT32),
+        ("max_failures", 2**31, INT32),
         ("seed", -1, "a whole number from 0 to 18446744073709551615"),
         ("seed", 2**64, UINT64),
     ],
@@ -144,68 +174,18 @@ def test_a_value_of_the_optimizer_that_is_no_number_is_refused_here(client: Clie
 
 
 def test_a_zero_is_sent_and_not_taken_for_a_default() -> None:
-    names = ("epochs", "batch_size", "shards", "workers", "seed")
-    config = to_message(TrainingConfig(epochs=0, batch_size=0, shards=0, workers=0, seed=0, optimizer=Sgd(lr=0.0)))
-    assert [getattr(config, name) for name in names] == [0] * 5
-    assert config.sgd.HasField("lr")
-    told = {field.name for field, _ in config.ListFields()}
-    assert told >= {name for name in names if config.DESCRIPTOR.fields_by_name[name].has_presence}
-    assert from_message(config) == TrainingConfig(
-        epochs=0, batch_size=0, shards=0, workers=0, seed=0, optimizer=Sgd(lr=0.0)
-    )
+    zeros: dict[str, Any] = {
+        field.name: 0 for field in dataclasses.fields(TrainingConfig) if isinstance(field.default, int)
+    }
+    config = TrainingConfig(**{**zeros, "exact": False}, optimizer=Sgd(lr=0.0), schedule=Schedule(gamma=0.0))
+    message = to_message(config)
+    told = {field.name for field, _ in message.ListFields()}
+    assert told >= {name for name in zeros if message.DESCRIPTOR.fields_by_name[name].has_presence}
+    assert (message.sgd.HasField("lr"), message.schedule.HasField("gamma")) == (True, True)
+    assert from_message(message) == config
 
 
-# Reading
-
-
-def test_a_status_says_all_that_the_server_says(server: FakeServer, client: Client) -> None:
-    server.put_job(
-        name="jobs/7",
-        model="models/m",
-        dataset="datasets/d",
-        state=job_pb2.Job.STATE_FAILED,
-        history=[job_pb2.StateChange(state=job_pb2.Job.STATE_QUEUED, time=NOW, reason="accepted")],
-        progress=job_pb2.Progress(
-            step=3, total_steps=9, epoch=1, total_epochs=3, loss=1.5, accuracy=0.5, examples_per_second=99.0
-        ),
-        error=job_pb2.JobError(reason="NON_FINITE_LOSS", message="the loss is NaN", traceback="..."),
-        start_time=NOW,
-    )
-    status = client.jobs.get("7").status()
-    moment = datetime.fromtimestamp(NOW.seconds, UTC)
-    assert (status.name, status.model, status.dataset, status.state) == ("jobs/7", "models/m", "datasets/d", "FAILED")
-    assert [(change.state, change.time, change.reason) for change in status.history] == [
-        (JobState.QUEUED, moment, "accepted")
-    ]
-    assert dataclasses.astuple(status.progress) == (3, 9, 1, 3, 1.5, 0.5, 99.0, None)
-    assert status.error == JobFailure(reason="NON_FINITE_LOSS", message="the loss is NaN", traceback="...")
-    assert (status.create_time, status.start_time, status.end_time) == (moment, moment, None)
-    assert status.weights_digest is None
-
-
-def test_the_time_left_is_in_seconds(server: FakeServer, client: Client) -> None:
-    server.put_job(name="jobs/1", progress=job_pb2.Progress(eta=Duration(seconds=2, nanos=500_000_000)))
-    assert client.jobs.get("1").status().progress.eta_s == 2.5
-
-
-def test_before_the_first_step_there_is_neither_loss_nor_accuracy(server: FakeServer, client: Client) -> None:
-    server.put_job(name="jobs/1", progress=job_pb2.Progress(step=0, total_steps=9))
-    progress = client.jobs.get("1").status().progress
-    assert (progress.loss, progress.accuracy) == (None, None)
-    server.put_job(name="jobs/1", progress=job_pb2.Progress(step=1, accuracy=0.0))
-    progress = client.jobs.get("1").status().progress
-    assert (progress.loss, progress.accuracy) == (0.0, 0.0)
-
-
-def test_every_state_of_the_api_has_its_name_here() -> None:
-    states = {state_from_message(state): state for state in State.values() if state}
-    assert set(states) == set(JobState) - {JobState.UNKNOWN}
-    assert {state for state in JobState if state.is_final} == {"SUCCEEDED", "FAILED", "CANCELLED"}
-
-
-def test_a_state_of_a_newer_server_is_unknown() -> None:
-    assert state_from_message(State.ValueType(99)) is JobState.UNKNOWN
-    assert state_from_message(job_pb2.Job.STATE_UNSPECIFIED) is JobState.UNKNOWN
+# Finding
 
 
 def test_a_job_that_is_not_there_is_not_found(client: Client) -> None:
@@ -221,9 +201,62 @@ def test_jobs_are_listed_newest_first(client: Client) -> None:
     assert [status.name for status in client.jobs.list(limit=1)] == ["jobs/3"]
 
 
+# Steering
+
+
 def test_a_job_can_be_cancelled(server: FakeServer, client: Client) -> None:
     server.put_job(name="jobs/1", state=RUNNING)
     assert client.jobs.get("1").cancel().state is JobState.CANCELLING
+
+
+def test_a_job_can_be_paused_and_resumed(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=RUNNING)
+    job = client.jobs.get("1")
+    assert job.pause().state is JobState.PAUSING
+    assert job.resume().state is JobState.QUEUED
+    assert [request.name for request in server.requests("PauseJob") + server.requests("ResumeJob")] == ["jobs/1"] * 2
+
+
+def test_a_refused_pause_is_told(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=SUCCEEDED)
+    server.fail("PauseJob", Failure(code=grpc.StatusCode.FAILED_PRECONDITION, message="jobs/1 is SUCCEEDED"))
+    with pytest.raises(FailedPrecondition, match="jobs/1 is SUCCEEDED"):
+        client.jobs.get("1").pause()
+
+
+def test_a_pause_during_a_break_reaches_the_server(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=RUNNING)
+    server.fail("PauseJob", BREAK)
+    assert client.jobs.get("1").pause().state is JobState.PAUSING
+    assert len(server.requests("PauseJob")) == 2
+
+
+def test_scaling_changes_what_is_named_and_leaves_the_rest(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=RUNNING)
+    job = client.jobs.get("1")
+    assert (job.scale(4).config.min_workers, job.status().config.max_workers) == (1, 4)
+    assert (job.scale(min_workers=2).config.min_workers, job.status().config.max_workers) == (2, 4)
+    job.scale(min_workers=3, max_workers=5)
+    assert [(request.min_workers, request.max_workers) for request in server.requests("ScaleJob")] == [
+        (0, 4),
+        (2, 0),
+        (3, 5),
+    ]
+
+
+def test_scaling_to_nothing_is_refused_here_with_the_remedy(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=RUNNING)
+    job = client.jobs.get("1")
+    with pytest.raises(InvalidInputError) as caught:
+        job.scale(0)
+    assert str(caught.value) == (
+        f"max_workers is 0; it must be {POSITIVE_INT32}; to give back all workers, pause the job"
+    )
+    with pytest.raises(InvalidInputError, match=r"^min_workers is -1; it must be a whole number from 1 to 2147483647$"):
+        job.scale(min_workers=-1)
+    with pytest.raises(InvalidInputError, match="nothing says how to scale jobs/1; give max_workers, min_workers or"):
+        job.scale()
+    assert server.requests("ScaleJob") == []
 
 
 # Waiting
@@ -240,6 +273,18 @@ def test_wait_returns_the_status_of_a_job_that_succeeded(server: FakeServer, cli
 
     assert job.wait(progress=show).state is JobState.SUCCEEDED
     assert [status.state for status in seen] == ["RUNNING", "SUCCEEDED"]
+
+
+def test_a_job_that_is_paused_is_waited_for(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_PAUSED)
+    seen: list[JobState] = []
+
+    def resume(status: JobStatus) -> None:
+        seen.append(status.state)
+        server.put_job(name="jobs/1", state=SUCCEEDED)
+
+    assert client.jobs.get("1").wait(progress=resume).state is JobState.SUCCEEDED
+    assert seen == [JobState.PAUSED, JobState.SUCCEEDED]
 
 
 def test_wait_raises_what_a_job_failed_of(server: FakeServer, client: Client) -> None:
@@ -299,6 +344,78 @@ def test_streamed_metrics_have_neither_gaps_nor_repetitions_after_a_break(server
     server.take("StreamMetrics", job_pb2.StreamMetricsResponse(metrics=[metric(4)]))
     assert [m.sequence for m in client.jobs.get("1").stream_metrics(after=1)] == [2, 3, 4]
     assert [request.after_sequence for request in server.requests("StreamMetrics")] == [1, 3, 3]
+
+
+# Checkpoints, receipts, and comparing
+
+
+def test_checkpoints_are_listed_newest_first_over_all_pages(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1")
+    server.checkpoints = [
+        job_pb2.Checkpoint(step=s, epoch=s // 2, digest=f"{s}" * 64, size_bytes=9, create_time=NOW, is_best=s == 2)
+        for s in (1, 2, 3)
+    ]
+    job = client.jobs.get("1")
+    moment = datetime.fromtimestamp(NOW.seconds, UTC)
+    assert [checkpoint.step for checkpoint in job.checkpoints()] == [3, 2, 1]
+    assert job.checkpoints(limit=2)[1] == Checkpoint(
+        step=2, epoch=1, digest="2" * 64, size_bytes=9, create_time=moment, is_best=True
+    )
+    assert len(job.checkpoints(limit=2)) == 2
+
+
+def test_receipts_come_from_all_pages(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1")
+    server.receipts["jobs/1"] = chained({step: f"state {step}" for step in (10, 20, 30, 40, 50)})
+    job = client.jobs.get("1")
+    assert [(receipt.step, receipt.state_digest) for receipt in job.receipts()] == [
+        (step, f"state {step}") for step in (10, 20, 30, 40, 50)
+    ]
+    assert [receipt.step for receipt in job.receipts(after=30)] == [40, 50]
+
+
+def trained(server: FakeServer, client: Client, name: str, losses: list[float]) -> Job:
+    """A job that has measured these losses, and has a receipt of its first step."""
+    client.models.create_from_family("m", "mlp")
+    client.datasets.create("d", inputs=[[1.0]], targets=[0])
+    progress = job_pb2.Progress(step=len(losses))
+    server.put_job(name=name, model="models/m", dataset="datasets/d", state=RUNNING, progress=progress)
+    server.metrics_of[name] = [metric(i, loss=loss) for i, loss in enumerate(losses, start=1)]
+    server.receipts[name] = chained({1: "state"})
+    return client.jobs.get(name)
+
+
+def test_jobs_are_compared_by_name_or_handle(server: FakeServer, client: Client) -> None:
+    first = trained(server, client, "jobs/1", [0.5, 0.4, 0.3])
+    second = trained(server, client, "jobs/2", [0.5, 0.4, 0.2])
+    found = first.verify(second)
+    assert found == first.verify("2") == first.verify("jobs/2")
+    assert (found.first, found.second, found.parts_at_step, found.same_state_at_step) == ("jobs/1", "jobs/2", 3, 1)
+    assert first.verify(first).agree
+
+
+def test_jobs_of_two_servers_are_compared_by_what_their_names_mean(server: FakeServer, client: Client) -> None:
+    with FakeServer() as other_server, Client.connect(other_server.address) as other:
+        first = trained(server, client, "jobs/1", [0.5])
+        other.datasets.create("d", inputs=[[2.0]], targets=[0])
+        held_out = other.datasets.create("val", inputs=[[3.0]], targets=[0])
+        second = trained(other_server, other, "jobs/1", [0.5])
+        other_server.datasets["datasets/d"].digest = "e" * 64
+        validation = job_pb2.Validation(dataset="datasets/val")
+        other_server.put_job(name="jobs/1", config=job_pb2.TrainingConfig(validation=validation))
+        found = first.verify(second)
+    digest = server.datasets["datasets/d"].digest
+    assert found.agree
+    assert found.differences == (
+        f"dataset: {digest} against {'e' * 64}",
+        f"validation.dataset: none against {held_out.digest}",
+    )
+
+
+def test_a_comparison_with_a_job_that_is_not_there_is_not_found(server: FakeServer, client: Client) -> None:
+    job = trained(server, client, "jobs/1", [0.5])
+    with pytest.raises(NotFound, match="there is no jobs/9"):
+        job.verify("9")
 
 
 # Weights

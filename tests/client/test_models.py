@@ -40,6 +40,29 @@ def test_another_model_of_the_same_name_is_refused(client: Client, module: nn.Mo
         client.models.create_from_family("digits", "small_cnn", {"num_classes": 3})
 
 
+def test_weights_may_lack_what_is_named(server: FakeServer, client: Client, module: nn.Module) -> None:
+    weights = {"features.weight": np.zeros(3, np.float32)}
+    model = client.models.create("digits", module, weights=weights, allow_missing=["fc.*", "head"], init_seed=7)
+    [request] = server.requests("CreateModel")
+    assert (list(request.allow_missing), request.model.init_seed) == (["fc.*", "head"], 7)
+    assert (model.family, model.config) == models.family_of(module)
+    assert io.digest(server.blobs[request.model.weights_digest]) == io.digest(io.save(weights))
+
+
+def test_nothing_may_be_lacking_by_default(server: FakeServer, client: Client, module: nn.Module) -> None:
+    client.models.create("digits", module)
+    [request] = server.requests("CreateModel")
+    assert list(request.allow_missing) == []
+
+
+def test_what_weights_may_lack_makes_no_sense_without_weights(server: FakeServer, client: Client) -> None:
+    with pytest.raises(InvalidInputError, match=r"allow_missing is \['fc\.\*'\], but there are no weights"):
+        client.models.create_from_family("digits", "small_cnn", allow_missing=["fc.*"])
+    with pytest.raises(InvalidInputError, match=r"""allow_missing is 'fc\.\*'; it must be a list, as \["fc\.\*"\]"""):
+        client.models.create_from_family("digits", "small_cnn", weights={}, allow_missing="fc.*")
+    assert server.requests("CreateModel") == []
+
+
 def test_the_server_may_initialise_the_weights(server: FakeServer, client: Client) -> None:
     model = client.models.create_from_family("digits", "small_cnn", {"num_classes": 3, "width": 16}, init_seed=7)
     assert (model.weights_digest, model.init_seed, model.config) == (None, 7, {"num_classes": 3, "width": 16})

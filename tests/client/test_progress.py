@@ -11,8 +11,10 @@ from chainrule.client.progress import describe, duration, show_progress
 from chainrule.client.status import status_from_message
 from chainrule.v1 import job_pb2
 
+RUNNING, RECOVERING = job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_RECOVERING
 
-def status(*, step: int, state: job_pb2.Job.State.ValueType = job_pb2.Job.STATE_RUNNING) -> JobStatus:
+
+def status(*, step: int, state: job_pb2.Job.State.ValueType = RUNNING, workers: int = 0, reason: str = "") -> JobStatus:
     """A job of 2 epochs with 3 steps each."""
     progress = job_pb2.Progress(
         step=step,
@@ -24,7 +26,10 @@ def status(*, step: int, state: job_pb2.Job.State.ValueType = job_pb2.Job.STATE_
         examples_per_second=1500,
     )
     progress.eta.FromSeconds(75)
-    return status_from_message(job_pb2.Job(name="jobs/1", state=state, progress=progress))
+    history = [job_pb2.StateChange(state=state, reason=reason)]
+    return status_from_message(
+        job_pb2.Job(name="jobs/1", state=state, progress=progress, running_workers=workers, history=history)
+    )
 
 
 def test_a_running_job_is_described_with_all_that_is_known() -> None:
@@ -42,6 +47,30 @@ def test_a_job_that_has_ended_has_no_pace() -> None:
     assert ended == "SUCCEEDED   epoch 2/2  step 6/6  loss 0.2500  accuracy 0.900"
 
 
+def test_a_running_job_says_how_many_workers_it_has() -> None:
+    assert describe(status(step=4, workers=1)).endswith("ETA 1:15  1 worker")
+    assert describe(status(step=4, workers=2)).endswith("ETA 1:15  2 workers")
+    assert "worker" not in describe(status(step=6, workers=2, state=job_pb2.Job.STATE_SUCCEEDED))
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "RECOVERING", "PAUSING", "PAUSED"])
+def test_a_job_that_stands_still_says_why_in_place_of_its_pace(state: str) -> None:
+    standing = status(step=4, state=job_pb2.Job.State.Value(f"STATE_{state}"), workers=1, reason="as asked\nby Ada")
+    assert describe(standing) == (
+        f"{state:<10}  epoch 2/2  step 4/6  loss 0.2500  accuracy 0.900  1 worker  (as asked)"
+    )
+
+
+def test_a_reason_is_not_told_of_a_job_that_goes_on() -> None:
+    assert "(" not in describe(status(step=4, reason="the cluster has room"))
+
+
+def test_why_a_job_stands_still_is_left_out_last() -> None:
+    standing = status(step=4, state=RECOVERING, workers=1, reason="worker 2 is gone")
+    assert describe(standing, width=50) == "RECOVERING  epoch 2/2  (worker 2 is gone)"
+    assert describe(standing, width=30) == "RECOVERING  epoch 2/2"
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])
 def test_durations_are_minutes_and_seconds(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -56,6 +85,14 @@ def test_without_a_terminal_each_epoch_and_each_state_is_one_line() -> None:
     lines = out.getvalue().splitlines()
     assert [line.split("step ")[1].split("/")[0] for line in lines] == ["0", "1", "4", "6"]
     assert all(line.startswith("jobs/1  ") for line in lines)
+
+
+def test_without_a_terminal_another_number_of_workers_is_one_line() -> None:
+    out = io.StringIO()
+    with show_progress(Console(file=out)) as show:
+        for workers in (4, 4, 3, 3, 4):
+            show(status(step=4, workers=workers))
+    assert [line.rsplit("  ", 1)[1] for line in out.getvalue().splitlines()] == ["4 workers", "3 workers", "4 workers"]
 
 
 def test_on_a_terminal_the_last_status_stands_in_the_end() -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from chainrule.client.channel import Settings
     from chainrule.client.client import Client
     from chainrule.client.cluster import ModelFamily, Node, ServerInfo
-    from chainrule.client.config import Sgd, TrainingConfig
+    from chainrule.client.config import Adam, Schedule, Sgd, TrainingConfig, Validation
     from chainrule.client.datasets import Dataset
     from chainrule.client.errors import (
         Aborted,
@@ -39,17 +39,33 @@ if TYPE_CHECKING:
     from chainrule.client.jobs import Job
     from chainrule.client.models import Model
     from chainrule.client.retry import RetryPolicy
-    from chainrule.client.status import JobFailure, JobState, JobStatus, Metric, Progress, StateChange
+    from chainrule.client.status import (
+        Checkpoint,
+        Evaluation,
+        JobEvent,
+        JobFailure,
+        JobState,
+        JobStatus,
+        Metric,
+        Progress,
+        Receipt,
+        StateChange,
+    )
+    from chainrule.client.verification import Evidence, Verification
 
 __all__ = [
     "Aborted",
+    "Adam",
     "AlreadyExists",
     "Cancelled",
+    "Checkpoint",
     "Client",
     "ClientClosedError",
     "DataLoss",
     "Dataset",
     "DeadlineExceeded",
+    "Evaluation",
+    "Evidence",
     "FailedPrecondition",
     "FieldViolation",
     "Internal",
@@ -57,6 +73,7 @@ __all__ = [
     "InvalidInputError",
     "Job",
     "JobCancelledError",
+    "JobEvent",
     "JobFailedError",
     "JobFailure",
     "JobState",
@@ -69,9 +86,11 @@ __all__ = [
     "OutOfRange",
     "PermissionDenied",
     "Progress",
+    "Receipt",
     "ResourceExhausted",
     "RetryPolicy",
     "RpcError",
+    "Schedule",
     "ServerInfo",
     "Settings",
     "Sgd",
@@ -81,6 +100,8 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Unknown",
+    "Validation",
+    "Verification",
 ]
 
 _HOME = {
@@ -92,8 +113,11 @@ _HOME = {
         "ServerInfo",
     ),
     "chainrule.client.config": (
+        "Adam",
+        "Schedule",
         "Sgd",
         "TrainingConfig",
+        "Validation",
     ),
     "chainrule.client.datasets": ("Dataset",),
     "chainrule.client.errors": (
@@ -124,12 +148,20 @@ _HOME = {
     "chainrule.client.models": ("Model",),
     "chainrule.client.retry": ("RetryPolicy",),
     "chainrule.client.status": (
+        "Checkpoint",
+        "Evaluation",
+        "JobEvent",
         "JobFailure",
         "JobState",
         "JobStatus",
         "Metric",
         "Progress",
+        "Receipt",
         "StateChange",
+    ),
+    "chainrule.client.verification": (
+        "Evidence",
+        "Verification",
     ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

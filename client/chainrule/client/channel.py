@@ -52,11 +52,11 @@ def is_idempotent(method: MethodDescriptor) -> bool:
     """Whether a call may be repeated without knowing if it arrived.
 
     Reading is. So is creating: a model or dataset of the same name and content is the one already there, and a job
-    is known by its request_id, which the client always sends.
+    is known by its request_id, which the client always sends. And so is asking a job for what it may be doing already.
     """
     if method.client_streaming or method.server_streaming:
         return False
-    return method.name.startswith(("Get", "List", "Find", "Create"))
+    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Scale"))
 
 
 def service_config() -> dict[str, object]:

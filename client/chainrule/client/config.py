@@ -1,12 +1,17 @@
 """How to train: the settings of a job, and their translation to and from the API."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeVar, cast
+
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.wire import POSITIVE_INT32, UINT64, put
+from chainrule.client.wire import INT32, POSITIVE_INT32, UINT64, put, resource_name, texts
 from chainrule.v1 import job_pb2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,36 +31,233 @@ class Sgd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adam:
+    """Adam with PyTorch's formulas (torch.optim.Adam); AdamW (torch.optim.AdamW) if the weight decay is decoupled."""
+
+    lr: float = 1e-3
+    """Learning rate, above 0."""
+    beta1: float = 0.9
+    """How much of the average gradient is kept at a step; from 0, below 1."""
+    beta2: float = 0.999
+    """How much of the average squared gradient is kept at a step; from 0, below 1."""
+    eps: float = 1e-8
+    """What keeps the denominator from 0; from 0."""
+    weight_decay: float = 0.0
+    """Weight decay, from 0."""
+    decoupled: bool = False
+    """Whether the parameters decay by themselves (AdamW) instead of in the gradient."""
+
+
+Optimizer = Sgd | Adam
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The learning rate of each step, as a factor of the optimizer's: first a linear rise, then a decay."""
+
+    warmup_steps: int = 0
+    """Steps of the rise: step s of them, from 0, has the factor (s + 1) / (warmup_steps + 1)."""
+    decay: Literal["none", "step", "linear", "cosine"] = "none"
+    """What follows: nothing; a drop by `gamma` every `decay_steps`; or a fall to `final_factor` within `decay_steps`,
+    straight or along half a cosine."""
+    decay_steps: int = 0
+    """Steps between two drops, or of the fall; 0: all that are left of the job."""
+    gamma: float = 0.1
+    """Factor of a drop; above 0, at most 1."""
+    final_factor: float = 0.0
+    """Where a fall ends; from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """How a model is evaluated after each epoch: on the workers, and with the running statistics."""
+
+    dataset: str = ""
+    """Name of a second dataset, "val" or "datasets/val"; empty: a share of the first."""
+    fraction: float = 0.0
+    """Share of the dataset that is kept back from training, its last examples; 0: none. Not with `dataset`."""
+    patience: int = 0
+    """Epochs without a better loss after which the job stops early; 0: never."""
+    restore_best: bool = False
+    """Whether the weights of the epoch with the least validation loss are the result, instead of the last."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the model is evaluated at all."""
+        return bool(self.dataset) or self.fraction > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How to train. All fields but workers fix the resulting weights."""
+    """How to train. WEIGHT_FIELDS fix the resulting weights; the others, from `min_workers` on, do not."""
 
     epochs: int = 1
     """Passes over the dataset."""
     batch_size: int = 64
     """Examples of one step: the global batch."""
     shards: int = 1
-    """Slices each global batch is cut into, at most batch_size; fixes the numerics."""
-    workers: int = 1
-    """Workers that compute the shards, at most shards; does not change the weights."""
+    """Slices each global batch is cut into, at most `batch_size`; fixes the numerics."""
     seed: int = 0
-    """Seed of the order of examples."""
-    optimizer: Sgd = field(default_factory=Sgd)
+    """Seed of the order of examples and of dropout."""
+    optimizer: Optimizer = field(default_factory=Sgd)
     """What turns gradients into weights."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """How the learning rate changes."""
+    clip_norm: float = 0.0
+    """Longest gradient, as the norm over all parameters; a longer one is shortened to it. 0: no limit."""
+    trainable: tuple[str, ...] = ("*",)
+    """Which parameters are trained: patterns of their names, as in a shell; the others stay as they are."""
+    non_finite: Literal["fail", "skip"] = "fail"
+    """What a loss or gradient that is NaN or infinite does: fail the job, or leave out the step's update."""
+    validation: Validation = field(default_factory=Validation)
+    """How the model is evaluated after each epoch; by default not at all."""
+    staleness: int = 0
+    """Steps that a worker may be ahead of the slowest. 0: synchronous, and exact. Above it, the weights depend on
+    timing, and `exact` must be False."""
+    min_workers: int = 1
+    """Fewest workers to train with; with fewer the job waits."""
+    max_workers: int = 1
+    """Most workers, at most one for each shard; as many are used as the cluster has room for."""
+    partitions: int = 0
+    """Parts of the parameter server; 0: chosen by the size of the model."""
+    checkpoint_every_steps: int = 0
+    """Steps between two checkpoints, besides those at the ends of epochs; 0: only those."""
+    keep_checkpoints: int = 3
+    """Latest checkpoints that are kept, besides the best."""
+    receipt_every_steps: int = 100
+    """Steps between two receipts, besides those at the ends of epochs; 0: only those."""
+    audit_fraction: float = 0.0
+    """Share of shards, drawn at random, that two workers compute and whose results are compared; from 0 to 1."""
+    exact: bool = True
+    """Whether workers whose kernels, instruction sets, threads or versions differ from the first's are refused."""
+    max_failures: int = 10
+    """Recoveries from a checkpoint without progress in between after which the job fails."""
 
 
-def to_sgd(optimizer: Sgd | Mapping[str, Any] | None) -> Sgd:
-    """An optimizer from its fields by name; None is SGD with its defaults.
+WEIGHT_FIELDS = (
+    "epochs",
+    "batch_size",
+    "shards",
+    "seed",
+    "optimizer",
+    "schedule",
+    "clip_norm",
+    "trainable",
+    "non_finite",
+    "validation",
+    "staleness",
+)
+
+# What a caller may give in place of the settings.
+
+_OPTIMIZERS: Mapping[str, tuple[type[Optimizer], Mapping[str, Any]]] = {
+    "sgd": (Sgd, {}),
+    "adam": (Adam, {}),
+    "adamw": (Adam, {"decoupled": True, "weight_decay": 0.01}),  # torch.optim.AdamW's default
+}
+
+
+def to_optimizer(optimizer: Optimizer | Mapping[str, Any] | None) -> Optimizer:
+    """An optimizer from its fields by name, of which "name" selects it: "sgd" (the default), "adam" or "adamw".
+
+    None is SGD with its defaults.
 
     Raises:
-        InvalidInputError: a field has an unknown name.
+        InvalidInputError: there is no optimizer of that name, or it has no such field.
     """
-    if isinstance(optimizer, Sgd):
+    if isinstance(optimizer, (Sgd, Adam)):
         return optimizer
-    known = [f.name for f in fields(Sgd)]
-    unknown = sorted(set(optimizer or {}) - set(known))
+    given = _mapping("optimizer", optimizer, example='{"name": "adam", "lr": 0.001}')
+    name = given.pop("name", "sgd")
+    if name not in _OPTIMIZERS:
+        raise InvalidInputError(f"there is no optimizer {name!r}; it must be one of {', '.join(_OPTIMIZERS)}")
+    cls, preset = _OPTIMIZERS[name]
+    if name == "adamw" and not given.get("decoupled", True):
+        raise InvalidInputError('the weight decay of adamw is decoupled; for a coupled one, name the optimizer "adam"')
+    return _from_mapping("optimizer", name, cls, {**preset, **given})
+
+
+def to_schedule(schedule: Schedule | Mapping[str, Any] | None) -> Schedule:
+    """A schedule from its fields by name; None is a learning rate that stays as it is.
+
+    Raises:
+        InvalidInputError: a schedule has no such field.
+    """
+    if isinstance(schedule, Schedule):
+        return schedule
+    given = _mapping("schedule", schedule, example='{"decay": "cosine", "warmup_steps": 100}')
+    return _from_mapping("schedule", "it", Schedule, given)
+
+
+def to_validation(validation: Validation | Mapping[str, Any] | None) -> Validation:
+    """A validation from its fields by name, with the full name of its dataset; None is no validation.
+
+    Raises:
+        InvalidInputError: a validation has no such field.
+    """
+    if isinstance(validation, Validation):
+        given = {f.name: getattr(validation, f.name) for f in fields(validation)}
+    else:
+        given = _mapping("validation", validation, example='{"fraction": 0.1}')
+    dataset = given.get("dataset") or ""
+    name = getattr(dataset, "name", dataset)  # a handle, or its name
+    if isinstance(name, str) and name:
+        name = resource_name("datasets", name)
+    return _from_mapping("validation", "it", Validation, {**given, "dataset": name})
+
+
+def to_max_workers(*, workers: int | None, max_workers: int | None) -> int:
+    """The most workers, from either way to say it.
+
+    Raises:
+        InvalidInputError: both are given, and are not the same.
+    """
+    if workers is not None and max_workers is not None and workers != max_workers:
+        raise InvalidInputError(
+            f"workers is {workers} and max_workers is {max_workers}; workers is short for max_workers: give one of them"
+        )
+    given = max_workers if workers is None else workers
+    return TrainingConfig().max_workers if given is None else given
+
+
+def to_trainable(trainable: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of what is trained.
+
+    Raises:
+        InvalidInputError: they are no list of texts, or there is none.
+    """
+    patterns = texts("trainable", trainable)
+    if not patterns:
+        raise InvalidInputError('trainable is empty; name what is trained, as ["fc.*"], or leave it out to train all')
+    return patterns
+
+
+def _mapping(kind: str, given: object, *, example: str) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{kind} is {given!r}; it must be a mapping, as {example}")
+    return dict(given)
+
+
+def _from_mapping(kind: str, subject: str, cls: type[T], given: Mapping[str, Any]) -> T:
+    known = [f.name for f in fields(cast(Any, cls))]
+    unknown = sorted(str(name) for name in set(given) - set(known))
     if unknown:
-        raise InvalidInputError(f"the optimizer has no field {', '.join(unknown)}; sgd takes {', '.join(known)}")
-    return Sgd(**(optimizer or {}))
+        raise InvalidInputError(f"the {kind} has no field {', '.join(unknown)}; {subject} takes {', '.join(known)}")
+    return cls(**given)
+
+
+# Translation to the API. The messages have the fields' names.
+
+_FROM_1 = frozenset({"epochs", "batch_size", "shards", "min_workers", "max_workers", "keep_checkpoints"})
+_ALLOWED = {
+    FieldDescriptor.TYPE_INT32: INT32,
+    FieldDescriptor.TYPE_UINT64: UINT64,
+    FieldDescriptor.TYPE_DOUBLE: "a number",
+    FieldDescriptor.TYPE_BOOL: "True or False",
+    FieldDescriptor.TYPE_STRING: "a name",
+}
 
 
 def to_message(config: TrainingConfig) -> job_pb2.TrainingConfig:
@@ -64,30 +266,73 @@ def to_message(config: TrainingConfig) -> job_pb2.TrainingConfig:
     Raises:
         InvalidInputError: a value has the wrong type, or does not fit the API's field.
     """
-    message = job_pb2.TrainingConfig(sgd=job_pb2.Sgd())
-    for name in ("epochs", "batch_size", "shards", "workers"):
-        put(message, name, getattr(config, name), allowed=POSITIVE_INT32)
-    put(message, "seed", config.seed, allowed=UINT64)
-    for name in ("lr", "momentum", "dampening", "weight_decay"):
-        put(message.sgd, name, getattr(config.optimizer, name), allowed="a number")
-    put(message.sgd, "nesterov", config.optimizer.nesterov, allowed="True or False")
+    message = job_pb2.TrainingConfig()
+    _fill(message, config)
+    _fill(message.adam if isinstance(config.optimizer, Adam) else message.sgd, config.optimizer)
+    _fill(message.schedule, config.schedule)
+    if config.validation != Validation():
+        _fill(message.validation, config.validation)
+    message.trainable.extend(config.trainable)
     return message
 
 
 def from_message(message: job_pb2.TrainingConfig) -> TrainingConfig:
     """A configuration from its form in the API."""
-    sgd = message.sgd
-    return TrainingConfig(
-        epochs=message.epochs,
-        batch_size=message.batch_size,
-        shards=message.shards,
-        workers=message.workers,
-        seed=message.seed,
-        optimizer=Sgd(
-            lr=sgd.lr if sgd.HasField("lr") else Sgd().lr,
-            momentum=sgd.momentum,
-            dampening=sgd.dampening,
-            weight_decay=sgd.weight_decay,
-            nesterov=sgd.nesterov,
-        ),
-    )
+    is_adam = message.WhichOneof("optimizer") == "adam"
+    told = _read(message, TrainingConfig)
+    told["optimizer"] = Adam(**_read(message.adam, Adam)) if is_adam else Sgd(**_read(message.sgd, Sgd))
+    told["schedule"] = Schedule(**_read(message.schedule, Schedule))
+    told["validation"] = Validation(**_read(message.validation, Validation))
+    if message.trainable:
+        told["trainable"] = tuple(message.trainable)
+    if message.HasField("workers") and not message.HasField("max_workers"):
+        told["max_workers"] = message.workers
+    return TrainingConfig(**told)
+
+
+def _scalars(message: Message, settings: Any) -> list[Any]:
+    """The descriptors of a message's fields that hold one value of these settings."""
+    known = message.DESCRIPTOR.fields_by_name
+    found = [known[f.name] for f in fields(settings) if f.name in known]
+    return [f for f in found if f.message_type is None and f.name != "trainable"]
+
+
+def _fill(message: Message, settings: Any) -> None:
+    message.SetInParent()
+    for told in _scalars(message, settings):
+        value = getattr(settings, told.name)
+        if told.enum_type is not None:
+            setattr(message, told.name, _number_of(told.enum_type, told.name, value))
+        else:
+            put(message, told.name, value, allowed=POSITIVE_INT32 if told.name in _FROM_1 else _ALLOWED[told.type])
+
+
+def _read(message: Message, cls: type[Any]) -> dict[str, Any]:
+    """What a message says of these settings; what it leaves unset has its default."""
+    values: dict[str, Any] = {}
+    for told in _scalars(message, cls):
+        value = getattr(message, told.name)
+        if told.enum_type is not None:
+            value = _word_of(told.enum_type, value)
+        if value is None or (told.has_presence and not message.HasField(told.name)):
+            continue
+        values[told.name] = value
+    return values
+
+
+def _words(enum: EnumDescriptor) -> dict[str, int]:
+    """The values of an enum as the words used here: DECAY_COSINE is "cosine"; without the one that says nothing."""
+    prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
+    return {value.name.removeprefix(prefix).lower(): value.number for value in enum.values[1:]}
+
+
+def _number_of(enum: EnumDescriptor, name: str, word: object) -> int:
+    words = _words(enum)
+    if not isinstance(word, str) or word not in words:
+        raise InvalidInputError(f"{name} is {word!r}; it must be one of {', '.join(words)}")
+    return words[word]
+
+
+def _word_of(enum: EnumDescriptor, number: int) -> str | None:
+    """The word for a value; None where nothing was said, "unknown" where a newer server has one more."""
+    return {0: None, **{n: word for word, n in _words(enum).items()}}.get(number, "unknown")

@@ -1,4 +1,4 @@
-"""Datasets on the server: inputs and class labels, uploaded as one blob."""
+"""Datasets on the server: inputs and targets, uploaded as one blob."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Dataset:
     input_shape: tuple[int, ...]
     """Shape of one input, for example (1, 8, 8)."""
     num_classes: int
-    """The highest label plus one."""
+    """The highest target plus one."""
     size_bytes: int
     """Size of its blob."""
     create_time: datetime
@@ -44,14 +44,21 @@ class Datasets:
         self._stub = dataset_pb2_grpc.DatasetServiceStub(connection.channel)
 
     def create(
-        self, dataset_id: str, *, inputs: ArrayLike, targets: ArrayLike, transferred: Transferred | None = None
+        self,
+        dataset_id: str,
+        *,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        tokens: bool = False,
+        transferred: Transferred | None = None,
     ) -> Dataset:
         """Make a dataset. The same name with the same examples gives the dataset that is already there.
 
         Args:
             dataset_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
-            inputs: (N, ...) numbers, sent as float32.
-            targets: (N,) class labels from 0, sent as int64.
+            inputs: (N, ...) numbers, sent as float32; or (N, T) tokens.
+            targets: (N,) class labels from 0, or (N, T), one for each token; sent as int64.
+            tokens: whether the inputs are tokens: whole numbers from 0, sent as int64.
             transferred: called with the bytes sent so far and in all.
 
         Raises:
@@ -59,7 +66,7 @@ class Datasets:
             InvalidArgument: the server refuses the examples (lengths, labels, values) or the name.
             AlreadyExists: the name is taken by other examples.
         """
-        examples = to_examples(inputs=inputs, targets=targets)
+        examples = to_examples(inputs=inputs, targets=targets, tokens=tokens)
         digest = self._blobs.upload(io.save(examples), transferred=transferred)
         request = dataset_pb2.CreateDatasetRequest(dataset_id=dataset_id, dataset=dataset_pb2.Dataset(digest=digest))
         return _dataset(self._connection.call(self._stub.CreateDataset, request))
@@ -83,8 +90,11 @@ class Datasets:
         return tuple(islice((_dataset(d) for page in pages(read_page) for d in page.datasets), limit))
 
 
-def to_examples(*, inputs: ArrayLike, targets: ArrayLike) -> Mapping[str, NDArray[np.float32] | NDArray[np.int64]]:
-    """The arrays of a dataset's blob: inputs (N, ...) float32, targets (N,) int64, both C-contiguous.
+def to_examples(
+    *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False
+) -> Mapping[str, NDArray[np.float32] | NDArray[np.int64]]:
+    """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets (N,) or (N, T)
+    int64; both C-contiguous.
 
     Whether they make sense together is the server's to say; here they must only convert: numbers to float32
     without overflow, whole numbers to int64.
@@ -92,7 +102,11 @@ def to_examples(*, inputs: ArrayLike, targets: ArrayLike) -> Mapping[str, NDArra
     Raises:
         InvalidInputError: they do not.
     """
-    return {"inputs": _to_float32(np.asarray(inputs)), "targets": _to_int64(np.asarray(targets))}
+    array = np.asarray(inputs)
+    return {
+        "inputs": _to_int64(array, "inputs", "tokens") if tokens else _to_float32(array),
+        "targets": _to_int64(np.asarray(targets), "targets", "class labels"),
+    }
 
 
 def _to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
@@ -105,15 +119,16 @@ def _to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
     return converted
 
 
-def _to_int64(array: NDArray[np.generic]) -> NDArray[np.int64]:
+def _to_int64(array: NDArray[np.generic], name: str, meaning: str) -> NDArray[np.int64]:
     if array.dtype.kind not in "fiub":
-        raise InvalidInputError(f"targets have dtype {array.dtype}; they must be class labels: whole numbers from 0")
+        raise InvalidInputError(f"{name} have dtype {array.dtype}; they must be {meaning}: whole numbers from 0")
     with np.errstate(invalid="ignore"):
         converted = np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
-    changed = np.flatnonzero(converted != array)
+    changed = np.argwhere(converted != array)
     if changed.size:
+        place = ", ".join(map(str, changed[0]))
         raise InvalidInputError(
-            f"targets[{changed[0]}] is {array.flat[changed[0]]}; class labels must be whole numbers that fit int64"
+            f"{name}[{place}] is {array[tuple(changed[0])]}; {meaning} must be whole numbers that fit int64"
         )
     return converted
 

@@ -1,24 +1,55 @@
-"""Jobs on the server: submitting them, following them, and fetching what they produce."""
+"""Jobs on the server: submitting, following, steering and comparing them, and fetching what they produce."""
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from chainrule.client.blobs import Blobs
 from chainrule.client.channel import Connection
-from chainrule.client.config import Sgd, TrainingConfig, to_message, to_sgd
-from chainrule.client.datasets import Dataset
-from chainrule.client.errors import DeadlineExceeded, FailedPrecondition, JobCancelledError, JobFailedError
-from chainrule.client.models import Model
+from chainrule.client.config import (
+    Optimizer,
+    Schedule,
+    TrainingConfig,
+    Validation,
+    to_max_workers,
+    to_message,
+    to_optimizer,
+    to_schedule,
+    to_trainable,
+    to_validation,
+)
+from chainrule.client.datasets import Dataset, Datasets
+from chainrule.client.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInputError,
+    JobCancelledError,
+    JobFailedError,
+)
+from chainrule.client.models import Model, Models
 from chainrule.client.progress import show_progress
-from chainrule.client.status import JobFailure, JobState, JobStatus, Metric, metric_from_message, status_from_message
-from chainrule.client.wire import page_size, pages, resource_name
+from chainrule.client.status import (
+    Checkpoint,
+    JobFailure,
+    JobState,
+    JobStatus,
+    Metric,
+    Receipt,
+    checkpoint_from_message,
+    metric_from_message,
+    receipt_from_message,
+    status_from_message,
+)
+from chainrule.client.verification import Record, Verification, compare
+from chainrule.client.wire import POSITIVE_INT32, page_size, pages, put, resource_name
 from chainrule.engine import io
 from chainrule.v1 import job_pb2, job_pb2_grpc
+
+MAX_METRICS_PAGE = 10_000
 
 
 class Jobs:
@@ -35,27 +66,46 @@ class Jobs:
         epochs: int = 1,
         batch_size: int = 64,
         shards: int = 1,
-        workers: int = 1,
         seed: int = 0,
-        optimizer: Sgd | Mapping[str, Any] | None = None,
+        optimizer: Optimizer | Mapping[str, Any] | None = None,
+        schedule: Schedule | Mapping[str, Any] | None = None,
+        clip_norm: float = 0.0,
+        trainable: Sequence[str] = ("*",),
+        non_finite: Literal["fail", "skip"] = "fail",
+        validation: Validation | Mapping[str, Any] | None = None,
+        staleness: int = 0,
+        workers: int | None = None,
+        min_workers: int = 1,
+        max_workers: int | None = None,
+        partitions: int = 0,
+        checkpoint_every_steps: int = 0,
+        keep_checkpoints: int = 3,
+        receipt_every_steps: int = 100,
+        audit_fraction: float = 0.0,
+        exact: bool = True,
+        max_failures: int = 10,
         request_id: str | None = None,
     ) -> "Job":
         """Submit a job: train `model` on `dataset`.
 
+        What is not named below is explained with the fields of `TrainingConfig`. Those up to `staleness` fix the
+        weights; the others do not.
+
         Args:
             model: a handle, or a name ("digits" or "models/digits").
             dataset: a handle, or a name.
-            epochs: passes over the dataset.
-            batch_size: examples of one step.
-            shards: slices each batch is cut into, at most `batch_size`; fixes the numerics.
-            workers: workers that compute the shards, at most `shards`; does not change the weights.
-            seed: seed of the order of examples.
-            optimizer: fields of `Sgd`; the others have their defaults.
+            optimizer: an `Sgd` or `Adam`, or its fields by name, of which "name" is "sgd", "adam" or "adamw": as
+                {"name": "adam", "lr": 0.001}. The default is SGD with its defaults.
+            schedule: a `Schedule`, or its fields by name: as {"decay": "cosine", "warmup_steps": 100}.
+            trainable: patterns of the names of the parameters that are trained, as in a shell: as ["fc.*"].
+            validation: a `Validation`, or its fields by name: as {"fraction": 0.1} or {"dataset": handle or name}.
+            workers: short for `max_workers`, whose default is 1.
             request_id: the same id with the same arguments gives the same job; by default every call makes a new
                 one, and only its own repetitions after a transport break share an id.
 
         Raises:
             InvalidArgument: the server refuses a field; `.violations` says which.
+            InvalidInputError: a value has the wrong type, or a mapping a name that is unknown.
             NotFound: there is no such model or dataset.
             AlreadyExists: `request_id` belongs to a job with other arguments.
             ResourceExhausted: the server's queue is full.
@@ -64,9 +114,23 @@ class Jobs:
             epochs=epochs,
             batch_size=batch_size,
             shards=shards,
-            workers=workers,
             seed=seed,
-            optimizer=to_sgd(optimizer),
+            optimizer=to_optimizer(optimizer),
+            schedule=to_schedule(schedule),
+            clip_norm=clip_norm,
+            trainable=to_trainable(trainable),
+            non_finite=non_finite,
+            validation=to_validation(validation),
+            staleness=staleness,
+            min_workers=min_workers,
+            max_workers=to_max_workers(workers=workers, max_workers=max_workers),
+            partitions=partitions,
+            checkpoint_every_steps=checkpoint_every_steps,
+            keep_checkpoints=keep_checkpoints,
+            receipt_every_steps=receipt_every_steps,
+            audit_fraction=audit_fraction,
+            exact=exact,
+            max_failures=max_failures,
         )
         request = job_pb2.CreateJobRequest(
             job=job_pb2.Job(
@@ -86,7 +150,7 @@ class Jobs:
         return self._handle(self._service.connection.call(self._service.stub.GetJob, request))
 
     def list(self, *, limit: int | None = None) -> tuple[JobStatus, ...]:
-        """The status of the jobs, newest first; at most `limit`."""
+        """The status of the jobs, newest first, without their events and evaluations; at most `limit`."""
 
         def read_page(token: str) -> job_pb2.ListJobsResponse:
             request = job_pb2.ListJobsRequest(page_size=page_size(limit), page_token=token)
@@ -114,7 +178,8 @@ class Job:
     def watch(self, *, timeout_s: float | None = None) -> Iterator[JobStatus]:
         """The job as it is now, and again on every change of state or progress, until it has ended.
 
-        Goes on by itself when the connection breaks or the server restarts.
+        A job that is PAUSED has not ended: it is watched on. Goes on by itself when the connection breaks or the server
+        restarts.
 
         Args:
             timeout_s: time for all of it; None watches for as long as the job takes.
@@ -141,6 +206,9 @@ class Job:
         self, *, progress: bool | Callable[[JobStatus], None] = False, timeout_s: float | None = None
     ) -> JobStatus:
         """Wait until the job has ended, and return how: its status in state SUCCEEDED.
+
+        A job that is PAUSED has not ended: the wait goes on until somebody resumes or cancels it, or `timeout_s` is
+        over.
 
         Args:
             progress: True shows the progress on stdout; a function is called with every status on the way.
@@ -173,15 +241,7 @@ class Job:
         Args:
             after: leave out metrics up to this sequence number.
         """
-        metrics: list[Metric] = []
-        while True:
-            request = job_pb2.ListMetricsRequest(
-                name=self.name, after_sequence=metrics[-1].sequence if metrics else after
-            )
-            page = self._service.connection.call(self._service.stub.ListMetrics, request).metrics
-            if not page:
-                return metrics
-            metrics.extend(map(metric_from_message, page))
+        return list(self._metrics(after=after))
 
     def stream_metrics(self, *, after: int = 0, timeout_s: float | None = None) -> Iterator[Metric]:
         """What each step measured: first the steps so far, then new ones as they are done, until the job has ended.
@@ -215,6 +275,110 @@ class Job:
         """
         request = job_pb2.CancelJobRequest(name=self.name)
         return status_from_message(self._service.connection.call(self._service.stub.CancelJob, request))
+
+    def pause(self) -> JobStatus:
+        """Ask the job to stop after the running step, store a checkpoint and leave the cluster.
+
+        Its status is then PAUSING or PAUSED, also when it is asked again.
+
+        Raises:
+            FailedPrecondition: the job is on its way out, or has ended.
+        """
+        request = job_pb2.PauseJobRequest(name=self.name)
+        return status_from_message(self._service.connection.call(self._service.stub.PauseJob, request))
+
+    def resume(self) -> JobStatus:
+        """Let a paused job go on at the very example it stopped at: it is QUEUED again. One under way stays as it is.
+
+        Raises:
+            FailedPrecondition: the job is PAUSING, on its way out, or has ended.
+        """
+        request = job_pb2.ResumeJobRequest(name=self.name)
+        return status_from_message(self._service.connection.call(self._service.stub.ResumeJob, request))
+
+    def scale(self, max_workers: int | None = None, *, min_workers: int | None = None) -> JobStatus:
+        """Change how many workers the job has, also while it runs; its weights stay the same.
+
+        Args:
+            max_workers: most workers, at most one for each shard; None leaves it.
+            min_workers: fewest workers to train with; None leaves it.
+
+        Raises:
+            InvalidInputError: neither is given, or one is not above 0.
+            InvalidArgument: they do not go together, or with the shards of the job.
+            FailedPrecondition: the job has ended.
+        """
+        if max_workers is None and min_workers is None:
+            raise InvalidInputError(f"nothing says how to scale {self.name}; give max_workers, min_workers or both")
+        request = job_pb2.ScaleJobRequest(name=self.name)
+        for name, value in (("min_workers", min_workers), ("max_workers", max_workers)):
+            if value is not None:
+                put(request, name, value, allowed=POSITIVE_INT32)
+                if value < 1:  # 0 would say: leave it
+                    remedy = "; to give back all workers, pause the job" if value == 0 else ""
+                    raise InvalidInputError(f"{name} is {value}; it must be {POSITIVE_INT32}{remedy}")
+        return status_from_message(self._service.connection.call(self._service.stub.ScaleJob, request))
+
+    def checkpoints(self, *, limit: int | None = None) -> tuple[Checkpoint, ...]:
+        """The checkpoints that are kept, newest first; at most `limit`."""
+
+        def read_page(token: str) -> job_pb2.ListCheckpointsResponse:
+            request = job_pb2.ListCheckpointsRequest(name=self.name, page_size=page_size(limit), page_token=token)
+            return self._service.connection.call(self._service.stub.ListCheckpoints, request)
+
+        return tuple(islice((checkpoint_from_message(c) for p in pages(read_page) for c in p.checkpoints), limit))
+
+    def receipts(self, *, after: int = 0) -> list[Receipt]:
+        """The receipts so far, in the order of their steps.
+
+        Args:
+            after: leave out receipts up to this step.
+        """
+        receipts: list[Receipt] = []
+        while True:
+            last = receipts[-1].step if receipts else after
+            request = job_pb2.ListReceiptsRequest(name=self.name, after_step=last)
+            page = self._service.connection.call(self._service.stub.ListReceipts, request).receipts
+            if not page:
+                return receipts
+            receipts.extend(map(receipt_from_message, page))
+
+    def verify(self, other: "Job | str") -> Verification:
+        """Compare with another job, bit by bit: the losses of all steps that both have done, the states of which both
+        have receipts, and the final weights.
+
+        Args:
+            other: a handle, which may be one of another server, or a name on this one.
+
+        Raises:
+            NotFound: there is no such job.
+            FailedPrecondition: they have no step in common yet.
+            DataLoss: the record of one of them is not what was recorded.
+        """
+        if isinstance(other, str):
+            other = Job(name=resource_name("jobs", other), _service=self._service)
+        return compare(self._record(), other._record())
+
+    def _record(self) -> Record:
+        status = self.status()
+        validation = status.config.validation.dataset
+        return Record(
+            status=status,
+            model=self._service.models.get(status.model),
+            dataset=self._service.datasets.get(status.dataset),
+            validation=self._service.datasets.get(validation) if validation else None,
+            receipts=self.receipts(),
+            metrics=self._metrics(),
+        )
+
+    def _metrics(self, *, after: int = 0) -> Iterator[Metric]:
+        while True:
+            request = job_pb2.ListMetricsRequest(name=self.name, after_sequence=after, page_size=MAX_METRICS_PAGE)
+            page = self._service.connection.call(self._service.stub.ListMetrics, request).metrics
+            if not page:
+                return
+            yield from map(metric_from_message, page)
+            after = page[-1].sequence
 
     @property
     def weights_digest(self) -> str:
@@ -274,6 +438,8 @@ class _JobService:
     def __init__(self, connection: Connection, blobs: Blobs) -> None:
         self.connection = connection
         self.blobs = blobs
+        self.models = Models(connection, blobs)
+        self.datasets = Datasets(connection, blobs)
         self.stub = job_pb2_grpc.JobServiceStub(connection.channel)
 
 

@@ -1,6 +1,6 @@
 """Models on the server: made from a module of the engine, or from a family and its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from chainrule.client.blobs import Blobs, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.wire import UINT64, moment, page_size, pages, plain, put, resource_name
+from chainrule.client.wire import UINT64, moment, page_size, pages, plain, put, resource_name, texts
 from chainrule.engine import io, models, nn
 from chainrule.v1 import model_pb2, model_pb2_grpc
 
@@ -30,7 +30,7 @@ class Model:
     weights_digest: str | None
     """SHA-256 of the weights as a safetensors file; None where the server initialises them from init_seed."""
     init_seed: int
-    """Seed of the initialisation where there are no weights."""
+    """Seed of the initialisation where there are no weights, and of what they lacked."""
     num_parameters: int
     """Number of trainable values."""
     create_time: datetime
@@ -45,14 +45,26 @@ class Models:
         self._blobs = blobs
         self._stub = model_pb2_grpc.ModelServiceStub(connection.channel)
 
-    def create(self, model_id: str, module: nn.Module, *, transferred: Transferred | None = None) -> Model:
-        """Make a model with the architecture and the present weights of a module of the engine.
+    def create(
+        self,
+        model_id: str,
+        module: nn.Module,
+        *,
+        weights: Mapping[str, np.ndarray] | None = None,
+        allow_missing: Sequence[str] = (),
+        init_seed: int = 0,
+        transferred: Transferred | None = None,
+    ) -> Model:
+        """Make a model with the architecture of a module of the engine, and with its present weights or others.
 
         The same name with the same architecture and weights gives the model that is already there.
 
         Args:
             model_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
             module: made by a function of `chainrule.engine.models`.
+            weights: state_dict name → array, in place of the module's own.
+            allow_missing: as in `create_from_family`.
+            init_seed: likewise.
             transferred: called with the bytes of weights sent so far and in all.
 
         Raises:
@@ -61,8 +73,17 @@ class Models:
             InvalidArgument: the server refuses the name or the configuration.
         """
         family, config = models.family_of(module)
-        weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-        return self.create_from_family(model_id, family, config, weights=weights, transferred=transferred)
+        if weights is None:
+            weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+        return self.create_from_family(
+            model_id,
+            family,
+            config,
+            weights=weights,
+            allow_missing=allow_missing,
+            init_seed=init_seed,
+            transferred=transferred,
+        )
 
     def create_from_family(
         self,
@@ -71,6 +92,7 @@ class Models:
         config: Mapping[str, Any] | None = None,
         *,
         weights: Mapping[str, np.ndarray] | None = None,
+        allow_missing: Sequence[str] = (),
         init_seed: int = 0,
         transferred: Transferred | None = None,
     ) -> Model:
@@ -79,11 +101,21 @@ class Models:
         Args:
             config: what the family should not take its default for.
             weights: state_dict name → array; None lets the server initialise them from `init_seed`.
+            allow_missing: patterns of state_dict names, as in a shell, that `weights` may lack or hold in another
+                shape, as where a head is replaced: as ["fc.*"]. The server initialises those from `init_seed`, and
+                the model's weights_digest is that of the completed weights.
 
         Raises:
-            InvalidInputError: the configuration cannot be sent as JSON, or init_seed not as 64 bits.
+            InvalidInputError: the configuration cannot be sent as JSON, init_seed not as 64 bits, or `allow_missing`
+                is no list or comes without `weights`.
             ChainruleError: as `create`.
         """
+        patterns = texts("allow_missing", allow_missing)
+        if patterns and weights is None:
+            raise InvalidInputError(
+                f"allow_missing is {list(patterns)}, but there are no weights that could lack anything; give weights, "
+                "or leave it out to have all of them initialised"
+            )
         message = model_pb2.Model(builtin=model_pb2.Builtin(family=family))
         put(message, "init_seed", init_seed, allowed=UINT64)
         try:
@@ -92,7 +124,7 @@ class Models:
             raise InvalidInputError(f"the configuration of {family} is not made of JSON values: {error}") from error
         if weights is not None:
             message.weights_digest = self._blobs.upload(io.save(weights), transferred=transferred)
-        request = model_pb2.CreateModelRequest(model_id=model_id, model=message)
+        request = model_pb2.CreateModelRequest(model_id=model_id, model=message, allow_missing=patterns)
         return _model(self._connection.call(self._stub.CreateModel, request))
 
     def get(self, name: str) -> Model:

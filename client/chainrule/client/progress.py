@@ -1,4 +1,4 @@
-"""The progress of a job for people to watch: one live line on a terminal, a line per epoch elsewhere."""
+"""The progress of a job for people to watch: one live line on a terminal, a line per change elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,9 +8,10 @@ from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
-from chainrule.client.status import JobStatus
+from chainrule.client.status import JobState, JobStatus
 
 BAR_WIDTH = 12
+STANDING = frozenset({JobState.QUEUED, JobState.RECOVERING, JobState.PAUSING, JobState.PAUSED})
 
 
 @contextmanager
@@ -29,7 +30,8 @@ def show_progress(console: Console | None = None) -> Iterator[Callable[[JobStatu
 
 
 def describe(status: JobStatus, *, width: int | None = None) -> str:
-    """How far a job is, in one line without its name: state, epoch, step, loss, accuracy, examples/s, ETA.
+    """How far a job is, in one line without its name: state, epoch, step, loss, accuracy, examples/s, ETA, workers; and
+    why it stands still, where it does.
 
     Args:
         width: columns there are; what is missed least is left out until the line fits. State and epoch always stay.
@@ -44,16 +46,29 @@ def describe(status: JobStatus, *, width: int | None = None) -> str:
         parts["loss"] = f"loss {progress.loss:.4f}"
     if progress.accuracy is not None:
         parts["accuracy"] = f"accuracy {progress.accuracy:.3f}"
-    if not status.state.is_final:
+    if status.state not in STANDING and not status.state.is_final:
         if progress.examples_per_second:
             parts["pace"] = f"{progress.examples_per_second:,.0f} examples/s"
         if progress.eta_s is not None:
             parts["eta"] = f"ETA {duration(progress.eta_s)}"
-    for part in ("pace", "step", "accuracy", "loss", "eta"):  # the bar shows the step too
+    if status.running_workers and not status.state.is_final:
+        parts["workers"] = workers(status.running_workers)
+    if status.state in STANDING and status.reason:
+        parts["reason"] = f"({status.reason.partition(chr(10))[0]})"
+    for part in ("pace", "step", "accuracy", "workers", "loss", "eta", "reason"):  # the bar shows the step too
         if width is None or len("  ".join(parts.values())) <= width:
             break
         parts.pop(part, None)
     return "  ".join(parts.values())
+
+
+def workers(number: int) -> str:
+    """A number of workers for people.
+
+    >>> workers(1)
+    '1 worker'
+    """
+    return "1 worker" if number == 1 else f"{number} workers"
 
 
 def duration(seconds: float) -> str:
@@ -86,14 +101,14 @@ class _LiveLine:
 
 
 class _Lines:
-    """Prints the status when the state or the epoch is another one."""
+    """Prints the status when the state, the epoch or the number of workers is another one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown: tuple[str, int] | None = None
+        self._shown: tuple[str, int, int] | None = None
 
     def __call__(self, status: JobStatus) -> None:
-        seen = (status.state, status.progress.epoch)
+        seen = (status.state, status.progress.epoch, status.running_workers)
         if seen != self._shown:
             self._shown = seen
             self._console.print(f"{status.name}  {describe(status)}", soft_wrap=True, highlight=False, markup=False)

@@ -1,8 +1,11 @@
-"""What the server says of a job, as frozen values: its state, its progress, its metrics, its end."""
+"""What the server says of a job, as frozen values: its state and progress, what it measured and stored, its end."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from chainrule.client import config
 from chainrule.client.config import TrainingConfig
@@ -20,7 +23,11 @@ class JobState(StrEnum):
     RUNNING = "RUNNING"
     """Trains."""
     RECOVERING = "RECOVERING"
-    """Lost a part of itself; goes on from its last checkpoint."""
+    """Lost a part of itself: has fewer workers than `min_workers`, or goes on from its last checkpoint."""
+    PAUSING = "PAUSING"
+    """Finishes the running step and stores a checkpoint because it was asked to pause."""
+    PAUSED = "PAUSED"
+    """Stands still and holds nothing of the cluster, until it is resumed."""
     FINALIZING = "FINALIZING"
     """Stores the final weights."""
     CANCELLING = "CANCELLING"
@@ -86,6 +93,41 @@ class JobFailure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """Something that happened to a job and is worth telling."""
+
+    kind: str
+    """What kind of thing: "recovery", "straggler", "corruption", "refused", "skipped", "scaled", "early_stop" or
+    "warning"; newer servers may have more."""
+    message: str
+    """Who, what and why."""
+    step: int
+    """Steps done when it happened; of a recovery from a checkpoint, the step it went back to."""
+    seconds_lost: float
+    """Progress that it cost, in seconds; 0 where it cost nothing, or is not known yet."""
+    time: datetime
+    """When, in UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What an evaluation after an epoch measured."""
+
+    epoch: int
+    """Epoch that had ended, from 1."""
+    step: int
+    """Steps done by then."""
+    loss: float
+    """Mean loss over the validation examples."""
+    accuracy: float
+    """Share of them that was classified right, from 0 to 1."""
+    num_examples: int
+    """How many they are."""
+    time: datetime
+    """When it was done, in UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
     """A job at one moment."""
 
@@ -100,6 +142,17 @@ class JobStatus:
     progress: Progress
     weights_digest: str | None
     """SHA-256 of the final weights; None until the job has SUCCEEDED."""
+    weights_step: int | None
+    """Steps after which the final weights were taken: fewer than all if training stopped early, or if the best weights
+    are the result. None until the job has SUCCEEDED."""
+    running_workers: int
+    """Workers that compute at the moment."""
+    fingerprint: Mapping[str, Any]
+    """What the workers compute with: kernels, instruction set, threads, versions; empty until the job has started."""
+    events: tuple[JobEvent, ...]
+    """What happened on the way, oldest first: the latest 100. None in a list of jobs."""
+    evaluations: tuple[Evaluation, ...]
+    """What the evaluations after each epoch measured, oldest first: the latest 1,000. None in a list of jobs."""
     error: JobFailure | None
     """Why it failed; None in any other state than FAILED."""
     history: tuple[StateChange, ...]
@@ -110,6 +163,11 @@ class JobStatus:
     """When it first ran, in UTC; None before."""
     end_time: datetime | None
     """When it ended, in UTC; None before."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is in its state, in a few words; may be empty."""
+        return self.history[-1].reason if self.history else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +188,37 @@ class Metric:
     """Examples of the global batch."""
     time: datetime
     """When the step was done, in UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A stored state of the training from which the job can go on."""
+
+    step: int
+    """Steps done."""
+    epoch: int
+    """Whole epochs done."""
+    digest: str
+    """SHA-256 of its blob: a safetensors file with parameters, buffers and the optimizer's state."""
+    size_bytes: int
+    """Size of its blob."""
+    create_time: datetime
+    """When it was stored, in UTC."""
+    is_best: bool
+    """Whether the evaluation at its step has the least loss of the job's evaluations so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """The whole state of the training after a step, by its digest, chained to the receipts before."""
+
+    step: int
+    """Steps done."""
+    state_digest: str
+    """SHA-256 over position, parameters, buffers and the optimizer's state."""
+    chain_digest: str
+    """SHA-256 of the chain_digest of the receipt before (of the first: 64 zeros), the step and the state_digest, with a
+    space between."""
 
 
 # Translation from the API.
@@ -161,6 +250,11 @@ def status_from_message(job: job_pb2.Job) -> JobStatus:
             eta_s=job.progress.eta.ToTimedelta().total_seconds() if job.progress.HasField("eta") else None,
         ),
         weights_digest=job.weights_digest or None,
+        weights_step=job.weights_step or None,
+        running_workers=job.running_workers,
+        fingerprint=json.loads(job.fingerprint or "{}"),
+        events=tuple(map(_event, job.events)),
+        evaluations=tuple(map(_evaluation, job.evaluations)),
         error=JobFailure(reason=job.error.reason, message=job.error.message, traceback=job.error.traceback)
         if job.HasField("error")
         else None,
@@ -184,4 +278,42 @@ def metric_from_message(metric: job_pb2.Metric) -> Metric:
         accuracy=metric.accuracy,
         num_examples=metric.num_examples,
         time=moment(metric.time),
+    )
+
+
+def checkpoint_from_message(checkpoint: job_pb2.Checkpoint) -> Checkpoint:
+    """A checkpoint from its message."""
+    return Checkpoint(
+        step=checkpoint.step,
+        epoch=checkpoint.epoch,
+        digest=checkpoint.digest,
+        size_bytes=checkpoint.size_bytes,
+        create_time=moment(checkpoint.create_time),
+        is_best=checkpoint.is_best,
+    )
+
+
+def receipt_from_message(receipt: job_pb2.Receipt) -> Receipt:
+    """A receipt from its message."""
+    return Receipt(step=receipt.step, state_digest=receipt.state_digest, chain_digest=receipt.chain_digest)
+
+
+def _event(event: job_pb2.JobEvent) -> JobEvent:
+    return JobEvent(
+        kind=event.kind,
+        message=event.message,
+        step=event.step,
+        seconds_lost=event.seconds_lost,
+        time=moment(event.time),
+    )
+
+
+def _evaluation(evaluation: job_pb2.Evaluation) -> Evaluation:
+    return Evaluation(
+        epoch=evaluation.epoch,
+        step=evaluation.step,
+        loss=evaluation.loss,
+        accuracy=evaluation.accuracy,
+        num_examples=evaluation.num_examples,
+        time=moment(evaluation.time),
     )

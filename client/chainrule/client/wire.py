@@ -1,6 +1,6 @@
 """Small translations between the API's messages and Python values: names, times, pages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ class Page(Protocol):
 AnyPage = TypeVar("AnyPage", bound=Page)
 
 MAX_PAGE_SIZE = 1000
+INT32 = f"a whole number from 0 to {2**31 - 1}"
 POSITIVE_INT32 = f"a whole number from 1 to {2**31 - 1}"
 UINT64 = f"a whole number from 0 to {2**64 - 1}"
 
@@ -61,6 +62,19 @@ def put(message: Message, field: str, value: object, *, allowed: str) -> None:
         setattr(message, field, value)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{field} is {value!r}; it must be {allowed}") from error
+
+
+def texts(field: str, values: Sequence[str]) -> tuple[str, ...]:
+    """A list of texts; a single text, which is a sequence of its letters, is none.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if isinstance(values, str):
+        raise InvalidInputError(f'{field} is {values!r}; it must be a list, as ["{values}"]')
+    if not isinstance(values, Sequence) or not all(isinstance(value, str) for value in values):
+        raise InvalidInputError(f"{field} is {values!r}; it must be a list of texts")
+    return tuple(values)
 
 
 def plain(value: Any) -> Any:

@@ -38,6 +38,19 @@ def test_a_model_may_start_from_a_file_of_weights(run_json: RunJson, server: Fak
     assert made["weights_digest"] in server.blobs
 
 
+def test_weights_may_lack_what_is_named(run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(io.save(WEIGHTS))
+    words = ("models", "create", "digits", "--family", "mlp", "--allow-missing", "fc.*", "--allow-missing", "head.*")
+    run_json(*words, "--weights", str(file), "--init-seed", "7")
+    [request] = server.requests("CreateModel")
+    assert (list(request.allow_missing), request.model.init_seed) == (["fc.*", "head.*"], 7)
+    without = run(*words)
+    assert without.exit_code == ExitCode.USAGE
+    assert "give --weights, or leave it out" in " ".join(without.stderr.replace("│", "").split())
+    assert len(server.requests("CreateModel")) == 1
+
+
 def test_a_configuration_may_be_given_key_by_key(run_json: RunJson) -> None:
     words = ("num_classes=10", "rate=0.5", "bias=true", "hidden=[32, 16]", "activation=relu", "note=a=b", '{"x": 1}')
     options = [word for text in words for word in ("--config", text)]
@@ -98,6 +111,14 @@ def test_a_dataset_is_pushed_from_a_npz_file(
     sent = io.load(server.blobs[made["digest"]])
     np.testing.assert_array_equal(sent["inputs"], INPUTS)
     np.testing.assert_array_equal(sent["targets"], TARGETS)
+
+
+def test_tokens_are_pushed_as_whole_numbers(run_json: RunJson, server: FakeServer, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.array([[1, 2], [3, 4]]), y=np.array([[2, 3], [4, 5]]))
+    made = run_json("datasets", "push", "text", str(tmp_path / "d.npz"), "--tokens")
+    sent = io.load(server.blobs[made["digest"]])
+    assert sent["inputs"].dtype == np.int64
+    assert sent["inputs"].tolist() == [[1, 2], [3, 4]]
 
 
 def test_datasets_are_listed(run: Run, run_json: RunJson, tmp_path: Path) -> None:

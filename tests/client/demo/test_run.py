@@ -89,5 +89,5 @@ def test_it_trains_as_told(server: FakeServer, trained: str) -> None:
     run(DemoConfig(epochs=3, workers=1, shards=2), address=server.address)
     [request] = server.requests("CreateJob")
     config = request.job.config
-    assert (config.epochs, config.workers, config.shards, config.batch_size) == (3, 1, 2, 64)
+    assert (config.epochs, config.max_workers, config.shards, config.batch_size) == (3, 1, 2, 64)
     assert (config.sgd.lr, config.sgd.momentum) == (0.05, 0.9)

@@ -31,14 +31,17 @@ def push(
             help="A .npz file with inputs and targets (or x and y).",
         ),
     ],
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="The inputs are tokens (N, T): whole numbers from 0, sent as int64.")
+    ] = False,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Upload a dataset: inputs (N, ...) as float32, targets (N) as class labels from 0."""
+    """Upload a dataset: inputs (N, ...) as float32, targets (N) or, one for each token, (N, T) as labels from 0."""
     with reported(ctx, form):
         inputs, targets = read_examples(file)
     with open_session(ctx, address, form) as session:
-        made = session.client.datasets.create(dataset, inputs=inputs, targets=targets)
+        made = session.client.datasets.create(dataset, inputs=inputs, targets=targets, tokens=tokens)
         session.output.record(
             made,
             [

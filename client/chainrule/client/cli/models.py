@@ -38,11 +38,27 @@ def create(
             show_default=False,
         ),
     ] = None,
-    init_seed: Annotated[int, typer.Option(min=0, help="Seed of the initialisation without --weights.")] = 0,
+    allow_missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Names that --weights may lack or hold in another shape, as 'fc.*' where a head is replaced; they are "
+            "initialised. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    init_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the initialisation of what --weights does not have.")
+    ] = 0,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
     """Make a model of a family that the server knows."""
+    if allow_missing and weights is None:
+        raise typer.BadParameter(
+            "it says what --weights may lack, and there are none; give --weights, or leave it out.",
+            param_hint="--allow-missing",
+        )
     settings = parse_config(config or [])
     with open_session(ctx, address, form) as session:
         from chainrule.engine import io
@@ -52,6 +68,7 @@ def create(
             family,
             settings,
             weights=io.load(weights.read_bytes()) if weights else None,
+            allow_missing=allow_missing or (),
             init_seed=init_seed,
         )
         session.output.record(

@@ -61,7 +61,7 @@ class DemoConfig:
             epochs=self.epochs,
             batch_size=self.batch_size,
             shards=self.shards,
-            workers=self.workers,
+            max_workers=self.workers,
             optimizer=Sgd(lr=self.lr, momentum=self.momentum),
         )
         to_message(config)
@@ -130,7 +130,7 @@ def _train_and_test(client: Client, config: DemoConfig, console: Console) -> Dem
         epochs=training.epochs,
         batch_size=training.batch_size,
         shards=training.shards,
-        workers=training.workers,
+        max_workers=training.max_workers,
         optimizer=training.optimizer,
     )
     console.print(

@@ -1,18 +1,17 @@
-"""`chainrule jobs`: what it prints, and what its exit codes say."""
+"""`chainrule jobs submit`: what it sends, and what its exit codes say."""
 
 import json
-import logging
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import grpc
 import pytest
 from typer.testing import Result
 
-from chainrule.client import Job, JobStatus, Metric
+from chainrule.client import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.client.cli.exits import ExitCode
+from chainrule.client.config import from_message
 from chainrule.v1 import job_pb2
-from tests.client.fake_server import BREAK, NOW, Failure, FakeServer, metric
+from tests.client.fake_server import Failure, FakeServer
 
 Run = Callable[..., Result]
 SUBMIT = ("jobs", "submit", "--model", "m", "--dataset", "d")
@@ -27,17 +26,89 @@ CANCELLED = job_pb2.Job(state=job_pb2.Job.STATE_CANCELLED)
 def test_submit_sends_every_option(run: Run, server: FakeServer) -> None:
     result = run(
         *SUBMIT,
-        *("--epochs", "20", "--batch-size", "32", "--shards", "4", "--workers", "2", "--seed", "5"),
-        *("--lr", "0.05", "--momentum", "0.9", "--dampening", "0.1", "--weight-decay", "0.001", "--nesterov"),
+        *("--trainable", "fc.*", "--trainable", "layer4.*"),
+        *("--epochs", "20", "--batch-size", "32", "--shards", "4", "--seed", "5"),
+        *("--optimizer", "adamw", "--lr", "0.05", "--beta1", "0.8", "--beta2", "0.9", "--eps", "1e-6"),
+        *("--weight-decay", "0.001", "--clip-norm", "2"),
+        *("--warmup-steps", "3", "--decay", "step", "--decay-steps", "7", "--gamma", "0.5", "--final-factor", "0.25"),
+        *("--validation-dataset", "val", "--validation-fraction", "0.2", "--patience", "4", "--restore-best"),
+        *("--min-workers", "2", "--max-workers", "3", "--partitions", "2", "--staleness", "1", "--no-exact"),
+        *("--non-finite", "skip", "--checkpoint-every-steps", "10", "--keep-checkpoints", "4"),
+        *("--receipt-every-steps", "20", "--audit-fraction", "0.1", "--max-failures", "6"),
         *("--request-id", "once"),
     )
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     [request] = server.requests("CreateJob")
-    sgd = job_pb2.Sgd(lr=0.05, momentum=0.9, dampening=0.1, weight_decay=0.001, nesterov=True)
-    assert request.job.config == job_pb2.TrainingConfig(epochs=20, batch_size=32, shards=4, workers=2, seed=5, sgd=sgd)
+    assert from_message(request.job.config) == TrainingConfig(
+        trainable=("fc.*", "layer4.*"),
+        epochs=20,
+        batch_size=32,
+        shards=4,
+        seed=5,
+        optimizer=Adam(lr=0.05, beta1=0.8, beta2=0.9, eps=1e-6, weight_decay=0.001, decoupled=True),
+        clip_norm=2.0,
+        schedule=Schedule(warmup_steps=3, decay="step", decay_steps=7, gamma=0.5, final_factor=0.25),
+        validation=Validation(dataset="datasets/val", fraction=0.2, patience=4, restore_best=True),
+        min_workers=2,
+        max_workers=3,
+        partitions=2,
+        staleness=1,
+        exact=False,
+        non_finite="skip",
+        checkpoint_every_steps=10,
+        keep_checkpoints=4,
+        receipt_every_steps=20,
+        audit_fraction=0.1,
+        max_failures=6,
+    )
     assert (request.job.model, request.job.dataset, request.request_id) == ("models/m", "datasets/d", "once")
     assert "jobs/1" in result.stdout
     assert "follow it with: chainrule jobs watch jobs/1" in result.stderr
+
+
+def test_submit_without_options_sends_the_defaults(run: Run, server: FakeServer) -> None:
+    assert run(*SUBMIT).exit_code == 0
+    [request] = server.requests("CreateJob")
+    assert from_message(request.job.config) == TrainingConfig()
+
+
+def test_options_of_sgd_and_the_short_form_of_max_workers(run: Run, server: FakeServer) -> None:
+    words = ("--lr", "0.05", "--momentum", "0.9", "--dampening", "0.1", "--weight-decay", "0.001", "--nesterov")
+    run(*SUBMIT, *words, "--workers", "2")
+    [request] = server.requests("CreateJob")
+    assert from_message(request.job.config) == TrainingConfig(
+        optimizer=Sgd(lr=0.05, momentum=0.9, dampening=0.1, weight_decay=0.001, nesterov=True), max_workers=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--optimizer", "adam", "--momentum", "0.9"), "the optimizer has no field momentum; adam takes lr, beta1"),
+        (("--nesterov", "--eps", "1"), "the optimizer has no field eps; sgd takes lr, momentum"),
+        (("--workers", "2", "--max-workers", "3"), "workers is short for max_workers: give one of them"),
+        (("--optimizer", "rmsprop"), "'rmsprop' is not one of 'sgd', 'adam', 'adamw'"),
+        (("--decay", "cos"), "'cos' is not one of 'none', 'step', 'linear', 'cosine'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(
+    run: Run, server: FakeServer, words: tuple[str, ...], message: str
+) -> None:
+    result = run(*SUBMIT, *words)
+    assert result.exit_code == ExitCode.USAGE
+    assert message in " ".join(result.stderr.replace("│", "").split())
+    assert server.requests("CreateJob") == []
+
+
+def test_the_help_has_a_panel_for_each_purpose(run: Run) -> None:
+    text = run("jobs", "submit", "--help").stdout
+    places = [
+        text.index(f"─ {panel} ─") for panel in ("What is trained", "Optimizer", "Evaluation", "Workers", "Safety")
+    ]
+    assert places == sorted(places)
+    panels = [text[start:end] for start, end in zip(places, [*places[1:], len(text)], strict=True)]
+    for panel, option in zip(panels, ("--trainable", "--decay", "--patience", "--min-workers", "--audit"), strict=True):
+        assert option in panel
 
 
 @pytest.mark.parametrize(
@@ -64,64 +135,11 @@ def test_a_failed_job_says_why(run: Run, server: FakeServer) -> None:
     assert (error["type"], error["job"], error["reason"]) == ("JobFailedError", "jobs/1", "NON_FINITE_LOSS")
 
 
-def test_the_traceback_of_a_failed_job_is_shown_on_demand(
-    run: Run, run_json: Callable[..., Any], server: FakeServer
-) -> None:
-    trace = "Traceback (most recent call last):\n  File ...\nValueError: boom"
-    error = job_pb2.JobError(reason="WORKER_ERROR", message="boom\nand more", traceback=trace)
-    server.first_job = job_pb2.Job(state=job_pb2.Job.STATE_FAILED, error=error)
-    waited = run(*SUBMIT, "--wait")
-    assert "error: jobs/1 FAILED (WORKER_ERROR): boom\n" in waited.stderr
-    assert "boom" not in waited.stdout
-    for result in (waited, run("jobs", "watch", "1"), run("jobs", "status", "1")):
-        assert "Traceback" not in result.output
-        assert "and more" not in result.output
-        assert "shown by: chainrule jobs status jobs/1 --traceback\n" in result.stdout
-    short, long = run("jobs", "status", "1").stdout, run("jobs", "status", "1", "--traceback").stdout
-    assert "WORKER_ERROR: boom\n" in short
-    assert all(line.strip() in long for line in trace.splitlines())
-    assert run_json("jobs", "status", "1")["error"]["traceback"] == trace
-
-
-def test_a_server_that_is_gone_for_a_while_is_said_once_and_so_is_its_return(run: Run, server: FakeServer) -> None:
-    server.put_job(name="jobs/1")
-    server.take("WatchJob", BREAK)
-    server.take("WatchJob", BREAK)
-    server.take("WatchJob", BREAK)
-    server.take("WatchJob", job_pb2.Job(name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED))
-    first, second = run("jobs", "watch", "1").stderr.splitlines()
-    assert first == "the server does not answer; trying again for up to 60 s"
-    assert second == "the server answers again"
-    assert logging.getLogger("chainrule.client").handlers == []
-
-
-@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
-def test_a_time_to_wait_must_be_positive(run: Run, server: FakeServer, seconds: str) -> None:
-    result = run("jobs", "watch", "1", "--timeout", seconds)
-    assert result.exit_code == ExitCode.USAGE
-    assert f"{seconds} is not above 0" in result.stderr
-    assert server.calls == []
-
-
 def test_a_number_that_cannot_be_sent_is_wrong_usage_and_names_its_option(run: Run) -> None:
     result = run(*SUBMIT, "--epochs", "99999999999")
     assert result.exit_code == ExitCode.USAGE
     assert result.stderr == "error: epochs is 99999999999; it must be a whole number from 1 to 2147483647\n"
     assert "seed is -1; it must be" in run(*SUBMIT, "--seed", "-1").stderr
-
-
-def test_a_job_that_waits_has_no_loss_in_json(run_json: Callable[..., Any], server: FakeServer) -> None:
-    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_QUEUED)
-    progress = run_json("jobs", "status", "1")["progress"]
-    assert (progress["loss"], progress["accuracy"]) == (None, None)
-
-
-def test_no_line_of_a_table_ends_in_spaces(run: Run, server: FakeServer) -> None:
-    server.put_job(name="jobs/1")
-    server.put_job(name="jobs/2222", model="models/a-long-name")
-    for words in (("ls",), ("status", "1")):
-        lines = run("jobs", *words).stdout.splitlines()
-        assert lines == [line.rstrip() for line in lines]
 
 
 def test_a_server_that_cannot_be_reached_is_no_failed_job(run: Run, server: FakeServer) -> None:
@@ -161,96 +179,3 @@ def test_refused_fields_that_are_the_whole_message_are_told_once(run: Run, serve
         "error: job.config.epochs: is -1; it must be at least 1",
         "  job.config.shards: is 0",
     ]
-
-
-def test_status_as_json_has_the_digest_of_the_weights(run_json: Callable[..., Any], server: FakeServer) -> None:
-    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=DIGEST)
-    job = run_json("jobs", "status", "1")
-    assert (job["name"], job["state"], job["weights_digest"]) == ("jobs/1", "SUCCEEDED", DIGEST)
-    assert job["config"]["optimizer"]["lr"] == 0.01
-    assert job["create_time"] == NOW.ToDatetime().isoformat() + "+00:00"
-    assert job["error"] is None
-
-
-def test_a_loss_that_is_not_finite_is_null_in_json(run_json: Callable[..., Any], server: FakeServer) -> None:
-    server.put_job(name="jobs/1", progress=job_pb2.Progress(step=1, loss=float("nan")))
-    assert run_json("jobs", "status", "1")["progress"]["loss"] is None
-
-
-def test_status_as_table_names_everything(run: Run, server: FakeServer) -> None:
-    server.put_job(
-        name="jobs/1", model="models/m", dataset="datasets/d", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=DIGEST
-    )
-    rows = dict(line.split("  ", 1) for line in run("jobs", "status", "1").stdout.splitlines())
-    assert rows["job"].strip() == "jobs/1"
-    assert rows["model"].strip() == "models/m"
-    assert rows["weights sha256"].strip() == DIGEST
-
-
-def test_jobs_are_listed_newest_first(run: Run, run_json: Callable[..., Any], server: FakeServer) -> None:
-    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=DIGEST)
-    server.put_job(name="jobs/2", state=job_pb2.Job.STATE_RUNNING)
-    assert [job["name"] for job in run_json("jobs", "ls")] == ["jobs/2", "jobs/1"]
-    assert [job["name"] for job in run_json("jobs", "ls", "--limit", "1")] == ["jobs/2"]
-    header, second, first = run("jobs", "ls").stdout.splitlines()
-    assert header.split()[:3] == ["JOB", "STATE", "MODEL"]
-    assert second.split()[:2] == ["jobs/2", "RUNNING"]
-    assert first.split()[:2] == ["jobs/1", "SUCCEEDED"]
-    assert DIGEST[:12] in first
-
-
-def test_watch_as_json_is_a_line_for_every_status(run: Run, server: FakeServer) -> None:
-    server.put_job(name="jobs/1")
-    states = (job_pb2.Job.STATE_QUEUED, job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_SUCCEEDED)
-    server.take("WatchJob", *(job_pb2.Job(name="jobs/1", state=state) for state in states))
-    result = run("jobs", "watch", "1", "--format", "json")
-    assert [json.loads(line)["state"] for line in result.stdout.splitlines()] == ["QUEUED", "RUNNING", "SUCCEEDED"]
-    assert result.exit_code == ExitCode.SUCCEEDED
-
-
-def test_watch_gives_up_after_its_time(run: Run, server: FakeServer) -> None:
-    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_RUNNING)
-    result = run("jobs", "watch", "1", "--timeout", "0.2")
-    assert result.exit_code == ExitCode.SERVICE
-    assert "jobs/1 has not ended within 0.2 s; it was RUNNING when last seen" in result.stderr
-
-
-@pytest.mark.parametrize("words", [("watch", "1"), ("watch", "1", "--format", "json"), ("metrics", "1", "--follow")])
-def test_ctrl_c_stops_watching_and_not_the_job(
-    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
-    def interrupted(*_args: object, **_options: object) -> Iterator[JobStatus | Metric]:
-        raise KeyboardInterrupt
-
-    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_RUNNING)
-    monkeypatch.setattr(Job, "watch", interrupted)
-    monkeypatch.setattr(Job, "stream_metrics", interrupted)
-    result = run("jobs", *words, "--address", server.address)
-    assert result.exit_code == ExitCode.INTERRUPTED
-    assert (
-        "stopped watching; jobs/1 goes on. "
-        f"Cancel it with: chainrule jobs cancel jobs/1 --address {server.address}" in result.stderr
-    )
-    assert server.requests("CancelJob") == []
-
-
-def test_metrics_are_rows(run: Run, run_json: Callable[..., Any], server: FakeServer) -> None:
-    server.put_job(name="jobs/1")
-    server.metrics = [metric(i, loss=1 / i) for i in (1, 2, 3)]
-    assert [m["loss"] for m in run_json("jobs", "metrics", "1", "--after", "1")] == [1 / 2, 1 / 3]
-    assert run("jobs", "metrics", "1").stdout.splitlines()[1].split()[:4] == ["1", "1", "1.000000", "0.7500"]
-
-
-def test_metrics_that_are_followed_are_a_line_each(run: Run, server: FakeServer) -> None:
-    server.put_job(name="jobs/1")
-    server.metrics = [metric(1), metric(2)]
-    lines = run("jobs", "metrics", "1", "--follow", "--format", "json").stdout.splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2]
-    assert run("jobs", "metrics", "1", "--follow").stdout.splitlines()[1] == (
-        "epoch 2  step 2  loss 0.500000  accuracy 0.7500  examples 64"
-    )
-
-
-def test_cancel_asks_the_job_to_stop(run_json: Callable[..., Any], server: FakeServer) -> None:
-    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_RUNNING)
-    assert run_json("jobs", "cancel", "jobs/1")["state"] == "CANCELLING"

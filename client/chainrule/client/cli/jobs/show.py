@@ -1,87 +1,21 @@
-"""`chainrule jobs`: submit training runs, follow them, stop them."""
+"""`chainrule jobs ls` and `status`, and how every command shows a job."""
 
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chainrule.client.cli.exits import EXIT_CODES_HELP, ExitCode
-from chainrule.client.cli.output import Format, first_line, short_digest, when
+from chainrule.client.cli.jobs.options import JobArgument
+from chainrule.client.cli.output import first_line, short_digest, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
 
 if TYPE_CHECKING:
-    from chainrule.client.jobs import Job
-    from chainrule.client.status import JobStatus, Metric
+    from chainrule.client.config import Optimizer, Schedule, TrainingConfig, Validation
+    from chainrule.client.status import Evaluation, JobEvent, JobStatus
 
-app = typer.Typer(help="Submit training runs, follow them, stop them.", no_args_is_help=True)
-
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job, for example jobs/bea3phtux7dd.")]
+SHOWN = 5  # events and evaluations of a status; there are commands for all of them
 
 
-def _positive(seconds: float | None) -> float | None:
-    if seconds is not None and not seconds > 0:
-        raise typer.BadParameter(f"{seconds:g} is not above 0.")
-    return seconds
-
-
-TimeoutOption = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout", metavar="SECONDS", help="The longest to wait, above 0.", callback=_positive, show_default=False
-    ),
-]
-
-
-@app.command("submit", epilog=EXIT_CODES_HELP)
-def submit(
-    ctx: typer.Context,
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="The model to train.")],
-    dataset: Annotated[str, typer.Option("--dataset", metavar="DATASET", help="The dataset to train on.")],
-    epochs: Annotated[int, typer.Option(help="Passes over the dataset.")] = 1,
-    batch_size: Annotated[int, typer.Option(help="Examples of one step.")] = 64,
-    shards: Annotated[int, typer.Option(help="Slices of each batch; fixes the numerics.")] = 1,
-    workers: Annotated[int, typer.Option(help="Workers; does not change the weights.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the order of examples.")] = 0,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 0.01,
-    momentum: Annotated[float, typer.Option(help="Momentum factor.")] = 0.0,
-    dampening: Annotated[float, typer.Option(help="Dampening of the momentum.")] = 0.0,
-    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
-    nesterov: Annotated[bool, typer.Option("--nesterov", help="Nesterov momentum.")] = False,
-    request_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="The same id gives the same job.", show_default=False)
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")] = False,
-    timeout_s: TimeoutOption = None,
-    address: AddressOption = None,
-    form: FormatOption = None,
-) -> None:
-    """Submit a job: train a model on a dataset."""
-    with open_session(ctx, address, form) as session:
-        job = session.client.jobs.create(
-            model=model,
-            dataset=dataset,
-            epochs=epochs,
-            batch_size=batch_size,
-            shards=shards,
-            workers=workers,
-            seed=seed,
-            optimizer={
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-            },
-            request_id=request_id,
-        )
-        if wait:
-            session.output.note(f"submitted {job.name}")
-            _follow(session, job, timeout_s=timeout_s)
-        else:
-            _show(session, job.status())
-            session.output.note(f"follow it with: {session.command(f'jobs watch {job.name}')}")
-
-
-@app.command("ls")
 def list_jobs(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
@@ -95,6 +29,7 @@ def list_jobs(
             {
                 "JOB": lambda s: s.name,
                 "STATE": lambda s: s.state,
+                "WORKERS": lambda s: str(s.running_workers),
                 "MODEL": lambda s: s.model,
                 "DATASET": lambda s: s.dataset,
                 "EPOCH": lambda s: f"{s.progress.epoch}/{s.progress.total_epochs}",
@@ -105,7 +40,6 @@ def list_jobs(
         )
 
 
-@app.command("status")
 def status(
     ctx: typer.Context,
     job: JobArgument,
@@ -115,128 +49,37 @@ def status(
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Show one job as it is now."""
+    """Show one job as it is now, with its latest evaluations and events."""
     with open_session(ctx, address, form) as session:
-        _show(session, session.client.jobs.get(job).status(), traceback=traceback)
+        show(session, session.client.jobs.get(job).status(), traceback=traceback)
 
 
-@app.command("watch", epilog=EXIT_CODES_HELP)
-def watch(
-    ctx: typer.Context,
-    job: JobArgument,
-    timeout_s: TimeoutOption = None,
-    address: AddressOption = None,
-    form: FormatOption = None,
-) -> None:
-    """Follow a job until it has ended; the exit code tells how. Ctrl-C stops watching, not the job.
-
-    With --format json, every status on the way is one line.
-    """
-    with open_session(ctx, address, form) as session:
-        handle = session.client.jobs.get(job)
-        if session.output.form is not Format.JSON:
-            _follow(session, handle, timeout_s=timeout_s)
-            return
-        try:
-            handle.wait(progress=session.output.line, timeout_s=timeout_s)
-        except KeyboardInterrupt:
-            _stop_watching(session, handle)
-
-
-@app.command("metrics")
-def metrics(
-    ctx: typer.Context,
-    job: JobArgument,
-    after: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
-    address: AddressOption = None,
-    form: FormatOption = None,
-) -> None:
-    """Show what each step measured; with --follow --format json, one object per line."""
-
-    def text(metric: "Metric") -> str:
-        return (
-            f"epoch {metric.epoch}  step {metric.step}  loss {metric.loss:.6f}  "
-            f"accuracy {metric.accuracy:.4f}  examples {metric.num_examples}"
-        )
-
-    with open_session(ctx, address, form) as session:
-        handle = session.client.jobs.get(job)
-        if not follow:
-            session.output.rows(
-                handle.metrics(after=after),
-                {
-                    "STEP": lambda m: str(m.step),
-                    "EPOCH": lambda m: str(m.epoch),
-                    "LOSS": lambda m: f"{m.loss:.6f}",
-                    "ACCURACY": lambda m: f"{m.accuracy:.4f}",
-                    "EXAMPLES": lambda m: str(m.num_examples),
-                    "TIME": lambda m: when(m.time),
-                },
-            )
-            return
-        try:
-            for metric in handle.stream_metrics(after=after):
-                session.output.line(metric, text)
-        except KeyboardInterrupt:
-            _stop_watching(session, handle)
-
-
-@app.command("cancel")
-def cancel(ctx: typer.Context, job: JobArgument, address: AddressOption = None, form: FormatOption = None) -> None:
-    """Ask a job to stop."""
-    with open_session(ctx, address, form) as session:
-        _show(session, session.client.jobs.get(job).cancel())
-
-
-def _follow(session: Session, job: "Job", *, timeout_s: float | None) -> None:
-    """Show a job's progress until it has ended; a bad end is raised, after the job was shown."""
-    from chainrule.client.errors import JobCancelledError, JobFailedError
-
-    try:
-        with session.output.progress() as show:
-            ended = job.wait(progress=show, timeout_s=timeout_s)
-    except (JobCancelledError, JobFailedError):
-        _show(session, job.status(), error=False)  # it is reported on stderr
-        raise
-    except KeyboardInterrupt:
-        _stop_watching(session, job)
-    _show(session, ended)
-
-
-def _stop_watching(session: Session, job: "Job") -> NoReturn:
-    session.output.note(
-        f"\nstopped watching; {job.name} goes on. Cancel it with: {session.command(f'jobs cancel {job.name}')}"
-    )
-    raise typer.Exit(ExitCode.INTERRUPTED)
-
-
-def _show(session: Session, status: "JobStatus", *, error: bool = True, traceback: bool = False) -> None:
+def show(session: Session, status: "JobStatus", *, error: bool = True, traceback: bool = False) -> None:
     """Show all of a job; of why it FAILED its first line, unless that is said elsewhere, and how to read the rest."""
     from chainrule.client.progress import describe
 
-    config = status.config
-    sgd = config.optimizer
     lines = [
         ("job", status.name),
         ("progress", describe(status)),
         ("model", status.model),
         ("dataset", status.dataset),
-        (
-            "config",
-            f"epochs {config.epochs}, batch size {config.batch_size}, shards {config.shards}, "
-            f"workers {config.workers}, seed {config.seed}",
-        ),
-        (
-            "optimizer",
-            f"sgd, lr {sgd.lr:g}, momentum {sgd.momentum:g}, dampening {sgd.dampening:g}, "
-            f"weight decay {sgd.weight_decay:g}" + (", nesterov" if sgd.nesterov else ""),
+        *_config_lines(status.config),
+        ("workers", _workers(status)),
+        ("safety", _safety(status.config)),
+        *(
+            (("computed with", "; ".join(f"{k} {v}" for k, v in status.fingerprint.items())),)
+            if status.fingerprint
+            else ()
         ),
         ("created", when(status.create_time)),
         ("started", when(status.start_time)),
         ("ended", when(status.end_time)),
+        *_evaluation_lines(status),
+        *_event_lines(session, status),
         ("weights sha256", status.weights_digest or "-"),
     ]
+    if status.weights_step is not None and status.weights_step != status.progress.total_steps:
+        lines.append(("weights after", f"step {status.weights_step} of {status.progress.total_steps}"))
     failure = status.error
     if failure and error:
         message = failure.message if traceback else first_line(failure.message)
@@ -245,3 +88,107 @@ def _show(session: Session, status: "JobStatus", *, error: bool = True, tracebac
         command = session.command(f"jobs status {status.name} --traceback")
         lines.append(("traceback", failure.traceback if traceback else f"shown by: {command}"))
     session.output.record(status, lines)
+
+
+# What a job is made of, in words. What is as by default is left out, except where people look for it.
+
+
+def _config_lines(config: "TrainingConfig") -> Iterator[tuple[str, str]]:
+    yield (
+        "config",
+        f"epochs {config.epochs}, batch size {config.batch_size}, shards {config.shards}, seed {config.seed}"
+        + (f", staleness {config.staleness}" if config.staleness else ""),
+    )
+    if config.trainable != ("*",):
+        yield "trainable", ", ".join(config.trainable)
+    clipped = f", clip norm {config.clip_norm:g}" if config.clip_norm else ""
+    yield "optimizer", _optimizer(config.optimizer) + clipped
+    schedule = _schedule(config.schedule)
+    if schedule:
+        yield "schedule", schedule
+    if config.validation.wanted:
+        yield "validation", _validation(config.validation)
+
+
+def _optimizer(optimizer: "Optimizer") -> str:
+    from chainrule.client.config import Adam
+
+    if isinstance(optimizer, Adam):
+        name = "adamw" if optimizer.decoupled else "adam"
+        return (
+            f"{name}, lr {optimizer.lr:g}, beta1 {optimizer.beta1:g}, beta2 {optimizer.beta2:g}, "
+            f"eps {optimizer.eps:g}, weight decay {optimizer.weight_decay:g}"
+        )
+    return (
+        f"sgd, lr {optimizer.lr:g}, momentum {optimizer.momentum:g}, dampening {optimizer.dampening:g}, "
+        f"weight decay {optimizer.weight_decay:g}" + (", nesterov" if optimizer.nesterov else "")
+    )
+
+
+def _schedule(schedule: "Schedule") -> str:
+    length = f"{schedule.decay_steps} steps" if schedule.decay_steps else "the steps left"
+    warmup = [f"a rise over {schedule.warmup_steps} steps"] if schedule.warmup_steps else []
+    decay = {
+        "none": [],
+        "step": [f"times {schedule.gamma:g} every {length}"],
+    }.get(schedule.decay, [f"{schedule.decay} fall to {schedule.final_factor:g} of it within {length}"])
+    return ", then ".join([*warmup, *decay])
+
+
+def _validation(validation: "Validation") -> str:
+    examples = validation.dataset or f"the last {100 * validation.fraction:g} % of the dataset"
+    patience = f", patience {validation.patience}" if validation.patience else ""
+    return f"{examples}{patience}" + (", the best weights are the result" if validation.restore_best else "")
+
+
+def _workers(status: "JobStatus") -> str:
+    config = status.config
+    wanted = (
+        f"{config.max_workers}"
+        if config.min_workers == config.max_workers
+        else (f"{config.min_workers} to {config.max_workers}")
+    )
+    partitions = f", {config.partitions} partitions" if config.partitions else ""
+    return f"{status.running_workers} running, {wanted} wanted{partitions}"
+
+
+def _safety(config: "TrainingConfig") -> str:
+    every = f"every {config.checkpoint_every_steps} steps and epoch" if config.checkpoint_every_steps else "every epoch"
+    receipts = f"every {config.receipt_every_steps} steps and epoch" if config.receipt_every_steps else "every epoch"
+    audit = f", audit {100 * config.audit_fraction:g} % of shards" if config.audit_fraction else ""
+    return (
+        f"{'exact' if config.exact else 'not exact'}, checkpoint {every}, keep {config.keep_checkpoints}, "
+        f"receipt {receipts}{audit}, max failures {config.max_failures}, non-finite: {config.non_finite}"
+    )
+
+
+# What happened to it.
+
+
+def _evaluation_lines(status: "JobStatus") -> Iterator[tuple[str, str]]:
+    best = min(status.evaluations, key=lambda e: e.loss, default=None)
+    latest = status.evaluations[-SHOWN:]
+    if best is not None and best not in latest:
+        latest = (best, *latest)
+    for evaluation in latest:
+        yield "evaluation", _evaluation(evaluation) + ("  (best)" if evaluation is best else "")
+
+
+def _evaluation(evaluation: "Evaluation") -> str:
+    return (
+        f"epoch {evaluation.epoch}  step {evaluation.step}  loss {evaluation.loss:.4f}  "
+        f"accuracy {evaluation.accuracy:.3f}  examples {evaluation.num_examples}"
+    )
+
+
+def _event_lines(session: Session, status: "JobStatus") -> Iterator[tuple[str, str]]:
+    earlier = len(status.events) - SHOWN
+    if earlier > 0:
+        yield "event", f"{earlier} earlier, shown by: {session.command(f'jobs events {status.name}')}"
+    for event in status.events[-SHOWN:]:
+        yield "event", _event(event)
+
+
+def _event(event: "JobEvent") -> str:
+    lost = f" ({event.seconds_lost:.1f} s lost)" if event.seconds_lost else ""
+    return f"{when(event.time)}  step {event.step}  {event.kind}: {first_line(event.message)}{lost}"

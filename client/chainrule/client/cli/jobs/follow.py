@@ -1,0 +1,97 @@
+"""`chainrule jobs watch` and `metrics`: following a job while it trains."""
+
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from chainrule.client.cli.exits import ExitCode
+from chainrule.client.cli.jobs.options import JobArgument, TimeoutOption
+from chainrule.client.cli.jobs.show import show
+from chainrule.client.cli.output import Format, when
+from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
+
+if TYPE_CHECKING:
+    from chainrule.client.jobs import Job
+    from chainrule.client.status import Metric
+
+
+def watch(
+    ctx: typer.Context,
+    job: JobArgument,
+    timeout_s: TimeoutOption = None,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Follow a job until it has ended; the exit code tells how. Ctrl-C stops watching, not the job.
+
+    A PAUSED job has not ended. With --format json, every status on the way is one line.
+    """
+    with open_session(ctx, address, form) as session:
+        handle = session.client.jobs.get(job)
+        if session.output.form is not Format.JSON:
+            follow(session, handle, timeout_s=timeout_s)
+            return
+        try:
+            handle.wait(progress=session.output.line, timeout_s=timeout_s)
+        except KeyboardInterrupt:
+            _stop_watching(session, handle)
+
+
+def metrics(
+    ctx: typer.Context,
+    job: JobArgument,
+    after: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out the first N.")] = 0,
+    following: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Show what each step measured; with --follow --format json, one object per line."""
+
+    def text(metric: "Metric") -> str:
+        return (
+            f"epoch {metric.epoch}  step {metric.step}  loss {metric.loss:.6f}  "
+            f"accuracy {metric.accuracy:.4f}  examples {metric.num_examples}"
+        )
+
+    with open_session(ctx, address, form) as session:
+        handle = session.client.jobs.get(job)
+        if not following:
+            session.output.rows(
+                handle.metrics(after=after),
+                {
+                    "STEP": lambda m: str(m.step),
+                    "EPOCH": lambda m: str(m.epoch),
+                    "LOSS": lambda m: f"{m.loss:.6f}",
+                    "ACCURACY": lambda m: f"{m.accuracy:.4f}",
+                    "EXAMPLES": lambda m: str(m.num_examples),
+                    "TIME": lambda m: when(m.time),
+                },
+            )
+            return
+        try:
+            for metric in handle.stream_metrics(after=after):
+                session.output.line(metric, text)
+        except KeyboardInterrupt:
+            _stop_watching(session, handle)
+
+
+def follow(session: Session, job: "Job", *, timeout_s: float | None) -> None:
+    """Show a job's progress until it has ended; a bad end is raised, after the job was shown."""
+    from chainrule.client.errors import JobCancelledError, JobFailedError
+
+    try:
+        with session.output.progress() as show_progress:
+            ended = job.wait(progress=show_progress, timeout_s=timeout_s)
+    except (JobCancelledError, JobFailedError):
+        show(session, job.status(), error=False)  # it is reported on stderr
+        raise
+    except KeyboardInterrupt:
+        _stop_watching(session, job)
+    show(session, ended)
+
+
+def _stop_watching(session: Session, job: "Job") -> NoReturn:
+    session.output.note(
+        f"\nstopped watching; {job.name} goes on. Cancel it with: {session.command(f'jobs cancel {job.name}')}"
+    )
+    raise typer.Exit(ExitCode.INTERRUPTED)
