@@ -178,6 +178,11 @@ def test_a_state_that_differs_before_the_losses_do_is_named_first() -> None:
     assert found.message == "jobs/a and jobs/b part at step 1: their states after it are not the same"
 
 
+def test_of_a_step_whose_loss_and_state_differ_the_loss_is_named_since_it_comes_first() -> None:
+    found = compare(record(A, FULL, states=STATES), record(B, losses(0.5, 0.1), states={2: "other"}))
+    assert (found.parts_at_step, found.parts_in) == (2, Evidence.LOSS)
+
+
 def test_final_weights_that_differ_are_found_where_nothing_else_does() -> None:
     found = compare(record(A, FULL, weights=(4, "w")), record(B, FULL, weights=(4, "v")))
     assert (found.agree, found.parts_at_step, found.parts_in) == (False, 4, Evidence.WEIGHTS)

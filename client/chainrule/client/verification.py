@@ -106,8 +106,8 @@ def compare(first: Record, second: Record) -> Verification:
     parted = [
         (step, evidence)
         for step, evidence in (
+            (loss_parts, Evidence.LOSS),  # a step's loss comes before its update
             (state_parts, Evidence.STATE),
-            (loss_parts, Evidence.LOSS),
             (weights_step if weights_part else None, Evidence.WEIGHTS),
         )
         if step is not None

@@ -41,7 +41,7 @@ def test_jobs_that_agree_are_exit_code_0(run: Run, server: FakeServer) -> None:
     assert result.exit_code == 0
     assert [line.split(maxsplit=1) for line in result.stdout.splitlines()[:2]] == [
         ["verdict", "jobs/1 and jobs/2 agree up to step 2"],
-        ["compared", "2 losses, 1 states"],
+        ["compared", "2 losses, 1 state"],
     ]
     assert "not compared  steps 3 to 3: jobs/2, RUNNING, has done 2" in result.stdout
 

@@ -30,7 +30,7 @@ def scale(
     job: JobArgument,
     workers: Annotated[
         int | None,
-        typer.Argument(metavar="[WORKERS]", help="The most workers: short for --max-workers.", show_default=False),
+        typer.Argument(metavar="WORKERS", help="The most workers: short for --max-workers.", show_default=False),
     ] = None,
     min_workers: Annotated[
         int | None,

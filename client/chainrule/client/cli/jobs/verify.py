@@ -22,12 +22,13 @@ def verify(
     """
     with open_session(ctx, address, form) as session:
         found = session.client.jobs.get(first).verify(second)
-        compared = f"{found.losses_compared} losses, {found.states_compared} states"
+        losses = "1 loss" if found.losses_compared == 1 else f"{found.losses_compared} losses"
+        states = "1 state" if found.states_compared == 1 else f"{found.states_compared} states"
         session.output.record(
             found,
             [
                 ("verdict", found.message),
-                ("compared", compared + (", the final weights" if found.weights_compared else "")),
+                ("compared", f"{losses}, {states}" + (", the final weights" if found.weights_compared else "")),
                 *(("different", difference) for difference in found.differences),
                 *(("not compared", reason) for reason in found.not_compared),
             ],
