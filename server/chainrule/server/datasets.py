@@ -15,10 +15,10 @@ from chainrule.server.blobs import BlobStore, check_digest
 from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Dataset
 from chainrule.server.store import Store
-from chainrule.server.training.worker import Examples
+from chainrule.server.training.examples import Examples
 
 MAX_CLASSES = 2**31 - 1
-"""Most classes a dataset may have; its largest label is one less."""
+"""Most classes, or tokens, a dataset may have; its largest label or token is one less."""
 
 _FIELD = "dataset.digest"
 
@@ -46,6 +46,8 @@ class DatasetCatalog:
                 num_classes=int(examples.targets.max()) + 1,
                 size_bytes=self._blobs.size(digest),
                 create_time=datetime.now(UTC),
+                target_shape=examples.targets.shape[1:],
+                num_tokens=int(examples.inputs.max()) + 1 if examples.inputs.dtype == np.int64 else 0,
             )
         )
 
@@ -66,7 +68,7 @@ class DatasetCatalog:
             tensors = io.load(self._blobs.read(digest))
         except FormatError as error:
             raise _refused(
-                f'blob "{digest}" is no safetensors file of float32 inputs and int64 targets: {error}'
+                f'blob "{digest}" is no safetensors file of float32 inputs, or int64 tokens, and int64 targets: {error}'
             ) from error
         return check_examples(tensors)
 
@@ -76,12 +78,7 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
     if set(tensors) != {"inputs", "targets"}:
         raise _refused(f'it holds the tensors {echo(sorted(tensors))}; a dataset has "inputs" and "targets"')
     inputs, targets = tensors["inputs"], tensors["targets"]
-    if inputs.dtype != np.float32:
-        raise _refused(f"inputs are {inputs.dtype}; convert them to float32")
-    if targets.dtype != np.int64 or targets.ndim != 1:
-        raise _refused(f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels of shape (N,)")
-    if inputs.ndim == 0:
-        raise _refused("inputs are a single number of shape (); give an array of shape (N, ...), one row per example")
+    _check_kinds(inputs, targets)
     if len(inputs) != len(targets):
         raise _refused(f"there are {len(inputs)} inputs and {len(targets)} targets; give one target for each input")
     if len(inputs) == 0:
@@ -90,6 +87,35 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
         raise _refused(
             f"inputs have the shape {inputs.shape}: examples without a single number; leave out no dimension"
         )
+    if inputs.dtype == np.int64:
+        _check_numbers("inputs", inputs, "tokens")
+    else:
+        _check_finite(inputs)
+    _check_numbers("targets", targets, "class labels")
+    return Examples(inputs, targets)
+
+
+def _check_kinds(inputs: NDArray[Any], targets: NDArray[Any]) -> None:
+    """Features or tokens, and targets that go with them."""
+    if inputs.dtype not in (np.float32, np.int64):
+        raise _refused(f"inputs are {inputs.dtype}; convert them to float32, or to int64 where they are tokens")
+    tokens = inputs.dtype == np.int64
+    if tokens and inputs.ndim != 2:
+        raise _refused(
+            f"inputs are int64 of shape {inputs.shape}; tokens have the shape (N, T): give that, "
+            "or convert inputs that are features to float32"
+        )
+    if inputs.ndim == 0:
+        raise _refused("inputs are a single number of shape (); give an array of shape (N, ...), one row per example")
+    for_each_token = tokens and targets.shape[1:] == inputs.shape[1:]
+    if targets.dtype != np.int64 or (targets.ndim != 1 and not for_each_token):
+        shapes = f"(N,), or one for each token, (N, {inputs.shape[1]})" if tokens else "(N,)"
+        raise _refused(
+            f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels of shape {shapes}"
+        )
+
+
+def _check_finite(inputs: NDArray[Any]) -> None:
     finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
     if not finite.all():
         bad = int(np.argmin(finite))
@@ -98,13 +124,19 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
             f"inputs hold NaN or infinite values in {count} of {len(inputs)} examples, the first is inputs[{bad}]; "
             "replace or drop them"
         )
-    if targets.min() < 0:
-        bad = int(np.argmin(targets))
-        raise _refused(f"targets[{bad}] is {targets[bad]}; class labels count from 0")
-    if targets.max() >= MAX_CLASSES:
-        bad = int(np.argmax(targets))
-        raise _refused(f"targets[{bad}] is {targets[bad]}; class labels are 0 to {MAX_CLASSES - 1}")
-    return Examples(inputs, targets)
+
+
+def _check_numbers(name: str, numbers: NDArray[Any], what: str) -> None:
+    """Class labels or tokens count from 0, and there are not too many of them."""
+    if numbers.min() < 0:
+        raise _refused(f"{_place(name, numbers, int(np.argmin(numbers)))}; {what} count from 0")
+    if numbers.max() >= MAX_CLASSES:
+        raise _refused(f"{_place(name, numbers, int(np.argmax(numbers)))}; {what} are 0 to {MAX_CLASSES - 1}")
+
+
+def _place(name: str, numbers: NDArray[Any], flat: int) -> str:
+    index = ", ".join(str(int(i)) for i in np.unravel_index(flat, numbers.shape))
+    return f"{name}[{index}] is {numbers.reshape(-1)[flat]}"
 
 
 def _refused(description: str) -> InvalidRequestError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 
 import chainrule.engine as cr
 from chainrule.engine import ConfigError, UnknownFamilyError, io, models, nn
@@ -13,6 +14,7 @@ from chainrule.server.blobs import BlobStore, check_digest
 from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Model
 from chainrule.server.store import Store
+from chainrule.server.training.state import Arrays
 
 MAX_PARAMETERS = 100_000_000
 """Parameters of the largest model that is accepted: 400 MB, of which creating it takes about three copies."""
@@ -26,20 +28,29 @@ class ModelCatalog:
         self._blobs = blobs
 
     def create(
-        self, model_id: str, *, family: str, config: Mapping[str, object], weights_digest: str, init_seed: int
+        self,
+        model_id: str,
+        *,
+        family: str,
+        config: Mapping[str, object],
+        weights_digest: str,
+        init_seed: int,
+        allow_missing: Sequence[str] = (),
     ) -> Model:
-        """Check and store a model; without weights they are initialised from the seed.
+        """Check and store a model; without weights they are initialised from the seed, and so is what the weights may
+        lack or hold in another shape: what matches one of the patterns `allow_missing`.
 
         Raises InvalidRequestError, NotFoundError (no such blob) or AlreadyExistsError.
         """
         name = names.new_name("models", model_id, field="model_id")
         module = build(family, config, init_seed)
+        if allow_missing:
+            _check_patterns(module, allow_missing, weights_digest)
         if weights_digest:
             check_digest(weights_digest, field="model.weights_digest")
-            self._load_weights(module, weights_digest)
-        else:
-            state = {key: value.data for key, value in module.state_dict().items()}
-            weights_digest = self._blobs.put(io.save(state))
+            self._load_weights(module, weights_digest, allow_missing)
+        if allow_missing or not weights_digest:
+            weights_digest = self._blobs.put(io.save(state_of(module)))
         _, full_config = models.family_of(module)
         full_config = json.loads(json.dumps(full_config))  # as the store gives it back: lists for tuples
         return self._store.create_model(
@@ -68,9 +79,17 @@ class ModelCatalog:
         self._load_weights(module, model.weights_digest)
         return module
 
-    def _load_weights(self, module: nn.Module, digest: str) -> None:
+    def trained(self, model: Model, values: Arrays) -> bytes:
+        """The weights file of a network with these values of its parameters and buffers: its whole state_dict, in which
+        tied parameters have all their names. Raises StateDictError if the values are not those of the network."""
+        module = models.build(model.family, model.family_config)
+        _load(module, values, may_lack=tied_names(module).__contains__)
+        return io.save(state_of(module))
+
+    def _load_weights(self, module: nn.Module, digest: str, allow_missing: Sequence[str] = ()) -> None:
         try:
-            module.load_state_dict(io.load(self._blobs.read(digest)))
+            tensors = io.load(self._blobs.read(digest))
+            _load(module, tensors, may_lack=lambda name: any(fnmatchcase(name, pattern) for pattern in allow_missing))
         except (cr.FormatError, cr.StateDictError) as error:
             raise InvalidRequestError.of(
                 "model.weights_digest", f'blob "{digest}" does not hold weights of this architecture: {error}'
@@ -93,3 +112,48 @@ def build(family: str, config: Mapping[str, object], init_seed: int) -> nn.Modul
         raise InvalidRequestError.of(
             f"model.builtin.config.{error.field}", f"is {echo(error.value)}: {error.message}"
         ) from error
+
+
+def state_of(module: nn.Module) -> Arrays:
+    """The state_dict of a network as arrays."""
+    return {name: value.data for name, value in module.state_dict().items()}
+
+
+def tied_names(module: nn.Module) -> set[str]:
+    """Names of parameters that have another name before: `named_parameters` leaves them out, a state_dict does not."""
+    return {name for name, _ in module.named_parameters(remove_duplicate=False)} - dict(
+        module.named_parameters()
+    ).keys()
+
+
+def _load(module: nn.Module, tensors: Arrays, *, may_lack: Callable[[str], bool]) -> None:
+    """Load a state_dict that may lack some names or hold them in another shape; those stay as they are. Raises
+    StateDictError."""
+    shapes = {name: value.shape for name, value in state_of(module).items()}
+    replaced = {
+        name for name, value in tensors.items() if may_lack(name) and shapes.get(name, value.shape) != value.shape
+    }
+    given = {name: value for name, value in tensors.items() if name not in replaced}
+    # A tied parameter that the file has under one of its names only is loaded, so it is not put back under the others.
+    lacking = {name for name in shapes if name not in given and may_lack(name)}
+    if lacking:
+        keys = module.load_state_dict(given, strict=False)
+        missing = [name for name in keys.missing_keys if name not in lacking]
+        if missing or keys.unexpected_keys:
+            raise cr.StateDictError(f"it lacks {echo(missing)}, and has {echo(keys.unexpected_keys)} besides")
+    else:
+        module.load_state_dict(given)
+
+
+def _check_patterns(module: nn.Module, patterns: Sequence[str], weights_digest: str) -> None:
+    if not weights_digest:
+        raise InvalidRequestError.of(
+            "allow_missing",
+            "is set, but model.weights_digest is not: without a weights file all weights are initialised; leave it out",
+        )
+    names = list(module.state_dict())
+    for index, pattern in enumerate(patterns):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InvalidRequestError.of(
+                f"allow_missing[{index}]", f"{echo(pattern)} matches none of the model's names: {echo(names)}"
+            )

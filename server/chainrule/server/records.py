@@ -1,13 +1,15 @@
-"""What the service remembers, as values: models, datasets, jobs, checkpoints. And the states of a job."""
+"""What the service remembers, as values: models, datasets, jobs and what they leave. And the states of a job."""
 
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from chainrule.server.training.plan import TrainingConfig
+from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.state import EvaluationMetric
 
 
 class JobState(enum.Enum):
@@ -18,6 +20,8 @@ class JobState(enum.Enum):
     RUNNING = "RUNNING"
     RECOVERING = "RECOVERING"
     FINALIZING = "FINALIZING"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
     CANCELLING = "CANCELLING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -29,27 +33,25 @@ class JobState(enum.Enum):
         return not TRANSITIONS[self]
 
 
+def _any_of(*states: JobState) -> frozenset[JobState]:
+    return frozenset(states)
+
+
+_S = JobState
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.PREPARING, JobState.CANCELLING}),
-    JobState.PREPARING: frozenset(
-        {JobState.QUEUED, JobState.RUNNING, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLING}
-    ),
-    JobState.RUNNING: frozenset({JobState.FINALIZING, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLING}),
-    JobState.RECOVERING: frozenset(
-        {
-            JobState.QUEUED,
-            JobState.RUNNING,
-            JobState.RECOVERING,
-            JobState.FINALIZING,
-            JobState.FAILED,
-            JobState.CANCELLING,
-        }
-    ),
-    JobState.FINALIZING: frozenset({JobState.SUCCEEDED, JobState.RECOVERING, JobState.FAILED, JobState.CANCELLING}),
-    JobState.CANCELLING: frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELLED: frozenset(),
+    _S.QUEUED: _any_of(_S.PREPARING, _S.PAUSED, _S.CANCELLING),
+    # To FINALIZING where the service stopped between the last checkpoint and the end.
+    _S.PREPARING: _any_of(_S.QUEUED, _S.RUNNING, _S.RECOVERING, _S.FINALIZING, _S.PAUSING, _S.FAILED, _S.CANCELLING),
+    _S.RUNNING: _any_of(_S.FINALIZING, _S.RECOVERING, _S.PAUSING, _S.FAILED, _S.CANCELLING),
+    _S.RECOVERING: _any_of(_S.QUEUED, _S.RUNNING, _S.RECOVERING, _S.FINALIZING, _S.PAUSING, _S.FAILED, _S.CANCELLING),
+    _S.FINALIZING: _any_of(_S.SUCCEEDED, _S.RECOVERING, _S.FAILED, _S.CANCELLING),
+    # Not back to RECOVERING: what is lost while pausing is computed again once the job is resumed.
+    _S.PAUSING: _any_of(_S.PAUSED, _S.FINALIZING, _S.FAILED, _S.CANCELLING),
+    _S.PAUSED: _any_of(_S.QUEUED, _S.CANCELLING),
+    _S.CANCELLING: _any_of(_S.CANCELLED, _S.SUCCEEDED, _S.FAILED),
+    _S.SUCCEEDED: _any_of(),
+    _S.FAILED: _any_of(),
+    _S.CANCELLED: _any_of(),
 }
 """The states that can follow each state. Terminal states absorb."""
 
@@ -78,6 +80,10 @@ class Dataset:
     num_classes: int
     size_bytes: int
     create_time: datetime
+    target_shape: tuple[int, ...] = ()
+    """Shape of one target: (), or (T,) where each token has one."""
+    num_tokens: int = 0
+    """The highest token plus one where inputs are tokens; 0 where they are float32 features."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,19 @@ class JobFailure:
     reason: str
     message: str
     traceback: str = ""
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """Something that happened to a job and is worth telling."""
+
+    kind: str
+    """As in training.events.Incident."""
+    message: str
+    step: int
+    """Steps done when it happened; of a recovery from a checkpoint, the step it went back to."""
+    seconds_lost: float
+    time: datetime
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,15 @@ class Job:
     weights_digest: str = ""
     failure: JobFailure | None = None
     progress: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
+    events: tuple[JobEvent, ...] = ()
+    """The latest, oldest first; none where jobs are listed."""
+    running_workers: int = 0
+    fingerprint: str = ""
+    """What its workers compute with, as the first attempt reported it; empty: not known yet."""
+    evaluations: tuple[EvaluationMetric, ...] = ()
+    """The latest, oldest first; none where jobs are listed."""
+    weights_step: int = 0
+    """Steps after which the final weights were taken."""
 
 
 @dataclass(frozen=True)
@@ -137,5 +165,31 @@ class Checkpoint:
     job: str
     step: int
     epoch: int
+    """Whole epochs done."""
     manifest_digest: str
+    state_digest: str
+    size_bytes: int
+    """Of the state's blob."""
     create_time: datetime
+    is_best: bool = False
+    """Whether the evaluation at its step is the best of the job's so far."""
+
+
+NO_RECEIPT = "0" * 64
+"""What the first receipt of a job is chained to."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The state of a job after a step, by its digest."""
+
+    step: int
+    state_digest: str
+    chain_digest: str
+    """Digest of this receipt and, through the one before, of all up to it."""
+
+    @classmethod
+    def after(cls, chain_digest: str, *, step: int, state_digest: str) -> Receipt:
+        """The receipt that follows the one with this chain digest, NO_RECEIPT for the first."""
+        chained = hashlib.sha256(f"{chain_digest} {step} {state_digest}".encode()).hexdigest()
+        return cls(step, state_digest, chained)

@@ -21,9 +21,10 @@ from chainrule.server.blobs import BlobStore
 from chainrule.server.config import ServerConfig
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import StartupError
+from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.manager import JobManager
-from chainrule.server.jobs.run import JobRun, Launcher
+from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submissions
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc.blobs import BlobServicer
@@ -33,6 +34,7 @@ from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.store import Store
+from chainrule.server.training.attempt import Launcher
 from chainrule.v1 import (
     blob_pb2,
     blob_pb2_grpc,
@@ -98,10 +100,11 @@ class Service:
         _refuse_public_host(config.host)
         stack.enter_context(_own(config))
         blobs = BlobStore(config.data_dir / "blobs")
-        store = Store(f"sqlite:///{config.data_dir / 'chainrule.db'}")
+        store = _open_store(config)
         stack.callback(store.close)
         models = ModelCatalog(store, blobs)
         datasets = DatasetCatalog(store, blobs)
+        checkpoints = Checkpoints(store, blobs)
         feed = Feed()
         jobs = JobManager(
             store,
@@ -115,6 +118,7 @@ class Service:
                 blobs=blobs,
                 models=models,
                 datasets=datasets,
+                checkpoints=checkpoints,
                 launcher=self._launcher,
                 feed=feed,
             ),
@@ -145,9 +149,15 @@ def check_startable(config: ServerConfig) -> None:
     """Find out what would keep a service from starting, before anything that takes long is started for it. Raises
     StartupError."""
     _refuse_public_host(config.host)
-    _own(config).close()
+    with _own(config):
+        _open_store(config).close()
     if (reason := _why_not(config)) is not None:
         raise _cannot_listen(config, reason)
+
+
+def _open_store(config: ServerConfig) -> Store:
+    """Raises StartupError if it is of another version."""
+    return Store(f"sqlite:///{config.data_dir / 'chainrule.db'}")
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:

@@ -1,4 +1,4 @@
-"""The jobs of the service: which of them run now, and how they are followed and cancelled."""
+"""The jobs of the service: which of them run now, with how many workers, and how they are followed and stopped."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from chainrule.server import names
 from chainrule.server.errors import ClusterUnreachableError, IllegalStateError, StoreUnavailableError
 from chainrule.server.jobs import policies
+from chainrule.server.jobs.checks import scaled
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.patience import until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Checkpoint, Job, JobState, Receipt
 from chainrule.server.store import Store
+from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import StepMetric
 
 QUEUE_INTERVAL_S = 1.0
@@ -37,6 +40,16 @@ class Capacity(Protocol):
         """What is not in use at the moment, by anybody. Raises ClusterUnreachableError."""
 
 
+@dataclass
+class Running:
+    """A job that runs."""
+
+    run: JobRun
+    task: asyncio.Task[None]
+    workers: int
+    """Workers it has been given; it may have fewer."""
+
+
 class JobManager:
     """Owns the running jobs. `start` it before use and `stop` it in the end."""
 
@@ -53,27 +66,29 @@ class JobManager:
         self._capacity = capacity
         self._feed = feed
         self._make_run = make_run
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, Running] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
-        self._demands: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._queue: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up again what was unfinished when the service last stopped, then serve the queue."""
         for job in await asyncio.to_thread(self._store.unfinished_jobs):
+            restarted = "the service was restarted"
             if job.state is JobState.CANCELLING:
                 await asyncio.to_thread(self._store.transition, job.name, JobState.CANCELLED)
-            elif job.state is not JobState.QUEUED:
+            elif job.state is JobState.PAUSING:
+                await asyncio.to_thread(self._store.transition, job.name, JobState.PAUSED, reason=restarted)
+            elif job.state not in (JobState.QUEUED, JobState.PAUSED):
                 logger.info("%s: was %s when the service stopped; goes on", job.name, job.state.value)
-                restarted = "the service was restarted"
                 await asyncio.to_thread(self._store.transition, job.name, JobState.RECOVERING, reason=restarted)
                 await asyncio.to_thread(self._store.transition, job.name, JobState.QUEUED, reason=restarted)
         self._queue = asyncio.create_task(self._serve_queue())
 
     async def stop(self) -> None:
         """Stop running jobs where they are: the next start goes on from their checkpoints."""
-        tasks = [*self._running.values(), *self._cancelling, *([self._queue] if self._queue else [])]
+        running = [running.task for running in self._running.values()]
+        tasks = [*running, *self._cancelling, *([self._queue] if self._queue else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -103,6 +118,16 @@ class JobManager:
         name = names.existing("jobs", name)
         return await asyncio.to_thread(self._store.metrics, name, after_step=after_step, limit=limit)
 
+    async def checkpoints(self, name: str, page_size: int, page_token: str) -> tuple[list[Checkpoint], str]:
+        """A page, newest first, and the token of the next. Raises NotFoundError."""
+        name = names.existing("jobs", name)
+        return await asyncio.to_thread(self._store.list_checkpoints, name, page_size, page_token)
+
+    async def receipts(self, name: str, *, after_step: int, limit: int) -> list[Receipt]:
+        """Raises NotFoundError."""
+        name = names.existing("jobs", name)
+        return await asyncio.to_thread(self._store.receipts, name, after_step=after_step, limit=limit)
+
     async def cancel(self, name: str) -> Job:
         """Begin to stop a job; one that is cancelled already stays so. Raises NotFoundError, or IllegalStateError if it
         has succeeded or failed."""
@@ -113,6 +138,46 @@ class JobManager:
             cancelling = asyncio.create_task(self._finish_cancel(name))
             self._cancelling.add(cancelling)
             cancelling.add_done_callback(self._cancelling.discard)
+        return job
+
+    async def pause(self, name: str) -> Job:
+        """Begin to pause a job; one that is pausing or paused already stays so. Raises NotFoundError, or
+        IllegalStateError if it is on its way out or has ended."""
+        name = names.existing("jobs", name)
+        job, began = await asyncio.to_thread(self._store.pause, name)
+        if began:
+            logger.info("%s: asked to pause", name)
+            if (running := self._running.get(name)) is not None:
+                running.run.pause()
+            self._feed.ring(name)
+        return job
+
+    async def resume(self, name: str) -> Job:
+        """Queue a paused job again; one that is on its way already stays so. Raises NotFoundError, or IllegalStateError
+        if it is still pausing, on its way out, or has ended."""
+        name = names.existing("jobs", name)
+        job, began = await asyncio.to_thread(self._store.resume, name)
+        if began:
+            self._feed.ring(name)
+            self._wake.set()
+        return job
+
+    async def scale(self, name: str, *, min_workers: int, max_workers: int) -> Job:
+        """Change the fewest and the most workers of a job, 0 leaving one as it is. It has no more than the most at
+        once, and more when there is room; the fewest count from its next attempt on. Raises NotFoundError,
+        InvalidRequestError, or IllegalStateError if it is being cancelled or has ended."""
+        name = names.existing("jobs", name)
+
+        def change(config: TrainingConfig) -> TrainingConfig:
+            least, most = scaled(config, min_workers=min_workers, max_workers=max_workers)
+            return replace(config, min_workers=least, max_workers=most)
+
+        job = await asyncio.to_thread(self._store.reconfigure, name, change)
+        running = self._running.get(name)
+        if running is not None and running.workers > job.config.max_workers:
+            self._give(running, policies.Grant(name, job.config.max_workers))
+        self._feed.ring(name)
+        self._wake.set()
         return job
 
     async def watch(self, name: str) -> AsyncIterator[Job]:
@@ -141,9 +206,9 @@ class JobManager:
             await bell.wait()
 
     async def _finish_cancel(self, name: str) -> None:
-        if (task := self._running.get(name)) is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        if (running := self._running.get(name)) is not None:
+            running.task.cancel()
+            await asyncio.wait([running.task])
         with suppress(IllegalStateError):  # it has ended by itself in the meantime
             await until_stored(f"make {name} CANCELLED", self._store.transition, name, JobState.CANCELLED)
         self._feed.ring(name)
@@ -153,7 +218,7 @@ class JobManager:
         while True:
             self._wake.clear()
             try:
-                await self._admit()
+                await self._distribute()
             except (ClusterUnreachableError, StoreUnavailableError) as error:
                 logger.warning("the queue waits: %s", error)
             except Exception:  # a defect in one pass must not stop the queue for all jobs to come
@@ -162,34 +227,50 @@ class JobManager:
                 async with asyncio.timeout(QUEUE_INTERVAL_S):
                     await self._wake.wait()
 
-    async def _admit(self) -> None:
+    async def _distribute(self) -> None:
+        """Start what waits and has room; where nothing waits, give running jobs what is left."""
         jobs = await asyncio.to_thread(self._store.unfinished_jobs)
-        waiting = {job.name: job for job in jobs if job.state is JobState.QUEUED}
-        if not waiting:
+        # One that is queued again has not quite left its place as long as its run has not ended.
+        waiting = [job for job in jobs if job.state is JobState.QUEUED and job.name not in self._running]
+        growing = [
+            policies.Share(job.name, self._running[job.name].workers, job.config.max_workers)
+            for job in jobs
+            if job.state is JobState.RUNNING and job.name in self._running
+        ]
+        if not waiting and all(share.workers >= share.max_workers for share in growing):
             return
         total = await self._capacity.total_cpus()
-        free = min(total - sum(self._demands.values()), await self._capacity.free_cpus())
-        demands = {
-            name: policies.Demand(name, policies.cpus_for(job.config.workers, total_cpus=total))
-            for name, job in waiting.items()
-        }
-        for name in policies.admit(list(demands.values()), free_cpus=free):
+        given = sum(running.workers for running in self._running.values())
+        free = min(total - given, await self._capacity.free_cpus())
+        if not waiting:
+            for grant in policies.grow(growing, free_cpus=free):
+                if (running := self._running.get(grant.job)) is not None:  # else it has ended since it was listed
+                    self._give(running, grant)
+            return
+        demands = [policies.Demand(job.name, job.config.min_workers, job.config.max_workers) for job in waiting]
+        for grant in policies.admit(demands, free_cpus=free):
             try:
-                await asyncio.to_thread(self._store.transition, name, JobState.PREPARING, reason="the cluster has room")
-            except IllegalStateError:  # cancelled since it was listed
+                await asyncio.to_thread(
+                    self._store.transition, grant.job, JobState.PREPARING, reason="the cluster has room"
+                )
+            except IllegalStateError:  # cancelled or paused since it was listed
                 continue
-            self._feed.ring(name)
-            self._begin(demands[name])
+            self._feed.ring(grant.job)
+            self._begin(grant)
 
-    def _begin(self, demand: policies.Demand) -> None:
-        task = asyncio.create_task(self._make_run(demand.job, demand.cpus).run(), name=demand.job)
-        self._running[demand.job] = task
-        self._demands[demand.job] = demand.cpus
-        task.add_done_callback(lambda _: self._ended(demand.job))
+    def _give(self, running: Running, grant: policies.Grant) -> None:
+        logger.info("%s: %d workers instead of %d", grant.job, grant.workers, running.workers)
+        running.workers = grant.workers
+        running.run.scale(grant.workers)
+
+    def _begin(self, grant: policies.Grant) -> None:
+        run = self._make_run(grant.job, grant.workers)
+        task = asyncio.create_task(run.run(), name=grant.job)
+        self._running[grant.job] = Running(run, task, grant.workers)
+        task.add_done_callback(lambda _: self._ended(grant.job))
 
     def _ended(self, name: str) -> None:
-        task = self._running.pop(name)
-        del self._demands[name]
+        task = self._running.pop(name).task
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: the service failed", name, exc_info=error)
         self._wake.set()

@@ -2,41 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-MAX_LOSSES_IN_A_ROW = 3
-"""Attempts that may be lost without a new checkpoint in between."""
+from chainrule.server.training.policies import best
+from chainrule.server.training.state import EvaluationMetric
+
 FIRST_DELAY_S = 0.5
 """Pause before the first new attempt; doubled for each further loss in a row."""
 MAX_DELAY_S = 30.0
 """Longest pause."""
 
 
+# --- workers ---------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Demand:
-    """What a job needs of the cluster."""
+    """What a job needs of the cluster, and what it can use: one CPU for each worker."""
 
     job: str
-    cpus: int
+    min_workers: int
+    max_workers: int
 
 
-def cpus_for(workers: int, *, total_cpus: float) -> int:
-    """CPUs a job is given: one for each of its workers, or as many as the cluster has at all: what a larger cluster has
-    accepted runs with fewer workers on a smaller one, to the same weights."""
-    return max(1, min(workers, int(total_cpus)))
+@dataclass(frozen=True)
+class Grant:
+    """How many workers a job is given."""
+
+    job: str
+    workers: int
 
 
-def admit(waiting: Sequence[Demand], *, free_cpus: float) -> list[str]:
+def admit(waiting: Sequence[Demand], *, free_cpus: float) -> list[Grant]:
     """The jobs to start now: in order of submission, and none overtakes one that has to wait, so that a large job is
-    not kept out for ever by small ones."""
-    admitted = []
+    not kept out for ever by small ones. All get the fewest workers they can do with before the first gets more."""
+    free = int(free_cpus)
+    admitted: list[Demand] = []
     for demand in waiting:
-        if demand.cpus > free_cpus:
+        if demand.min_workers > free:
             break
-        free_cpus -= demand.cpus
-        admitted.append(demand.job)
-    return admitted
+        free -= demand.min_workers
+        admitted.append(demand)
+    grants = []
+    for demand in admitted:
+        more = min(free, demand.max_workers - demand.min_workers)
+        free -= more
+        grants.append(Grant(demand.job, demand.min_workers + more))
+    return grants
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a running job has."""
+
+    job: str
+    workers: int
+    max_workers: int
+
+
+def grow(running: Sequence[Share], *, free_cpus: float) -> list[Grant]:
+    """The running jobs that get more workers, in order of submission: what nobody waits for."""
+    free = int(free_cpus)
+    grants = []
+    for share in running:
+        more = min(free, share.max_workers - share.workers)
+        if more > 0:
+            free -= more
+            grants.append(Grant(share.job, share.workers + more))
+    return grants
+
+
+# --- losses ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An attempt that ended without a result, though not by a fault of the job as far as one can tell."""
+
+    reason: str
+    message: str
+    step: int
+    """Steps done by then."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +100,49 @@ class GiveUp:
     message: str
 
 
-def after_loss(losses_in_a_row: int, cause: str) -> Retry | GiveUp:
-    """What to do when an attempt has lost a process, for the n-th time without a new checkpoint."""
-    if losses_in_a_row > MAX_LOSSES_IN_A_ROW:
+PART_LOST = "PART_LOST"
+"""Reason of an attempt of which a process is gone or silent: it says nothing about the job."""
+
+
+def after_loss(losses: Sequence[Loss], *, max_failures: int) -> Retry | GiveUp:
+    """What to do about an attempt that was lost. `losses` are those without progress in between, the latest last.
+
+    What goes wrong twice in the same way at the same step would do so for ever; a process that is gone may have been
+    killed twice.
+    """
+    latest = losses[-1]
+    if latest.reason != PART_LOST and latest in losses[:-1]:
+        return GiveUp(f"it failed twice in the same way after step {latest.step}: {latest.message}")
+    if len(losses) > max_failures:
         return GiveUp(
-            f"{losses_in_a_row} attempts in a row were lost before their next checkpoint; "
-            f"look for what ends the processes (memory?). The last: {cause}"
+            f"{len(losses)} attempts in a row were lost without progress, and max_failures is {max_failures}; "
+            f"look for what ends the processes (memory?). The last: {latest.message}"
         )
-    return Retry(delay(losses_in_a_row))
+    return Retry(delay(len(losses)))
 
 
 def delay(times: int) -> float:
     """Pause before a new attempt, in seconds, growing with the number of failures in a row (from 1)."""
     return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(times - 1, 10))
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------
+
+
+def superfluous(
+    steps: Sequence[int],
+    evaluations: Sequence[EvaluationMetric],
+    *,
+    keep: int,
+    restore_best: bool,
+    ends_epoch: Callable[[int], bool],
+) -> list[int]:
+    """The steps, of those that have a checkpoint, whose checkpoints need not be kept: neither the latest `keep`, nor,
+    where the best evaluated one may become the result, that one or one that is still to be evaluated."""
+    kept = set(sorted(steps)[-keep:])
+    if restore_best:
+        evaluated = {evaluation.step for evaluation in evaluations}
+        kept |= {step for step in steps if ends_epoch(step) and step not in evaluated}
+        if evaluations:
+            kept.add(best(evaluations).step)
+    return [step for step in steps if step not in kept]

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
 
-from chainrule.engine import io
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
@@ -19,54 +19,30 @@ from chainrule.server.errors import (
     StoreUnavailableError,
 )
 from chainrule.server.jobs import policies
+from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.loading import Loader
 from chainrule.server.jobs.patience import to_the_end, until_stored
-from chainrule.server.jobs.submission import make_plan
+from chainrule.server.jobs.recording import Recorder
+from chainrule.server.jobs.transitions import Transitions
 from chainrule.server.models import ModelCatalog
-from chainrule.server.records import JobFailure, JobState
+from chainrule.server.records import Job, JobFailure, JobState
 from chainrule.server.store import Store
-from chainrule.server.training import checkpoint
-from chainrule.server.training.checkpoint import CheckpointError, Manifest
-from chainrule.server.training.coordinator import (
-    NO_ROOM,
-    CheckpointTaken,
-    Event,
-    Failed,
-    Finished,
-    LostPartError,
-    PlacementError,
-    Started,
-    StepsDone,
-    failure,
-)
-from chainrule.server.training.plan import Plan
-from chainrule.server.training.state import TrainingState
-from chainrule.server.training.worker import Examples
+from chainrule.server.training.attempt import Attempt, AttemptSpec, Launcher
+from chainrule.server.training.checkpoint import CheckpointError
+from chainrule.server.training.errors import LostPartError, PlacementError
+from chainrule.server.training.events import NO_ROOM, Failed, Finished, Paused
 
 EVENTS_TIMEOUT_S = 10.0
 """How long one question to a coordinator waits for news."""
 SILENCE_TIMEOUT_S = 60.0
 """How long a coordinator may take to answer before it counts as lost."""
+PAUSE_TIMEOUT_S = 300.0
+"""How long a coordinator may take to finish its step and take a checkpoint; after that the job is paused without."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-class Attempt(Protocol):
-    """A coordinator at work."""
-
-    async def events(self, after: int, timeout_s: float) -> list[Event]:
-        """Events number `after` + 1 and on. Raises LostPartError if the coordinator is gone."""
-
-    async def stop(self) -> None:
-        """End the coordinator and its parts."""
-
-
-class Launcher(Protocol):
-    """Starts coordinators."""
-
-    async def launch(
-        self, job: str, plan: Plan, state: TrainingState, examples: Examples, *, fence: int
-    ) -> Attempt: ...
 
 
 class JobRun:
@@ -81,6 +57,7 @@ class JobRun:
         blobs: BlobStore,
         models: ModelCatalog,
         datasets: DatasetCatalog,
+        checkpoints: Checkpoints,
         launcher: Launcher,
         feed: Feed,
     ) -> None:
@@ -89,18 +66,34 @@ class JobRun:
         self._store = store
         self._blobs = blobs
         self._models = models
-        self._datasets = datasets
+        self._checkpoints = checkpoints
         self._launcher = launcher
         self._feed = feed
+        self._loader = Loader(name, store=store, models=models, datasets=datasets, checkpoints=checkpoints)
+        self._transitions = Transitions(name, store, feed)
+        self._pausing = asyncio.Event()
+        self._asked = asyncio.Event()  # something was asked of the attempt that runs
+        self._step = 0
+
+    def pause(self) -> None:
+        """Pause, once the job is PAUSING."""
+        self._pausing.set()
+        self._asked.set()
+
+    def scale(self, workers: int) -> None:
+        """Go on with that many workers, now and in attempts to come."""
+        self._workers = workers
+        self._asked.set()
 
     async def run(self) -> None:
-        """Run the job to a terminal state, or back to QUEUED if the cluster has no room; unless cancelled."""
+        """Run the job until it has ended, is paused or waits in the queue again."""
         try:
-            job = await until_stored(f"read {self._name}", self._store.get_job, self._name)
-            if job.state is JobState.PREPARING:  # else it was cancelled before this began
-                await self._attempts()
-        except IllegalStateError as error:  # only a cancel moves a job under its run's feet, and cancels the run next
-            logger.info("%s: %s", self._name, error)
+            try:
+                await self._begin()
+            except IllegalStateError as error:  # a pause came first, or a cancel, which cancels this next
+                logger.info("%s: %s", self._name, error)
+                with suppress(IllegalStateError):
+                    await self._transitions.move(JobState.PAUSED, "asked to")
         except ServiceError as error:
             await self._fail(JobFailure(error.reason, error.message))
         except Exception as error:  # a defect of the service: the job's owner must learn of it too
@@ -108,161 +101,217 @@ class JobRun:
             text = "".join(traceback.format_exception(error))
             await self._fail(JobFailure("INTERNAL", f"the service failed: {error}", text))
 
+    async def _begin(self) -> None:
+        job = await self._job()
+        if job.state is JobState.PAUSING:
+            self._pausing.set()
+        if job.state in (JobState.PREPARING, JobState.PAUSING):  # else it was cancelled before this began
+            await self._attempts()
+
     async def _attempts(self) -> None:
-        losses = 0
+        losses: list[policies.Loss] = []
         outages = 0
-        while True:
-            before = await self._last_step()
+        while not self._pausing.is_set():
+            reached = (await self._job()).progress.step
             try:
-                failed = await self._attempt() or await self._finalize()
+                outcome: Finished | Failed | Paused | None = await self._attempt()
+                if isinstance(outcome, Finished):
+                    outcome = await self._finalize(outcome.step)
             except (ClusterUnreachableError, StoreUnavailableError) as error:
                 outages += 1  # cannot reach is not failed: wait as long as it takes
-                await self._recover(str(error), policies.delay(outages))
+                if not await self._recover(str(error), policies.delay(outages)):
+                    return
                 continue
             except PlacementError as error:
-                await self._move(JobState.QUEUED, f"waits for room: {error}")
-                return
-            if failed is None:
+                await self._transitions.move(JobState.QUEUED, f"waits for room: {error}")
                 return
             outages = 0
-            if not failed.lost:
-                await self._fail(JobFailure(failed.reason, failed.message, failed.traceback))
-                return
-            losses = 1 if await self._last_step() > before else losses + 1
-            decision = policies.after_loss(losses, failed.message)
-            logger.warning("%s: lost a part (%s); %s", self._name, failed.message, decision)
-            if isinstance(decision, policies.GiveUp):
-                await self._fail(JobFailure(failed.reason, decision.message, failed.traceback))
-                return
-            await self._recover(_first_line(failed.message), decision.delay_s)
+            match outcome:
+                case Failed(lost=False):
+                    await self._fail(JobFailure(outcome.reason, outcome.message, outcome.traceback))
+                    return
+                case Failed():
+                    if not await self._goes_on_after(outcome, losses, reached):
+                        return
+                case Paused():
+                    break
+                case _:
+                    return
+        await self._stand_still()
 
-    async def _attempt(self) -> Failed | None:
-        """Start a coordinator from the last checkpoint and store what it reports; None once all steps are done."""
-        plan, state, examples = await to_the_end(self._load)
-        if state.step >= plan.total_steps:  # the service stopped between the last checkpoint and the end
-            return None
-        fence = await to_the_end(self._store.next_attempt, self._name)
-        logger.info("%s: attempt %d from step %d, %d workers", self._name, fence, state.step, self._workers)
-        attempt = await self._launcher.launch(self._name, plan, state, examples, fence=fence)
-        del examples
+    async def _goes_on_after(self, failed: Failed, losses: list[policies.Loss], reached: int) -> bool:
+        """Wait for the next attempt after one that was lost. False if there is to be none: the job has failed or is
+        paused."""
+        job = await self._job()
+        if job.progress.step > reached:
+            losses.clear()
+        losses.append(policies.Loss(failed.reason, failed.message, self._step))
+        decision = policies.after_loss(losses, max_failures=job.config.max_failures)
+        logger.warning("%s: lost a part (%s); %s", self._name, failed.message, decision)
+        if isinstance(decision, policies.GiveUp):
+            await self._fail(JobFailure(failed.reason, decision.message, failed.traceback))
+            return False
+        return await self._recover(_first_line(failed.message), decision.delay_s)
+
+    # --- an attempt --------------------------------------------------------------------------------------------
+
+    async def _attempt(self) -> Finished | Failed | Paused:
+        """Start a coordinator from the last checkpoint and store what it reports, until one of these ends it."""
+        spec, setback = await to_the_end(self._loader.spec, self._workers)
+        plan, self._step = spec.plan, spec.state.step
+        if self._step >= plan.total_steps and not plan.num_validation:
+            return Finished(plan.total_steps)  # the service stopped between the last checkpoint and the end
+        logger.info("%s: attempt %d from step %d, %d workers", self._name, spec.fence, self._step, spec.workers)
+        recorder = Recorder(
+            self._name,
+            plan,
+            first_step=self._step,
+            setback=setback,
+            store=self._store,
+            checkpoints=self._checkpoints,
+            transitions=self._transitions,
+            feed=self._feed,
+        )
+        workers = spec.workers
+        attempt = await self._launch(spec)
+        del spec  # and with it the examples, which the cluster has now
+        if attempt is None:
+            return Paused()
         try:
-            return await self._store_events(attempt)
+            return await self._follow(attempt, recorder, workers)
         except LostPartError as error:
-            return failure(error)
-        except TimeoutError:
-            return failure(LostPartError(f"the coordinator did not answer within {SILENCE_TIMEOUT_S:.0f} s"))
+            return _lost(error)
         finally:
+            self._step = recorder.step
             await attempt.stop()
 
-    async def _store_events(self, attempt: Attempt) -> Failed | None:
+    async def _launch(self, spec: AttemptSpec) -> Attempt | None:
+        """Start a coordinator, unless a pause is asked for before it is there."""
+        launching = asyncio.ensure_future(self._launcher.launch(spec))
+        pausing = asyncio.ensure_future(self._pausing.wait())
+        try:
+            await asyncio.wait([launching, pausing], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await _abandon(launching)
+            if not launching.cancelled() and launching.exception() is None:  # it was faster than the cancel
+                await launching.result().stop()
+            raise
+        finally:
+            pausing.cancel()
+        if not launching.done():
+            await _abandon(launching)
+        return None if launching.cancelled() else launching.result()
+
+    async def _follow(self, attempt: Attempt, recorder: Recorder, workers: int) -> Finished | Failed | Paused:
+        """Store what an attempt reports and hand it what is asked for, until it ends. Raises LostPartError."""
+        storing = asyncio.ensure_future(self._store_events(attempt, recorder))
+        obeying = asyncio.ensure_future(self._obey(attempt, recorder, workers))
+        both = [storing, obeying]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            return (storing if storing.done() else obeying).result()
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _store_events(self, attempt: Attempt, recorder: Recorder) -> Finished | Failed | Paused:
         done = 0
         while True:
-            async with asyncio.timeout(SILENCE_TIMEOUT_S):
-                events = await attempt.events(done, EVENTS_TIMEOUT_S)
-            for event in events:
+            for event in await _answer(attempt.events(done, EVENTS_TIMEOUT_S)):
                 match event:
-                    case Finished():
-                        return None
                     case Failed(reason=reason) if reason == NO_ROOM:
                         raise PlacementError(event.message)
-                    case Failed():
+                    case Finished() | Failed() | Paused():
                         return event
                     case _:
-                        await self._store_event(event)
+                        failed = await recorder.record(event)
+                if failed is not None:
+                    return failed
                 done += 1
+            self._asked.set()  # it may have started, and what was asked for before can be handed to it
 
-    async def _store_event(self, event: Started | StepsDone | CheckpointTaken) -> None:
-        match event:
-            case Started():
-                await self._move(JobState.RUNNING, "all workers are in place")
-            case StepsDone(metrics):
-                await to_the_end(self._store.add_metrics, self._name, metrics)
-            case CheckpointTaken():
-                await to_the_end(self._store_checkpoint, event)
-        self._feed.ring(self._name)
+    async def _obey(self, attempt: Attempt, recorder: Recorder, workers: int) -> Paused:
+        """Hand what is asked for to an attempt that computes. One that does not yet has nothing to lose by a pause: it
+        is Paused at once."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            if self._pausing.is_set():
+                if recorder.started:
+                    await _answer(attempt.pause())
+                    await asyncio.sleep(PAUSE_TIMEOUT_S)  # the attempt ends it before
+                    raise LostPartError(f"the coordinator did not pause within {PAUSE_TIMEOUT_S:.0f} s")
+                return Paused()
+            if recorder.started and workers != self._workers:
+                workers = self._workers
+                await _answer(attempt.scale(workers))
 
-    async def _finalize(self) -> Failed | None:
-        """Store the weights; if the last checkpoint turns out to be damaged, there is nothing to store yet."""
-        await self._move(JobState.FINALIZING, "all steps are done")
+    # --- states ------------------------------------------------------------------------------------------------
+
+    async def _finalize(self, step: int) -> Failed | None:
+        """Store the weights of a step; if its checkpoint turns out to be damaged, there is nothing to store yet."""
+        total = (await self._job()).progress.total_steps
+        which = "all steps are done" if step == total else f"the weights of step {step} of {total} are the result"
+        await self._transitions.move(JobState.FINALIZING, which)
         try:
-            digest = await to_the_end(self._store_weights)
+            digest = await to_the_end(self._store_weights, step)
         except CheckpointError as error:
-            return failure(LostPartError(str(error)))
-        await self._move(JobState.SUCCEEDED, "", weights_digest=digest)
+            await to_the_end(self._loader.drop_from, step, str(error))
+            return _lost(LostPartError(str(error)))
+        await self._transitions.move(JobState.SUCCEEDED, "", weights_digest=digest, weights_step=step)
         logger.info("%s: succeeded, weights %s", self._name, digest)
         return None
 
-    async def _recover(self, reason: str, delay_s: float) -> None:
-        await self._move(JobState.RECOVERING, reason)
-        await asyncio.sleep(delay_s)
+    def _store_weights(self, step: int) -> str:
+        model = self._store.get_model(self._store.get_job(self._name).model)
+        state = self._loader.state_at(step)
+        return self._blobs.put(self._models.trained(model, state.weights()))
+
+    async def _stand_still(self) -> None:
+        """Become PAUSED. A pause that came while training ended, and then did not after all, is still due."""
+        if (await self._job()).state is not JobState.PAUSING:
+            await self._transitions.move(JobState.PAUSING, "asked to")
+        await self._transitions.move(JobState.PAUSED, "asked to")
+        logger.info("%s: paused", self._name)
+
+    async def _recover(self, reason: str, delay_s: float) -> bool:
+        """Wait before the next attempt, unless a pause is asked for. False if one was asked for before: the job is
+        PAUSED then, and what was lost is computed again once it is resumed."""
+        try:
+            await self._transitions.move(JobState.RECOVERING, reason)
+        except IllegalStateError:  # it is PAUSING; or CANCELLING, which cannot become PAUSED either
+            await self._transitions.move(JobState.PAUSED, f"a part was lost while pausing: {reason}")
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._pausing.wait()
+        return True
 
     async def _fail(self, cause: JobFailure) -> None:
         logger.warning("%s: failed: %s", self._name, cause.message)
-        await self._move(JobState.FAILED, cause.reason, failure=cause)
+        await self._transitions.move(JobState.FAILED, cause.reason, failure=cause)
 
-    async def _move(
-        self, to: JobState, reason: str, *, failure: JobFailure | None = None, weights_digest: str = ""
-    ) -> None:
-        """Persist a transition; nothing is done on one that is not stored."""
-        await until_stored(
-            f"make {self._name} {to.value}",
-            self._store.transition,
-            self._name,
-            to,
-            reason=reason,
-            failure=failure,
-            weights_digest=weights_digest,
-        )
-        self._feed.ring(self._name)
+    async def _job(self) -> Job:
+        return await until_stored(f"read {self._name}", self._store.get_job, self._name)
 
-    async def _last_step(self) -> int:
-        stored = await until_stored(f"read {self._name}", self._store.checkpoints, self._name)
-        return stored[0].step if stored else 0
 
-    # --- blocking parts, called in a thread --------------------------------------------------------------------
+async def _abandon(launching: asyncio.Future[Attempt]) -> None:
+    launching.cancel()
+    await asyncio.wait([launching])
 
-    def _load(self) -> tuple[Plan, TrainingState, Examples]:
-        job = self._store.get_job(self._name)
-        model = self._store.get_model(job.model)
-        dataset = self._store.get_dataset(job.dataset)
-        plan = make_plan(model, dataset, replace(job.config, workers=self._workers))
-        state = self._last_state()
-        if state is None:
-            module = self._models.load(model)
-            parameters = {name: value.data for name, value in module.named_parameters()}
-            weights = {name: value.data for name, value in module.state_dict().items()}
-            buffers = {name: value for name, value in weights.items() if name not in parameters}
-            state = TrainingState(0, parameters, buffers)
-        return plan, state, self._datasets.load(dataset)
 
-    def _last_state(self) -> TrainingState | None:
-        """The state of the latest checkpoint that is whole; None if there is none."""
-        for stored in self._store.checkpoints(self._name):
-            try:
-                manifest = Manifest.from_json(self._blobs.read(stored.manifest_digest))
-                return checkpoint.unpack(self._blobs.read(manifest.state_digest), manifest)
-            except (CheckpointError, ServiceError) as error:
-                logger.warning("%s: the checkpoint of step %d is refused: %s", self._name, stored.step, error)
-        return None
+async def _answer(question: Awaitable[T]) -> T:
+    """What a coordinator answers. Raises LostPartError if it does not."""
+    try:
+        async with asyncio.timeout(SILENCE_TIMEOUT_S):
+            return await question
+    except TimeoutError as error:
+        raise LostPartError(f"the coordinator did not answer within {SILENCE_TIMEOUT_S:.0f} s") from error
 
-    def _store_checkpoint(self, taken: CheckpointTaken) -> None:
-        digest = self._blobs.put(taken.content)
-        manifest = Manifest(
-            job=self._name,
-            epoch=taken.epoch,
-            step=taken.step,
-            state_digest=digest,
-            state_bytes=len(taken.content),
-        )
-        manifest_digest = self._blobs.put(manifest.to_json())
-        self._store.add_checkpoint(self._name, step=taken.step, epoch=taken.epoch, manifest_digest=manifest_digest)
 
-    def _store_weights(self) -> str:
-        state = self._last_state()
-        job = self._store.get_job(self._name)
-        if state is None or state.step != job.progress.total_steps:
-            raise CheckpointError(f"the last checkpoint of {self._name} cannot be read; its steps are computed again")
-        return self._blobs.put(io.save(state.weights()))
+def _lost(error: LostPartError) -> Failed:
+    return Failed(policies.PART_LOST, str(error), "".join(traceback.format_exception(error)), lost=True)
 
 
 def _first_line(text: str) -> str:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 import chainrule.engine as cr
+from chainrule.engine import nn
 from chainrule.server import names
 from chainrule.server.datasets import DatasetCatalog
-from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation
+from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
+from chainrule.server.jobs.checks import check_config
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Store
-from chainrule.server.training.plan import Plan, Sgd, TrainingConfig
+from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.plan import Plan
 
 MAX_REQUEST_ID_LENGTH = 128
-MAX_EPOCHS = 1_000_000
-MAX_SHARDS = 65_536
+_VALIDATION = "job.config.validation.dataset"
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,21 @@ class Submissions:
             raise InvalidRequestError.of(
                 "request_id", f"it has {len(submission.request_id)} characters; use at most {MAX_REQUEST_ID_LENGTH}"
             )
-        violations = check_config(submission.config)
+        config = submission.config
+        violations = check_config(config)
         if violations:
             raise InvalidRequestError(violations)
         model = self._models.get(submission.model, field="job.model")
         dataset = self._datasets.get(submission.dataset, field="job.dataset")
-        self._try_model(model, dataset)
-        workers = submission.config.workers
-        if workers > cluster_cpus:
+        validation = None
+        if config.validation.dataset:
+            validation = self._datasets.get(config.validation.dataset, field=_VALIDATION)
+        self._try_model(model, dataset, validation, config)
+        if config.min_workers > cluster_cpus:
             raise IllegalStateError(
-                f"job.config.workers is {workers}, but the cluster has {cluster_cpus:g} CPUs for workers; ask for at "
-                f"most {int(cluster_cpus)} (the weights will be the same), or serve with --num-cpus {workers}"
+                f"job.config.min_workers is {config.min_workers}, but the cluster has {cluster_cpus:g} CPUs for "
+                f"workers; ask for at most {int(cluster_cpus)} (the weights will be the same), or serve with "
+                f"--num-cpus {config.min_workers}"
             )
         return self._store.create_job(
             NewJob(
@@ -82,72 +89,114 @@ class Submissions:
                 payload_digest=submission.payload_digest,
                 model=model.name,
                 dataset=dataset.name,
-                config=submission.config,
-                total_steps=make_plan(model, dataset, submission.config).total_steps,
+                config=config,
+                total_steps=make_plan(model, dataset, validation, config).total_steps,
             )
         )
 
-    def _try_model(self, model: Model, dataset: Dataset) -> None:
-        """One forward pass on zeros tells whether the network takes such inputs and tells such classes apart."""
+    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
         module = self._models.load(model)
-        module.eval()
-        shape = list(dataset.input_shape)
-        try:
-            with cr.no_grad():
-                outputs = module(cr.from_numpy(np.zeros((1, *shape), np.float32)))
-        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        _check_trainable(module, model, config.trainable)
+        if config.validation.fraction > 0 and dataset.num_examples < 2:
             raise InvalidRequestError.of(
-                "job.dataset", f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}": {error}'
-            ) from error
-        num_outputs = outputs.shape[-1]
-        if dataset.num_classes > num_outputs:
-            raise InvalidRequestError.of(
-                "job.dataset",
-                f'"{dataset.name}" has the label {dataset.num_classes - 1}, but "{model.name}" tells {num_outputs} '
-                f"classes apart (0 to {num_outputs - 1}); correct the labels or use a model with num_classes "
-                f"{dataset.num_classes}",
+                "job.config.validation.fraction",
+                f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
+                "evaluated on; use a dataset of at least 2, or 0",
             )
+        try_forward(module, model, dataset, field="job.dataset")
+        if validation is not None:
+            _check_alike(dataset, validation)
+            try_forward(module, model, validation, field=_VALIDATION)
 
 
-def make_plan(model: Model, dataset: Dataset, config: TrainingConfig) -> Plan:
-    """The training run that a job stands for."""
-    return Plan(model.family, model.family_config, dataset.num_examples, config)
+def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str) -> None:
+    """One forward pass tells whether the network takes such inputs, and tells such classes apart. Raises
+    InvalidRequestError naming the request's field."""
+    module.eval()
+    shape = list(dataset.input_shape)
+    if dataset.num_tokens:
+        inputs = np.zeros((1, *shape), np.int64)
+        inputs[0, 0] = dataset.num_tokens - 1  # the highest: whether the network has it too
+    else:
+        inputs = np.zeros((1, *shape), np.float32)
+    try:
+        with cr.no_grad():
+            outputs = module(cr.from_numpy(inputs))
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise InvalidRequestError.of(
+            field, f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}": {error}'
+        ) from error
+    wanted, found = (1, *dataset.target_shape), tuple(outputs.shape)
+    if found[:-1] != wanted:
+        raise InvalidRequestError.of(
+            field,
+            f'"{dataset.name}" has targets of shape {_batch(dataset.target_shape)}, which go with outputs of shape '
+            f'{_batch((*dataset.target_shape, "classes"))}, but those of "{model.name}" are '
+            f"{_batch(found[1:])}; use another model or other targets",
+        )
+    num_outputs = found[-1]
+    if dataset.num_classes > num_outputs:
+        raise InvalidRequestError.of(
+            field,
+            f'"{dataset.name}" has the label {dataset.num_classes - 1}, but "{model.name}" tells {num_outputs} '
+            f"classes apart (0 to {num_outputs - 1}); correct the labels or use a model with num_classes "
+            f"{dataset.num_classes}",
+        )
 
 
-def check_config(config: TrainingConfig) -> list[Violation]:
-    """Everything that is wrong with a configuration."""
-    found = []
-
-    def check(right: bool, field: str, description: str) -> None:
-        if not right:
-            found.append(Violation(f"job.config.{field}", description))
-
-    check(1 <= config.epochs <= MAX_EPOCHS, "epochs", f"is {config.epochs}; use 1 to {MAX_EPOCHS:,}")
-    check(config.batch_size >= 1, "batch_size", f"is {config.batch_size}; use at least 1")
-    check(1 <= config.shards <= MAX_SHARDS, "shards", f"is {config.shards}; use 1 to {MAX_SHARDS:,}")
-    check(
-        config.shards <= max(config.batch_size, 1),
-        "shards",
-        f"is {config.shards}, more than batch_size {config.batch_size}: a shard would have no example; "
-        "use at most one shard for each example of a batch",
+def make_plan(model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
+    """The training run that a job stands for; `validation` is the second dataset, if it has one."""
+    kept_back = num_kept_back(dataset.num_examples, config.validation.fraction)
+    return Plan(
+        family=model.family,
+        family_config=model.family_config,
+        num_examples=dataset.num_examples - kept_back,
+        num_validation=kept_back if validation is None else validation.num_examples,
+        config=config,
     )
-    check(
-        1 <= config.workers <= max(config.shards, 1),
-        "workers",
-        f"is {config.workers}; use 1 to shards ({config.shards}), since a shard is computed by one worker",
-    )
-    sgd = config.optimizer
-    check(np.isfinite(sgd.lr) and sgd.lr > 0, "sgd.lr", f"is {sgd.lr}; use a number above 0")
-    check(np.isfinite(sgd.momentum) and sgd.momentum >= 0, "sgd.momentum", f"is {sgd.momentum}; use 0 or more")
-    check(bool(np.isfinite(sgd.dampening)), "sgd.dampening", f"is {sgd.dampening}; use a finite number")
-    check(
-        np.isfinite(sgd.weight_decay) and sgd.weight_decay >= 0,
-        "sgd.weight_decay",
-        f"is {sgd.weight_decay}; use 0 or more",
-    )
-    check(_nesterov_is_possible(sgd), "sgd.nesterov", "needs momentum above 0 and dampening 0")
-    return found
 
 
-def _nesterov_is_possible(sgd: Sgd) -> bool:
-    return not sgd.nesterov or (sgd.momentum > 0 and sgd.dampening == 0)
+def num_kept_back(num_examples: int, fraction: float) -> int:
+    """How many examples of a dataset, its last ones, are evaluated on instead of trained on: the share, rounded, but at
+    least one, and one is left."""
+    return min(num_examples - 1, max(1, round(num_examples * fraction))) if fraction > 0 else 0
+
+
+def _check_trainable(module: nn.Module, model: Model, patterns: tuple[str, ...]) -> None:
+    parameters = [name for name, _ in module.named_parameters()]
+    unknown = [
+        Violation(
+            f"job.config.trainable[{index}]",
+            f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(parameters)}',
+        )
+        for index, pattern in enumerate(patterns)
+        if not any(fnmatchcase(name, pattern) for name in parameters)
+    ]
+    if unknown:
+        raise InvalidRequestError(unknown)
+
+
+def _check_alike(dataset: Dataset, validation: Dataset) -> None:
+    """What a network is evaluated on must look like what it is trained on."""
+    for what, of_training, of_validation in (
+        ("inputs", (*dataset.input_shape,), (*validation.input_shape,)),
+        ("targets", dataset.target_shape, validation.target_shape),
+    ):
+        if of_training != of_validation:
+            raise InvalidRequestError.of(
+                _VALIDATION,
+                f'"{validation.name}" has {what} of shape {_batch(of_validation)}, but "{dataset.name}" has '
+                f"{_batch(of_training)}; evaluate on a dataset of the same shape",
+            )
+    if bool(dataset.num_tokens) != bool(validation.num_tokens):
+        kinds = {True: "tokens", False: "float32 features"}
+        raise InvalidRequestError.of(
+            _VALIDATION,
+            f'the inputs of "{validation.name}" are {kinds[bool(validation.num_tokens)]}, but those of '
+            f'"{dataset.name}" are {kinds[bool(dataset.num_tokens)]}; evaluate on a dataset of the same kind',
+        )
+
+
+def _batch(shape: tuple[object, ...]) -> str:
+    """The shape of a batch of such examples, as one writes it."""
+    return f"({', '.join(['N', *map(str, shape)])})" if shape else "(N,)"

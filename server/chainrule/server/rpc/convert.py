@@ -12,8 +12,8 @@ from chainrule.server import records
 from chainrule.server.blobs import Blob
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
-from chainrule.server.training.plan import Sgd, TrainingConfig
-from chainrule.server.training.state import StepMetric
+from chainrule.server.rpc.configs import training_config, training_config_record
+from chainrule.server.training.state import EvaluationMetric, StepMetric
 from chainrule.v1 import blob_pb2, dataset_pb2, job_pb2, model_pb2
 
 
@@ -103,6 +103,11 @@ def job(record: records.Job) -> job_pb2.Job:
         progress=progress(record.progress),
         weights_digest=record.weights_digest,
         create_time=timestamp(record.create_time),
+        events=map(job_event, record.events),
+        running_workers=record.running_workers,
+        fingerprint=record.fingerprint,
+        evaluations=map(evaluation, record.evaluations),
+        weights_step=record.weights_step,
     )
     if record.failure is not None:
         message.error.reason = record.failure.reason
@@ -147,22 +152,41 @@ def metric(record: StepMetric) -> job_pb2.Metric:
     return message
 
 
-def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
-    sgd = config.optimizer
-    return job_pb2.TrainingConfig(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        shards=config.shards,
-        workers=config.workers,
-        seed=config.seed,
-        sgd=job_pb2.Sgd(
-            lr=sgd.lr,
-            momentum=sgd.momentum,
-            dampening=sgd.dampening,
-            weight_decay=sgd.weight_decay,
-            nesterov=sgd.nesterov,
-        ),
+def evaluation(record: EvaluationMetric) -> job_pb2.Evaluation:
+    message = job_pb2.Evaluation(
+        epoch=record.epoch,
+        step=record.step,
+        loss=record.loss,
+        accuracy=record.accuracy,
+        num_examples=record.num_examples,
     )
+    message.time.FromNanoseconds(round(record.time_s * 1e6) * 1000)
+    return message
+
+
+def job_event(record: records.JobEvent) -> job_pb2.JobEvent:
+    return job_pb2.JobEvent(
+        kind=record.kind,
+        message=record.message,
+        step=record.step,
+        seconds_lost=record.seconds_lost,
+        time=timestamp(record.time),
+    )
+
+
+def checkpoint(record: records.Checkpoint) -> job_pb2.Checkpoint:
+    return job_pb2.Checkpoint(
+        step=record.step,
+        epoch=record.epoch,
+        digest=record.state_digest,
+        size_bytes=record.size_bytes,
+        create_time=timestamp(record.create_time),
+        is_best=record.is_best,
+    )
+
+
+def receipt(record: records.Receipt) -> job_pb2.Receipt:
+    return job_pb2.Receipt(step=record.step, state_digest=record.state_digest, chain_digest=record.chain_digest)
 
 
 def submission(request: job_pb2.CreateJobRequest) -> Submission:
@@ -171,23 +195,4 @@ def submission(request: job_pb2.CreateJobRequest) -> Submission:
         dataset=request.job.dataset,
         config=training_config_record(request.job.config),
         request_id=request.request_id,
-    )
-
-
-def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
-    """A configuration with the defaults of what was left out."""
-    default = TrainingConfig()
-    return TrainingConfig(
-        epochs=message.epochs if message.HasField("epochs") else default.epochs,
-        batch_size=message.batch_size if message.HasField("batch_size") else default.batch_size,
-        shards=message.shards if message.HasField("shards") else default.shards,
-        workers=message.workers if message.HasField("workers") else default.workers,
-        seed=message.seed,
-        optimizer=Sgd(
-            lr=message.sgd.lr if message.sgd.HasField("lr") else default.optimizer.lr,
-            momentum=message.sgd.momentum,
-            dampening=message.sgd.dampening,
-            weight_decay=message.sgd.weight_decay,
-            nesterov=message.sgd.nesterov,
-        ),
     )

@@ -15,6 +15,8 @@ from chainrule.v1 import job_pb2, job_pb2_grpc
 
 DEFAULT_METRICS = 1000
 MAX_METRICS = 10_000
+DEFAULT_RECEIPTS = 1000
+MAX_RECEIPTS = 10_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,6 +40,16 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def CancelJob(self, request: job_pb2.CancelJobRequest, context: Context) -> job_pb2.Job:
         return convert.job(await self._jobs.cancel(request.name))
 
+    async def PauseJob(self, request: job_pb2.PauseJobRequest, context: Context) -> job_pb2.Job:
+        return convert.job(await self._jobs.pause(request.name))
+
+    async def ResumeJob(self, request: job_pb2.ResumeJobRequest, context: Context) -> job_pb2.Job:
+        return convert.job(await self._jobs.resume(request.name))
+
+    async def ScaleJob(self, request: job_pb2.ScaleJobRequest, context: Context) -> job_pb2.Job:
+        job = await self._jobs.scale(request.name, min_workers=request.min_workers, max_workers=request.max_workers)
+        return convert.job(job)
+
     async def WatchJob(self, request: job_pb2.WatchJobRequest, context: Context) -> AsyncIterator[job_pb2.Job]:
         async for job in self._jobs.watch(request.name):
             yield convert.job(job)
@@ -45,18 +57,33 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def StreamMetrics(
         self, request: job_pb2.StreamMetricsRequest, context: Context
     ) -> AsyncIterator[job_pb2.StreamMetricsResponse]:
-        after = _sequence(request.after_sequence)
+        after = _from_zero("after_sequence", request.after_sequence)
         async for metrics in self._jobs.stream_metrics(request.name, after_step=after):
             yield job_pb2.StreamMetricsResponse(metrics=map(convert.metric, metrics))
 
     async def ListMetrics(self, request: job_pb2.ListMetricsRequest, context: Context) -> job_pb2.ListMetricsResponse:
         limit = page_size(request.page_size, default=DEFAULT_METRICS, most=MAX_METRICS)
-        after = _sequence(request.after_sequence)
+        after = _from_zero("after_sequence", request.after_sequence)
         metrics = await self._jobs.metrics(request.name, after_step=after, limit=limit)
         return job_pb2.ListMetricsResponse(metrics=map(convert.metric, metrics))
 
+    async def ListCheckpoints(
+        self, request: job_pb2.ListCheckpointsRequest, context: Context
+    ) -> job_pb2.ListCheckpointsResponse:
+        size, token = page_size(request.page_size), page_token(request.page_token)
+        page, token = await self._jobs.checkpoints(request.name, size, token)
+        return job_pb2.ListCheckpointsResponse(checkpoints=map(convert.checkpoint, page), next_page_token=token)
 
-def _sequence(asked: int) -> int:
+    async def ListReceipts(
+        self, request: job_pb2.ListReceiptsRequest, context: Context
+    ) -> job_pb2.ListReceiptsResponse:
+        limit = page_size(request.page_size, default=DEFAULT_RECEIPTS, most=MAX_RECEIPTS)
+        after = _from_zero("after_step", request.after_step)
+        receipts = await self._jobs.receipts(request.name, after_step=after, limit=limit)
+        return job_pb2.ListReceiptsResponse(receipts=map(convert.receipt, receipts))
+
+
+def _from_zero(field: str, asked: int) -> int:
     if asked < 0:
-        raise InvalidRequestError.of("after_sequence", f"is {asked}; use 0 for all, or the last sequence number seen")
+        raise InvalidRequestError.of(field, f"is {asked}; use 0 for all, or that of the last one seen")
     return asked

@@ -32,6 +32,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             config=convert.struct_to_dict(request.model.builtin.config, field="model.builtin.config"),
             weights_digest=request.model.weights_digest,
             init_seed=request.model.init_seed,
+            allow_missing=list(request.allow_missing),
         )
         return convert.model(created)
 

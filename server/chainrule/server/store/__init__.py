@@ -1,5 +1,6 @@
 """The durable store: what the service remembers across restarts, in a SQL database."""
 
-from chainrule.server.store.store import NewJob, Store
+from chainrule.server.store.jobs import NewJob
+from chainrule.server.store.store import Store
 
 __all__ = ["NewJob", "Store"]

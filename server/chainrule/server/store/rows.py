@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from chainrule.server.records import Checkpoint, Dataset, Job, JobFailure, JobState, Model, Progress, StateChange
-from chainrule.server.store import schema
-from chainrule.server.training.plan import Sgd, TrainingConfig
-from chainrule.server.training.state import StepMetric
+from chainrule.server.records import (
+    Checkpoint,
+    Dataset,
+    Job,
+    JobEvent,
+    JobFailure,
+    JobState,
+    Model,
+    Progress,
+    Receipt,
+    StateChange,
+)
+from chainrule.server.store import configs, schema
+from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 PACE_STEPS = 100
 """How many steps the pace of a job is taken from."""
+MAX_EVENTS = 100
+"""Most events that a job is shown with."""
+MAX_EVALUATIONS = 1000
+"""Most evaluations that a job is shown with."""
 
 
 def model(row: RowMapping) -> Model:
@@ -39,14 +54,20 @@ def dataset(row: RowMapping) -> Dataset:
         num_classes=row["num_classes"],
         size_bytes=row["size_bytes"],
         create_time=time(row["create_time_us"]),
+        target_shape=tuple(row["target_shape"]),
+        num_tokens=row["num_tokens"],
     )
 
 
-def job(db: Connection, row: RowMapping) -> Job:
+# --- jobs ------------------------------------------------------------------------------------------------------
+
+
+def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
+    """A job; without its events and evaluations where not the whole of it is wanted."""
     table = schema.job_history
     query = sa.select(table).where(table.c.job == row["name"]).order_by(table.c.id)
     changes = db.execute(query).mappings().all()
-    config = _config(row["config"])
+    config = configs.from_values(row["config"])
     return Job(
         name=row["name"],
         model=row["model"],
@@ -60,7 +81,30 @@ def job(db: Connection, row: RowMapping) -> Job:
         weights_digest=row["weights_digest"],
         failure=JobFailure(**row["failure"]) if row["failure"] else None,
         progress=_progress(db, row, config, changes),
+        events=_events(db, row["name"]) if whole else (),
+        running_workers=row["running_workers"],
+        fingerprint=row["fingerprint"],
+        evaluations=evaluations(db, row["name"], MAX_EVALUATIONS) if whole else (),
+        weights_step=row["weights_step"],
     )
+
+
+def _events(db: Connection, job: str) -> tuple[JobEvent, ...]:
+    table = schema.job_events
+    query = sa.select(table).where(table.c.job == job).order_by(table.c.id.desc()).limit(MAX_EVENTS)
+    latest = db.execute(query).mappings().all()
+    return tuple(
+        JobEvent(row["kind"], row["message"], row["step"], row["seconds_lost"], time(row["time_us"]))
+        for row in reversed(latest)
+    )
+
+
+def evaluations(db: Connection, job: str, limit: int | None = None) -> tuple[EvaluationMetric, ...]:
+    """The latest evaluations of a job, oldest first."""
+    table = schema.evaluations
+    query = sa.select(table).where(table.c.job == job).order_by(table.c.epoch.desc()).limit(limit)
+    latest = db.execute(query).mappings().all()
+    return tuple(evaluation(row) for row in reversed(latest))
 
 
 def _progress(db: Connection, row: RowMapping, config: TrainingConfig, changes: Sequence[RowMapping]) -> Progress:
@@ -70,17 +114,17 @@ def _progress(db: Connection, row: RowMapping, config: TrainingConfig, changes: 
     latest = db.execute(query).mappings().all()
     if not latest:
         return Progress(0, total_steps, 0, config.epochs)
-    last = latest[0]
+    last = metric(latest[0])
     rate, seconds_per_step = _pace(latest, changes)
     return Progress(
-        step=last["step"],
+        step=last.step,
         total_steps=total_steps,
-        epoch=last["epoch"],
+        epoch=last.epoch,
         total_epochs=config.epochs,
-        loss=last["loss"],
-        accuracy=last["accuracy"],
+        loss=last.loss,
+        accuracy=last.accuracy,
         examples_per_second=rate,
-        eta_s=seconds_per_step * (total_steps - last["step"]) if rate else None,
+        eta_s=seconds_per_step * (total_steps - last.step) if rate else None,
     )
 
 
@@ -97,8 +141,53 @@ def _pace(latest: Sequence[RowMapping], changes: Sequence[RowMapping]) -> tuple[
     return sum(step["num_examples"] for step in steps) / seconds, seconds / len(steps)
 
 
-def _config(values: Mapping[str, Any]) -> TrainingConfig:
-    return TrainingConfig(**{**values, "optimizer": Sgd(**values["optimizer"])})
+# --- what training leaves --------------------------------------------------------------------------------------
+
+
+def metric(row: RowMapping) -> StepMetric:
+    return StepMetric(
+        step=row["step"],
+        epoch=row["epoch"],
+        loss=_loss(row),
+        accuracy=row["accuracy"],
+        num_examples=row["num_examples"],
+        time_s=row["time_us"] / 1e6,
+    )
+
+
+def evaluation(row: RowMapping) -> EvaluationMetric:
+    return EvaluationMetric(
+        epoch=row["epoch"],
+        step=row["step"],
+        loss=_loss(row),
+        accuracy=row["accuracy"],
+        num_examples=row["num_examples"],
+        time_s=row["time_us"] / 1e6,
+    )
+
+
+def checkpoint(row: RowMapping, best_step: int | None) -> Checkpoint:
+    return Checkpoint(
+        job=row["job"],
+        step=row["step"],
+        epoch=row["epoch"],
+        manifest_digest=row["manifest_digest"],
+        state_digest=row["state_digest"],
+        size_bytes=row["size_bytes"],
+        create_time=time(row["create_time_us"]),
+        is_best=row["step"] == best_step,
+    )
+
+
+def receipt(row: RowMapping) -> Receipt:
+    return Receipt(row["step"], row["state_digest"], row["chain_digest"])
+
+
+def _loss(row: RowMapping) -> float:
+    return math.nan if row["loss"] is None else float(row["loss"])
+
+
+# --- times -----------------------------------------------------------------------------------------------------
 
 
 def time(time_us: int) -> datetime:
@@ -107,18 +196,3 @@ def time(time_us: int) -> datetime:
 
 def _optional_time(time_us: int | None) -> datetime | None:
     return None if time_us is None else time(time_us)
-
-
-def metric(row: RowMapping) -> StepMetric:
-    return StepMetric(
-        step=row["step"],
-        epoch=row["epoch"],
-        loss=row["loss"],
-        accuracy=row["accuracy"],
-        num_examples=row["num_examples"],
-        time_s=row["time_us"] / 1e6,
-    )
-
-
-def checkpoint(row: RowMapping) -> Checkpoint:
-    return Checkpoint(row["job"], row["step"], row["epoch"], row["manifest_digest"], time(row["create_time_us"]))

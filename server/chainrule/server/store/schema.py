@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
 
+LAYOUT = 2
+"""Number of what follows, to be raised with every change of it: a file keeps the one it was made with."""
+
 metadata = MetaData()
 
 models = Table(
@@ -29,6 +32,8 @@ datasets = Table(
     Column("input_shape", JSON, nullable=False),
     Column("num_classes", BigInteger, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
+    Column("target_shape", JSON, nullable=False),
+    Column("num_tokens", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
 )
 
@@ -45,7 +50,10 @@ jobs = Table(
     Column("total_steps", BigInteger, nullable=False),
     Column("state", String(20), nullable=False, index=True),
     Column("attempt", Integer, nullable=False),
+    Column("running_workers", Integer, nullable=False),
+    Column("fingerprint", Text, nullable=False),
     Column("weights_digest", String(64), nullable=False),
+    Column("weights_step", BigInteger, nullable=False),
     Column("failure", JSON),
     Column("create_time_us", BigInteger, nullable=False),
     Column("start_time_us", BigInteger),
@@ -62,16 +70,49 @@ job_history = Table(
     Column("time_us", BigInteger, nullable=False),
 )
 
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job", ForeignKey("jobs.name"), nullable=False, index=True),
+    Column("kind", String(20), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("seconds_lost", Float, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+)
+
 metrics = Table(
     "metrics",
     metadata,
     Column("job", ForeignKey("jobs.name"), primary_key=True),
     Column("step", BigInteger, primary_key=True),
     Column("epoch", Integer, nullable=False),
-    Column("loss", Float, nullable=False),
+    Column("loss", Float),  # NULL is NaN, which SQLite does not have
     Column("accuracy", Float, nullable=False),
     Column("num_examples", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("job", ForeignKey("jobs.name"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("step", BigInteger, nullable=False),
+    Column("loss", Float),  # NULL is NaN, which SQLite does not have
+    Column("accuracy", Float, nullable=False),
+    Column("num_examples", BigInteger, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("job", ForeignKey("jobs.name"), primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    Column("state_digest", String(64), nullable=False),
+    Column("chain_digest", String(64), nullable=False),
 )
 
 checkpoints = Table(
@@ -80,6 +121,8 @@ checkpoints = Table(
     Column("job", ForeignKey("jobs.name"), primary_key=True),
     Column("step", BigInteger, primary_key=True),
     Column("epoch", Integer, nullable=False),
-    Column("manifest_digest", String(64), nullable=False),
+    Column("manifest_digest", String(64), nullable=False, index=True),
+    Column("state_digest", String(64), nullable=False, index=True),
+    Column("size_bytes", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
 )

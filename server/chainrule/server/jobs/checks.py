@@ -1,0 +1,175 @@
+"""What is wrong with a training configuration, field by field."""
+
+from __future__ import annotations
+
+import math
+
+from chainrule.server.errors import InvalidRequestError, Violation, echo
+from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+
+MAX_EPOCHS = 1_000_000
+MAX_SHARDS = 65_536
+MAX_PARTITIONS = 64
+MAX_KEPT_CHECKPOINTS = 1000
+MAX_FRACTION = 0.9
+"""Largest share of a dataset that can be kept back for validation."""
+
+
+class _Checks:
+    """Collects what is wrong under a path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.found: list[Violation] = []
+
+    def that(self, right: bool, field: str, description: str) -> None:
+        if not right:
+            self.found.append(Violation(f"{self._path}.{field}", description))
+
+    def above_zero(self, field: str, value: float) -> None:
+        self.that(math.isfinite(value) and value > 0, field, f"is {value}; use a number above 0")
+
+    def from_zero(self, field: str, value: float) -> None:
+        self.that(math.isfinite(value) and value >= 0, field, f"is {value}; use 0 or more")
+
+    def share(self, field: str, value: float) -> None:
+        self.that(0 <= value <= 1, field, f"is {value}; use 0 to 1")
+
+
+def check_config(config: TrainingConfig) -> list[Violation]:
+    """Everything that is wrong with a configuration, whatever the model and the data."""
+    checks = _Checks("job.config")
+    _check_steps(checks, config)
+    _check_workers(checks, config)
+    match config.optimizer:
+        case Sgd() as sgd:
+            _check_sgd(checks, sgd)
+        case Adam() as adam:
+            _check_adam(checks, adam)
+    _check_schedule(checks, config.schedule)
+    _check_gradients(checks, config)
+    _check_validation(checks, config.validation)
+    _check_operation(checks, config)
+    return checks.found
+
+
+def scaled(config: TrainingConfig, *, min_workers: int, max_workers: int) -> tuple[int, int]:
+    """The fewest and the most workers of a job that is asked to have others; 0 leaves one as it is. Raises
+    InvalidRequestError naming the request's field."""
+    least, most = min_workers or config.min_workers, max_workers or config.max_workers
+    if min_workers < 0:
+        raise InvalidRequestError.of("min_workers", f"is {min_workers}; use 1 or more, or 0 to leave it")
+    if max_workers < 0 or most > config.shards:
+        raise InvalidRequestError.of(
+            "max_workers",
+            f"is {max_workers}; use 1 to {config.shards}, the job's shards, since a shard is computed by one worker, "
+            "or 0 to leave it",
+        )
+    if least > most:
+        field = "min_workers" if min_workers else "max_workers"
+        raise InvalidRequestError.of(field, f"makes them {least} to {most}; use at most max_workers for min_workers")
+    return least, most
+
+
+# --- what fixes the weights ------------------------------------------------------------------------------------
+
+
+def _check_steps(checks: _Checks, config: TrainingConfig) -> None:
+    checks.that(1 <= config.epochs <= MAX_EPOCHS, "epochs", f"is {config.epochs}; use 1 to {MAX_EPOCHS:,}")
+    checks.that(config.batch_size >= 1, "batch_size", f"is {config.batch_size}; use at least 1")
+    checks.that(1 <= config.shards <= MAX_SHARDS, "shards", f"is {config.shards}; use 1 to {MAX_SHARDS:,}")
+    checks.that(
+        config.shards <= max(config.batch_size, 1),
+        "shards",
+        f"is {config.shards}, more than batch_size {config.batch_size}: a shard would have no example; "
+        "use at most one shard for each example of a batch",
+    )
+
+
+def _check_sgd(checks: _Checks, sgd: Sgd) -> None:
+    checks.above_zero("sgd.lr", sgd.lr)
+    checks.from_zero("sgd.momentum", sgd.momentum)
+    checks.that(math.isfinite(sgd.dampening), "sgd.dampening", f"is {sgd.dampening}; use a finite number")
+    checks.from_zero("sgd.weight_decay", sgd.weight_decay)
+    possible = not sgd.nesterov or (sgd.momentum > 0 and sgd.dampening == 0)
+    checks.that(possible, "sgd.nesterov", "needs momentum above 0 and dampening 0")
+
+
+def _check_adam(checks: _Checks, adam: Adam) -> None:
+    checks.above_zero("adam.lr", adam.lr)
+    for field in ("beta1", "beta2"):
+        beta = getattr(adam, field)
+        checks.that(0 <= beta < 1, f"adam.{field}", f"is {beta}; use a number from 0, below 1")
+    checks.from_zero("adam.eps", adam.eps)
+    checks.from_zero("adam.weight_decay", adam.weight_decay)
+
+
+def _check_schedule(checks: _Checks, schedule: Schedule) -> None:
+    checks.from_zero("schedule.warmup_steps", schedule.warmup_steps)
+    checks.from_zero("schedule.decay_steps", schedule.decay_steps)
+    checks.that(0 < schedule.gamma <= 1, "schedule.gamma", f"is {schedule.gamma}; use a number above 0, at most 1")
+    checks.share("schedule.final_factor", schedule.final_factor)
+
+
+def _check_gradients(checks: _Checks, config: TrainingConfig) -> None:
+    checks.from_zero("clip_norm", config.clip_norm)
+    one = config.partitions <= 1
+    split = f"needs the whole gradient in one place, but partitions is {config.partitions}; use partitions 0 or 1"
+    checks.that(one or not config.clip_norm > 0, "clip_norm", split)
+    checks.that(one or config.non_finite == "fail", "non_finite", f"SKIP {split}")
+    checks.that(bool(config.trainable), "trainable", "names nothing; leave it out to train all parameters")
+    for index, pattern in enumerate(config.trainable):
+        checks.that(bool(pattern), f"trainable[{index}]", 'is empty; use a pattern of names, for example "fc.*"')
+    checks.from_zero("staleness", config.staleness)
+    checks.that(
+        config.staleness <= 0 or not config.exact,
+        "staleness",
+        f"is {config.staleness}: weights would depend on timing, but exact is true; use staleness 0, or exact false",
+    )
+
+
+def _check_validation(checks: _Checks, validation: Validation) -> None:
+    fraction = validation.fraction
+    checks.that(
+        0 <= fraction <= MAX_FRACTION,
+        "validation.fraction",
+        f"is {fraction}; use a number above 0, at most {MAX_FRACTION}, or 0 for none",
+    )
+    checks.that(
+        not (validation.dataset and fraction > 0),
+        "validation.fraction",
+        f"is {fraction}, but validation.dataset is {echo(validation.dataset)}; use one of the two",
+    )
+    wanted = "needs something to evaluate on; set validation.dataset or validation.fraction, or leave it out"
+    checks.from_zero("validation.patience", validation.patience)
+    checks.that(
+        validation.wanted or validation.patience <= 0, "validation.patience", f"is {validation.patience}; {wanted}"
+    )
+    checks.that(validation.wanted or not validation.restore_best, "validation.restore_best", wanted)
+
+
+# --- what does not ---------------------------------------------------------------------------------------------
+
+
+def _check_workers(checks: _Checks, config: TrainingConfig) -> None:
+    checks.that(
+        1 <= config.max_workers <= max(config.shards, 1),
+        "max_workers",
+        f"is {config.max_workers}; use 1 to shards ({config.shards}), since a shard is computed by one worker",
+    )
+    checks.that(config.min_workers >= 1, "min_workers", f"is {config.min_workers}; use at least 1")
+    checks.that(
+        config.min_workers <= max(config.max_workers, 1),
+        "min_workers",
+        f"is {config.min_workers}, more than max_workers {config.max_workers}; use at most that, or more max_workers",
+    )
+
+
+def _check_operation(checks: _Checks, config: TrainingConfig) -> None:
+    partitions, kept = config.partitions, config.keep_checkpoints
+    checks.that(0 <= partitions <= MAX_PARTITIONS, "partitions", f"is {partitions}; use 0 to {MAX_PARTITIONS}")
+    checks.from_zero("checkpoint_every_steps", config.checkpoint_every_steps)
+    checks.that(1 <= kept <= MAX_KEPT_CHECKPOINTS, "keep_checkpoints", f"is {kept}; use 1 to {MAX_KEPT_CHECKPOINTS:,}")
+    checks.from_zero("receipt_every_steps", config.receipt_every_steps)
+    checks.share("audit_fraction", config.audit_fraction)
+    checks.from_zero("max_failures", config.max_failures)

@@ -1,0 +1,166 @@
+"""Training configurations to messages and back."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from chainrule.server.errors import InvalidRequestError
+from chainrule.server.training.config import Adam, Optimizer, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.v1 import job_pb2
+
+T = TypeVar("T")
+Decay = Literal["none", "step", "linear", "cosine"]
+NonFinite = Literal["fail", "skip"]
+
+_DECAYS: dict[int, Decay] = {
+    job_pb2.Schedule.DECAY_UNSPECIFIED: "none",
+    job_pb2.Schedule.DECAY_NONE: "none",
+    job_pb2.Schedule.DECAY_STEP: "step",
+    job_pb2.Schedule.DECAY_LINEAR: "linear",
+    job_pb2.Schedule.DECAY_COSINE: "cosine",
+}
+_NON_FINITE: dict[int, NonFinite] = {
+    job_pb2.TrainingConfig.NON_FINITE_UNSPECIFIED: "fail",
+    job_pb2.TrainingConfig.NON_FINITE_FAIL: "fail",
+    job_pb2.TrainingConfig.NON_FINITE_SKIP: "skip",
+}
+
+
+def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
+    """A configuration with all its fields."""
+    message = job_pb2.TrainingConfig(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        shards=config.shards,
+        workers=config.max_workers,
+        seed=config.seed,
+        schedule=job_pb2.Schedule(
+            warmup_steps=config.schedule.warmup_steps,
+            decay=job_pb2.Schedule.Decay.Value(f"DECAY_{config.schedule.decay.upper()}"),
+            decay_steps=config.schedule.decay_steps,
+            gamma=config.schedule.gamma,
+            final_factor=config.schedule.final_factor,
+        ),
+        clip_norm=config.clip_norm,
+        trainable=config.trainable,
+        non_finite=job_pb2.TrainingConfig.NonFinite.Value(f"NON_FINITE_{config.non_finite.upper()}"),
+        validation=job_pb2.Validation(
+            dataset=config.validation.dataset,
+            fraction=config.validation.fraction,
+            patience=config.validation.patience,
+            restore_best=config.validation.restore_best,
+        ),
+        staleness=config.staleness,
+        min_workers=config.min_workers,
+        max_workers=config.max_workers,
+        partitions=config.partitions,
+        checkpoint_every_steps=config.checkpoint_every_steps,
+        keep_checkpoints=config.keep_checkpoints,
+        receipt_every_steps=config.receipt_every_steps,
+        audit_fraction=config.audit_fraction,
+        exact=config.exact,
+        max_failures=config.max_failures,
+    )
+    match config.optimizer:
+        case Sgd() as sgd:
+            message.sgd.CopyFrom(
+                job_pb2.Sgd(
+                    lr=sgd.lr,
+                    momentum=sgd.momentum,
+                    dampening=sgd.dampening,
+                    weight_decay=sgd.weight_decay,
+                    nesterov=sgd.nesterov,
+                )
+            )
+        case Adam() as adam:
+            message.adam.CopyFrom(
+                job_pb2.Adam(
+                    lr=adam.lr,
+                    beta1=adam.beta1,
+                    beta2=adam.beta2,
+                    eps=adam.eps,
+                    weight_decay=adam.weight_decay,
+                    decoupled=adam.decoupled,
+                )
+            )
+    return message
+
+
+def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
+    """A configuration with the defaults of what was left out. Raises InvalidRequestError for a value of an enum that
+    this version does not know."""
+    default = TrainingConfig()
+    validation = message.validation
+    return TrainingConfig(
+        epochs=_given(message, "epochs", default.epochs),
+        batch_size=_given(message, "batch_size", default.batch_size),
+        shards=_given(message, "shards", default.shards),
+        seed=message.seed,
+        optimizer=_optimizer(message),
+        schedule=_schedule(message.schedule),
+        clip_norm=message.clip_norm,
+        trainable=tuple(message.trainable) or default.trainable,
+        non_finite=_known(
+            _NON_FINITE, message.non_finite, field="non_finite", use="NON_FINITE_FAIL or NON_FINITE_SKIP"
+        ),
+        validation=Validation(
+            dataset=validation.dataset,
+            fraction=validation.fraction,
+            patience=validation.patience,
+            restore_best=validation.restore_best,
+        ),
+        staleness=message.staleness,
+        min_workers=_given(message, "min_workers", default.min_workers),
+        max_workers=_given(message, "max_workers", _given(message, "workers", default.max_workers)),
+        partitions=message.partitions,
+        checkpoint_every_steps=message.checkpoint_every_steps,
+        keep_checkpoints=_given(message, "keep_checkpoints", default.keep_checkpoints),
+        receipt_every_steps=_given(message, "receipt_every_steps", default.receipt_every_steps),
+        audit_fraction=message.audit_fraction,
+        exact=_given(message, "exact", default.exact),
+        max_failures=_given(message, "max_failures", default.max_failures),
+    )
+
+
+def _optimizer(message: job_pb2.TrainingConfig) -> Optimizer:
+    if message.WhichOneof("optimizer") == "adam":
+        adam = message.adam
+        return Adam(
+            lr=_given(adam, "lr", Adam.lr),
+            beta1=_given(adam, "beta1", Adam.beta1),
+            beta2=_given(adam, "beta2", Adam.beta2),
+            eps=_given(adam, "eps", Adam.eps),
+            weight_decay=adam.weight_decay,
+            decoupled=adam.decoupled,
+        )
+    sgd = message.sgd
+    return Sgd(
+        lr=_given(sgd, "lr", Sgd.lr),
+        momentum=sgd.momentum,
+        dampening=sgd.dampening,
+        weight_decay=sgd.weight_decay,
+        nesterov=sgd.nesterov,
+    )
+
+
+def _schedule(message: job_pb2.Schedule) -> Schedule:
+    return Schedule(
+        warmup_steps=message.warmup_steps,
+        decay=_known(_DECAYS, message.decay, field="schedule.decay", use="DECAY_NONE, _STEP, _LINEAR or _COSINE"),
+        decay_steps=message.decay_steps,
+        gamma=_given(message, "gamma", Schedule.gamma),
+        final_factor=message.final_factor,
+    )
+
+
+def _given(message: Message, field: str, default: T) -> T:
+    """A field of the default's type that may be left out."""
+    return cast(T, getattr(message, field)) if message.HasField(field) else default
+
+
+def _known(values: dict[int, T], value: int, *, field: str, use: str) -> T:
+    if value not in values:
+        raise InvalidRequestError.of(f"job.config.{field}", f"is {value}, which is unknown; use {use}")
+    return values[value]

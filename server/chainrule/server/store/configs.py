@@ -1,0 +1,31 @@
+"""Training configurations as JSON values, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+
+_OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
+
+
+def to_values(config: TrainingConfig) -> dict[str, Any]:
+    """A configuration as JSON has it."""
+    [kind] = [name for name, optimizer in _OPTIMIZERS.items() if isinstance(config.optimizer, optimizer)]
+    return {**asdict(config), "optimizer": {"kind": kind, **asdict(config.optimizer)}}
+
+
+def from_values(values: Mapping[str, Any]) -> TrainingConfig:
+    """The configuration again."""
+    optimizer = dict(values["optimizer"])
+    return TrainingConfig(
+        **{
+            **values,
+            "optimizer": _OPTIMIZERS[optimizer.pop("kind")](**optimizer),
+            "schedule": Schedule(**values["schedule"]),
+            "validation": Validation(**values["validation"]),
+            "trainable": tuple(values["trainable"]),
+        }
+    )
