@@ -35,8 +35,8 @@ MODULES = {
     )
 }
 PUBLIC = {  # of what a Variable has; the rest is for the engine
-    "data", "grad", "grad_fn", "is_inference", "is_leaf", "output_nr", "register_hook", "requires_grad", "retain_grad",
-    "register_post_accumulate_grad_hook", "retains_grad",
+    "data", "grad", "grad_fn", "grad_memory", "is_inference", "is_leaf", "output_nr", "register_hook", "requires_grad",
+    "register_post_accumulate_grad_hook", "retain_grad", "retains_grad",
 }  # fmt: skip
 
 

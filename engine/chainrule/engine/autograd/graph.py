@@ -386,7 +386,8 @@ class OpNode(Node):
         assert isinstance(other, OpNode)
         self.saved, self.intermediates = other.saved, other.intermediates
 
-    def gradients(self, g: Any, *, recording: bool) -> list[Any]:
+    def gradients(self, g: Any, *, recording: bool, memories: dict[int, Array] | None = None) -> list[Any]:
+        """As of any node; those of the inputs at the positions in `memories` are computed there."""
         if self.saved is None:
             self.recover()
         assert self.saved is not None
@@ -411,7 +412,11 @@ class OpNode(Node):
         for position, formula, arguments in plan.formulas:
             if op.variadic:
                 values[-1] = position
-            gradient = formula(*(values if arguments is None else arguments(values)))
+            given = values if arguments is None else arguments(values)
+            if memories and position in memories:
+                gradient = op.into[position](*given, memories[position])
+            else:
+                gradient = formula(*given)
             if shapes and op.broadcasts and gradient.shape != shapes[position]:
                 gradient = op.fit(gradient, shapes[position])
             gradients.append(gradient if low is None or gradient.dtype != float32 else gradient.astype(low))

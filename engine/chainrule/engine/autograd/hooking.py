@@ -15,8 +15,8 @@ from chainrule.engine.errors import AutogradError, DTypeError
 
 def through_leaf_hooks(variable: Variable, g: Any) -> Any:
     """The gradient of a leaf as its hooks leave it."""
-    hooks = variable._hooks
-    return _copied(_through(hooks.tensor_hooks.values(), g)) if hooks is not None and hooks.tensor_hooks else g
+    extra = variable._extra
+    return _copied(_through(extra.tensor_hooks.values(), g)) if extra is not None and extra.tensor_hooks else g
 
 
 def through_tensor_hooks(extra: Extra, g: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from chainrule.engine import kernels
 from chainrule.engine.autograd.anomaly import anomaly
-from chainrule.engine.autograd.graph import AccumulateGrad, Node, OutputGradients, is_alias, lock_of
+from chainrule.engine.autograd.graph import AccumulateGrad, Node, OpNode, OutputGradients, is_alias, lock_of
 from chainrule.engine.autograd.hooking import (
     run_leaf_hooks,
     run_watched,
@@ -145,6 +145,7 @@ def _traverse(
     captured: dict[Node, Any] = dict.fromkeys(capture)
     arrived: dict[Node, Any] = {}
     pending: list[tuple[int, Node]] = []  # a heap of negative numbers with their nodes: the highest number first
+    adding = only is None and not captured and not recording  # to the gradients of all leaves
     enabled = state.enabled
     state.set(recording, state.inference)
     try:
@@ -158,7 +159,7 @@ def _traverse(
             node = heappop(pending)[1]
             g = arrived.pop(node)
             if type(node) is AccumulateGrad:
-                if node.variable._hooks is not None:
+                if node.variable._extra is not None:
                     g = through_leaf_hooks(node.variable, g)
                 if captured and node in captured:
                     captured[node] = g
@@ -172,10 +173,7 @@ def _traverse(
             edges = node.edges
             if only is not None and only.isdisjoint(edges):
                 continue
-            if node.extra is None and not anomaly.enabled:
-                left = iter(node.gradients(g, recording=recording))
-            else:
-                left = iter(run_watched(node, g, recording))
+            left = iter(_run(node, g, recording, arrived if adding else None))
             if not keep:
                 node.free()
             for edge in edges:
@@ -194,6 +192,34 @@ def _traverse(
     finally:
         state.set(enabled, state.inference)
     return captured
+
+
+def _run(node: Node, g: Any, recording: bool, arrived: dict[Node, Any] | None) -> Sequence[Any]:
+    """The gradients of a node's inputs.
+
+    Args:
+        node: the node.
+        g: the gradient of its output.
+        recording: whether gradients are Tensors.
+        arrived: the nodes at which some gradient has arrived, where those of leaves may be computed in their memory.
+    """
+    if node.extra is not None or anomaly.enabled:
+        return run_watched(node, g, recording)
+    if arrived is not None and type(node) is OpNode and node.plan.into:
+        return node.gradients(g, recording=recording, memories=_memories(node, g, arrived))
+    return node.gradients(g, recording=recording)
+
+
+def _memories(node: OpNode, g: Any, arrived: dict[Node, Any]) -> dict[int, Array]:
+    """The memory in which gradients of inputs are to be computed, by position: of leaves that have none yet."""
+    memories = {}
+    for position, place in node.plan.into:
+        edge = node.edges[place]
+        if type(edge) is AccumulateGrad and edge not in arrived and edge.variable._grad is None:
+            memory = edge.variable.grad_memory
+            if memory is not None and memory.shape == edge.variable.data.shape and memory.dtype == g.dtype:
+                memories[position] = memory
+    return memories
 
 
 def _sum(g: Any, h: Any) -> Any:
@@ -220,13 +246,30 @@ def accumulate(variable: Variable, gradient: Any) -> None:
         if is_tensor(gradient):
             set_grad(variable, gradient if grad is None else grad + gradient)
         elif grad is None:
-            set_grad(variable, Variable.wrap(gradient if type(gradient) is np.ndarray else np.asarray(gradient)))
+            set_grad(variable, Variable.wrap(_placed(variable, gradient)))
         else:
+            if grad.data is gradient:
+                raise AutogradError("two backward passes at once have computed a gradient in one grad_memory")
             grad.data += gradient
             grad.counter.bump()
-    if variable._hooks is not None:
-        for hook in list(variable._hooks.after.values()):
+    if variable._extra is not None:
+        for hook in list(variable._extra.after.values()):
             hook(variable)
+
+
+def _placed(variable: Variable, gradient: Any) -> Array:
+    """The first gradient of a leaf, in the memory that it has for it."""
+    array: Array = gradient if type(gradient) is np.ndarray else np.asarray(gradient)
+    memory = variable.grad_memory
+    if memory is None or memory is array:
+        return array
+    if memory.shape != array.shape or memory.dtype != array.dtype:
+        raise ShapeError(
+            f"grad_memory has {memory.dtype} of shape {list(memory.shape)}, the gradient is {array.dtype} of shape "
+            f"{list(array.shape)}: the tensor was given other data since; set grad_memory again"
+        )
+    np.copyto(memory, array)
+    return memory
 
 
 def _own(gradient: Any, g: Any) -> Any:

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, NoReturn, TypeGuard
 
+import numpy as np
+
 from chainrule.engine.autograd.graph import AccumulateGrad, Hook, Node, Output, add_hook, lock_of
 from chainrule.engine.autograd.mode import state
 from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION, UNRECORDED, AsStrided, CopySlices, View, places
@@ -58,14 +60,15 @@ no_version = _NoVersion()
 _making_accumulators = threading.RLock()  # making one may be watched, and collect garbage
 
 
-class LeafHooks:
-    """The hooks of a leaf."""
+class LeafExtra:
+    """What few leaves have: hooks, and memory for the gradient."""
 
-    __slots__ = ("after", "tensor_hooks")
+    __slots__ = ("after", "memory", "tensor_hooks")
 
     def __init__(self) -> None:
         self.tensor_hooks: OrderedDict[int, Hook] = OrderedDict()
         self.after: OrderedDict[int, Hook] = OrderedDict()
+        self.memory: Array | None = None
 
 
 class Variable:
@@ -79,9 +82,9 @@ class Variable:
     __slots__ = (
         "__weakref__",
         "_accumulator",
+        "_extra",
         "_grad",
         "_grad_fn",
-        "_hooks",
         "_requires_grad",
         "_view",
         "counter",
@@ -95,7 +98,7 @@ class Variable:
     _requires_grad: bool
     _view: View | None
     _accumulator: weakref.ref[AccumulateGrad] | None
-    _hooks: LeafHooks | None
+    _extra: LeafExtra | None
 
     kind: ClassVar[type[Tensor]]  # what results are; set where Tensor is made
     __array_ufunc__ = None  # so that `ndarray * Tensor` is ours
@@ -108,14 +111,14 @@ class Variable:
         self._requires_grad = grad_fn is not None
         self._view = None
         self._accumulator = None
-        self._hooks = None
+        self._extra = None
 
     @staticmethod
     def wrap(array: Array, *, counter: VersionCounter | None = None, grad_fn: Node | None = None) -> Tensor:
         """A tensor around an array, without a copy or a check."""
         tensor = _new(Variable.kind)
         tensor.data = array  # as `_set` does, which every operation would have to call
-        tensor._grad = tensor._view = tensor._accumulator = tensor._hooks = None
+        tensor._grad = tensor._view = tensor._accumulator = tensor._extra = None
         tensor._grad_fn = grad_fn
         if counter is None:  # as `VersionCounter()` does
             counter = _new(VersionCounter)
@@ -228,6 +231,40 @@ class Variable:
         if value is not None:
             self._check_grad(value)
         self._grad = value
+
+    @property
+    def grad_memory(self) -> Array | None:
+        """Of a leaf, where `backward` puts a gradient where there is none yet; None: in memory of its own.
+
+        The array becomes that of `grad`, without a copy where the operation that uses the leaf can compute into it.
+        What was there is overwritten, also if an older `grad` shares it. One backward at a time may use it, and one
+        with `create_graph` does not.
+
+        Raises:
+            AutogradError: it is set for a tensor that is no leaf, or requires no gradient.
+            DTypeError: it is set to what is no array, or to one of another dtype.
+            ShapeError: it is set to an array of another shape, with gaps, or that cannot be written to.
+        """
+        return None if self._extra is None else self._extra.memory
+
+    @grad_memory.setter
+    def grad_memory(self, memory: Array | None) -> None:
+        if memory is not None:
+            self._check_memory(memory)
+        elif self._extra is None:
+            return
+        self._more().memory = memory
+
+    def _check_memory(self, memory: Array) -> None:
+        if not self.requires_grad or not self.is_leaf:
+            raise AutogradError("grad_memory is for leaves that require a gradient; others have no grad to put there")
+        if not isinstance(memory, np.ndarray) or memory.dtype != self.data.dtype:
+            kind = memory.dtype if isinstance(memory, np.ndarray) else type(memory).__name__
+            raise DTypeError(f"grad_memory of a tensor of {self.data.dtype} is an array of that, not {kind}")
+        if memory.shape != self.data.shape:
+            raise ShapeError(f"grad_memory has shape {list(memory.shape)}, the tensor has {list(self.data.shape)}")
+        if not (memory.flags.c_contiguous and memory.flags.writeable):
+            raise ShapeError("grad_memory has to be contiguous and writeable; give an array that owns its memory, say")
 
     def _check_grad(self, value: Tensor) -> None:
         if not isinstance(value, Variable):
@@ -371,7 +408,7 @@ class Variable:
         if not self.requires_grad:
             raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
         node = self._recorded()
-        return add_hook(self._leaf_hooks().tensor_hooks if node is None else node.more().tensor_hooks, hook)
+        return add_hook(self._more().tensor_hooks if node is None else node.more().tensor_hooks, hook)
 
     def register_post_accumulate_grad_hook(self, hook: Hook) -> RemovableHandle:
         """Calls hook(tensor) each time a gradient has been added to `grad` of this leaf.
@@ -383,14 +420,15 @@ class Variable:
             raise AutogradError("cannot register a hook on a tensor that doesn't require gradient")
         if not self.is_leaf:
             raise AutogradError("post accumulate grad hooks cannot be registered on non-leaf tensors")
-        return add_hook(self._leaf_hooks().after, hook)
+        return add_hook(self._more().after, hook)
 
-    def _leaf_hooks(self) -> LeafHooks:
-        if self._hooks is None:
+    def _more(self) -> LeafExtra:
+        """The leaf's extra, made when it is first asked for."""
+        if self._extra is None:
             with lock_of(self):
-                if self._hooks is None:
-                    self._hooks = LeafHooks()
-        return self._hooks
+                if self._extra is None:
+                    self._extra = LeafExtra()
+        return self._extra
 
     def retain_grad(self) -> None:
         """Has backward set `grad` of this tensor, too, though it is no leaf.

@@ -100,6 +100,7 @@ def _plus(x: Any, product: Any, beta: float, alpha: float) -> Any:
     x=lambda g, w: linear(g, w.T),
     w=lambda g, x: mm(_rows(g).T, _rows(x)),
     b=lambda g: _sum_of_rows(g),
+    into={"w": lambda g, x, out: kernels.mm(_rows(g).T, _rows(x), out)},
 )
 def linear(x: Any, w: Any, b: Any = None) -> Any:
     """y = x·wᵀ + b, with x (..., I), w (O, I), b (O) or None, y (..., O)."""

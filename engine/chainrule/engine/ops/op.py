@@ -70,6 +70,8 @@ class Plan:
     """What else the gradients use: attributes, intermediates, shapes; of a variadic operation last the position."""
     shape_names: tuple[tuple[str, int | None], ...]
     """The shapes to keep, and the input each is of; None for those of a variadic input."""
+    into: tuple[tuple[int, int], ...]
+    """The inputs whose gradient can be computed into given memory, by position, and which of the edges is theirs."""
 
 
 class Op:
@@ -87,6 +89,7 @@ class Op:
         converts: whether its gradients are of other dtypes than the output's, which they see to themselves.
         native: whether forward and gradients take float16 and bfloat16 as they are: their kernels see to it.
         half: a forward of its own for float16 and bfloat16; the gradients take them as they are, too.
+        into: for an input, its gradient of arrays once more, computed into an array that is the last argument.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Op:
         converts: bool = False,
         native: bool = False,
         half: Callable[..., Any] | None = None,
+        into: dict[str, Gradient] | None = None,
     ) -> None:
         self.name = name
         self.forward = forward
@@ -133,6 +137,7 @@ class Op:
         self.__name__ = forward.__name__ if plain else name.lower()  # of a ufunc or a helper, what PyTorch calls it
         self.__doc__ = forward.__doc__
         self._gradients = {name: (formula, _parameters(formula)) for name, formula in gradients.items()}
+        self.into = {self.inputs.index(name): formula for name, formula in (into or {}).items()}
         self._plans: dict[tuple[bool, ...], Plan | None] = {}
         self._check({"g", "y", "position"}, {*self.inputs, *self.attributes, *saves})
 
@@ -270,20 +275,22 @@ class Op:
         others = [name for name in used if name not in ("g", "position", *saved)] + ["position"] * self.variadic
         values = ("g", *saved, *others)
         shapes = {f"{name}_shape": position for position, name in enumerate(self.inputs)}
+        edges = tuple(
+            position if needed else None
+            for position, needed in enumerate(needs)
+            if self.variadic or self.inputs[position] in self._gradients
+        )
         return Plan(
             formulas=tuple(
                 (position, formula, None if names == values else _picking([values.index(name) for name in names]))
                 for position, formula, names in needed_gradients
             ),
-            edges=tuple(
-                position if needed else None
-                for position, needed in enumerate(needs)
-                if self.variadic or self.inputs[position] in self._gradients
-            ),
+            edges=edges,
             saved_names=tuple(saved),
             saved_positions=tuple(None if name == "y" else self.inputs.index(name) for name in saved),
             other_names=tuple(others),
             shape_names=tuple((name, None if self.variadic else shapes[name]) for name in used if name in shapes),
+            into=tuple((position, edges.index(position)) for position in self.into if position in edges),
         )
 
     # What a kind of operations may do its own way.
@@ -317,12 +324,15 @@ def op(
     exact: bool = False,
     converts: bool = False,
     native: bool = False,
+    into: dict[str, Gradient] | None = None,
     **gradients: Gradient,
 ) -> Callable[[Callable[..., Any]], Op]:
     """Declares the decorated forward as an operation, with the gradients of its inputs; see the module."""
 
     def declare(forward: Callable[..., Any]) -> Op:
-        return Op(name, forward, gradients, saves=saves, view=view, exact=exact, converts=converts, native=native)
+        return Op(
+            name, forward, gradients, saves=saves, view=view, exact=exact, converts=converts, native=native, into=into
+        )
 
     return declare
 

@@ -17,10 +17,10 @@ _WORTH = 1 << 20
 """Multiplications from which a call of oneDNN takes less time than one of numpy."""
 
 
-def mm(a: Array, b: Array) -> Array:
+def mm(a: Array, b: Array, out: Array | None = None) -> Array:
     """As `reference.mm`."""
-    y = _product(a, b, None)
-    return reference.mm(a, b) if y is None else y
+    y = _product(a, b, None, out)
+    return reference.mm(a, b, out) if y is None else y
 
 
 def linear(x: Array, w: Array, b: Array | None) -> Array:

@@ -7,9 +7,10 @@ import numpy as np
 from chainrule.engine.dtypes import Array
 
 
-def mm(a: Array, b: Array) -> Array:
-    """y = A·B"""
-    y: Array = a * b if a.shape[1] == b.shape[0] == 1 else a @ b  # BLAS takes its time over a column and a row
+def mm(a: Array, b: Array, out: Array | None = None) -> Array:
+    """y = A·B, written to contiguous `out` if that is given."""
+    one = a.shape[1] == b.shape[0] == 1  # BLAS takes its time over a column and a row
+    y: Array = np.multiply(a, b, out=out) if one else np.matmul(a, b, out=out)
     return y
 
 
