@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -34,6 +36,7 @@ class Computation:
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
         self._trained = {name: self._parameters[name] for name in self.layout.trained}
+        self._is_small = len(self.layout.partitions) == 1 and len(self.layout.partitions[0].buckets) == 1
         self._levels: list[Sink] = []
         for name, parameter in self._parameters.items():
             if name in self._trained:
@@ -145,7 +148,7 @@ class Computation:
         return take
 
     def _arrived(self, name: str, gradient: Array) -> None:
-        """A gradient is final: add it to what lies to its left in the tree, and send its bucket if that was the last."""
+        """A gradient is final: add it to what lies to its left in the tree; send its bucket if that was the last."""
         sink = self._sink
         assert sink is not None
         self._put(sink.gradients[name], name, gradient, of="gradients")
@@ -168,11 +171,6 @@ class Computation:
         if not self._is_small:
             for partition in range(len(self.layout.partitions)):
                 self._send(partition, HEAD, self._measured)
-
-    @property
-    def _is_small(self) -> bool:
-        """Whether all is sent at once."""
-        return len(self.layout.partitions) == 1 and len(self.layout.partitions[0].buckets) == 1
 
     def _level(self, level: int) -> Sink:
         while len(self._levels) <= level:
@@ -198,7 +196,8 @@ class Computation:
 
     def _draws(self, step: int, shard: int) -> cr.Generator:
         """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
-        return cr.Generator(int(cr.random.raw_stream(self.plan.config.seed, step, shard, size=1)[0]))
+        key = struct.pack("<QQQ", self.plan.config.seed, step, shard)
+        return cr.Generator(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"))
 
     def _tensor(self, name: str) -> cr.Tensor:
         return self._parameters[name] if name in self._parameters else self._buffers[name]

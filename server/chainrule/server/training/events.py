@@ -11,9 +11,7 @@ NO_ROOM = "NO_ROOM"
 """Reason of an attempt for which the cluster had no room."""
 
 
-IncidentKind = Literal[
-    "recovery", "straggler", "corruption", "refused", "skipped", "scaled", "early_stop", "warning"
-]
+IncidentKind = Literal["recovery", "straggler", "corruption", "refused", "skipped", "scaled", "early_stop", "warning"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 A partition has three regions:
 
     moving      what a step changes: the trained parameters in buckets, the running statistics, the counters
-    push        what a worker sends for a block of shards: gradients and batch statistics, at the places of what they change
+    push        what a worker sends for a block of shards: gradients and batch statistics, each at the place of what it
+                changes
     constant    what training leaves alone: frozen parameters and other buffers; sent once
 
 A bucket is a run of parameters of one dtype, ordered as their gradients become final, the last layer's first: so it can
@@ -15,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from chainrule.engine import nn
@@ -241,12 +244,8 @@ def _bytes(spec: _Spec) -> int:
     return int(np.prod(spec[1], dtype=np.int64)) * _dtype(spec[0]).itemsize
 
 
-def _dtype(name: str) -> np.dtype:  # type: ignore[type-arg]
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def _aligned(offset: int) -> int:

@@ -43,7 +43,7 @@ class Segment:
 
     @classmethod
     def make(cls, name: str, size: int) -> Segment:
-        """A new segment of zeros; the name shows in /proc. Raises SharedMemoryError if there is not that much memory."""
+        """A new segment of zeros; the name shows in /proc. Raises SharedMemoryError if there is not so much memory."""
         size = max(size, 1)
         try:
             descriptor = os.memfd_create(name[:200])

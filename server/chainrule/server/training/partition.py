@@ -1,6 +1,7 @@
 """A partition of the parameter server: the single writer of its parameters, optimizer state and running statistics.
 
-It knows nothing of processes and sockets: pushes go in, and when all shards of a tick are in, the next weights are there.
+It knows nothing of processes and sockets: pushes go in, and when all shards of a tick are in, the next weights are
+there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -170,8 +172,10 @@ class Partition:
     @property
     def missing(self) -> list[int]:
         """The shards that the running tick waits for."""
-        covers = [self._now.head, *([] if self._evaluates else self._now.buckets)]
-        return sorted({shard for cover in covers for shard in cover.missing})
+        missing = set(self._now.head.missing)
+        if not self._evaluates:
+            missing.update(shard for cover in self._now.buckets for shard in cover.missing)
+        return sorted(missing)
 
     @property
     def untouched(self) -> bool:
@@ -313,7 +317,7 @@ class Partition:
             for total in totals:
                 total *= total.dtype.type(factor)
         for bucket, total in enumerate(totals):
-            self._update(bucket, lambda start, stop, total=total: total[start:stop])
+            self._update(bucket, partial(_run_of, total))
         return True
 
     def _update(self, bucket: int, gradient: Callable[[int, int], Array]) -> None:
@@ -437,6 +441,10 @@ class Partition:
             array = _slice(self._slots[bucket][slot], self.layout, name).reshape(place.shape)
             found[name] = array.copy() if copy else array
         return found
+
+
+def _run_of(flat: Array, start: int, stop: int) -> Array:
+    return flat[start:stop]
 
 
 def _slice(flat: Array, layout: PartitionLayout, name: str) -> Array:

@@ -16,8 +16,8 @@ Ended = Callable[[str], None]
 
 
 class Placement(Protocol):
-    """Where the processes of an attempt run. To start one does not wait for it: it calls the coordinator when it is there,
-    which may take as long as the cluster has no room."""
+    """Where the processes of an attempt run. To start one does not wait for it: it calls the coordinator when it is
+    there, which may take as long as the cluster has no room."""
 
     host: str
     """Address of this process that those of other machines reach."""

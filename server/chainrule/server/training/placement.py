@@ -1,177 +1,141 @@
-"""Where the parts of a job run: as actors on a Ray cluster. The only module of training that knows Ray."""
+"""Where the parts of a job run: as actors on a Ray cluster. The only module of training that knows Ray, which starts
+them and tells when they have ended; nothing of it is in the loop of steps."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.exceptions import RayError, RayTaskError
 
-import chainrule.engine as cr
 from chainrule.server.ray_calls import RayCalls
-from chainrule.server.training.coordinator import (
-    Coordinator,
-    Event,
-    LostPartError,
-    PartitionHandle,
-    PlacementError,
-    WorkerHandle,
-)
-from chainrule.server.training.link import LinkError, Push, Weights
-from chainrule.server.training.parameter_server import Partition, PartitionServer, Report, batch_norm_rules
-from chainrule.server.training.plan import Plan
-from chainrule.server.training.state import TrainingState
-from chainrule.server.training.worker import Examples, Worker
+from chainrule.server.training.attempt import AttemptSpec
+from chainrule.server.training.coordinator import Coordinator
+from chainrule.server.training.errors import LostPartError
+from chainrule.server.training.events import Event
+from chainrule.server.training.examples import Examples
+from chainrule.server.training.parts import Ended
+from chainrule.server.training.serving import PartitionSpec, run_partition
+from chainrule.server.training.tls import Identity
+from chainrule.server.training.wire import Endpoint
+from chainrule.server.training.worker import WorkerSpec, run_worker
 
-PLACEMENT_TIMEOUT_S = 30.0
-"""How long the cluster may take to make room for a job, and then to start its workers."""
-ROOM_INTERVAL_S = 1
-"""How long one question for the room of a job waits for it: none keeps a thread from the others for longer."""
-CALL_TIMEOUT_S = 15.0
-"""How long Ray may take for a call that it answers at once when it is well."""
 START_TIMEOUT_S = 60.0
 """How long Ray may take to copy a job's examples and state and to begin starting its coordinator."""
-REPORT_MARGIN_S = 30.0
-"""How long a partition may take to answer beyond the time that it waits for news."""
-SNAPSHOT_TIMEOUT_S = 120.0
-"""How long a partition may take to answer with a snapshot in addition."""
-EXCHANGE_TIMEOUT_S = 600.0
-"""How long a worker waits for the others in one step."""
+CALL_TIMEOUT_S = 30.0
+"""How long a coordinator may take to answer what it answers at once when it is well."""
+LINKS = "CHAINRULE_LINKS"
+"""Environment variable: "tls" has workers reach partitions of their own machine as if these were on another."""
+NO_EXAMPLES = Examples(np.empty((0, 1), np.float32), np.empty(0, np.int64))
+"""For the coordinator, who computes nothing."""
 
 
-class RayLink:
-    """A link over Ray calls: one call per step; the weights come back as a reference to an object that every worker
-    of the node reads in place."""
-
-    def __init__(self, partition: ActorHandle, timeout_s: float) -> None:
-        self._partition = partition
-        self._timeout_s = timeout_s
-        self._pending: Any = None
-
-    def pull(self) -> Weights:
-        return self._fetch(self._partition.pull.remote())
-
-    def send(self, push: Push) -> None:
-        self._pending = self._partition.exchange.remote(push)
-
-    def receive(self) -> Weights:
-        return self._fetch(self._pending)
-
-    def _fetch(self, answer: Any) -> Weights:
-        try:
-            [weights] = ray.get(answer, timeout=self._timeout_s)
-            fetched: Weights = ray.get(weights, timeout=self._timeout_s)
-        except GetTimeoutError as error:
-            raise LinkError(f"no answer from the parameter server within {self._timeout_s:.0f} s") from error
-        return fetched
-
-
-class PartitionActor(PartitionServer):
+class PartitionActor:
     """A partition in a process of its own."""
 
-    def __init__(self, plan: Plan, state: TrainingState, fence: int) -> None:
-        partition = Partition(plan, state, batch_norm_rules(plan), fence=fence)
-        super().__init__(partition, publish=lambda weights: [ray.put(weights)])
+    def run(self, spec: PartitionSpec) -> None:
+        run_partition(replace(spec, host=ray.util.get_node_ip_address()))
 
 
 class WorkerActor:
-    """A worker in a process of its own, computing with one thread."""
+    """A worker in a process of its own."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        examples: Examples,
-        partition: ActorHandle,
-        index: int,
-        shards: range,
-        fence: int,
-    ) -> None:
-        cr.set_num_threads(1)  # the number of BLAS threads changes the bits
-        link = RayLink(partition, EXCHANGE_TIMEOUT_S)
-        self._worker = Worker(plan, examples, link, index=index, shards=shards, fence=fence)
-
-    def ready(self) -> None:
-        """Answers once the constructor has returned."""
-
-    def run(self) -> int:
-        return self._worker.run()
+    def run(self, spec: WorkerSpec, examples: Examples, validation: Examples | None) -> None:
+        node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"
+        local = os.environ.get(LINKS) != "tls"
+        run_worker(replace(spec, examples=examples, validation=validation, node=node, local=local))
 
 
-class CoordinatorActor(Coordinator):
+class CoordinatorActor:
     """A coordinator in a process of its own, placing its parts on the same cluster."""
 
-    def __init__(
-        self, plan: Plan, state: TrainingState, examples: list[Any], group: PlacementGroup, fence: int
-    ) -> None:
-        super().__init__(plan, state, RayPlacement(examples, group), fence=fence)
+    def __init__(self, spec: AttemptSpec, examples: list[Any]) -> None:
+        self._spec = spec
+        self._examples = examples  # references, in a list, so that Ray does not fetch them for this process
+        self._coordinator: Coordinator | None = None
+        self._there = asyncio.Event()
+
+    async def run(self) -> None:
+        self._coordinator = Coordinator(self._spec, RayPlacement(self._spec, self._examples))
+        self._there.set()
+        await self._coordinator.run()
+
+    async def events(self, after: int, timeout_s: float) -> list[Event]:
+        return await (await self._present()).events(after, timeout_s)
+
+    async def scale(self, workers: int) -> None:
+        await (await self._present()).scale(workers)
+
+    async def pause(self) -> None:
+        await (await self._present()).pause()
+
+    async def _present(self) -> Coordinator:
+        await self._there.wait()
+        assert self._coordinator is not None
+        return self._coordinator
 
 
 class RayPlacement:
-    """Starts partitions and workers as actors: workers in the placement group that holds their CPUs."""
+    """Starts partitions and workers as actors; they end with the process that this is in."""
 
-    def __init__(self, examples: list[Any], group: PlacementGroup) -> None:
-        self._examples = examples  # [reference]: in a list, so that Ray does not fetch it for this process
-        self._group = group
-        self._partition: ActorHandle | None = None
-        self._workers: list[ActorHandle] = []
+    def __init__(self, spec: AttemptSpec, examples: list[Any]) -> None:
+        self.host = ray.util.get_node_ip_address()
+        self._spec = spec
+        self._examples = examples
+        self._partitions: list[ActorHandle] = []
+        self._workers: dict[int, ActorHandle] = {}
+        self._watches: set[asyncio.Task[None]] = set()
 
-    async def start_partition(self, plan: Plan, state: TrainingState, *, fence: int) -> PartitionHandle:
-        self._partition = ray.remote(num_cpus=0)(PartitionActor).remote(plan, state, fence)
-        return RayPartition(self._partition)
+    async def start_partition(self, spec: PartitionSpec, ended: Ended) -> None:
+        actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(PartitionActor).remote()
+        self._partitions.append(actor)
+        self._watch(actor.run.remote(spec), ended)
 
-    async def start_workers(self, plan: Plan, shards: list[range], *, fence: int) -> list[WorkerHandle]:
-        in_group = PlacementGroupSchedulingStrategy(placement_group=self._group)
-        place = ray.remote(num_cpus=1, scheduling_strategy=in_group)(WorkerActor).remote
-        self._workers = [
-            place(plan, self._examples[0], self._partition, index, part, fence) for index, part in enumerate(shards)
-        ]
-        ready = [call(worker.ready.remote()) for worker in self._workers]
-        try:
-            async with asyncio.timeout(PLACEMENT_TIMEOUT_S):
-                await asyncio.gather(*ready)
-        except TimeoutError as error:
-            raise PlacementError(
-                f"{len(shards)} workers did not start within {PLACEMENT_TIMEOUT_S:.0f} s; "
-                "look at the cluster with: chainrule cluster"
-            ) from error
-        return [RayWorker(worker) for worker in self._workers]
+    async def start_worker(self, lease: int, identity: Identity, coordinator: Endpoint, ended: Ended) -> None:
+        spec = WorkerSpec(
+            job=self._spec.job,
+            plan=self._spec.plan,
+            lease=lease,
+            identity=identity,
+            coordinator=coordinator,
+            examples=NO_EXAMPLES,
+        )
+        actor = ray.remote(num_cpus=1)(WorkerActor).remote()
+        self._workers[lease] = actor
+        self._watch(actor.run.remote(spec, *self._examples), ended)
+
+    async def end_partitions(self) -> None:
+        ending, self._partitions = self._partitions, []
+        await asyncio.gather(*(asyncio.to_thread(ray.kill, actor) for actor in ending))
+
+    async def end_worker(self, lease: int) -> None:
+        if (actor := self._workers.pop(lease, None)) is not None:
+            await asyncio.to_thread(ray.kill, actor)
 
     async def stop(self) -> None:
-        for actor in [*self._workers, *([self._partition] if self._partition else [])]:
-            ray.kill(actor)
+        for watch in self._watches:
+            watch.cancel()
+        await self.end_partitions()
+        for lease in list(self._workers):
+            await self.end_worker(lease)
 
+    def _watch(self, running: Any, ended: Ended) -> None:
+        async def watch() -> None:
+            try:
+                await call(running)
+            except LostPartError as error:
+                ended(str(error).strip().splitlines()[0])
+            else:
+                ended("it returned")
 
-class RayPartition:
-    """A handle on a partition's actor."""
-
-    def __init__(self, actor: ActorHandle) -> None:
-        self._actor = actor
-
-    async def report(self, after_step: int, timeout_s: float, *, with_snapshot: bool) -> Report:
-        deadline_s = timeout_s + REPORT_MARGIN_S + (SNAPSHOT_TIMEOUT_S if with_snapshot else 0.0)
-        try:
-            async with asyncio.timeout(deadline_s):
-                report: Report = await call(
-                    self._actor.report.remote(after_step, timeout_s, with_snapshot=with_snapshot)
-                )
-        except TimeoutError as error:
-            raise LostPartError(f"the parameter server does not answer within {deadline_s:.0f} s") from error
-        return report
-
-
-class RayWorker:
-    """A handle on a worker's actor."""
-
-    def __init__(self, actor: ActorHandle) -> None:
-        self._actor = actor
-
-    async def run(self) -> int:
-        steps: int = await call(self._actor.run.remote())
-        return steps
+        task = asyncio.create_task(watch())
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
 
 
 class RayLauncher:
@@ -180,74 +144,59 @@ class RayLauncher:
     def __init__(self, calls: RayCalls) -> None:
         self._calls = calls
 
-    async def launch(self, job: str, plan: Plan, state: TrainingState, examples: Examples, *, fence: int) -> RayAttempt:
-        """Make room for the workers and start a coordinator. If it raises, nothing of it stays on the cluster.
-
-        Raises PlacementError if there is no room in time, ClusterUnreachableError if Ray does not answer.
-        """
-
-        def make_group() -> PlacementGroup:
-            return placement_group([{"CPU": 1}] * plan.config.workers, name=job)
+    async def launch(self, spec: AttemptSpec) -> RayAttempt:
+        """See Launcher."""
 
         def start() -> RayAttempt:
-            examples_ref = ray.put(examples)
+            examples = [ray.put(spec.examples), None if spec.validation is None else ray.put(spec.validation)]
             actor = (
                 ray.remote(num_cpus=0)(CoordinatorActor)
-                .options(name=f"coordinator:{job}:{fence}")
-                .remote(plan, state, [examples_ref], group, fence)
+                .options(name=f"coordinator:{spec.job}:{spec.fence}")
+                .remote(replace(spec, examples=NO_EXAMPLES, validation=None), examples)
             )
-            return RayAttempt(self._calls, job, actor, group, examples_ref)
+            return RayAttempt(self._calls, spec.job, actor, examples)
 
-        group = await self._calls.run(make_group, timeout_s=CALL_TIMEOUT_S, undo=remove_placement_group)
-        try:
-            await self._room(job, plan.config.workers, group)
-            return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=RayAttempt.kill)
-        except BaseException:
-            await self._calls.finish(f"free the CPUs of {job}", lambda: remove_placement_group(group))
-            raise
-
-    async def _room(self, job: str, workers: int, group: PlacementGroup) -> None:
-        """Wait until the cluster has made room for a group. Raises PlacementError, ClusterUnreachableError."""
-        try:
-            async with asyncio.timeout(PLACEMENT_TIMEOUT_S):
-                while not await self._calls.run(lambda: group.wait(ROOM_INTERVAL_S), timeout_s=CALL_TIMEOUT_S):
-                    pass
-        except TimeoutError as error:
-            free = await self._calls.ask(ray.available_resources, timeout_s=CALL_TIMEOUT_S)
-            raise PlacementError(
-                f"{job} waited {PLACEMENT_TIMEOUT_S:.0f} s for {workers} CPUs; free are {free.get('CPU', 0):g}; "
-                "ask for fewer workers or add nodes"
-            ) from error
+        return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=RayAttempt.kill)
 
 
 class RayAttempt:
     """A running attempt: its coordinator, and all that ends with it."""
 
-    def __init__(self, calls: RayCalls, job: str, actor: ActorHandle, group: PlacementGroup, examples_ref: Any) -> None:
+    def __init__(self, calls: RayCalls, job: str, actor: ActorHandle, examples: list[Any]) -> None:
         self._calls = calls
         self._job = job
         self._actor = actor
-        self._group = group
-        self._examples_ref = examples_ref  # the dataset stays in the object store as long as this lives
+        self._examples = examples  # the datasets stay in the object store as long as this lives
         self._run = actor.run.remote()
 
     async def events(self, after: int, timeout_s: float) -> list[Event]:
-        """Events number `after` + 1 and on. Raises LostPartError if the coordinator is gone."""
+        """See Attempt."""
         events: list[Event] = await call(self._actor.events.remote(after, timeout_s))
         return events
 
+    async def scale(self, workers: int) -> None:
+        """See Attempt."""
+        await self._tell(self._actor.scale.remote(workers))
+
+    async def pause(self) -> None:
+        """See Attempt."""
+        await self._tell(self._actor.pause.remote())
+
     async def stop(self) -> None:
-        """End the coordinator; its parts end with their owner, and the group's CPUs are free again. If Ray does not
-        answer, that happens once it does: the attempts to come have a later fence."""
-        await self._calls.finish(f"end the processes of {self._job}", self._end)
+        """End the coordinator; its parts end with their owner. If Ray does not answer, that happens once it does: the
+        attempts to come have a later fence."""
+        await self._calls.finish(f"end the processes of {self._job}", self.kill)
 
     def kill(self) -> None:
         """End the coordinator. Blocks while Ray does not answer."""
         ray.kill(self._actor)
 
-    def _end(self) -> None:
-        self.kill()
-        remove_placement_group(self._group)
+    async def _tell(self, reference: Any) -> None:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await call(reference)
+        except TimeoutError as error:
+            raise LostPartError(f"the coordinator of {self._job} does not answer in {CALL_TIMEOUT_S:g} s") from error
 
 
 async def call(reference: Any) -> Any:

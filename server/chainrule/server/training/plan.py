@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,19 +44,19 @@ class Plan:
     config: TrainingConfig = field(default_factory=TrainingConfig)
     """How to train."""
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         return data.num_batches(self.num_examples, self.config.batch_size)
 
-    @property
+    @cached_property
     def total_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
 
-    @property
+    @cached_property
     def ticks_per_epoch(self) -> int:
         return self.steps_per_epoch + (1 if self.num_validation else 0)
 
-    @property
+    @cached_property
     def total_ticks(self) -> int:
         return self.config.epochs * self.ticks_per_epoch
 

@@ -15,6 +15,8 @@ MIN_PATIENCE_S = 1.0
 """Shortest time after which a tick that waits for some shards has them computed by others, too."""
 PATIENCE = 3.0
 """How many usual ticks it may take before that."""
+FIRST_PATIENCE_S = 15.0
+"""The same while it is not known how long ticks usually take."""
 MAX_SPECULATIONS = 3
 """Ticks in a row that may wait for a worker before it is replaced."""
 MAX_LOSSES = 10
@@ -41,7 +43,7 @@ def receipt_due(plan: Plan, step: int) -> bool:
 
 def best(evaluations: Sequence[EvaluationMetric]) -> EvaluationMetric:
     """The evaluation with the least loss; the first of equals."""
-    return min(evaluations, key=lambda metric: (not metric.loss == metric.loss, metric.loss, metric.epoch))
+    return min(evaluations, key=lambda metric: (metric.loss != metric.loss, metric.loss, metric.epoch))
 
 
 def stops_early(evaluations: Sequence[EvaluationMetric], patience: int) -> bool:
@@ -97,9 +99,7 @@ def after_failure(before: Sequence[WorkerFailure], failure: WorkerFailure) -> Gi
     job's own fault: trying again would end the same way."""
     for other in before:
         if (other.tick, other.message) == (failure.tick, failure.message):
-            return GiveUp(
-                "TRAINING_ERROR", f"two workers failed in the same way: {failure.message}", lost=False
-            )
+            return GiveUp("TRAINING_ERROR", f"two workers failed in the same way: {failure.message}", lost=False)
     return None
 
 
@@ -145,7 +145,8 @@ class Speculate:
 
 def speculate(waiting: Waiting, workers: Sequence[Sight]) -> Speculate | None:
     """Whether a tick has waited too long for some shards while other workers have nothing to do."""
-    if waiting.seconds < max(MIN_PATIENCE_S, PATIENCE * waiting.usual_s):
+    patience_s = max(MIN_PATIENCE_S, PATIENCE * waiting.usual_s) if waiting.usual_s else FIRST_PATIENCE_S
+    if waiting.seconds < patience_s:
         return None
     missing = [shard for shard in waiting.missing if shard not in waiting.asked]
     idle = [w.lease for w in workers if not w.working and not set(w.shards) & set(waiting.missing)]

@@ -66,7 +66,7 @@ class Cover(Generic[T]):
         self.values: dict[Block, T] = {}
 
     def add(self, block: Block, value: T) -> bool:
-        """Put in the value of a block; False if it is known already. Raises ReductionError if it lies outside the tree."""
+        """Put in the value of a block; False if it is known already. Raises ReductionError outside the tree."""
         if not (0 <= block.start < self.num_shards and block.start % block.size == 0):
             raise ReductionError(f"{block} is no block of a tree over {self.num_shards} shards")
         if any(block in held for held in self.values):

@@ -15,6 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import PartitionLayout
@@ -130,7 +131,7 @@ class Portals:
                 return
             with suppress(BlockingIOError):
                 connected, _ = self._listener.remote.accept()
-                _start("portal", lambda connected=connected: self._let_in(connected))
+                _start("portal", partial(self._let_in, connected))
 
     def _let_in(self, plain: socket.socket) -> None:
         try:

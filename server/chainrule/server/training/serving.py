@@ -17,7 +17,6 @@ from chainrule.engine import models
 from chainrule.server.training import checkpoint, faults, policies
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
-from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.layout import make_layout
 from chainrule.server.training.memory import Segment, Weights
 from chainrule.server.training.partition import Measured, Partition, Push
@@ -66,7 +65,7 @@ class PartitionSpec:
 def run_partition(spec: PartitionSpec) -> None:
     """Serve until the coordinator says stop or is gone."""
     cr.set_num_threads(1)
-    control = connect_control(spec.coordinator, spec.identity)
+    control = connect_control(spec.coordinator, spec.identity, role="partition", index=spec.index, fence=spec.fence)
     try:
         with PartitionServer(spec, control) as server:
             server.run()
@@ -123,13 +122,7 @@ class PartitionServer:
         self._portals.start()
         self._archive.start()
         self._control.beat(dict)
-        self._control.message(
-            type="partition",
-            index=self._spec.index,
-            fence=self._spec.fence,
-            fingerprint=fingerprint(),
-            endpoint=asdict(self._listener.endpoint),
-        )
+        self._control.message(type="ready", endpoint=asdict(self._listener.endpoint))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -322,7 +315,8 @@ class PartitionServer:
                         self._held()
                 case "pause":
                     self._pausing = True
-                    if (self._alone and not self._over and self._held is None and self._partition.untouched) or self._held is not None:
+                    between = self._alone and not self._over and self._partition.untouched
+                    if between or self._held is not None:
                         self._pause()
                 case "snapshot" if message["step"] == self._partition.step:
                     self._pausing = True
@@ -393,4 +387,3 @@ class _Archive:
                 continue
             except Exception as error:  # noqa: BLE001 — the coordinator decides what it means
                 self._control.failed(error)
-

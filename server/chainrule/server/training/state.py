@@ -40,8 +40,8 @@ class TrainingState:
         return TrainingState(self.step, _copied(self.parameters), _copied(self.buffers), slots, self.updates)
 
     def digest(self) -> str:
-        """One SHA-256 of the position, the weights, the statistics and the optimizer's state; of values, not of how they
-        are spread over memory or partitions."""
+        """One SHA-256 of the position, the weights, the statistics and the optimizer's state; of their values, not of
+        how these are spread over memory or partitions."""
         return combined_digest(self.step, self.updates, self.array_digests())
 
     def array_digests(self) -> dict[str, str]:

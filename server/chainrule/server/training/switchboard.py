@@ -1,4 +1,4 @@
-"""The coordinator's side of the lines to its parts: lets them in, hands on what they say, and tells when one is gone."""
+"""The coordinator's side of the lines to its parts: lets them in, hands on what they say, tells when one is gone."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ class Line:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self.open = True
+        self.who: Message = {}
+        """What it said of itself when it was let in."""
 
     def send(self, **message: Any) -> None:
         """Tell it something; a part that is gone is not told, and `lost` has been or will be called for it."""
@@ -75,7 +77,7 @@ class Switchboard:
         line = Line(writer)
         self._lines.add(line)
         try:
-            await self._let_in(reader, writer)
+            line.who = await self._let_in(reader, writer)
             while True:
                 message, blob = await self._next(reader)
                 self._owner.heard(line, message, blob)
@@ -88,13 +90,14 @@ class Switchboard:
             line.close()
             self._owner.lost(line)
 
-    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Message:
         connected = writer.get_extra_info("socket")
         if connected.family == socket.AF_UNIX and not is_of_this_user(connected):
             raise PermissionError("a process of another user called")
         hello, _ = await self._next(reader)
         if not hmac.compare_digest(str(hello.get("token")), self._identity.token):
             raise PermissionError("a process without the token called")
+        return hello
 
     @staticmethod
     async def _next(reader: asyncio.StreamReader) -> tuple[Message, bytes]:
@@ -108,5 +111,3 @@ async def _frame(reader: asyncio.StreamReader, expected: int) -> bytes:
     if kind != expected or length > MAX_BODY_BYTES:
         raise ConnectionError(f"a frame of kind {kind} where {expected} was due")
     return await reader.readexactly(length)
-
-

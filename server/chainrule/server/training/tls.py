@@ -18,7 +18,7 @@ LIFETIME = datetime.timedelta(days=3650)
 
 @dataclass(frozen=True)
 class Identity:
-    """A key and its certificate; whoever has it belongs to the attempt. Handed out to its actors, and kept in memory."""
+    """A key and its certificate; whoever has it belongs to the attempt. Handed to its actors, and kept in memory."""
 
     name: str
     """What the certificate is issued to."""
@@ -48,9 +48,7 @@ def make_identity(name: str) -> Identity:
     return Identity(
         name,
         certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
         os.urandom(32).hex(),
     )
 

@@ -15,6 +15,8 @@ from chainrule.server.training.state import Array
 
 CHUNK = 32_768
 """Elements that are summed and updated at a time: parameters, gradients and state of them stay in a core's cache."""
+SMALL = 4 * CHUNK
+"""Elements up to which nothing is cut: the calls would cost more than the cache saves."""
 
 
 class Updater:
@@ -72,10 +74,11 @@ class TreeSum:
         blocks = tuple(sorted(values))
         self._values = [values[block] for block in blocks]
         self._steps = additions(blocks, root(num_shards))
-        self._scratch = [np.empty(CHUNK, self._values[0].dtype) for _ in self._steps]
+        longest = self._values[0].size if self._values[0].size <= SMALL else CHUNK
+        self._scratch = [np.empty(longest, self._values[0].dtype) for _ in self._steps]
 
     def run(self, start: int, stop: int) -> Array:
-        """The elements from `start` to `stop`, at most CHUNK of them; only to be read, until the next call."""
+        """The elements of a run; only to be read, until the next call."""
         held: list[Any] = [value[start:stop] for value in self._values]
         for (left, right), scratch in zip(self._steps, self._scratch, strict=True):
             held.append(np.add(held[left], held[right], out=scratch[: stop - start]))
@@ -84,6 +87,8 @@ class TreeSum:
 
 def runs(size: int) -> Sequence[tuple[int, int]]:
     """The bounds of the runs of so many elements."""
+    if size <= SMALL:
+        return [(0, size)] if size else []
     return [(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK)]
 
 

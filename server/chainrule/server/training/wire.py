@@ -1,8 +1,8 @@
 """How the processes of a job talk: frames over sockets, within a machine and between machines.
 
 A frame is its length, its kind, and its body. Within a machine it travels over a Unix socket in the abstract namespace,
-which only processes of the same user may use and which can carry descriptors of shared memory; between machines over TLS,
-where each side proves that it belongs to the job by the job's own certificate.
+which only processes of the same user may use and which can carry descriptors of shared memory; between machines over
+TLS, where each side proves that it belongs to the attempt by the attempt's own certificate.
 """
 
 from __future__ import annotations

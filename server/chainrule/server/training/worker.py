@@ -1,5 +1,5 @@
-"""A worker: computes its shards, tick after tick, and hands the results to the partitions. It holds nothing that cannot be
-computed again."""
+"""A worker: computes its shards, tick after tick, and hands the results to the partitions. It holds nothing that cannot
+be computed again."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class WorkerSpec:
 def run_worker(spec: WorkerSpec) -> None:
     """Compute until told to leave, or until the coordinator or a partition is gone."""
     cr.set_num_threads(1)  # the number of threads changes the bits
-    control = connect_control(spec.coordinator, spec.identity)
+    control = connect_control(spec.coordinator, spec.identity, role="worker", lease=spec.lease)
     try:
         Worker(spec, control).run()
     except (LinkError, RejectedError):  # the coordinator has seen it too, and decides
@@ -103,7 +103,7 @@ class Worker:
         """Raises LinkError once the other side is gone, or whatever the computation raises."""
         spec = self._spec
         self._selector.register(self._control.connection, selectors.EVENT_READ, self._control)
-        self._control.message(type="worker", lease=spec.lease, node=spec.node, fingerprint=fingerprint())
+        self._control.message(type="ready", node=spec.node, fingerprint=fingerprint())
         self._control.beat(self._describe)
         while not self._leaving:
             self._listen(None)
@@ -149,8 +149,7 @@ class Worker:
             link.connection.close()
         layouts = self._computation.layout.partitions
         self._links = [
-            _connected(self._spec, layout, endpoint, fence)
-            for layout, endpoint in zip(layouts, endpoints, strict=True)
+            _connected(self._spec, layout, endpoint, fence) for layout, endpoint in zip(layouts, endpoints, strict=True)
         ]
         self._computation.attach([link.weights for link in self._links])
         self._tick, self._sinks, self._extra, self._again = -1, [], {}, []
@@ -228,7 +227,7 @@ class Worker:
 
     def _push(self, partition: int, tick: Tick, block: Block, slot: int, part: int, measured: Measured) -> None:
         link = self._links[partition]
-        if not self._computation.holds(tick.step):  # it was overtaken: what it computed from half new weights is nothing
+        if not self._computation.holds(tick.step):  # it was overtaken, and has computed with half new weights
             link.send(MESSAGE, b'{"type": "tick"}')
             return
         faults.at("worker.push", link.memories[slot], lease=self._spec.lease, step=tick.step + 1, part=part)
