@@ -46,7 +46,9 @@ class Computation:
         self._weights: Sequence[Weights] = ()
         self._views: list[list[tuple[cr.Tensor, Array]]] = [[], []]
         self._sink: Sink | None = None
+        self._landing: Sink | None = None
         self._left: Sequence[Sink] = ()
+        self._seeds: dict[float, cr.Tensor] = {}
         self._send: Send | None = None
         self._measured = Measured()
 
@@ -127,16 +129,30 @@ class Computation:
             measured = other + measured
         for name, value in statistics.items():
             self._put(sink.statistics[name], name, value * value.dtype.type(share), of="statistics")
-        self._sink = sink
-        self._measured = measured
-        sink.begin()
+        self._begin(sink, measured)
         if self._send is not None:
             self._send_heads()
-        loss.backward(cr.tensor(share, dtype=loss.dtype))
+        loss.backward(self._seed(share, loss))
         for name in [name for name in self._trained if name not in sink.arrived]:  # not used by this forward
             self._arrived(name, np.zeros_like(self._trained[name].data))
         self._sink = None
         return measured
+
+    def _begin(self, sink: Sink, measured: Measured) -> None:
+        """Have the gradients of the backward pass that comes land in a sink."""
+        if sink is not self._landing:
+            for name, parameter in self._trained.items():
+                parameter.grad_memory = sink.gradients[name]
+            self._landing = sink
+        self._sink = sink
+        self._measured = measured
+        sink.begin()
+
+    def _seed(self, share: float, loss: cr.Tensor) -> cr.Tensor:
+        """Where a backward pass starts from; there are few different ones."""
+        if share not in self._seeds:
+            self._seeds[share] = cr.tensor(share, dtype=loss.dtype)
+        return self._seeds[share]
 
     def _hook(self, name: str) -> Callable[[cr.Tensor], None]:
         def take(parameter: cr.Tensor) -> None:
@@ -161,7 +177,7 @@ class Computation:
             self._send(0, WHOLE, self._measured)
 
     def _put(self, out: Array, name: str, value: Array, *, of: str) -> None:
-        if not self._left:
+        if not self._left and value is not out:
             np.copyto(out, value)
         for level in self._left:
             value = np.add(getattr(level, of)[name], value, out=out)

@@ -1,4 +1,4 @@
-"""The workers of an attempt: who is there, who computes which shards, and what happens if one is lost, late or wrong."""
+"""The workers of an attempt: who is there, who computes what, and what happens when one is lost, late or wrong."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Nothing happens unless the environment variable CHAINRULE_FAULTS holds a JSON li
 
     [{"point": "worker.push", "step": 7, "lease": 1, "action": "kill", "once": "/path/of/a/marker"}]
 
-Facts that a fault names must be those of the point; `once` is a file that the first process to come there makes.
+Facts that a fault names must be those of the point; `once` is a file that the first process to come there makes, and
+`wait` waits until there is a file `path`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 VARIABLE = "CHAINRULE_FAULTS"
 _faults: list[dict[str, Any]] = []
-_CONTROLS = ("point", "action", "once", "seconds")
+_CONTROLS = ("point", "action", "once", "seconds", "path")
+_INTERVAL_S = 0.01
 
 
 def load() -> None:
@@ -45,6 +47,9 @@ def _act(fault: dict[str, Any], memory: memoryview | None) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "sleep":
             time.sleep(fault["seconds"])
+        case "wait":
+            while not os.path.exists(fault["path"]):
+                time.sleep(_INTERVAL_S)
         case "raise":
             raise ArithmeticError("a fault on purpose")
         case "flip" if memory is not None and len(memory):

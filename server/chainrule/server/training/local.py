@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class LocalPlacement:
         self.partitions: dict[int, BaseProcess] = {}
         """Processes by number."""
         self._watches: set[asyncio.Task[None]] = set()
-        self._context = multiprocessing.get_context(self.start)
+        self._context = SpawnContext() if self.start == "spawn" else ForkServerContext()
         self._context.set_forkserver_preload([run_partition.__module__, run_worker.__module__])
 
     async def start_partition(self, spec: PartitionSpec, ended: Ended) -> None:
@@ -78,7 +78,9 @@ class LocalPlacement:
             await asyncio.gather(*self._watches)
 
     async def _start(self, part: str, target: Callable[[Any], None], spec: Any, ended: Ended) -> BaseProcess:
-        process = self._context.Process(target=_run, args=(self.environment(part), target, spec), daemon=True)
+        process: BaseProcess = self._context.Process(
+            target=_run, args=(self.environment(part), target, spec), daemon=True
+        )
         await asyncio.to_thread(process.start)
         watch = asyncio.create_task(self._watch(process, ended))
         self._watches.add(watch)
