@@ -9,9 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is found
 
-from benchmarks.single.host import DISTURBING, ROOT, Hosts
+from benchmarks.machine import describe
+from benchmarks.single.host import Hosts
 from benchmarks.single.report import OURS, PYTORCH, Row, gather, table
 from benchmarks.single.works import WORKS, Order, Work, select
 
@@ -69,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.repeats is not None:
         effort = replace(effort, rounds=options.repeats)
 
-    machine = describe()
+    machine = describe("engine")
     print("\n".join(f"{name}: {text}" for name, text in machine.items()))
     peaks = measure_peaks(works)
     rows = measure(works, effort, fork=options.quick)
@@ -134,33 +132,6 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything measured there")
     return parser
-
-
-def describe() -> dict[str, str]:
-    """The machine and the settings."""
-    commit = git("rev-parse", "--short", "HEAD") or "none"
-    settings = ", ".join(f"{name}={os.environ[name]}" for name in DISTURBING if name in os.environ)
-    return {
-        "commit": commit + (", and changes to the engine" if git("status", "--porcelain", "--", "engine") else ""),
-        "machine": f"{cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "settings": f"{' and '.join(DISTURBING)} unset for both" + (f" (here: {settings})" if settings else ""),
-    }
-
-
-def git(*arguments: str) -> str:
-    """What git says about the checkout; nothing where there is none."""
-    try:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    except FileNotFoundError:
-        return ""
-
-
-def cpu() -> str:
-    """The processor's name, where Linux tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 # ---- Measuring ----

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.layout import aligned, figures
 from benchmarks.single.works import Order, Work, flops
 
 OURS, PYTORCH = "chainrule.engine", "torch"
@@ -211,10 +212,7 @@ HEADER = (
 
 def table(rows: Sequence[Row]) -> str:
     """The rows, aligned; below them what went wrong, and what the sides say of themselves."""
-    lines = [HEADER, *(cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    texts = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
-    texts.insert(1, "-" * max(map(len, texts)))
+    texts = aligned(HEADER, [cells(row) for row in rows], words={"work", "dtype", "goal"})
     texts += [f"{row.work.name}: {row.unavailable}" for row in rows if row.unavailable]
     texts += [f"{row.work.name} FAILED: {problem}" for row in rows for problem in row.problems]
     sides = [side for row in rows for side in (row.ours, *row.theirs) if side]
@@ -235,8 +233,8 @@ def cells(row: Row) -> tuple[str, ...]:
         work.title,
         str(work.threads),
         {"float32": "fp32", "bfloat16": "bf16"}[work.dtype],
-        _time(ours) if ours else nothing,
-        _time(best) + layout if best else nothing,
+        figures(ours.median_ms) if ours else nothing,
+        figures(best.median_ms) + layout if best else nothing,
         _number(row.ratio, ".2f"),
         _number(row.fastest_ratio, ".2f"),
         goal + mark,
@@ -245,11 +243,6 @@ def cells(row: Row) -> tuple[str, ...]:
         _memory(ours),
         _memory(best),
     )
-
-
-def _time(side: Side) -> str:
-    """Milliseconds, to three figures."""
-    return f"{side.median_ms:.{max(0, 3 - len(str(int(side.median_ms))))}f}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -261,12 +254,3 @@ def _memory(side: Side | None) -> str:
     if side is None:
         return ""
     return f"{side.peak_bytes / MEGABYTE:.0f} (+{side.beyond_imports_bytes / MEGABYTE:.0f})"
-
-
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Words to the left, figures to the right."""
-    words = {"work", "dtype", "goal"}
-    return [
-        text.ljust(width) if name in words else text.rjust(width)
-        for name, text, width in zip(HEADER, line, widths, strict=True)
-    ]

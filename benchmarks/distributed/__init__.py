@@ -1,0 +1,1 @@
+"""What `benchmarks/training.py` measures: training on several processes, ours and PyTorch's."""
