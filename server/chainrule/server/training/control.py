@@ -35,10 +35,10 @@ class Control:
             self.connection.message(**fields, blob=True)
             self.connection.send(BLOB, blob)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, **facts: int) -> None:
         """Say what went wrong; a coordinator that is gone need not know."""
         try:
-            self.message(type="failed", **describe_failure(error))
+            self.message(type="failed", **describe_failure(error), **facts)
         except LinkError:
             return
 

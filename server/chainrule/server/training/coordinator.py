@@ -116,6 +116,7 @@ class Coordinator:
         finally:
             for task in self._tasks:
                 task.cancel()
+            self._crew.close()
             await self._board.close()
             await self._placement.stop()
         self._log.add(last)
@@ -130,7 +131,8 @@ class Coordinator:
 
     async def scale(self, workers: int) -> None:
         """See Attempt.scale."""
-        self._crew.scale(workers)
+        if not self._over.done():
+            self._crew.scale(workers)
 
     async def pause(self) -> None:
         """See Attempt.pause."""
@@ -152,6 +154,7 @@ class Coordinator:
     async def _begin_life(self) -> None:
         """Start partitions from the last checkpoint."""
         self._life += 1
+        fence = self._fence
         self._asked_s = time.monotonic()
         self._held, self._last = None, None
         self._collector = Collector()
@@ -159,20 +162,23 @@ class Coordinator:
         self._provisional = []
         state = self._state if isinstance(self._state, TrainingState) else checkpoint.unpacked(self._state)
         self._step = state.step
-        self._wanted = await asyncio.to_thread(count_partitions, self._plan)
-        for index in range(self._wanted):
+        wanted = await asyncio.to_thread(count_partitions, self._plan)
+        for index in range(wanted):
+            if fence != self._fence:  # one has been lost already: another life has begun
+                return
+            self._wanted = wanted
             spec = PartitionSpec(
                 job=self._spec.job,
                 plan=self._plan,
                 index=index,
                 state=state,
-                fence=self._fence,
+                fence=fence,
                 identity=self.identity,
                 host=self._placement.host,
                 coordinator=self.endpoint,
                 evaluations=tuple(e for e in self._evaluations if e.step < state.step),
             )
-            await self._placement.start_partition(spec, partial(self._partition_ended, self._fence, index))
+            await self._placement.start_partition(spec, partial(self._partition_ended, fence, index))
         self._crew.fill()
 
     def _partition_is_there(self, line: Line, message: Message) -> None:
@@ -324,7 +330,7 @@ class Coordinator:
                     self._check_provisional(time.monotonic())
             case "held" if index == 0:
                 self._hold(message["step"])
-            case "early_stop":
+            case "early_stop" if index == 0:  # the others say so too
                 self._stop_early(message)
             case "done" if self._collector.done(index, self._wanted):
                 self._finish_at(message["step"])

@@ -111,6 +111,10 @@ class Crew:
         else:
             self._dismiss(worker)
 
+    def close(self) -> None:
+        """The attempt is over: whoever ends from now on is not missed."""
+        self._target, self._workers = 0, {}
+
     def introduce(self, fence: int, endpoints: list[dict[str, Any]]) -> None:
         """Tell all workers, and those to come, where the partitions of a fence are."""
         self._fence, self._endpoints = fence, endpoints
@@ -171,7 +175,7 @@ class Crew:
             self.lost(lease, f"{self._workers[lease].name} ended: {cause}")
 
     def _failed(self, worker: WorkerPart, message: Message) -> None:
-        found = policies.WorkerFailure(worker.tick, message["message"], message["traceback"])
+        found = policies.WorkerFailure(message["tick"], message["message"], message["traceback"])
         decision = policies.after_failure(self._failures, found)
         self._failures.append(found)
         if decision is not None:

@@ -129,6 +129,8 @@ def make_layout(plan: Plan, model: nn.Module) -> Layout:
 
     wanted = {name: parameters[name] for name in reversed(trained)}
     count = plan.config.partitions or max(1, -(-sum(map(_bytes, wanted.values())) // PARTITION_BYTES))
+    if plan.config.clip_norm or plan.config.non_finite == "skip":
+        count = 1  # all gradients together decide about the step
     shares = _spread(wanted, min(count, max(1, len(wanted))))
     return Layout(
         tuple(

@@ -95,9 +95,10 @@ class _Gateway:
                     self._worker.send(SLOT, descriptor=segment.descriptor)
                 elif frame.kind == STEP:
                     _, step = STEP_BODY.unpack_from(frame.body)
-                    weights.versions[step % 2] = WRITING
-                    weights.regions[step % 2][:] = frame.body[STEP_BODY.size :]
-                    weights.versions[step % 2] = step
+                    if not weights.holds(step):  # else it is told again, while the worker may be reading them
+                        weights.versions[step % 2] = WRITING
+                        weights.regions[step % 2][:] = frame.body[STEP_BODY.size :]
+                        weights.versions[step % 2] = step
                     self._worker.send(STEP, frame.body[: STEP_BODY.size])
                 else:
                     self._worker.send(frame.kind, frame.body)

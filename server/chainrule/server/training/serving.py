@@ -65,7 +65,10 @@ class PartitionSpec:
 def run_partition(spec: PartitionSpec) -> None:
     """Serve until the coordinator says stop or is gone."""
     cr.set_num_threads(1)
-    control = connect_control(spec.coordinator, spec.identity, role="partition", index=spec.index, fence=spec.fence)
+    try:
+        control = connect_control(spec.coordinator, spec.identity, role="partition", index=spec.index, fence=spec.fence)
+    except LinkError:  # the attempt was over before this process had started
+        return
     try:
         with PartitionServer(spec, control) as server:
             server.run()
@@ -292,8 +295,8 @@ class PartitionServer:
         """Stand after this step: take a checkpoint and publish nothing."""
         self._held = lambda: None
         self._report()
-        self._archive_now(snapshot=True, receipt=False)
         step = self._partition.step
+        self._archive_now(snapshot=True, receipt=policies.receipt_due(self._spec.plan, step))
         self._archive.put(lambda: self._control.message(type="held", step=step))
 
     # --- the coordinator ---------------------------------------------------------------------------------------
@@ -318,9 +321,10 @@ class PartitionServer:
                     between = self._alone and not self._over and self._partition.untouched
                     if between or self._held is not None:
                         self._pause()
-                case "snapshot" if message["step"] == self._partition.step:
-                    self._pausing = True
-                    self._pause()
+                case "snapshot":
+                    self._pausing = True  # where this partition is a step behind, it stands after that
+                    if message["step"] == self._partition.step:
+                        self._pause()
                 case "stop":
                     self._stopped = True
 

@@ -66,13 +66,18 @@ class WorkerSpec:
 def run_worker(spec: WorkerSpec) -> None:
     """Compute until told to leave, or until the coordinator or a partition is gone."""
     cr.set_num_threads(1)  # the number of threads changes the bits
-    control = connect_control(spec.coordinator, spec.identity, role="worker", lease=spec.lease)
     try:
-        Worker(spec, control).run()
+        control = connect_control(spec.coordinator, spec.identity, role="worker", lease=spec.lease)
+    except LinkError:  # the attempt was over before this process had started
+        return
+    worker: Worker | None = None
+    try:
+        worker = Worker(spec, control)
+        worker.run()
     except (LinkError, RejectedError):  # the coordinator has seen it too, and decides
         return
     except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
-        control.failed(error)
+        control.failed(error, tick=worker.tick if worker is not None else -1)
     finally:
         control.close()
 
@@ -90,7 +95,8 @@ class Worker:
         self._auditors: dict[int, int] = {}
         self._extra: dict[int, set[int]] = {}  # shards of others, by tick
         self._again: list[tuple[int, int]] = []  # ticks and shards to compute once more
-        self._tick = -1
+        self.tick = -1
+        """What it computes, or has computed last."""
         self._done: set[int] = set()
         self._confirmed: set[int] = set()
         self._sinks: list[Sink] = []
@@ -152,7 +158,7 @@ class Worker:
             _connected(self._spec, layout, endpoint, fence) for layout, endpoint in zip(layouts, endpoints, strict=True)
         ]
         self._computation.attach([link.weights for link in self._links])
-        self._tick, self._sinks, self._extra, self._again = -1, [], {}, []
+        self.tick, self._sinks, self._extra, self._again = -1, [], {}, []
         for link in self._links:
             self._selector.register(link.connection.socket, selectors.EVENT_READ, link)
         self._control.message(type="joined", fence=fence)
@@ -164,8 +170,8 @@ class Worker:
         number = min((-1 if link.lost else link.tick for link in self._links), default=-1)
         if not 0 <= number < self._spec.plan.total_ticks:
             return False
-        if number != self._tick:
-            self._tick, self._used = number, 0
+        if number != self.tick:
+            self.tick, self._used = number, 0
             self._done, self._confirmed = set(), set()
             self._extra = {tick: shards for tick, shards in self._extra.items() if tick >= number}
             self._again = [(tick, shard) for tick, shard in self._again if tick >= number]
@@ -247,7 +253,7 @@ class Worker:
 
     def _describe(self) -> dict[str, Any]:
         """What a sign of life says."""
-        return {"tick": self._tick, "working": self._working, "shard_s": self._shard_s}
+        return {"tick": self.tick, "working": self._working, "shard_s": self._shard_s}
 
 
 class _Link:
