@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one checkpoint, the mean of all that were taken."""
+    """Of one checkpoint, the median of all that were taken."""
 
     checkpoint_ms: float
     """Time that the steps around it took more than as many others."""
     step_ms: float
-    """The mean time of the other steps."""
+    """The time of one of the others."""
     every_steps: int
     """Steps from one to the next."""
 
@@ -38,4 +38,4 @@ def cost(times_s: Sequence[float], every_steps: int) -> Cost:
         others_ms.append((end - middle) * 1e3 / half)
     if not extra_ms:
         raise ValueError(f"{len(times_s)} steps with a checkpoint every {every_steps} have no whole period to measure")
-    return Cost(statistics.fmean(extra_ms), statistics.fmean(others_ms), every_steps)
+    return Cost(statistics.median(extra_ms), statistics.median(others_ms), every_steps)

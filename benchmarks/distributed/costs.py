@@ -20,7 +20,7 @@ CHECKPOINT_STEPS = 25
 """Steps from one checkpoint to the next where one is needed: the parameter server begins again from there."""
 COST_STEPS = 50
 """Steps from one checkpoint to the next where their cost is measured: about 5 s."""
-PERIODS = 4
+PERIODS = 5
 """How many of those are measured in a round."""
 
 

@@ -11,8 +11,8 @@ from benchmarks.distributed.recovery import loss
 
 
 def test_a_worker_s_death_costs_the_time_that_the_steps_come_later() -> None:
-    """A step each second, the kill in the middle of the sixth, which takes 3 s longer; then one that takes 1 s more."""
-    done = [(step, float(step)) for step in range(1, 6)] + [(6, 9.0), (7, 11.0), (8, 12.0)]
+    """A step each second, the kill in the middle of the sixth, which takes 3 s longer, the next 1 s."""
+    done = [(step, float(step)) for step in range(1, 6)] + [(6, 9.0), (7, 11.0), (8, 12.0), (9, 13.0)]
     found = loss(done, 5.5, warmup_steps=1)
     assert found.step_s == 1
     assert found.resumed_s == 3.5
@@ -21,13 +21,22 @@ def test_a_worker_s_death_costs_the_time_that_the_steps_come_later() -> None:
 
 
 def test_steps_that_are_computed_again_are_told_apart() -> None:
-    """From the checkpoint after step 3, two seconds after the kill: steps 4 and 5 come a second time."""
+    """From the checkpoint after step 3, three seconds after the kill: steps 4 and 5 come a second time."""
     done = [(step, float(step)) for step in range(1, 6)] + [(4, 8.0), (5, 9.0), (6, 10.0), (7, 11.0)]
     found = loss(done, 5.0, warmup_steps=2)
     assert found.resumed_s == 3
     assert found.lost_s == 4
     assert found.recomputed_s == 2
     assert found.beyond_recomputing_s == 2
+
+
+@pytest.mark.parametrize(("before_s", "after_s"), [(1.0, 2.0), (2.0, 1.0)])
+def test_the_pace_is_that_of_the_faster_side_so_that_what_disturbs_the_other_hides_no_loss(
+    before_s: float, after_s: float
+) -> None:
+    done = [(step, step * before_s) for step in range(1, 6)]
+    done += [(5 + step, 5 * before_s + step * after_s) for step in range(1, 7)]
+    assert loss(done, 5 * before_s, warmup_steps=1).lost_s == 6 * (after_s - 1.0)
 
 
 def test_a_kill_without_steps_on_both_sides_cannot_be_judged() -> None:
