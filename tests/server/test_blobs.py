@@ -231,3 +231,11 @@ async def test_an_upload_that_is_cancelled_leaves_nothing(
     await ended.wait()
     assert incoming(blobs, tmp_path) == []
     assert not blobs.contains(DIGEST)
+
+
+def test_a_blob_that_was_removed_is_gone_and_can_come_again(blobs: BlobStore) -> None:
+    digest = blobs.put(CONTENT)
+    blobs.remove(digest)
+    blobs.remove(digest)  # as after a crash between this and what follows it
+    assert blobs.missing([digest]) == [digest]
+    assert blobs.read(blobs.put(CONTENT)) == CONTENT

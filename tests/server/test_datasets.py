@@ -17,6 +17,7 @@ from tests.server.conftest import refusal
 
 INPUTS = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
 TARGETS = np.array([0, 4, 1])
+TOKENS = np.arange(12).reshape(3, 4)
 
 
 @pytest.fixture
@@ -51,10 +52,42 @@ def test_other_content_of_the_same_name_is_refused(catalog: DatasetCatalog, blob
         catalog.create("d", digest=blobs.put(io.save({"inputs": INPUTS + 1, "targets": TARGETS})))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8", "int64", "bool", "complex64"])
-def test_inputs_that_are_not_float32_are_refused(dtype: str) -> None:
-    with pytest.raises(InvalidRequestError, match=f"inputs are {dtype}; convert them to float32"):
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8", "int32", "bool", "complex64"])
+def test_inputs_that_are_neither_float32_nor_tokens_are_refused(dtype: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"inputs are {dtype}; convert them to float32, or to int64 where"):
         check_examples({"inputs": INPUTS.astype(dtype), "targets": TARGETS})
+
+
+@pytest.mark.parametrize("targets", [TARGETS, TOKENS + 1])
+def test_tokens_have_one_target_or_one_each(catalog: DatasetCatalog, blobs: BlobStore, targets: Any) -> None:
+    dataset = catalog.create("d", digest=blobs.put(io.save({"inputs": TOKENS, "targets": targets})))
+    assert (dataset.num_examples, dataset.input_shape, dataset.target_shape) == (3, (4,), targets.shape[1:])
+    assert (dataset.num_tokens, dataset.num_classes) == (12, int(targets.max()) + 1)
+    assert catalog.get("datasets/d") == dataset
+    assert np.array_equal(catalog.load(dataset).inputs, TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (TOKENS[:, 0], TARGETS, r"inputs are int64 of shape \(3,\); tokens have the shape \(N, T\): give that, or"),
+        (TOKENS[:, :, None], TARGETS, r"inputs are int64 of shape \(3, 4, 1\)"),
+        (TOKENS[:, :0], TARGETS, "examples without a single number"),
+        (TOKENS - 1, TARGETS, r"inputs\[0, 0\] is -1; tokens count from 0"),
+        (TOKENS + MAX_CLASSES - 11, TARGETS, r"inputs\[2, 3\] is 2147483647; tokens are 0 to 2147483646"),
+        (
+            TOKENS,
+            TOKENS[:, :3],
+            r"of shape \(3, 3\); give int64 class labels of shape \(N,\), or one for each token, \(N, 4\)",
+        ),
+        (TOKENS, TOKENS.astype(np.int32), "targets are int32"),
+        (TOKENS, TOKENS[:2], "3 inputs and 2 targets"),
+        (TOKENS, TOKENS - 1, r"targets\[0, 0\] is -1; class labels count from 0"),
+    ],
+)
+def test_tokens_that_are_no_examples_are_refused(inputs: Any, targets: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        check_examples({"inputs": inputs, "targets": targets})
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.engine import Generator, io, models
+from chainrule.engine import Generator, StateDictError, io, models
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
-from chainrule.server.models import MAX_PARAMETERS, ModelCatalog, build
+from chainrule.server.models import MAX_PARAMETERS, ModelCatalog, build, tied_names
 from chainrule.server.records import Model
 from chainrule.server.store import Store
 from tests.server.conftest import refusal
@@ -31,7 +31,7 @@ def test_a_model_without_weights_is_initialised_from_its_seed(catalog: ModelCata
     built = models.build("small_cnn", {"width": 4}, generator=Generator(1))
     assert model.weights_digest == io.digest(io.save(built.state_dict()))
     assert model.num_parameters == models.family("small_cnn").num_parameters({"width": 4})
-    assert model.family_config == {"in_channels": 1, "image_size": 8, "width": 4, "num_classes": 10}
+    assert model.family_config == {"in_channels": 1, "image_size": 8, "width": 4, "num_classes": 10, "dropout": 0.0}
     assert catalog.get("models/m") == model
     assert io.save(catalog.load(model).state_dict()) == blobs.read(model.weights_digest)
 
@@ -97,6 +97,89 @@ def test_weights_that_do_not_fit_are_refused(catalog: ModelCatalog, blobs: BlobS
     assert refusal(caught).field == "model.weights_digest"
     with pytest.raises(NotFoundError, match="upload it with WriteBlob"):
         create(catalog, weights_digest="0" * 64)
+
+
+# --- weights that are not whole --------------------------------------------------------------------------------
+
+
+def head_of(classes: int, **lacking: bool) -> bytes:
+    """Weights of a network with that many classes; `bias=False`: without the bias of its head."""
+    state = models.small_cnn(width=4, num_classes=classes, generator=Generator(7)).state_dict()
+    return io.save({name: value for name, value in state.items() if lacking.get("bias", True) or name != "fc.bias"})
+
+
+def test_a_replaced_head_is_initialised_and_the_rest_loaded(catalog: ModelCatalog, blobs: BlobStore) -> None:
+    digest = blobs.put(head_of(5))
+    model = create(catalog, weights_digest=digest, allow_missing=["fc.*"])
+    loaded = catalog.load(model).state_dict()
+    trained, fresh = io.load(blobs.read(digest)), models.small_cnn(width=4, generator=Generator(1)).state_dict()
+    for name, value in loaded.items():
+        assert np.array_equal(value.data, fresh[name].data if name.startswith("fc.") else trained[name])
+    assert model.weights_digest == io.digest(blobs.read(model.weights_digest)) != digest
+    assert create(catalog, weights_digest=digest, allow_missing=["fc.*"]) == model
+
+
+def test_what_is_there_in_the_right_shape_is_loaded_even_if_it_may_be_missing(
+    catalog: ModelCatalog, blobs: BlobStore
+) -> None:
+    whole = head_of(10)
+    assert create(catalog, weights_digest=blobs.put(whole), allow_missing=["*"]).weights_digest == io.digest(whole)
+    part = blobs.put(head_of(10, bias=False))
+    loaded = catalog.load(create(catalog, "part", weights_digest=part, allow_missing=["fc.bias"])).state_dict()
+    assert np.array_equal(loaded["fc.weight"].data, io.load(whole)["fc.weight"])
+
+
+def test_what_is_not_allowed_to_be_missing_is_refused(catalog: ModelCatalog, blobs: BlobStore) -> None:
+    for digest, allowed in (
+        (blobs.put(head_of(5)), ["fc.bias"]),
+        (blobs.put(head_of(10, bias=False)), ["fc.weight"]),
+        (blobs.put(io.save({**io.load(head_of(10)), "fd.weight": np.zeros(1)})), ["fc.*"]),
+    ):
+        with pytest.raises(InvalidRequestError, match="does not hold weights of this architecture") as caught:
+            create(catalog, weights_digest=digest, allow_missing=allowed)
+        assert refusal(caught).field == "model.weights_digest"
+
+
+def test_patterns_that_can_mean_nothing_are_refused(catalog: ModelCatalog, blobs: BlobStore) -> None:
+    with pytest.raises(InvalidRequestError, match=r"allow_missing: is set, but model\.weights_digest is not"):
+        create(catalog, allow_missing=["fc.*"])
+    with pytest.raises(InvalidRequestError, match=r"'fd\.\*' matches none of the model's names") as caught:
+        create(catalog, weights_digest=blobs.put(head_of(5)), allow_missing=["fc.*", "fd.*"])
+    assert refusal(caught).field == "allow_missing[1]"
+
+
+# --- parameters with two names ---------------------------------------------------------------------------------
+
+
+GPT: dict[str, Any] = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1}
+
+
+def test_a_trained_network_has_its_tied_parameters_under_all_names(catalog: ModelCatalog) -> None:
+    model = create(catalog, family="gpt", config=GPT)
+    module = catalog.load(model)
+    assert tied_names(module) == {"head.weight"}
+    trained = {name: value.data + 1 for name, value in module.named_parameters()}
+    weights = io.load(catalog.trained(model, trained))
+    assert set(weights) == set(module.state_dict())
+    assert np.array_equal(weights["head.weight"], trained["token_embedding.weight"])
+    assert np.array_equal(weights["head.weight"], weights["token_embedding.weight"])
+
+
+def test_values_of_another_network_are_refused(catalog: ModelCatalog) -> None:
+    model = create(catalog, family="gpt", config=GPT)
+    values = {name: value.data for name, value in catalog.load(model).named_parameters()}
+    for wrong in (values | {"extra": np.zeros(1)}, {k: v for k, v in values.items() if k != "ln_f.bias"}):
+        with pytest.raises(StateDictError):
+            catalog.trained(model, wrong)
+
+
+def test_a_tied_parameter_may_be_in_the_weights_once(catalog: ModelCatalog, blobs: BlobStore) -> None:
+    state = models.gpt(**GPT, generator=Generator(7)).state_dict()
+    once = {name: value for name, value in state.items() if name != "head.weight"}
+    model = create(
+        catalog, family="gpt", config=GPT, weights_digest=blobs.put(io.save(once)), allow_missing=["head.weight"]
+    )
+    assert model.weights_digest == io.digest(io.save(state))
 
 
 def test_a_name_that_is_none_is_refused_in_the_field_it_was_given_in(catalog: ModelCatalog) -> None:

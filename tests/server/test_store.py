@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,16 +13,33 @@ from pathlib import Path
 
 import pytest
 
-from chainrule.server.errors import AlreadyExistsError, IllegalStateError, InvalidRequestError, NotFoundError
+from chainrule.server.errors import (
+    AlreadyExistsError,
+    IllegalStateError,
+    InvalidRequestError,
+    NotFoundError,
+    StartupError,
+)
 from chainrule.server.records import Dataset, JobFailure, JobState, Model
 from chainrule.server.store import NewJob, Store
-from chainrule.server.training.plan import Sgd, TrainingConfig
-from chainrule.server.training.state import StepMetric
+from chainrule.server.store.schema import LAYOUT
+from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = Model("models/m", "small_cnn", {"num_classes": 10}, "a" * 64, 2**64 - 1, 123, NOW)
-DATASET = Dataset("datasets/d", "b" * 64, 100, (1, 8, 8), 10, 6400, NOW)
-CONFIG = TrainingConfig(epochs=2, batch_size=10, shards=4, workers=2, seed=7, optimizer=Sgd(lr=0.1, momentum=0.9))
+DATASET = Dataset("datasets/d", "b" * 64, 100, (8,), 10, 6400, NOW, target_shape=(8,), num_tokens=12)
+CONFIG = TrainingConfig(
+    epochs=2,
+    batch_size=10,
+    shards=4,
+    max_workers=2,
+    seed=7,
+    optimizer=Sgd(lr=0.1, momentum=0.9),
+    schedule=Schedule(3, "cosine"),
+    trainable=("fc.*", "conv1.weight"),
+    validation=Validation(fraction=0.1),
+)
 JOB = NewJob("jobs/j", "request-1", "c" * 64, MODEL.name, DATASET.name, CONFIG, total_steps=20)
 
 
@@ -60,16 +80,18 @@ def test_what_was_stored_is_there_after_a_restart(store: Store, url: str) -> Non
     job, new = store.create_job(JOB)
     store.transition(JOB.name, JobState.PREPARING, reason="the cluster has room")
     store.add_metrics(JOB.name, [metric(1), metric(2)])
-    store.add_checkpoint(JOB.name, step=10, epoch=1, manifest_digest="d" * 64)
+    add_checkpoint(store, 10, state_digest="d" * 64)
     again = Store(url)
     try:
         assert new
         assert again.get_model(MODEL.name).init_seed == 2**64 - 1
-        assert again.get_dataset(DATASET.name).input_shape == (1, 8, 8)
+        assert again.get_dataset(DATASET.name) == replace(
+            DATASET, create_time=again.get_dataset(DATASET.name).create_time
+        )
         assert again.get_job(JOB.name).config == CONFIG
         assert again.get_job(JOB.name).history[-1].reason == "the cluster has room"
         assert [m.step for m in again.metrics(JOB.name, after_step=0, limit=10)] == [1, 2]
-        assert again.checkpoints(JOB.name)[0].manifest_digest == "d" * 64
+        assert again.checkpoints(JOB.name)[0].state_digest == "d" * 64
         assert again.get_job(JOB.name).create_time == job.create_time
     finally:
         again.close()
@@ -184,11 +206,140 @@ def test_metrics_computed_again_are_kept_once(store: Store) -> None:
     assert [m.step for m in store.metrics(JOB.name, after_step=1, limit=10)] == [2, 3]
 
 
+def test_a_loss_that_is_no_number_is_one_when_it_is_read(store: Store) -> None:
+    """SQLite makes NULL of NaN."""
+    store.create_job(JOB)
+    store.add_metrics(JOB.name, [replace(metric(1), loss=math.nan), replace(metric(2), loss=math.inf)])
+    store.add_evaluation(JOB.name, evaluation(1, math.nan))
+    assert [m.loss for m in store.metrics(JOB.name, after_step=0, limit=2)] == [
+        pytest.approx(math.nan, nan_ok=True),
+        math.inf,
+    ]
+    assert math.isnan(store.evaluations(JOB.name)[0].loss)
+    latest = store.latest_metric(JOB.name)
+    assert latest is not None
+    assert latest.step == 2
+
+
+# --- evaluations, events and receipts --------------------------------------------------------------------------
+
+
+def test_an_evaluation_made_again_is_kept_once(store: Store) -> None:
+    store.create_job(JOB)
+    for epoch, loss in ((1, 0.5), (2, 0.4), (2, 0.4)):
+        store.add_evaluation(JOB.name, evaluation(epoch, loss))
+    assert store.evaluations(JOB.name) == (evaluation(1, 0.5), evaluation(2, 0.4))
+    assert store.get_job(JOB.name).evaluations == store.evaluations(JOB.name)
+
+
+def test_a_job_is_shown_with_its_latest_events_oldest_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chainrule.server.store.rows.MAX_EVENTS", 2)
+    store.create_job(JOB)
+    for step in (1, 2, 3):
+        number = store.add_event(JOB.name, "recovery", f"at step {step}", step=step)
+    store.set_seconds_lost(number, 1.5)
+    events = store.get_job(JOB.name).events
+    assert [(e.kind, e.message, e.step, e.seconds_lost) for e in events] == [
+        ("recovery", "at step 2", 2, 0.0),
+        ("recovery", "at step 3", 3, 1.5),
+    ]
+
+
+def test_lists_leave_out_events_and_evaluations(store: Store) -> None:
+    """There may be hundreds of each, and a page may have a thousand jobs."""
+    store.create_job(JOB)
+    store.add_event(JOB.name, "warning", "look", step=0)
+    store.add_evaluation(JOB.name, evaluation(1, 0.5))
+    [listed], _ = store.list_jobs(10, "")
+    assert (listed.events, listed.evaluations) == ((), ())
+    assert store.unfinished_jobs() == [listed]
+
+
+def test_receipts_are_chained_by_the_rule_of_the_api(store: Store) -> None:
+    store.create_job(JOB)
+    for step, digest in ((10, "a" * 64), (20, "b" * 64)):
+        assert store.add_receipt(JOB.name, step=step, state_digest=digest) is not None
+    first = hashlib.sha256(f"{'0' * 64} 10 {'a' * 64}".encode()).hexdigest()
+    second = hashlib.sha256(f"{first} 20 {'b' * 64}".encode()).hexdigest()
+    assert [r.chain_digest for r in store.receipts(JOB.name, after_step=0, limit=10)] == [first, second]
+    assert [r.step for r in store.receipts(JOB.name, after_step=10, limit=10)] == [20]
+
+
+def test_a_receipt_taken_again_answers_with_the_one_that_is_there(store: Store) -> None:
+    store.create_job(JOB)
+    first = store.add_receipt(JOB.name, step=10, state_digest="a" * 64)
+    store.add_receipt(JOB.name, step=20, state_digest="b" * 64)
+    assert store.add_receipt(JOB.name, step=10, state_digest="c" * 64) == first
+    assert store.add_receipt(JOB.name, step=15, state_digest="c" * 64) is None
+    assert len(store.receipts(JOB.name, after_step=0, limit=10)) == 2
+
+
+def test_receipts_can_be_dropped_from_a_step_on(store: Store) -> None:
+    store.create_job(JOB)
+    for step in (10, 20, 30):
+        store.add_receipt(JOB.name, step=step, state_digest="a" * 64)
+    store.drop_receipts(JOB.name, after_step=10)
+    assert [r.step for r in store.receipts(JOB.name, after_step=0, limit=10)] == [10]
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------
+
+
 def test_checkpoints_come_latest_first_and_once(store: Store) -> None:
     store.create_job(JOB)
-    for step in (10, 20, 20):
-        store.add_checkpoint(JOB.name, step=step, epoch=step // 10, manifest_digest=f"{step:064d}")
-    assert [checkpoint.step for checkpoint in store.checkpoints(JOB.name)] == [20, 10]
+    for step, digest in ((10, "a"), (20, "b"), (20, "c")):
+        add_checkpoint(store, step, state_digest=digest * 64)
+    assert [(known.step, known.state_digest[0]) for known in store.checkpoints(JOB.name)] == [(20, "c"), (10, "a")]
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(store: Store) -> None:
+    store.create_job(JOB)
+    for epoch, loss in ((1, math.nan), (2, 0.3), (3, 0.2), (4, 0.2)):
+        add_checkpoint(store, 10 * epoch)
+        store.add_evaluation(JOB.name, evaluation(epoch, loss))
+    assert [known.step for known in store.checkpoints(JOB.name) if known.is_best] == [30]
+
+
+def test_pages_of_checkpoints_cover_all_newest_first(store: Store) -> None:
+    store.create_job(JOB)
+    for step in (10, 20, 30):
+        add_checkpoint(store, step)
+    first, token = store.list_checkpoints(JOB.name, 2, "")
+    rest, end = store.list_checkpoints(JOB.name, 2, token)
+    assert [known.step for known in (*first, *rest)] == [30, 20, 10]
+    assert end == ""
+    with pytest.raises(NotFoundError, match='"jobs/x"'):
+        store.list_checkpoints("jobs/x", 2, "")
+
+
+def test_blobs_are_unreferenced_if_nothing_names_them(store: Store) -> None:
+    store.create_job(JOB)
+    store.transition(JOB.name, JobState.PREPARING)
+    store.transition(JOB.name, JobState.FINALIZING)
+    store.transition(JOB.name, JobState.SUCCEEDED, weights_digest="1" * 64, weights_step=20)
+    add_checkpoint(store, 10, state_digest="2" * 64)
+    add_checkpoint(store, 20, state_digest="3" * 64)
+    store.drop_checkpoints(JOB.name, [20])
+    named = [MODEL.weights_digest, DATASET.digest, "1" * 64, "2" * 64, f"{10:064d}"]
+    assert store.unreferenced([*named, "3" * 64, f"{20:064d}"]) == ["3" * 64, f"{20:064d}"]
+
+
+def add_checkpoint(store: Store, step: int, state_digest: str = "e" * 64) -> None:
+    store.add_checkpoint(
+        JOB.name,
+        step=step,
+        epoch=step // 10,
+        manifest_digest=f"{step:064d}",
+        state_digest=state_digest,
+        size_bytes=123,
+    )
+
+
+def evaluation(epoch: int, loss: float) -> EvaluationMetric:
+    return EvaluationMetric(epoch=epoch, step=10 * epoch, loss=loss, accuracy=0.5, num_examples=10, time_s=1.0)
+
+
+# --- attempts --------------------------------------------------------------------------------------------------
 
 
 def test_attempts_are_numbered_without_repeats(store: Store) -> None:
@@ -225,3 +376,88 @@ def test_unfinished_jobs_are_those_that_have_not_ended(store: Store) -> None:
     store.transition("jobs/a", JobState.CANCELLING)
     store.transition("jobs/a", JobState.CANCELLED)
     assert [job.name for job in store.unfinished_jobs()] == ["jobs/b"]
+
+
+# --- what a job is told -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [Sgd(lr=0.1, nesterov=True), Adam(eps=0.0, decoupled=True)])
+def test_a_configuration_is_read_as_it_was_written(store: Store, optimizer: Sgd | Adam) -> None:
+    config = replace(CONFIG, optimizer=optimizer, non_finite="skip", exact=False)
+    store.create_job(replace(JOB, config=config))
+    assert store.get_job(JOB.name).config == config
+
+
+def test_a_configuration_is_changed_only_as_long_as_the_job_can_use_it(store: Store) -> None:
+    store.create_job(JOB)
+    changed = store.reconfigure(JOB.name, lambda config: replace(config, max_workers=4))
+    assert changed.config == replace(CONFIG, max_workers=4) == store.get_job(JOB.name).config
+    store.cancel(JOB.name)
+    with pytest.raises(IllegalStateError, match="is CANCELLING; only a job that has not ended can be scaled"):
+        store.reconfigure(JOB.name, lambda config: config)
+
+
+@pytest.mark.parametrize(
+    ("path", "paused"),
+    [
+        ((), "PAUSED"),
+        (("PREPARING",), "PAUSING"),
+        (("PREPARING", "RUNNING"), "PAUSING"),
+        (("PREPARING", "RECOVERING"), "PAUSING"),
+        (("PREPARING", "FINALIZING"), None),
+        (("CANCELLING",), None),
+    ],
+)
+def test_what_can_be_paused_is_and_what_cannot_stays(store: Store, path: tuple[str, ...], paused: str | None) -> None:
+    store.create_job(JOB)
+    for state in path:
+        store.transition(JOB.name, JobState[state])
+    if paused is None:
+        with pytest.raises(IllegalStateError, match=f"is {path[-1]}; only a RUNNING job can be paused"):
+            store.pause(JOB.name)
+    else:
+        job, began = store.pause(JOB.name)
+        assert (job.state.value, began) == (paused, True)
+        assert store.pause(JOB.name) == (job, False)
+
+
+def test_a_job_has_workers_only_while_it_can(store: Store) -> None:
+    store.create_job(JOB)
+    store.set_running_workers(JOB.name, 2)
+    assert store.get_job(JOB.name).running_workers == 0
+    store.transition(JOB.name, JobState.PREPARING)
+    store.transition(JOB.name, JobState.RUNNING, running_workers=3)
+    store.set_running_workers(JOB.name, 2)
+    assert store.pause(JOB.name)[0].running_workers == 2
+    assert store.transition(JOB.name, JobState.PAUSED).running_workers == 0
+
+
+def test_the_first_fingerprint_stays(store: Store) -> None:
+    store.create_job(JOB)
+    store.set_fingerprint(JOB.name, "first")
+    store.set_fingerprint(JOB.name, "second")
+    assert store.get_job(JOB.name).fingerprint == "first"
+
+
+# --- the file --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layout", "age"), [(0, "an older"), (LAYOUT - 1, "an older"), (LAYOUT + 1, "a newer")])
+def test_a_file_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path, layout: int, age: str) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE jobs (id INTEGER)")
+        db.execute(f"PRAGMA user_version={layout}")
+    message = rf"{path} was made by {age} chainrule \(its tables have layout {layout}, .* another --data-dir"
+    with pytest.raises(StartupError, match=message):
+        Store(f"sqlite:///{path}")
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("jobs",)]
+
+
+def test_a_file_is_opened_again_by_the_version_that_made_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'same.db'}"
+    for _ in range(2):
+        Store(url).close()
+    with sqlite3.connect(tmp_path / "same.db") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (LAYOUT,)

@@ -19,14 +19,15 @@ from chainrule.server.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from chainrule.server.jobs.submission import Submission, Submissions, check_config
+from chainrule.server.jobs.checks import check_config
+from chainrule.server.jobs.submission import Submission, Submissions, num_kept_back
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import JobState
 from chainrule.server.store import Store
-from chainrule.server.training.plan import Sgd, TrainingConfig
+from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from tests.server.conftest import refusal
 
-CONFIG = TrainingConfig(epochs=3, batch_size=4, shards=4, workers=2)
+CONFIG = TrainingConfig(epochs=3, batch_size=4, shards=4, max_workers=2)
 
 
 class Catalogs:
@@ -40,9 +41,17 @@ class Catalogs:
         self.models.create("m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0)
         self.create_dataset("d", (1, 8, 8))
 
-    def create_dataset(self, dataset_id: str, shape: tuple[int, ...], label: int = 9) -> str:
-        tensors = {"inputs": np.zeros((10, *shape), np.float32), "targets": np.full(10, label)}
-        return self.datasets.create(dataset_id, digest=self.blobs.put(io.save(tensors))).name
+    def create_dataset(self, dataset_id: str, shape: tuple[int, ...], label: int = 9, count: int = 10) -> str:
+        return self.create(dataset_id, np.zeros((count, *shape), np.float32), np.full(count, label))
+
+    def create(self, dataset_id: str, inputs: np.ndarray, targets: np.ndarray) -> str:
+        digest = self.blobs.put(io.save({"inputs": inputs, "targets": targets}))
+        return self.datasets.create(dataset_id, digest=digest).name
+
+    def create_gpt(self, **config: Any) -> str:
+        """A GPT of 16 tokens and at most 8 in a row."""
+        small = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1, **config}
+        return self.models.create("gpt", family="gpt", config=small, weights_digest="", init_seed=0).name
 
     def submit(self, cpus: float = 4, **fields: Any) -> tuple[JobState, bool]:
         submission = Submission(**{"model": "models/m", "dataset": "datasets/d", "config": CONFIG, **fields})
@@ -65,7 +74,14 @@ def catalogs(store: Store, blobs: BlobStore) -> Catalogs:
         CONFIG,
         replace(CONFIG, optimizer=Sgd(lr=1e-9, momentum=0.9, nesterov=True)),
         replace(CONFIG, optimizer=Sgd(lr=10, dampening=0.5, weight_decay=0.1)),
+        replace(CONFIG, optimizer=Adam(beta1=0, beta2=0, eps=0, weight_decay=0.1, decoupled=True)),
         replace(CONFIG, seed=2**64 - 1),
+        replace(CONFIG, min_workers=4, max_workers=4, partitions=64, audit_fraction=1, max_failures=0),
+        replace(CONFIG, clip_norm=1.0, non_finite="skip", partitions=1),
+        replace(CONFIG, staleness=3, exact=False),
+        replace(CONFIG, schedule=Schedule(10, "cosine", 100, gamma=1, final_factor=1)),
+        replace(CONFIG, validation=Validation(fraction=0.9, patience=3, restore_best=True)),
+        replace(CONFIG, checkpoint_every_steps=1, keep_checkpoints=1, receipt_every_steps=0),
     ],
 )
 def test_a_configuration_that_can_be_run_is_taken(config: TrainingConfig) -> None:
@@ -77,11 +93,13 @@ def test_a_configuration_that_can_be_run_is_taken(config: TrainingConfig) -> Non
     [
         ({"epochs": 0}, "epochs", "is 0; use 1 to 1,000,000"),
         ({"epochs": 1_000_001}, "epochs", "is 1000001; use 1 to 1,000,000"),
-        ({"shards": 0, "workers": 0}, "shards", "is 0; use 1 to 65,536"),
+        ({"shards": 0, "max_workers": 0}, "shards", "is 0; use 1 to 65,536"),
         ({"batch_size": 10**6, "shards": 65_537}, "shards", "is 65537; use 1 to 65,536"),
         ({"shards": 5}, "shards", "is 5, more than batch_size 4"),
-        ({"workers": 5}, "workers", "is 5; use 1 to shards (4)"),
-        ({"workers": 0}, "workers", "is 0; use 1 to shards (4)"),
+        ({"max_workers": 5}, "max_workers", "is 5; use 1 to shards (4)"),
+        ({"max_workers": 0}, "max_workers", "is 0; use 1 to shards (4)"),
+        ({"min_workers": 0}, "min_workers", "is 0; use at least 1"),
+        ({"min_workers": 3}, "min_workers", "is 3, more than max_workers 2"),
         ({"optimizer": Sgd(lr=0)}, "sgd.lr", "is 0; use a number above 0"),
         ({"optimizer": Sgd(lr=math.nan)}, "sgd.lr", "is nan; use a number above 0"),
         ({"optimizer": Sgd(momentum=-0.1)}, "sgd.momentum", "is -0.1; use 0 or more"),
@@ -89,6 +107,40 @@ def test_a_configuration_that_can_be_run_is_taken(config: TrainingConfig) -> Non
         ({"optimizer": Sgd(weight_decay=-1)}, "sgd.weight_decay", "is -1; use 0 or more"),
         ({"optimizer": Sgd(nesterov=True)}, "sgd.nesterov", "needs momentum above 0"),
         ({"optimizer": Sgd(nesterov=True, momentum=0.9, dampening=0.1)}, "sgd.nesterov", "needs momentum above 0"),
+        ({"optimizer": Adam(lr=math.inf)}, "adam.lr", "is inf; use a number above 0"),
+        ({"optimizer": Adam(beta1=1)}, "adam.beta1", "is 1; use a number from 0, below 1"),
+        ({"optimizer": Adam(beta2=math.nan)}, "adam.beta2", "is nan; use a number from 0, below 1"),
+        ({"optimizer": Adam(eps=-1e-8)}, "adam.eps", "is -1e-08; use 0 or more"),
+        ({"optimizer": Adam(weight_decay=-1)}, "adam.weight_decay", "is -1; use 0 or more"),
+        ({"schedule": Schedule(warmup_steps=-1)}, "schedule.warmup_steps", "is -1; use 0 or more"),
+        ({"schedule": Schedule(decay_steps=-1)}, "schedule.decay_steps", "is -1; use 0 or more"),
+        ({"schedule": Schedule(gamma=0)}, "schedule.gamma", "is 0; use a number above 0, at most 1"),
+        ({"schedule": Schedule(gamma=1.5)}, "schedule.gamma", "is 1.5; use a number above 0, at most 1"),
+        ({"schedule": Schedule(final_factor=2)}, "schedule.final_factor", "is 2; use 0 to 1"),
+        ({"clip_norm": -1}, "clip_norm", "is -1; use 0 or more"),
+        ({"clip_norm": 1, "partitions": 2}, "clip_norm", "needs the whole gradient in one place, but partitions is 2;"),
+        ({"non_finite": "skip", "partitions": 2}, "non_finite", "SKIP needs the whole gradient in one place"),
+        ({"trainable": ()}, "trainable", "names nothing; leave it out to train all parameters"),
+        ({"trainable": ("*", "")}, "trainable[1]", "is empty; use a pattern of names"),
+        (
+            {"validation": Validation(fraction=0.91)},
+            "validation.fraction",
+            "is 0.91; use a number above 0, at most 0.9",
+        ),
+        ({"validation": Validation(fraction=-0.1)}, "validation.fraction", "is -0.1; use a number above 0"),
+        ({"validation": Validation("datasets/v", 0.1)}, "validation.fraction", "is 0.1, but validation.dataset is"),
+        ({"validation": Validation(patience=1)}, "validation.patience", "is 1; needs something to evaluate on"),
+        ({"validation": Validation(fraction=0.1, patience=-1)}, "validation.patience", "is -1; use 0 or more"),
+        ({"validation": Validation(restore_best=True)}, "validation.restore_best", "needs something to evaluate on"),
+        ({"staleness": -1}, "staleness", "is -1; use 0 or more"),
+        ({"staleness": 1}, "staleness", "is 1: weights would depend on timing, but exact is true"),
+        ({"partitions": -1}, "partitions", "is -1; use 0 to 64"),
+        ({"partitions": 65}, "partitions", "is 65; use 0 to 64"),
+        ({"checkpoint_every_steps": -1}, "checkpoint_every_steps", "is -1; use 0 or more"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints", "is 0; use 1 to 1,000"),
+        ({"receipt_every_steps": -1}, "receipt_every_steps", "is -1; use 0 or more"),
+        ({"audit_fraction": 1.5}, "audit_fraction", "is 1.5; use 0 to 1"),
+        ({"max_failures": -1}, "max_failures", "is -1; use 0 or more"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(changed: dict[str, Any], field: str, description: str) -> None:
@@ -98,9 +150,9 @@ def test_a_field_that_is_wrong_is_named(changed: dict[str, Any], field: str, des
 
 
 def test_all_fields_that_are_wrong_are_named() -> None:
-    wrong = TrainingConfig(epochs=-1, batch_size=0, shards=-1, workers=-1, optimizer=Sgd(lr=-1, momentum=-1))
+    wrong = TrainingConfig(epochs=-1, batch_size=0, shards=-1, max_workers=-1, optimizer=Sgd(lr=-1, momentum=-1))
     fields = {violation.field.removeprefix("job.config.") for violation in check_config(wrong)}
-    assert fields == {"epochs", "batch_size", "shards", "workers", "sgd.lr", "sgd.momentum"}
+    assert fields == {"epochs", "batch_size", "shards", "max_workers", "sgd.lr", "sgd.momentum"}
 
 
 # --- the model on the data -------------------------------------------------------------------------------------
@@ -141,6 +193,110 @@ def test_a_label_that_the_model_does_not_know_is_refused(catalogs: Catalogs) -> 
         catalogs.submit(dataset=dataset)
 
 
+@pytest.mark.parametrize("pattern", ["conv1.weight", "conv*", "*.bias", "f[a-d].*"])
+def test_what_is_trained_is_named_by_patterns(catalogs: Catalogs, pattern: str) -> None:
+    assert catalogs.submit(config=replace(CONFIG, trainable=(pattern,))) == (JobState.QUEUED, True)
+
+
+def test_a_pattern_that_names_no_parameter_is_refused(catalogs: Catalogs) -> None:
+    config = replace(CONFIG, trainable=("fc.*", "fd.*", "bn1.running_mean"))
+    with pytest.raises(InvalidRequestError, match=r"'fd\.\*' matches no parameter of \"models/m\"; its") as caught:
+        catalogs.submit(config=config)
+    fields = [violation.field for violation in caught.value.violations]
+    assert fields == ["job.config.trainable[1]", "job.config.trainable[2]"]
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------
+
+
+TOKENS = np.arange(30).reshape(5, 6) % 16
+
+
+def test_a_model_of_tokens_is_trained_on_tokens(catalogs: Catalogs) -> None:
+    dataset = catalogs.create("tokens", TOKENS, (TOKENS + 1) % 16)
+    assert catalogs.submit(model=catalogs.create_gpt(), dataset=dataset) == (JobState.QUEUED, True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (TOKENS + 1, TOKENS, r"inputs of shape \[6\] .* do not fit .*16"),
+        (np.tile(TOKENS, 2), np.tile(TOKENS, 2), r"inputs of shape \[12\] .* do not fit .* at most 8"),
+        (TOKENS, TOKENS + 1, r"has the label 16, but .* tells 16 classes apart"),
+        (
+            TOKENS,
+            TOKENS[:, 0],
+            r"targets of shape \(N,\), which go with outputs of shape \(N, classes\), but those of ",
+        ),
+    ],
+)
+def test_tokens_that_do_not_fit_the_model_are_refused(
+    catalogs: Catalogs, inputs: np.ndarray, targets: np.ndarray, message: str
+) -> None:
+    dataset = catalogs.create("tokens", inputs, targets)
+    with pytest.raises(InvalidRequestError, match=message) as caught:
+        catalogs.submit(model=catalogs.create_gpt(), dataset=dataset)
+    assert refusal(caught).field == "job.dataset"
+
+
+def test_features_are_no_tokens(catalogs: Catalogs) -> None:
+    dataset = catalogs.create_dataset("features", (6,))
+    with pytest.raises(InvalidRequestError, match="do not fit"):
+        catalogs.submit(model=catalogs.create_gpt(), dataset=dataset)
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "fraction", "kept_back"),
+    [(10, 0.0, 0), (10, 0.2, 2), (10, 0.01, 1), (10, 0.26, 3), (3, 0.9, 2), (2, 0.9, 1), (1000, 0.9, 900)],
+)
+def test_a_share_of_the_examples_is_kept_back_but_not_all(num_examples: int, fraction: float, kept_back: int) -> None:
+    assert num_kept_back(num_examples, fraction) == kept_back
+
+
+def test_what_is_kept_back_takes_no_steps(catalogs: Catalogs) -> None:
+    config = replace(CONFIG, validation=Validation(fraction=0.2))
+    job, _ = catalogs.submissions.submit(Submission("models/m", "datasets/d", config), cluster_cpus=4)
+    assert job.progress.total_steps == 3 * 2  # 3 epochs of 8 examples, 4 a step
+
+
+def test_a_single_example_cannot_be_split(catalogs: Catalogs) -> None:
+    dataset = catalogs.create_dataset("one", (1, 8, 8), count=1)
+    with pytest.raises(InvalidRequestError, match=r'is 0\.5, but "datasets/one" has 1 example') as caught:
+        catalogs.submit(dataset=dataset, config=replace(CONFIG, validation=Validation(fraction=0.5)))
+    assert refusal(caught).field == "job.config.validation.fraction"
+
+
+def test_a_second_dataset_must_be_there_and_look_like_the_first(catalogs: Catalogs) -> None:
+    def submit(dataset: str) -> tuple[JobState, bool]:
+        return catalogs.submit(config=replace(CONFIG, validation=Validation(dataset=dataset)))
+
+    assert submit(catalogs.create_dataset("v", (1, 8, 8), count=3)) == (JobState.QUEUED, True)
+    with pytest.raises(NotFoundError, match="datasets/x"):
+        submit("datasets/x")
+    for name, message in (
+        ("v", "is no name in datasets"),
+        (catalogs.create_dataset("wide", (1, 8, 16)), r'"datasets/wide" has inputs of shape \(N, 1, 8, 16\), but "dat'),
+        (catalogs.create_dataset("other", (1, 8, 8), label=10), "has the label 10"),
+    ):
+        with pytest.raises(InvalidRequestError, match=message) as caught:
+            submit(name)
+        assert refusal(caught).field == "job.config.validation.dataset"
+
+
+def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs) -> None:
+    catalogs.models.create("mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0)
+    features = catalogs.create_dataset("features", (6,))
+    tokens = catalogs.create("tokens", TOKENS, TOKENS[:, 0])
+    with pytest.raises(InvalidRequestError, match=r"are tokens, but those of .* are float32 features") as caught:
+        catalogs.submit(
+            model="models/mlp", dataset=features, config=replace(CONFIG, validation=Validation(dataset=tokens))
+        )
+    assert refusal(caught).field == "job.config.validation.dataset"
+
+
 def test_a_model_whose_weights_are_damaged_is_refused(catalogs: Catalogs) -> None:
     digest = catalogs.models.get("models/m").weights_digest
     path = catalogs.blobs.path(digest)
@@ -155,9 +311,10 @@ def test_a_model_whose_weights_are_damaged_is_refused(catalogs: Catalogs) -> Non
 # --- the rest --------------------------------------------------------------------------------------------------
 
 
-def test_more_workers_than_cpus_are_refused(catalogs: Catalogs) -> None:
-    with pytest.raises(IllegalStateError, match="workers is 2, but the cluster has 1 CPUs"):
-        catalogs.submit(cpus=1)
+def test_only_the_fewest_workers_must_have_a_place(catalogs: Catalogs) -> None:
+    assert catalogs.submit(cpus=1) == (JobState.QUEUED, True)
+    with pytest.raises(IllegalStateError, match=r"min_workers is 2, but the cluster has 1 CPUs .* --num-cpus 2"):
+        catalogs.submit(cpus=1, config=replace(CONFIG, min_workers=2))
 
 
 def test_a_repeated_request_answers_with_its_job(catalogs: Catalogs) -> None:

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 from google.protobuf import struct_pb2
 
 from chainrule.server.blobs import Blob
 from chainrule.server.errors import InvalidRequestError
-from chainrule.server.records import JobState
+from chainrule.server.records import Checkpoint, Job, JobEvent, JobState, Receipt, StateChange
 from chainrule.server.rpc import convert
-from chainrule.server.training.plan import Sgd, TrainingConfig
+from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.state import EvaluationMetric
 from chainrule.v1 import blob_pb2, job_pb2
 
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        TrainingConfig(),
-        TrainingConfig(
-            epochs=3,
-            batch_size=128,
-            shards=8,
-            workers=4,
-            seed=2**64 - 1,
-            optimizer=Sgd(lr=0.1, momentum=0.9, dampening=0.0, weight_decay=1e-4, nesterov=True),
-        ),
-        TrainingConfig(optimizer=Sgd(dampening=0.5)),
-    ],
-)
-def test_a_configuration_comes_back_from_the_wire(config: TrainingConfig) -> None:
-    sent = convert.training_config(config).SerializeToString()
-    assert convert.training_config_record(job_pb2.TrainingConfig.FromString(sent)) == config
-
-
-def test_what_is_left_out_of_a_configuration_has_its_default() -> None:
-    assert convert.training_config_record(job_pb2.TrainingConfig()) == TrainingConfig()
-    momentum = job_pb2.TrainingConfig(sgd=job_pb2.Sgd(momentum=0.9))
-    assert convert.training_config_record(momentum).optimizer == Sgd(lr=0.01, momentum=0.9)
-
-
-def test_a_learning_rate_of_zero_is_not_left_out() -> None:
-    zero = job_pb2.TrainingConfig(sgd=job_pb2.Sgd(lr=0))
-    assert convert.training_config_record(zero).optimizer.lr == 0
+TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def test_a_submission_has_all_fields_of_the_request() -> None:
@@ -93,8 +66,37 @@ def test_every_state_has_its_name_on_the_wire(state: JobState) -> None:
     assert job_pb2.Job.State.Name(convert.job_state(state)) == f"STATE_{state.name}"
 
 
-@pytest.mark.parametrize("field", ["epochs", "batch_size", "shards", "workers"])
-def test_an_explicit_zero_is_not_taken_for_left_out(field: str) -> None:
-    """It used to mean the default, and a job of one epoch ran where none was asked for."""
-    message = job_pb2.TrainingConfig(**{field: 0})  # type: ignore[arg-type]
-    assert getattr(convert.training_config_record(message), field) == 0
+def test_a_job_has_all_that_its_record_has() -> None:
+    event = JobEvent("recovery", "went back", 3, 1.5, TIME)
+    evaluation = EvaluationMetric(1, 4, 0.5, 0.75, 10, TIME.timestamp())
+    record = Job(
+        name="jobs/j",
+        model="models/m",
+        dataset="datasets/d",
+        config=TrainingConfig(),
+        state=JobState.PAUSED,
+        history=(StateChange(JobState.PAUSED, TIME, "asked to"),),
+        create_time=TIME,
+        events=(event,),
+        running_workers=2,
+        fingerprint="{}",
+        evaluations=(evaluation,),
+        weights_step=4,
+    )
+    message = convert.job(record)
+    assert message.state == job_pb2.Job.STATE_PAUSED
+    assert (message.running_workers, message.fingerprint, message.weights_step) == (2, "{}", 4)
+    [told] = message.events
+    assert (told.kind, told.message, told.step, told.seconds_lost) == ("recovery", "went back", 3, 1.5)
+    [measured] = message.evaluations
+    assert (measured.epoch, measured.step, measured.loss, measured.accuracy) == (1, 4, 0.5, 0.75)
+    for time in (told.time, measured.time, message.history[0].time):
+        assert time.ToDatetime(tzinfo=UTC) == TIME
+
+
+def test_checkpoints_and_receipts_name_what_they_are_of() -> None:
+    checkpoint = convert.checkpoint(Checkpoint("jobs/j", 8, 2, "a" * 64, "b" * 64, 1234, TIME, is_best=True))
+    assert (checkpoint.step, checkpoint.epoch, checkpoint.digest) == (8, 2, "b" * 64)
+    assert (checkpoint.size_bytes, checkpoint.is_best) == (1234, True)
+    receipt = convert.receipt(Receipt(8, "a" * 64, "b" * 64))
+    assert (receipt.step, receipt.state_digest, receipt.chain_digest) == (8, "a" * 64, "b" * 64)
