@@ -123,11 +123,11 @@ class Coordinator:
 
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         """See Attempt.events."""
-        events = await self._log.after(after, timeout_s)
+        self._log.forget(after)
         if self._credit_owed and not self._log.checkpoint_waits and not self._provisional:
             self._credit_owed = False
             self.tell_partitions(type="credit")
-        return events
+        return await self._log.after(after, timeout_s)
 
     async def scale(self, workers: int) -> None:
         """See Attempt.scale."""

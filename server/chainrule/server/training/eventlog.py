@@ -14,18 +14,20 @@ class EventLog:
         self._events: list[Event] = []
         self._dropped = 0
         self._news = asyncio.Event()
-        self._dealt_with = asyncio.Event()
 
     def add(self, event: Event) -> None:
         self._events.append(event)
         self._news.set()
 
+    def forget(self, number: int) -> None:
+        """The events up to number `number` have been dealt with."""
+        del self._events[: number - self._dropped]
+        self._dropped = number
+
     async def after(self, number: int, timeout_s: float) -> list[Event]:
         """Events number `number` + 1 and on, waiting up to `timeout_s` seconds for one. Asking for what comes after an
         event says that all up to it have been dealt with: they are forgotten."""
-        del self._events[: number - self._dropped]
-        self._dropped = number
-        self._dealt_with.set()
+        self.forget(number)
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._events:
