@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -16,13 +16,16 @@ from chainrule.server.training.config import Sgd, TrainingConfig
 from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.events import (
     CheckpointTaken,
+    Evaluated,
     Event,
     Failed,
     Finished,
     Incident,
     Paused,
     ReceiptTaken,
+    Started,
     StepsDone,
+    WorkersChanged,
 )
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.local import LocalPlacement
@@ -30,6 +33,7 @@ from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import TrainingState
 
 NUM_EXAMPLES = 50
+MAX_ATTEMPTS = 50
 E = TypeVar("E")
 
 
@@ -59,19 +63,49 @@ def small_plan(*, family_config: dict[str, object] | None = None, num_validation
     )
 
 
+def with_config(plan: Plan, **config: Any) -> Plan:
+    """The plan with another configuration."""
+    return replace(plan, config=replace(plan.config, **config))
+
+
 def initial_state(plan: Plan) -> TrainingState:
     """The state before the first step."""
     model = models.build(plan.family, plan.family_config, generator=Generator(1))
     parameters = {name: value.data.copy() for name, value in model.named_parameters()}
-    buffers = {name: np.array(value.data, copy=True) for name, value in model.named_buffers()}
+    saved = model.state_dict()
+    buffers = {name: np.array(value.data, copy=True) for name, value in model.named_buffers() if name in saved}
     return TrainingState(0, parameters, buffers)
 
 
-@dataclass
-class Run:
-    """What a run reported."""
+# --- what came of it -------------------------------------------------------------------------------------------
 
-    events: list[Event] = field(default_factory=list)
+
+class Run:
+    """A job that runs, and what it has reported."""
+
+    coordinator: Coordinator
+    """Of the present attempt."""
+    placement: LocalPlacement
+    """Of the present attempt: its processes."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.attempts = 0
+        self._news = asyncio.Event()
+
+    def add(self, events: list[Event]) -> None:
+        self.events += events
+        self._news.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition of what was reported holds."""
+        while not condition():
+            self._news.clear()
+            await self._news.wait()
+
+    async def until_step(self, step: int) -> None:
+        """Wait until so many steps are done."""
+        await self.until(lambda: step in self.steps)
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -81,9 +115,16 @@ class Run:
         return self.events[-1]
 
     @property
+    def is_over(self) -> bool:
+        """Whether the attempt is."""
+        return bool(self.events) and isinstance(self.last, Finished | Failed | Paused)
+
+    @property
     def state(self) -> TrainingState:
-        """The state of the last checkpoint."""
-        return checkpoint.unpacked(self.of(CheckpointTaken)[-1].content)
+        """The state of the checkpoint that holds the result, or of the last one."""
+        content = {event.step: event.content for event in self.of(CheckpointTaken)}
+        step = self.last.step if isinstance(self.last, Finished) else self.of(CheckpointTaken)[-1].step
+        return checkpoint.unpacked(content[step])
 
     @property
     def digest(self) -> str:
@@ -93,66 +134,159 @@ class Run:
 
     @property
     def receipts(self) -> dict[int, str]:
-        return {event.step: event.state_digest for event in self.of(ReceiptTaken)}
+        """Digests by step. One that comes again, after a recovery, must be what it was."""
+        found: dict[int, str] = {}
+        for event in self.of(ReceiptTaken):
+            assert found.setdefault(event.step, event.state_digest) == event.state_digest, f"step {event.step}"
+        return found
 
     @property
     def steps(self) -> list[int]:
         return [metric.step for event in self.of(StepsDone) for metric in event.metrics]
 
     @property
+    def losses(self) -> dict[int, float]:
+        """By step."""
+        return {metric.step: metric.loss for event in self.of(StepsDone) for metric in event.metrics}
+
+    @property
+    def evaluations(self) -> dict[int, tuple[float, float]]:
+        """Loss and accuracy by epoch."""
+        return {event.metric.epoch: (event.metric.loss, event.metric.accuracy) for event in self.of(Evaluated)}
+
+    @property
+    def workers(self) -> int:
+        """How many are at work, as far as was reported."""
+        counts = [event.workers for event in self.events if isinstance(event, Started | WorkersChanged)]
+        return counts[-1] if counts else 0
+
+    @property
     def incidents(self) -> list[tuple[str, str]]:
         return [(event.kind, event.message) for event in self.of(Incident)]
 
+    def incidents_of(self, kind: str) -> list[str]:
+        return [message for found, message in self.incidents if found == kind]
 
-Meddle = Callable[[Coordinator, LocalPlacement, Run], Awaitable[None]]
+
+Meddle = Callable[[Run], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how the processes of a run are started; nothing of it may change what is computed."""
+
+    workers: int = 1
+    links: str = "memory"
+    environment: Callable[[str], dict[str, str]] = field(default=lambda _: {})
+    """Variables for a part: "worker 3", "partition 0"."""
+    lease_s: float = 5.0
+    start: Literal["spawn", "forkserver"] = "forkserver"
+    placement: type[LocalPlacement] = LocalPlacement
+    timeout_s: float = 120.0
+
+
+# --- running ---------------------------------------------------------------------------------------------------
 
 
 async def run(
     plan: Plan,
     *,
-    workers: int = 1,
     state: TrainingState | None = None,
     data: Examples | None = None,
     validation: Examples | None = None,
     meddle: Meddle | None = None,
-    environment: Callable[[str], dict[str, str]] = lambda _: {},
-    links: str = "memory",
     fence: int = 1,
-    lease_s: float = 5.0,
     fingerprint: str = "",
-    timeout_s: float = 120.0,
+    **setting: Any,
 ) -> Run:
-    """Run a plan to its end; `meddle` can disturb it meanwhile."""
+    """Run one attempt at a plan to its end; `meddle` can disturb it meanwhile. See Setting for the rest."""
     spec = AttemptSpec(
         job="jobs/test",
         plan=plan,
         state=state or initial_state(plan),
-        examples=data or images(),
+        examples=data or images(plan.num_examples),
         validation=validation,
         fence=fence,
-        workers=workers,
+        workers=0,
         fingerprint=fingerprint,
     )
-    placement = LocalPlacement(spec, links=links, environment=environment)
-    coordinator = Coordinator(spec, placement, lease_s=lease_s)
+    return await _with_meddling(spec, meddle, Setting(**setting), attempts=1)
+
+
+async def train(
+    plan: Plan,
+    *,
+    data: Examples | None = None,
+    validation: Examples | None = None,
+    meddle: Meddle | None = None,
+    **setting: Any,
+) -> Run:
+    """Run a job to its end as the service does: an attempt that was lost or paused is followed by another, with the next
+    fence, from the last checkpoint. `meddle` goes on from one to the next."""
+    spec = AttemptSpec(
+        job="jobs/test",
+        plan=plan,
+        state=initial_state(plan),
+        examples=data or images(plan.num_examples),
+        validation=validation,
+        fence=1,
+        workers=0,
+    )
+    return await _with_meddling(spec, meddle, Setting(**setting), attempts=MAX_ATTEMPTS)
+
+
+async def _with_meddling(spec: AttemptSpec, meddle: Meddle | None, setting: Setting, *, attempts: int) -> Run:
     found = Run()
-    running = asyncio.create_task(coordinator.run())
-    meddling = asyncio.ensure_future(meddle(coordinator, placement, found)) if meddle else None
+    meddling = asyncio.ensure_future(meddle(found)) if meddle else None
     try:
-        async with asyncio.timeout(timeout_s):
-            while not (found.events and isinstance(found.last, Finished | Failed | Paused)):
-                found.events += await coordinator.events(len(found.events), 10.0)
-            await running
+        async with asyncio.timeout(setting.timeout_s):
+            while True:
+                await _attempt(replace(spec, workers=setting.workers), setting, found, meddling)
+                found.attempts += 1
+                lost = isinstance(found.last, Failed) and found.last.lost
+                if found.attempts == attempts or not (lost or isinstance(found.last, Paused)):
+                    break
+                spec = _next(spec, found)
             if meddling is not None:
                 await meddling
     finally:
-        running.cancel()
         if meddling is not None:
             meddling.cancel()
-        await asyncio.gather(running, *([meddling] if meddling else []), return_exceptions=True)
+            await asyncio.gather(meddling, return_exceptions=True)
     return found
 
 
-def with_workers(plan: Plan, **config: Any) -> Plan:
-    """The plan with another configuration."""
-    return replace(plan, config=replace(plan.config, **config))
+async def _attempt(spec: AttemptSpec, setting: Setting, found: Run, meddling: asyncio.Future[None] | None) -> None:
+    placement = setting.placement(
+        spec, links=setting.links, environment=setting.environment, start=setting.start
+    )
+    coordinator = Coordinator(spec, placement, lease_s=setting.lease_s)
+    found.coordinator, found.placement = coordinator, placement
+    running = asyncio.create_task(coordinator.run())
+    seen = 0
+    try:
+        while not (seen and found.is_over):
+            events = await coordinator.events(seen, 10.0)
+            seen += len(events)
+            found.add(events)
+            if meddling is not None and meddling.done():
+                meddling.result()  # what it raised ends the run
+        await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def _next(spec: AttemptSpec, found: Run) -> AttemptSpec:
+    """The attempt after one that is over."""
+    checkpoints = found.of(CheckpointTaken)
+    state = checkpoint.unpacked(checkpoints[-1].content) if checkpoints else spec.state
+    evaluations = {event.metric.epoch: event.metric for event in found.of(Evaluated) if event.metric.step < state.step}
+    [fingerprint] = {event.fingerprint for event in found.of(Started)} or {""}
+    return replace(
+        spec,
+        state=state,
+        fence=spec.fence + 1,
+        fingerprint=fingerprint,
+        evaluations=tuple(evaluations[epoch] for epoch in sorted(evaluations)),
+    )
