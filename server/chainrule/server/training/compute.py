@@ -67,7 +67,7 @@ class Computation:
 
     def load(self, step: int) -> None:
         """Compute with the weights after so many steps."""
-        for tensor, array in self._views[step % 2]:
+        for tensor, array in self._views[self._weights[0].region(step)]:
             tensor.data = array
 
     def holds(self, step: int) -> bool:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.engine import ChainruleError
-from chainrule.server.training.layout import PartitionLayout, views
-from chainrule.server.training.state import Arrays
+from chainrule.server.training.layout import PartitionLayout, Place, views
+from chainrule.server.training.state import Array, Arrays
 
 HEADER_BYTES = 64
 """Of the weights' memory: the version of each of the two moving regions."""
 WRITING = -1
 """Version of a region that is being written."""
+IN_PLACE = -2
+"""Version of a region that holds the weights of every step, written while they are read."""
 
 
 class SharedMemoryError(ChainruleError):
@@ -86,10 +87,18 @@ class Weights:
         stride = -(-layout.moving_bytes // HEADER_BYTES) * HEADER_BYTES
         return HEADER_BYTES + 2 * stride + layout.constant_bytes
 
+    def region(self, step: int) -> int:
+        """Number of the region of a step."""
+        return 0 if self.versions[0] == IN_PLACE else step % 2
+
     def holds(self, step: int) -> bool:
         """Whether the weights of a step are there, whole."""
-        return int(self.versions[step % 2]) == step
+        return int(self.versions[step % 2]) in (step, IN_PLACE)
 
-    def flat(self, step: int, place: Any) -> Any:
+    def arrays(self, step: int) -> Arrays:
+        """The arrays of a step by name."""
+        return self.moving[self.region(step)]
+
+    def flat(self, step: int, place: Place) -> Array:
         """A flat array of the region of a step."""
-        return place.view(self.regions[step % 2])
+        return place.view(self.regions[self.region(step)])

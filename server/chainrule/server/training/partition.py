@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,7 +21,7 @@ from chainrule.server.training.audit import audited_shards
 from chainrule.server.training.errors import CorruptionError, NonFiniteError
 from chainrule.server.training.layout import PartitionLayout, Place
 from chainrule.server.training.memory import WRITING, Weights
-from chainrule.server.training.plan import Plan
+from chainrule.server.training.plan import Plan, Tick
 from chainrule.server.training.reduction import Block, Cover, ReductionError, tree_sum
 from chainrule.server.training.state import Array, Arrays, EvaluationMetric, StepMetric, TrainingState
 from chainrule.server.training.update import TreeSum, Updater, clip_factor, runs, sum_of_squares
@@ -161,13 +161,21 @@ class Partition:
             if settled is None:
                 return False
             push = settled
-        parts = (HEAD, *range(len(self.layout.buckets))) if push.part == WHOLE else (push.part,)
-        for part in parts:
+        for part in self._parts(push):
             self._take(push, part)
         if len(self._now.applied) < 1 + (0 if self._evaluates else len(self.layout.buckets)):
             return False
         self._complete()
         return True
+
+    def goes_on(self) -> bool:
+        """Whether, with the last push, a further tick is complete: not where all shards are at the same."""
+        return False
+
+    @property
+    def clocks(self) -> Sequence[int]:
+        """Where each shard is, if they need not be at the same tick."""
+        return ()
 
     @property
     def missing(self) -> list[int]:
@@ -196,7 +204,7 @@ class Partition:
 
     def state_now(self) -> TrainingState:
         """A copy of this partition's share of the state. Raises NonFiniteError for parameters that are not numbers."""
-        now = self.weights.moving[self.step % 2]
+        now = self.weights.arrays(self.step)
         parameters = {name: now[name].copy() for name in self.layout.parameters}
         bad = sorted(name for name, array in parameters.items() if not np.isfinite(array).all())
         if bad:
@@ -212,6 +220,9 @@ class Partition:
         return TrainingState(self.step, parameters, buffers, slots, self.updates)
 
     # --- private: what comes in --------------------------------------------------------------------------------
+
+    def _parts(self, push: Push) -> tuple[int, ...]:
+        return (HEAD, *range(len(self.layout.buckets))) if push.part == WHOLE else (push.part,)
 
     def _begin(self) -> _Tick:
         tick = self.plan.tick(self.tick)
@@ -232,11 +243,13 @@ class Partition:
         elif not self._evaluates and now.buckets[part].add(push.block, self.layout.buckets[part].view(push.memory)):
             now.winners[push.block] = push.worker
             self._apply_ready(part)
+        elif not self._evaluates:
+            self._compare_again(push, part)
 
     def _head_is_complete(self) -> None:
         self._now.applied.add(HEAD)
         if not self._evaluates:
-            loss = self._now.head.sum(_add_heads)[1].loss
+            loss = self._now.head.sum(add_heads)[1].loss
             if self._eager and not np.isfinite(loss):
                 raise NonFiniteError(f"the loss is {loss} at {self._where}; {REMEDY}")
             for bucket in range(len(self.layout.buckets)):
@@ -253,8 +266,16 @@ class Partition:
 
     def _complete(self) -> None:
         self._remember_watched()
-        statistics, measured = self._now.head.sum(_add_heads)
+        statistics, measured = self._now.head.sum(add_heads)
         tick = self.plan.tick(self.tick)
+        if not tick.evaluates:
+            self._step_is_complete(statistics, measured)
+        self._record(tick, measured)
+        self.tick += 1
+        self._now = self._begin()
+
+    def _record(self, tick: Tick, measured: Measured) -> None:
+        """What a tick that is complete has measured."""
         accuracy = measured.num_correct / measured.num_predictions
         if tick.evaluates:
             self.evaluations.append(
@@ -263,7 +284,6 @@ class Partition:
                 )
             )
         else:
-            self._step_is_complete(statistics, measured)
             self.metrics.append(
                 StepMetric(
                     step=self.step,
@@ -274,8 +294,6 @@ class Partition:
                     time_s=self._clock(),
                 )
             )
-        self.tick += 1
-        self._now = self._begin()
 
     # --- private: the update -----------------------------------------------------------------------------------
 
@@ -284,7 +302,7 @@ class Partition:
         if not self._eager:
             applies = self._update_all(measured)
         self._writes()
-        old, new = self.weights.moving[self.step % 2], self.weights.moving[(self.step + 1) % 2]
+        old, new = self.weights.arrays(self.step), self.weights.arrays(self.step + 1)
         if applies and statistics is not None:
             self._apply_statistics(statistics, old, new)
         else:
@@ -407,6 +425,17 @@ class Partition:
                 self.verdicts.append(Verdict(self.tick, block, bucket, digest))
         self._ledger = {key: value for key, value in self._ledger.items() if key[0] > self.tick - REMEMBERED_TICKS}
 
+    def _compare_again(self, push: Push, bucket: int) -> None:
+        """A bucket of a block that has come already: it must be the same, since the first one may be in the weights."""
+        first = self._now.buckets[bucket].values.get(push.block)
+        if first is None:  # it came as a part of another block, or in parts
+            return
+        second = self.layout.buckets[bucket].view(push.memory)
+        if not np.array_equal(first.view(np.uint8), second.view(np.uint8)):
+            workers = (self._now.winners[push.block], push.worker)
+            digests = (_digest(first), _digest(second))
+            self.disputes.append(Dispute(self.tick, self.step + 1, push.block, workers, False, True, bucket, digests))
+
     def _compare_late(self, push: Push) -> None:
         for bucket in range(len(self.layout.buckets)) if push.part == WHOLE else (push.part,):
             known = self._ledger.pop((push.tick, push.block, bucket), None)
@@ -422,7 +451,7 @@ class Partition:
     # --- private: loading --------------------------------------------------------------------------------------
 
     def _load(self, state: TrainingState) -> None:
-        now = self.weights.moving[self.step % 2]
+        now = self.weights.arrays(self.step)
         given = state.weights()
         self._constant_parameters = frozenset(name for name in self.layout.constants if name in state.parameters)
         self.weights.versions[:] = WRITING
@@ -459,7 +488,7 @@ def _whole(total: TreeSum, cover: Cover[Array]) -> Array:
     return np.concatenate([total.run(start, stop).copy() for start, stop in runs(size)])
 
 
-def _add_heads(
+def add_heads(
     left: tuple[Array | None, Measured], right: tuple[Array | None, Measured]
 ) -> tuple[Array | None, Measured]:
     statistics = None if left[0] is None or right[0] is None else left[0] + right[0]

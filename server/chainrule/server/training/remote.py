@@ -8,10 +8,12 @@ to read in order to be able to write.
 
 from __future__ import annotations
 
+import json
 import secrets
 import select
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,11 +21,13 @@ from functools import partial
 
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import PartitionLayout
-from chainrule.server.training.memory import WRITING, Segment, Weights
+from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Weights
 from chainrule.server.training.partition import place_of_part
 from chainrule.server.training.tls import Identity, server_context
 from chainrule.server.training.wire import (
     BLOB,
+    HEADER,
+    MESSAGE,
     PUSH,
     PUSH_BODY,
     SLOT,
@@ -38,6 +42,8 @@ from chainrule.server.training.wire import (
 )
 
 HANDSHAKE_TIMEOUT_S = 10.0
+MAX_HELLO_BYTES = 1024
+_VERSION = struct.Struct("<q")
 _PIECE = 1 << 16
 
 
@@ -47,10 +53,9 @@ _PIECE = 1 << 16
 def through_gateway(endpoint: Endpoint, identity: Identity, layout: PartitionLayout) -> socket.socket:
     """A connection to a partition on another machine that looks like one within this machine. Raises LinkError."""
     pair = secrets.token_hex(16)
-    up = Connection(connect_remote(endpoint, identity))
-    up.message(pair=pair, way="up")
-    down = Connection(connect_remote(endpoint, identity))
-    down.message(pair=pair, way="down")
+    up, down = (_Stream(connect_remote(endpoint, identity)) for _ in range(2))
+    for stream, way in ((up, "up"), (down, "down")):
+        stream.send(MESSAGE, json.dumps({"pair": pair, "way": way}).encode())
     ours, theirs = socket.socketpair()
     gateway = _Gateway(Connection(ours), up, down, layout)
     _start("gateway-up", gateway.up)
@@ -59,7 +64,7 @@ def through_gateway(endpoint: Endpoint, identity: Identity, layout: PartitionLay
 
 
 class _Gateway:
-    def __init__(self, worker: Connection, up: Connection, down: Connection, layout: PartitionLayout) -> None:
+    def __init__(self, worker: Connection, up: _Stream, down: _Stream, layout: PartitionLayout) -> None:
         self._worker = worker
         self._up = up
         self._down = down
@@ -87,21 +92,26 @@ class _Gateway:
             segment = Segment.make("chainrule weights of another machine", Weights.size(self._layout))
             weights = Weights(segment, self._layout)
             weights.versions[:] = WRITING
+            version = WRITING
             while True:
-                frame = self._down.next()
-                if frame.kind == BLOB:  # the constants, once
-                    if frame.body:
-                        segment.memory[Weights.size(self._layout) - len(frame.body) :] = frame.body
+                kind, length = self._down.header()
+                if kind == SLOT:  # the constants, once
+                    self._down.into(segment.memory[segment.size - length :])
                     self._worker.send(SLOT, descriptor=segment.descriptor)
-                elif frame.kind == STEP:
-                    _, step = STEP_BODY.unpack_from(frame.body)
-                    if not weights.holds(step):  # else it is told again, while the worker may be reading them
-                        weights.versions[step % 2] = WRITING
-                        weights.regions[step % 2][:] = frame.body[STEP_BODY.size :]
-                        weights.versions[step % 2] = step
-                    self._worker.send(STEP, frame.body[: STEP_BODY.size])
+                elif kind == BLOB:  # weights; they count once STEP says so
+                    [version] = _VERSION.unpack(self._down.exactly(_VERSION.size))
+                    region = 0 if version == IN_PLACE else version % 2
+                    weights.versions[region] = WRITING if version != IN_PLACE else IN_PLACE
+                    self._down.into(weights.regions[region])
+                elif kind == STEP:
+                    body = self._down.exactly(length)
+                    if version == IN_PLACE:
+                        weights.versions[:] = IN_PLACE
+                    elif version == STEP_BODY.unpack(body)[1]:
+                        weights.versions[version % 2] = version
+                    self._worker.send(STEP, body)
                 else:
-                    self._worker.send(frame.kind, frame.body)
+                    self._worker.send(kind, self._down.exactly(length))
 
 
 # --- beside the partition --------------------------------------------------------------------------------------
@@ -114,7 +124,7 @@ class Portals:
         self._listener = listener
         self._layout = layout
         self._context = server_context(listener.identity)
-        self._waiting: dict[str, dict[str, Connection]] = {}
+        self._waiting: dict[str, dict[str, _Stream]] = {}
         self._lock = threading.Lock()
         self._closing, self._closed = socket.socketpair()
 
@@ -138,18 +148,21 @@ class Portals:
         try:
             plain.settimeout(HANDSHAKE_TIMEOUT_S)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(self._context.wrap_socket(plain, server_side=True))
-            hello = connection.next().message
-            connection.socket.settimeout(None)
-        except (OSError, LinkError, ValueError):  # nobody of this job
+            secured = self._context.wrap_socket(plain, server_side=True)
+            stream = _Stream(secured)
+            _, length = stream.header()
+            hello = json.loads(stream.exactly(min(length, MAX_HELLO_BYTES)))
+            pair, way = str(hello["pair"]), str(hello["way"])
+            secured.settimeout(None)
+        except (OSError, LinkError, ValueError, KeyError):  # nobody of this job
             plain.close()
             return
         with self._lock:
-            ways = self._waiting.setdefault(hello["pair"], {})
-            ways[hello["way"]] = connection
+            ways = self._waiting.setdefault(pair, {})
+            ways[way] = stream
             if len(ways) < 2:
                 return
-            del self._waiting[hello["pair"]]
+            del self._waiting[pair]
         local = connect_local(self._listener.endpoint)
         assert local is not None
         portal = _Portal(Connection(local), ways["up"], ways["down"], self._layout)
@@ -158,7 +171,7 @@ class Portals:
 
 
 class _Portal:
-    def __init__(self, partition: Connection, up: Connection, down: Connection, layout: PartitionLayout) -> None:
+    def __init__(self, partition: Connection, up: _Stream, down: _Stream, layout: PartitionLayout) -> None:
         self._partition = partition
         self._up = up
         self._down = down
@@ -169,29 +182,32 @@ class _Portal:
         """From the worker to the partition."""
         with _closing(self._partition, self._up, self._down), _closing_segments(self._slots):
             while True:
-                frame = self._up.next()
-                if frame.kind == SLOT:
+                kind, length = self._up.header()
+                if kind == SLOT:
+                    number = self._up.exactly(length)
                     segment = Segment.make("chainrule push of another machine", self._layout.push_bytes)
-                    self._slots[int.from_bytes(frame.body, "little")] = segment
-                    self._partition.send(SLOT, frame.body, descriptor=segment.descriptor)
-                elif frame.kind == PUSH:
-                    *_, slot, part, _loss, _right, _all = PUSH_BODY.unpack_from(frame.body)
+                    self._slots[int.from_bytes(number, "little")] = segment
+                    self._partition.send(SLOT, number, descriptor=segment.descriptor)
+                elif kind == PUSH:
+                    body = self._up.exactly(PUSH_BODY.size)
+                    *_, slot, part, _loss, _right, _all = PUSH_BODY.unpack(body)
                     start, stop = place_of_part(self._layout, part)
-                    self._slots[slot].memory[start:stop] = frame.body[PUSH_BODY.size :]
-                    self._partition.send(PUSH, frame.body[: PUSH_BODY.size])
+                    self._up.into(self._slots[slot].memory[start:stop])
+                    self._partition.send(PUSH, body)
                 else:
-                    self._partition.send(frame.kind, frame.body)
+                    self._partition.send(kind, self._up.exactly(length))
 
     def down(self) -> None:
-        """From the partition to the worker; of several weights that wait, only the last."""
+        """From the partition to the worker."""
         with _closing(self._partition, self._up, self._down):
             first = self._partition.next()
-            assert first.kind == SLOT
-            assert first.descriptor is not None
+            if first.descriptor is None:  # it does not want this worker, and says why
+                self._down.send(first.kind, first.body)
+                return
             segment = Segment.of(first.descriptor)
             segment.close()  # the memory stays as long as it is mapped
             weights = Weights(segment, self._layout)
-            self._down.send(BLOB, segment.memory[Weights.size(self._layout) - self._layout.constant_bytes :])
+            self._down.send(SLOT, segment.memory[Weights.size(self._layout) - self._layout.constant_bytes :])
             while True:
                 frame = self._partition.next()
                 if frame.kind == STEP:
@@ -200,10 +216,57 @@ class _Portal:
                     self._down.send(frame.kind, frame.body)
 
     def _send_weights(self, weights: Weights, frame: Frame) -> None:
+        """Weights, and then that they count; unless they were overwritten meanwhile: the next are on their way then."""
         _, step = STEP_BODY.unpack(frame.body)
-        content = bytes(weights.regions[step % 2])
-        if weights.holds(step):  # else they were overwritten meanwhile, and the next ones are on their way
-            self._down.send(STEP, frame.body, content)
+        if not weights.holds(step):
+            return
+        region = weights.region(step)
+        self._down.send(BLOB, _VERSION.pack(int(weights.versions[region])), weights.regions[region])
+        if weights.holds(step):
+            self._down.send(STEP, frame.body)
+
+
+class _Stream:
+    """A TLS connection, used in one direction. What comes in is read straight to where it belongs."""
+
+    def __init__(self, secured: ssl.SSLSocket) -> None:
+        self.socket = secured
+
+    def send(self, kind: int, *parts: bytes | memoryview) -> None:
+        """Raises LinkError if the other side is gone."""
+        header = HEADER.pack(sum(len(part) for part in parts), kind)
+        try:
+            if sum(map(len, parts)) <= _PIECE:
+                self.socket.sendall(b"".join([header, *parts]))
+            else:
+                self.socket.sendall(header)
+                for part in parts:
+                    self.socket.sendall(part)
+        except OSError as error:
+            raise LinkError(f"the other side of a link is gone: {error}") from error
+
+    def header(self) -> tuple[int, int]:
+        """The kind of the next frame, and the length of its body. Raises LinkError."""
+        length, kind = HEADER.unpack(self.exactly(HEADER.size))
+        return kind, length
+
+    def exactly(self, count: int) -> bytes:
+        """So many bytes. Raises LinkError."""
+        content = bytearray(count)
+        self.into(memoryview(content))
+        return bytes(content)
+
+    def into(self, target: memoryview) -> None:
+        """Fill this with what comes next. Raises LinkError."""
+        done = 0
+        while done < len(target):
+            try:
+                count = self.socket.recv_into(target[done:])
+            except OSError as error:
+                raise LinkError(f"the other side of a link is gone: {error}") from error
+            if count == 0:
+                raise LinkError("the other side has closed the link")
+            done += count
 
 
 # --- control ---------------------------------------------------------------------------------------------------
@@ -238,7 +301,7 @@ def pumped(secured: ssl.SSLSocket) -> socket.socket:
 class _closing:  # noqa: N801 — used as a statement
     """Closes all ends of a link once one of them is gone."""
 
-    def __init__(self, *connections: Connection) -> None:
+    def __init__(self, *connections: Connection | _Stream) -> None:
         self._connections = connections
 
     def __enter__(self) -> None:

@@ -8,6 +8,7 @@ import selectors
 import socket
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,9 +24,11 @@ from chainrule.server.training.partition import Measured, Partition, Push
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
 from chainrule.server.training.remote import Portals
+from chainrule.server.training.stale import StalePartition
 from chainrule.server.training.state import EvaluationMetric, TrainingState
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import (
+    CLOCKS,
     END,
     HEADER,
     MESSAGE,
@@ -103,7 +106,8 @@ class PartitionServer:
         self._layout = layouts[spec.index]
         self._alone = len(layouts) == 1
         self._segment = Segment.make(f"chainrule {spec.job} weights {spec.index}", Weights.size(self._layout))
-        self._partition = Partition(plan, self._layout, spec.state, Weights(self._segment, self._layout))
+        kind = StalePartition if plan.config.staleness else Partition
+        self._partition = kind(plan, self._layout, spec.state, Weights(self._segment, self._layout))
         self._history = list(spec.evaluations)
         self._archive = _Archive(control, spec.index)
         self._listener = Listener(spec.identity, host=spec.host, name=f"{spec.job}/{spec.fence}/{spec.index}")
@@ -201,7 +205,7 @@ class PartitionServer:
             Measured(loss, right, predictions),
             link.slots[slot].memory[: self._layout.push_bytes],
         )
-        if self._over or self._held is not None:
+        if self._over or (self._held is not None and not self._partition.clocks):
             return
         behind = tick < self._partition.tick
         faults.at("partition.push", index=self._spec.index, step=self._partition.step + 1)
@@ -212,10 +216,11 @@ class PartitionServer:
         for verdict in self._partition.verdicts:
             self._control.message(type="verdict", verdict=asdict(verdict))
         self._partition.verdicts.clear()
-        if done:
-            self._after_tick()
-        elif behind:
+        if not done and (behind or self._partition.clocks):
             self._publish_to(link)  # it may have missed some
+        while done:
+            self._after_tick()
+            done = self._partition.goes_on()
 
     def _publish(self) -> None:
         for link in list(self._links.values()):
@@ -230,6 +235,9 @@ class PartitionServer:
             return
         else:
             frame = HEADER.pack(STEP_BODY.size, STEP) + STEP_BODY.pack(self._partition.tick, self._partition.step)
+            if clocks := self._partition.clocks:
+                body = array("Q", clocks).tobytes()
+                frame = HEADER.pack(len(body), CLOCKS) + body + frame
         try:
             link.connection.socket.send(frame, socket.MSG_DONTWAIT)
         except BlockingIOError:

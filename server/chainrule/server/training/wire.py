@@ -29,9 +29,9 @@ PUSH_BODY = struct.Struct("<QIIHHdqq")
 STEP_BODY = struct.Struct("<QQ")
 """Of a STEP: tick, and steps done, which is the version of the weights."""
 MAX_BODY_BYTES = 1 << 40
-MESSAGE, PUSH, STEP, SLOT, END, BLOB = range(6)
+MESSAGE, PUSH, STEP, SLOT, END, BLOB, CLOCKS = range(7)
 """Kinds: a JSON object; a part of a contribution; new weights; a piece of shared memory; nothing more will come; bytes
-that belong to the message before."""
+that belong to the message before; where each shard is."""
 CONNECT_TIMEOUT_S = 10.0
 _PIECE = 1 << 18
 _MAX_DESCRIPTORS = 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import selectors
 import time
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from chainrule.server.training.reduction import Block, blocks_of
 from chainrule.server.training.remote import through_gateway
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import (
+    CLOCKS,
     END,
     MESSAGE,
     PUSH,
@@ -99,6 +101,8 @@ class Worker:
         """What it computes, or has computed last."""
         self._done: set[int] = set()
         self._confirmed: set[int] = set()
+        self._sent: dict[int, int] = {}  # last tick of each shard, where they are not at the same
+        self._slots: dict[int, int] = {}
         self._sinks: list[Sink] = []
         self._used = 0
         self._working = False
@@ -159,6 +163,7 @@ class Worker:
         ]
         self._computation.attach([link.weights for link in self._links])
         self.tick, self._sinks, self._extra, self._again = -1, [], {}, []
+        self._sent, self._slots = {}, {}
         for link in self._links:
             self._selector.register(link.connection.socket, selectors.EVENT_READ, link)
         self._control.message(type="joined", fence=fence)
@@ -175,12 +180,29 @@ class Worker:
             self._done, self._confirmed = set(), set()
             self._extra = {tick: shards for tick, shards in self._extra.items() if tick >= number}
             self._again = [(tick, shard) for tick, shard in self._again if tick >= number]
+        if self._spec.plan.config.staleness:
+            return self._work_ahead()
         tick = self._spec.plan.tick(number)
         audited = audited_shards(self._spec.plan, tick)
         block = self._next_block(tick, audited)
         if block is not None:
-            self._compute(tick, block, audited=block.start in audited and block.size == 1)
+            self._compute(tick, block, whole=block.start in audited and block.size == 1)
         return block is not None
+
+    def _work_ahead(self) -> bool:
+        """Compute a shard that is not too far ahead of the slowest, the one furthest behind first."""
+        [link] = self._links
+        plan = self._spec.plan
+        limit = min(min(link.clocks) + plan.config.staleness, plan.total_ticks - 1)
+        mine = {*self._shards, *self._extra.get(self.tick, ())}
+        due = [(link.clocks[k], k) for k in mine if self._sent.get(k, -1) < link.clocks[k] <= limit]
+        if not due:
+            return False
+        number, shard = min(due)
+        self._sent[shard] = number
+        self._used = self._slots.setdefault(shard, len(self._slots))
+        self._compute(plan.tick(number), Block(shard), whole=True)
+        return True
 
     def _next_block(self, tick: Tick, audited: frozenset[int]) -> Block | None:
         """What is left of this worker's part in a tick: blocks of shards, then audited shards one by one, then those
@@ -208,7 +230,7 @@ class Worker:
                 return Block(request[1])
         return None
 
-    def _compute(self, tick: Tick, block: Block, *, audited: bool) -> None:
+    def _compute(self, tick: Tick, block: Block, *, whole: bool) -> None:
         computation = self._computation
         slot, sink = self._next_sink()
         heads: list[Measured] = []
@@ -216,7 +238,7 @@ class Worker:
         def send(partition: int, part: int, measured: Measured) -> None:
             if part in (HEAD, WHOLE):
                 heads.append(measured)
-            if not audited:
+            if not whole:
                 self._push(partition, tick, block, slot, part, measured)
 
         self._working = True
@@ -224,7 +246,7 @@ class Worker:
         computation.load(tick.step)
         faults.at("worker.compute", lease=self._spec.lease, step=tick.step + 1)
         computation.block(tick, block, sink, send)
-        if audited:  # whole, since two results are compared as a whole
+        if whole:  # two results are compared as a whole, and what is not waited for is applied as a whole
             for partition in range(len(self._links)):
                 self._push(partition, tick, block, slot, WHOLE, heads[0])
         self._shard_s = (time.monotonic() - began) / block.size
@@ -246,8 +268,9 @@ class Worker:
     def _next_sink(self) -> tuple[int, Sink]:
         """Memory for another block of this tick; that of the tick before is free again."""
         slot = self._used
-        if slot == len(self._sinks):
-            self._sinks.append(self._computation.sink([link.make_slot(slot, self._spec) for link in self._links]))
+        while slot >= len(self._sinks):
+            number = len(self._sinks)
+            self._sinks.append(self._computation.sink([link.make_slot(number, self._spec) for link in self._links]))
         self._used += 1
         return slot, self._sinks[slot]
 
@@ -264,6 +287,7 @@ class _Link:
         self.weights = weights
         self.memories: list[memoryview] = []
         self.tick = -1
+        self.clocks: Sequence[int] = ()
         self.lost = False
         self._layout = layout
 
@@ -272,6 +296,8 @@ class _Link:
         for frame in frames:
             if frame.kind == STEP:
                 self.tick, _ = STEP_BODY.unpack(frame.body)
+            elif frame.kind == CLOCKS:
+                self.clocks = array("Q", frame.body)
             elif frame.kind == END:
                 self.tick = NEVER
 
