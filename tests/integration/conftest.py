@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 import chainrule.engine as cr
 from chainrule.client import Client, Job
 from chainrule.engine import models, nn
-from chainrule.server.cluster import RayCluster
+from chainrule.server.cluster import LocalCluster
 
 CLUSTER_CPUS = 4
 Images = tuple[np.ndarray, np.ndarray]
@@ -132,6 +131,25 @@ def alive_in_session(session: int) -> dict[int, str]:
     return found
 
 
+def assert_listens_on_loopback_only(processes: Iterable[int]) -> None:
+    """Look at every socket that processes listen on."""
+    inodes = set()
+    for process in processes:
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            try:
+                target = os.readlink(descriptor)
+            except OSError:  # closed meanwhile
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:  # listening, and theirs
+                assert fields[1].partition(":")[0] in loopback, line
+
+
 def without_ray(**more: str) -> dict[str, str]:
     """This process's environment as it was before it started a cluster."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | more
@@ -152,15 +170,16 @@ def submit(client: Client, images: Images, **config: Any) -> Job:
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
+def local_cluster() -> Iterator[LocalCluster]:
+    """The session's Ray cluster: one node. Servers that are told its address find its token."""
+    with LocalCluster.start(cpus_per_node=CLUSTER_CPUS) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ray_address(local_cluster: LocalCluster) -> str:
     """Address of the session's Ray cluster."""
-    before = dict(os.environ)
-    cluster = RayCluster(num_cpus=CLUSTER_CPUS)
-    asyncio.run(cluster.start())
-    yield cluster.address
-    assert cluster.stop()
-    os.environ.clear()
-    os.environ.update(before)
+    return local_cluster.address
 
 
 @pytest.fixture

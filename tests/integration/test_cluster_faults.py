@@ -1,27 +1,19 @@
-"""What the service does while Ray does not answer, and once it is gone: it goes on, and it ends when told to."""
+"""What the service does while Ray does not answer, and once its cluster is gone: it goes on, and so do its jobs."""
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import grpc
 import pytest
 
-from chainrule.client import Client, JobCancelledError, JobState
-from chainrule.server.ray_calls import RayCalls
-from chainrule.server.training.coordinator import PlacementError
+from chainrule.client import Client, Job, JobCancelledError, JobState
+from chainrule.server.cluster import LocalCluster
 from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
 from tests.integration.conftest import (
-    CLUSTER_CPUS,
     START_TIMEOUT_S,
     Images,
     ServerProcess,
@@ -31,28 +23,128 @@ from tests.integration.conftest import (
     without_ray,
 )
 
+EPOCHS = 60
+"""Of jobs that something happens to: some seconds."""
 
-def test_a_stalled_head_holds_up_nothing_that_does_not_need_it(tmp_path: Path, temporary: Path, images: Images) -> None:
-    server = ServerProcess(tmp_path / "data", environment=without_ray(TMPDIR=str(temporary)))
+
+def test_a_stalled_head_holds_up_nothing_that_does_not_need_it(
+    own: ServerProcess, temporary: Path, images: Images
+) -> None:
+    with Client.connect(own.address) as client:
+        job = submit(client, images, epochs=100_000)
+        _runs(job)
+        os.kill(_process_of(own, "gcs_server"), signal.SIGSTOP)
+        _cannot_list_nodes(own, times=8)
+        job.cancel()
+        client.server_info()  # within the client's deadline
+        with pytest.raises(JobCancelledError):
+            job.wait(timeout_s=30)
+    _ends_without_a_trace(own)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_cluster_of_its_own_that_died_is_started_anew(own: ServerProcess, temporary: Path, images: Images) -> None:
+    with Client.connect(own.address) as client:
+        for victim in ("gcs_server", "raylet"):
+            job = submit(client, images, epochs=EPOCHS)
+            _runs(job)
+            before = client.server_info().ray_address
+            os.kill(_process_of(own, victim), signal.SIGKILL)
+            job.wait(timeout_s=120)
+            assert JobState.RECOVERING in _states(job)
+            assert client.server_info().ray_address != before
+            assert len(client.nodes()) == 1
+    _ends_without_a_trace(own)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_head_that_was_killed_and_started_again_gets_its_jobs_back(
+    tmp_path: Path, cluster: LocalCluster, images: Images
+) -> None:
+    server = ServerProcess(tmp_path / "data", "--ray-address", cluster.address)
     try:
         server.start()
         with Client.connect(server.address) as client:
-            job = submit(client, images, epochs=100_000)
-            wait_for(lambda: job.status().state is JobState.RUNNING, START_TIMEOUT_S, "the job to run")
-            [head] = [
-                pid for pid, command in alive_in_session(server.pid).items() if "gcs_server" in command.split()[0]
-            ]
-            os.kill(head, signal.SIGSTOP)
-            _cannot_list_nodes(server, times=8)
-            job.cancel()
-            client.server_info()  # within the client's deadline
-            with pytest.raises(JobCancelledError):
-                job.wait(timeout_s=30)
-        assert server.terminate() == 0, server.log()
-        assert alive_in_session(server.pid) == {}
-        assert list(temporary.iterdir()) == []
+            undisturbed = submit(client, images, epochs=EPOCHS, workers=1)
+            undisturbed.wait(timeout_s=60)
+            job = submit(client, images, epochs=EPOCHS, workers=2)
+            _runs(job)
+            cluster.kill_head()
+            wait_for(lambda: job.status().state is JobState.RECOVERING, START_TIMEOUT_S, "the loss to be seen")
+            _cannot_list_nodes(server)
+            assert job.status().state is JobState.RECOVERING
+            cluster.restart_head()
+            _runs(job)
+            cluster.kill_head()
+            cluster.restart_head()  # before anybody can see that it was gone
+            job.wait(timeout_s=120)
+            assert job.weights_digest == undisturbed.weights_digest
+            assert len(client.nodes()) == 1
+        _ends_without_a_trace(server)
     finally:
         server.stop()
+
+
+def test_a_lost_connection_to_ray_costs_an_attempt_and_nothing_else(server: ServerProcess, images: Images) -> None:
+    with Client.connect(server.address) as client:
+        job = submit(client, images, epochs=EPOCHS)
+        _runs(job)
+        driver = _process_of(server, "chainrule.server.cluster.driver")
+        os.kill(driver, signal.SIGKILL)
+        job.wait(timeout_s=120)
+        assert JobState.RECOVERING in _states(job)
+    assert _process_of(server, "chainrule.server.cluster.driver") != driver
+
+
+def test_the_service_itself_does_not_load_ray(server: ServerProcess) -> None:
+    """Ray would end it with its cluster."""
+    assert "_raylet" not in Path(f"/proc/{server.pid}/maps").read_text()
+    driver = _process_of(server, "chainrule.server.cluster.driver")
+    assert "_raylet" in Path(f"/proc/{driver}/maps").read_text()
+
+
+# --- clusters and servers, and what is asked of them ------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path, temporary: Path) -> Iterator[ServerProcess]:
+    """A server with a cluster of its own."""
+    server = ServerProcess(tmp_path / "data", environment=without_ray(TMPDIR=str(temporary)))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    """A cluster whose head may be killed."""
+    with LocalCluster.start(cpus_per_node=2) as cluster:
+        yield cluster
+
+
+def _runs(job: Job) -> None:
+    wait_for(lambda: job.status().state is JobState.RUNNING, START_TIMEOUT_S, "the job to run")
+
+
+def _states(job: Job) -> set[JobState]:
+    return {transition.state for transition in job.status().history}
+
+
+def _process_of(server: ServerProcess, name: str) -> int:
+    """The one process of a server whose command begins with a program or module."""
+    [found] = [
+        pid
+        for pid, command in alive_in_session(server.pid).items()
+        if command.split(" ")[0].endswith(f"/{name}") or f"from {name} import" in command
+    ]
+    return found
+
+
+def _ends_without_a_trace(server: ServerProcess) -> None:
+    assert server.terminate() == 0, server.log()
+    assert alive_in_session(server.pid) == {}
 
 
 def _cannot_list_nodes(server: ServerProcess, *, times: int = 1) -> None:
@@ -61,76 +153,3 @@ def _cannot_list_nodes(server: ServerProcess, *, times: int = 1) -> None:
         stub = cluster_pb2_grpc.ClusterServiceStub(channel)
         calls = [stub.ListNodes.future(cluster_pb2.ListNodesRequest(), timeout=30) for _ in range(times)]
         assert [call.code() for call in calls] == [grpc.StatusCode.UNAVAILABLE] * times
-
-
-class Head:
-    """`ray start --head` in processes of its own, as somebody else would run it."""
-
-    def __init__(self, folder: Path) -> None:
-        token = folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
-        self.environment = without_ray(
-            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0"
-        )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.address = f"127.0.0.1:{port}"
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port", str(port)]
-        options = ["--num-cpus", "2", "--include-dashboard=false", "--disable-usage-stats", "--temp-dir", str(folder)]
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, *options],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        wait_for(lambda: b"Ray runtime started" in (folder / "log").read_bytes(), START_TIMEOUT_S, "Ray to start")
-
-    def kill(self) -> None:
-        """End all of its processes at once."""
-        for pid in alive_in_session(self._process.pid):
-            os.kill(pid, signal.SIGKILL)
-        self._process.wait(30)
-
-
-@pytest.fixture
-def head(temporary: Path) -> Iterator[Head]:
-    head = Head(temporary)
-    yield head
-    head.kill()
-
-
-def test_jobs_of_a_joined_cluster_that_is_gone_wait_for_it(tmp_path: Path, head: Head, images: Images) -> None:
-    server = ServerProcess(tmp_path / "data", "--ray-address", head.address, environment=head.environment)
-    try:
-        server.start()
-        with Client.connect(server.address) as client:
-            job = submit(client, images, epochs=100_000)
-            wait_for(lambda: job.status().state is JobState.RUNNING, START_TIMEOUT_S, "the job to run")
-            head.kill()
-            wait_for(lambda: job.status().state is JobState.RECOVERING, START_TIMEOUT_S, "the loss to be seen")
-            _cannot_list_nodes(server)
-            assert job.status().state is JobState.RECOVERING
-        assert server.terminate() == 0, server.log()
-        assert alive_in_session(server.pid) == {}
-    finally:
-        server.stop()
-
-
-async def test_a_job_without_room_leaves_no_claim_on_the_cluster(
-    ray_address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ray.util import placement_group_table
-
-    from chainrule.server.training import placement  # here: Ray's settings are in place once there is a cluster
-
-    monkeypatch.setattr(placement, "PLACEMENT_TIMEOUT_S", 0.5)
-    plan: Any = SimpleNamespace(config=SimpleNamespace(workers=CLUSTER_CPUS + 1))
-    unused: Any = None
-    with pytest.raises(PlacementError, match=f"jobs/large waited .* for {CLUSTER_CPUS + 1} CPUs; free are"):
-        await placement.RayLauncher(RayCalls()).launch("jobs/large", plan, unused, unused, fence=1)
-    groups = [group for group in placement_group_table().values() if group["name"] == "jobs/large"]
-    assert [group["state"] for group in groups] == ["REMOVED"]

@@ -19,6 +19,7 @@ from tests.integration.conftest import (
     Images,
     ServerProcess,
     alive_in_session,
+    assert_listens_on_loopback_only,
     submit,
     wait_for,
     without_ray,
@@ -54,7 +55,7 @@ def test_ray_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     message = refused("--ray-address", address, "--data-dir", str(tmp_path / "d"))
     assert message.startswith(f"error: no Ray cluster answers at {address}")
-    assert "ray start --head" in message
+    assert "start one with `chainrule cluster up`" in message
 
 
 def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_server_with_its_own_cluster_leaves_nothing_behind(tmp_path: Path, tem
             assert client.server_info().owns_ray_cluster
         processes = alive_in_session(server.pid)
         assert len(processes) > 2  # the server, Ray's head and more
-        _listens_on_loopback_only(list(processes))
+        assert_listens_on_loopback_only(processes)
         assert server.terminate() == 0
         assert "SIGTERM" not in server.log()  # Ray would print a stack
         _assert_nothing_is_left(server, temporary)
@@ -121,24 +122,6 @@ def test_a_server_stopped_while_ray_starts_leaves_nothing_behind(tmp_path: Path,
 def _assert_nothing_is_left(server: ServerProcess, temporary: Path) -> None:
     assert alive_in_session(server.pid) == {}
     assert list(temporary.iterdir()) == []
-
-
-def _listens_on_loopback_only(processes: list[int]) -> None:
-    inodes = set()
-    for process in processes:
-        for descriptor in Path(f"/proc/{process}/fd").iterdir():
-            try:
-                target = os.readlink(descriptor)
-            except OSError:  # closed meanwhile
-                continue
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:  # listening, and ours
-                assert fields[1].partition(":")[0] in loopback, line
 
 
 def buf(address: str, method: str, data: str) -> str:

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +27,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
     ray_address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join, as HOST:PORT. Without it one is started here.")
+        str | None,
+        typer.Option(help="Ray cluster to join, as HOST:PORT (see chainrule cluster up). Without it one starts here."),
     ] = None,
     num_cpus: Annotated[
         int | None, typer.Option(min=1, help="Worker places of a cluster started here. [default: the machine's CPUs]")
@@ -66,33 +66,29 @@ def run(config: ServerConfig, address_file: Path | None = None) -> None:
     if address_file is not None and not address_file.parent.is_dir():
         raise StartupError(f"--address-file {address_file}: there is no folder {address_file.parent}; make it first")
     check_startable(config)
-    cluster = RayCluster(config.ray_address, num_cpus=config.num_cpus)
-    try:
-        asyncio.run(_serve(config, cluster, address_file))
-    finally:
-        if not cluster.stop():
-            _exit_at_once(sys.exception())
+    asyncio.run(_serve(config, RayCluster(config.ray_address, num_cpus=config.num_cpus), address_file))
 
 
 async def _serve(config: ServerConfig, cluster: RayCluster, address_file: Path | None) -> None:
     stop = asyncio.Event()
-    _stop_by_signal(stop)
-    if await _started(cluster, stop):
-        _stop_by_signal(stop)  # once more: Ray has put a handler before ours that prints a stack
-        from chainrule.server.service import Service
-        from chainrule.server.training.placement import RayLauncher
-
-        async with Service(config, cluster, RayLauncher(cluster.calls)) as service:
-            if address_file is not None:
-                _write_whole(address_file, f"{service.address}\n")
-            print(f"chainrule is serving on {service.address} (Ray at {cluster.address}); stop with Ctrl-C", flush=True)
-            await stop.wait()
-            print("stopping ...", flush=True)
-
-
-def _stop_by_signal(stop: asyncio.Event) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        if await _started(cluster, stop):
+            await _serve_on(cluster, config, address_file, stop)
+    finally:
+        await cluster.stop()
+
+
+async def _serve_on(cluster: RayCluster, config: ServerConfig, address_file: Path | None, stop: asyncio.Event) -> None:
+    from chainrule.server.service import Service
+
+    async with Service(config, cluster, cluster) as service:
+        if address_file is not None:
+            _write_whole(address_file, f"{service.address}\n")
+        print(f"chainrule is serving on {service.address} (Ray at {cluster.address}); stop with Ctrl-C", flush=True)
+        await stop.wait()
+        print("stopping ...", flush=True)
 
 
 async def _started(cluster: RayCluster, stop: asyncio.Event) -> bool:
@@ -110,18 +106,6 @@ async def _started(cluster: RayCluster, stop: asyncio.Event) -> bool:
         starting.cancel()
         stopping.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
-
-
-def _exit_at_once(error: BaseException | None) -> None:
-    """End this process without the parts of Ray that hang and would keep it from ending."""
-    if isinstance(error, ChainruleError):
-        print(f"error: {error}", file=sys.stderr)
-    elif error is not None:
-        traceback.print_exception(error)
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0 if error is None else 1)
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(weights.app, name="weights")
-app.command("cluster")(cluster.cluster)
+app.add_typer(cluster.app, name="cluster")
 plugins.add_commands(app)
 
 

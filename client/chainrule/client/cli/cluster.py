@@ -1,4 +1,4 @@
-"""`chainrule cluster`: the server and the nodes it trains on."""
+"""`chainrule cluster`: the server and the nodes it trains on. The server's package adds what manages clusters."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from chainrule.client.cli.output import size, when
-from chainrule.client.cli.session import AddressOption, FormatOption, open_session
+from chainrule.client.cli.session import AddressOption, FormatOption, Globals, open_session
 
 if TYPE_CHECKING:
     from chainrule.client.cluster import Node, ServerInfo
+
+
+app = typer.Typer(invoke_without_command=True)
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,13 @@ class Overview:
     nodes: "tuple[Node, ...]"
 
 
+@app.callback()
 def cluster(ctx: typer.Context, address: AddressOption = None, form: FormatOption = None) -> None:
-    """Show the server and the nodes it trains on."""
+    """Show the server and the nodes it trains on; or start and end clusters on this machine."""
+    if ctx.invoked_subcommand is not None:
+        given = ctx.find_object(Globals) or Globals()
+        ctx.obj = Globals(address=address or given.address, form=form or given.form)
+        return
     with open_session(ctx, address, form) as session:
         client = session.client
         overview = Overview(address=client.address, server=client.server_info(), nodes=client.nodes())

@@ -1,4 +1,7 @@
-"""Commands that other packages add: entry points of the group `chainrule.commands`, loaded when they are called."""
+"""Commands that other packages add: entry points of the group `chainrule.commands`, loaded when they are called.
+
+An entry point `serve` is `chainrule serve`; `cluster.up` is `chainrule cluster up`, a command of the group `cluster`.
+"""
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -6,10 +9,16 @@ from importlib.metadata import EntryPoint, entry_points
 import typer
 
 from chainrule.client.cli.exits import ExitCode
-from chainrule.client.cli.session import refuse_globals
+from chainrule.client.cli.output import Format
+from chainrule.client.cli.session import Globals
 
 GROUP = "chainrule.commands"
-SUMMARIES = {"serve": "Start a server on this machine. Needs chainrule\\[server]."}
+SUMMARIES = {
+    "serve": "Start a server on this machine. Needs chainrule\\[server].",
+    "cluster.up": "Start a Ray cluster on this machine. Needs chainrule\\[server].",
+    "cluster.down": "End a cluster that was started on this machine.",
+    "cluster.status": "Show the nodes of a cluster that was started on this machine.",
+}
 
 
 def add_commands(app: typer.Typer, found: tuple[EntryPoint, ...] | None = None) -> None:
@@ -19,28 +28,51 @@ def add_commands(app: typer.Typer, found: tuple[EntryPoint, ...] | None = None) 
         found: the entry points to add; by default those of the packages that are installed.
     """
     for entry_point in tuple(entry_points(group=GROUP)) if found is None else found:
-        app.command(
-            entry_point.name,
+        group, _, name = entry_point.name.rpartition(".")
+        _group(app, group).command(
+            name,
             help=SUMMARIES.get(entry_point.name, f"Added by {entry_point.module}."),
             add_help_option=False,  # the command has its own
             context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         )(_forward_to(entry_point))
 
 
+def _group(app: typer.Typer, name: str) -> typer.Typer:
+    """The group of commands with a name, made if there is none yet; `app` itself for the empty name."""
+    if not name:
+        return app
+    for registered in app.registered_groups:
+        if registered.name == name and registered.typer_instance is not None:
+            return registered.typer_instance
+    group = typer.Typer(no_args_is_help=True)
+    app.add_typer(group, name=name)
+    return group
+
+
+def _refuse_globals(ctx: typer.Context, words: str) -> None:
+    """End the command with wrong usage where options were given before it, which it would never see."""
+    given = ctx.find_object(Globals) or Globals()
+    for option, is_given in (("--address", given.address is not None), ("--format", given.form is Format.JSON)):
+        if is_given:
+            message = f'"chainrule {words}" takes its options behind it, if it has this one.'
+            raise typer.BadParameter(message, param_hint=option)
+
+
 def _forward_to(entry_point: EntryPoint) -> Callable[[typer.Context], None]:
     def forward(ctx: typer.Context) -> None:
-        refuse_globals(ctx, address=True, json=True)  # the command would never see them
+        words = entry_point.name.replace(".", " ")
+        _refuse_globals(ctx, words)
         try:
             function = entry_point.load()
         except (ImportError, AttributeError) as error:
             typer.echo(
-                f'error: "chainrule {entry_point.name}" cannot be loaded from {entry_point.value}: {error}; '
+                f'error: "chainrule {words}" cannot be loaded from {entry_point.value}: {error}; '
                 "is it installed? Try: pip install 'chainrule[server]'",
                 err=True,
             )
             raise typer.Exit(ExitCode.USAGE) from error
         command = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        command.command(entry_point.name)(function)
+        command.command()(function)
         command(args=ctx.args, prog_name=ctx.command_path)
 
     return forward
