@@ -21,8 +21,9 @@ def sgd_update(
     dampening: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
+    out: Array | None = None,
 ) -> Array | None:
-    """One step of SGD on `parameter`, in place; a function of the arguments only.
+    """One step of SGD on `parameter`, in place or into `out`; a function of the arguments only.
 
         g ← g + λ·p                    λ: weight_decay
         b ← μ·b + (1 − τ)·g            μ: momentum, τ: dampening; b = g on the first step
@@ -32,7 +33,7 @@ def sgd_update(
     Source: https://pytorch.org/docs/stable/generated/torch.optim.SGD.html
 
     Args:
-        parameter: p; overwritten.
+        parameter: p; overwritten, unless there is `out`.
         gradient: g; left as it is.
         momentum_buffer: b, overwritten; None before the first step.
         lr: γ.
@@ -40,6 +41,7 @@ def sgd_update(
         dampening: τ.
         weight_decay: λ.
         nesterov: whether to look ahead by the momentum.
+        out: where the updated parameter goes, of p's shape; None: to p.
 
     Returns:
         The momentum buffer of the next step; None without momentum.
@@ -47,7 +49,7 @@ def sgd_update(
     is_first = momentum_buffer is None
     if momentum != 0 and momentum_buffer is None:
         momentum_buffer = np.empty_like(parameter, gradient.dtype)
-    for p, g, b in in_blocks(parameter, gradient, momentum_buffer):
+    for p, g, b, updated in in_blocks(parameter, gradient, momentum_buffer, parameter if out is None else out):
         scratch = scratch_for(p, g) if weight_decay != 0 or nesterov else None  # for more than one result on the way
         if weight_decay != 0:
             g = np.add(g, np.multiply(p, weight_decay, out=scratch), out=scratch)
@@ -58,7 +60,7 @@ def sgd_update(
                 b *= momentum
                 b += g if dampening == 0 else (1 - dampening) * g
             g = np.add(g, momentum * b, out=scratch) if nesterov else b
-        p -= np.multiply(g, lr, out=scratch)
+        np.subtract(p, np.multiply(g, lr, out=scratch), out=updated)
     return momentum_buffer
 
 

@@ -13,9 +13,11 @@ be on its way while the backward pass goes on, and be summed and updated as one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any
 
 import ml_dtypes
@@ -42,19 +44,24 @@ class Place:
     dtype: str
     shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Its elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return _dtype(self.dtype)
 
     @property
     def end(self) -> int:
         """The byte after its last."""
-        return self.offset + self.size * _dtype(self.dtype).itemsize
+        return self.offset + self.size * self.numpy_dtype.itemsize
 
     def view(self, memory: memoryview) -> Array:
         """The array in a region's memory."""
-        return np.frombuffer(memory, _dtype(self.dtype), self.size, self.offset).reshape(self.shape)
+        flat = np.frombuffer(memory, self.numpy_dtype, self.size, self.offset)
+        return flat if len(self.shape) == 1 else flat.reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class PartitionLayout:
         """All arrays of the moving region."""
         return {**self.parameters, **self.statistics, **self.counters}
 
-    @property
+    @cached_property
     def statistics_range(self) -> tuple[int, int]:
         """First byte and end of the statistics in the push region."""
         start = self.buckets[-1].end if self.buckets else 0
@@ -243,7 +250,7 @@ def _of(array: Array) -> _Spec:
 
 
 def _bytes(spec: _Spec) -> int:
-    return int(np.prod(spec[1], dtype=np.int64)) * _dtype(spec[0]).itemsize
+    return math.prod(spec[1]) * _dtype(spec[0]).itemsize
 
 
 def _dtype(name: str) -> np.dtype[Any]:

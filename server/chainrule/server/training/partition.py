@@ -24,7 +24,7 @@ from chainrule.server.training.memory import WRITING, Weights
 from chainrule.server.training.plan import Plan, Tick
 from chainrule.server.training.reduction import Block, Cover, ReductionError, tree_sum
 from chainrule.server.training.state import Array, Arrays, EvaluationMetric, StepMetric, TrainingState
-from chainrule.server.training.update import TreeSum, Updater, clip_factor, runs, sum_of_squares
+from chainrule.server.training.update import TreeSum, Updater, clip_factor, is_finite, runs, sum_of_squares
 
 HEAD = 0xFFFF
 """Part of a push: the statistics and what was measured."""
@@ -348,13 +348,10 @@ class Partition:
         lr = self._updater.rate(self.step)
         for start, stop in runs(place.size):
             g = gradient(start, stop)
-            if not np.isfinite(np.add.reduce(g)) and not np.isfinite(g).all():
+            if not is_finite(g):
                 self._refuse_gradient(bucket, gradient)
-            parameter = new[start:stop]
-            np.copyto(parameter, old[start:stop])
-            self._updater.apply(
-                parameter, g, {slot: s[start:stop] for slot, s in slots.items()}, lr=lr, updates=self.updates
-            )
+            state = {slot: s[start:stop] for slot, s in slots.items()}
+            self._updater.apply(old[start:stop], new[start:stop], g, state, lr=lr, updates=self.updates)
 
     def _refuse_gradient(self, bucket: int, gradient: Callable[[int, int], Array]) -> None:
         place = self.layout.buckets[bucket]

@@ -100,9 +100,13 @@ class _Gateway:
                     self._worker.send(SLOT, descriptor=segment.descriptor)
                 elif kind == BLOB:  # weights; they count once STEP says so
                     [version] = _VERSION.unpack(self._down.exactly(_VERSION.size))
-                    region = 0 if version == IN_PLACE else version % 2
-                    weights.versions[region] = WRITING if version != IN_PLACE else IN_PLACE
-                    self._down.into(weights.regions[region])
+                    if version == IN_PLACE:
+                        self._down.into(weights.regions[0])
+                    elif weights.holds(version):  # told again, while the worker may be reading them
+                        self._down.exactly(len(weights.regions[0]))
+                    else:
+                        weights.versions[version % 2] = WRITING
+                        self._down.into(weights.regions[version % 2])
                 elif kind == STEP:
                     body = self._down.exactly(length)
                     if version == IN_PLACE:

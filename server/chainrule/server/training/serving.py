@@ -27,6 +27,7 @@ from chainrule.server.training.remote import Portals
 from chainrule.server.training.stale import StalePartition
 from chainrule.server.training.state import EvaluationMetric, TrainingState
 from chainrule.server.training.tls import Identity
+from chainrule.server.training.waiting import ready
 from chainrule.server.training.wire import (
     CLOCKS,
     END,
@@ -146,7 +147,7 @@ class PartitionServer:
         if self._partition.finished:
             self._finish()
         while not self._stopped:
-            for key, _ in self._selector.select(REPORT_INTERVAL_S):
+            for key, _ in ready(self._selector, REPORT_INTERVAL_S):
                 key.data(key.fileobj)
             if time.monotonic() - self._reported_at >= REPORT_INTERVAL_S:
                 self._report()
@@ -293,6 +294,8 @@ class PartitionServer:
         if not snapshot and not receipt:
             return
         state = self._partition.state_now()
+        if snapshot:
+            self._report()  # whoever begins there again does not measure the steps before once more
         if receipt:
             self._archive.receipt(state)
         if snapshot:

@@ -35,12 +35,24 @@ class Updater:
         """The learning rate of step number `step`, from 0."""
         return self.config.optimizer.lr * self.config.schedule.factor(step, self.total_steps)
 
-    def apply(self, parameter: Array, gradient: Array, slots: Mapping[str, Array], *, lr: float, updates: int) -> None:
-        """Update a parameter and its slots in place; `updates` have been made before this one."""
+    def apply(
+        self,
+        old: Array,
+        new: Array,
+        gradient: Array,
+        slots: Mapping[str, Array],
+        *,
+        lr: float,
+        updates: int,
+    ) -> None:
+        """Write the updated parameter to `new`, which may be `old`, and update its slots in place; `updates` have been
+        made before this one."""
         optimizer = self.config.optimizer
         if isinstance(optimizer, Adam):
+            if new is not old:
+                np.copyto(new, old)
             optim.adam_update(
-                parameter,
+                new,
                 gradient,
                 slots["exp_avg"],
                 slots["exp_avg_sq"],
@@ -54,7 +66,7 @@ class Updater:
             return
         buffer = slots.get("momentum_buffer")
         first = optim.sgd_update(
-            parameter,
+            old,
             gradient,
             buffer if updates else None,
             lr=lr,
@@ -62,9 +74,18 @@ class Updater:
             dampening=optimizer.dampening,
             weight_decay=optimizer.weight_decay,
             nesterov=optimizer.nesterov,
+            out=new,
         )
         if updates == 0 and first is not None and buffer is not None:
             buffer[...] = first
+
+
+def is_finite(values: Array) -> bool:
+    """Whether all of a flat array are numbers."""
+    is_plain = values.dtype in (np.float32, np.float64)
+    if is_plain and math.isfinite(np.dot(values, values)):  # the fastest pass there is; NaN and infinity show in it
+        return True
+    return bool(np.isfinite(values).all())  # they may be where their squares are not
 
 
 class TreeSum:

@@ -26,6 +26,7 @@ from chainrule.server.training.plan import Plan, Tick
 from chainrule.server.training.reduction import Block, blocks_of
 from chainrule.server.training.remote import through_gateway
 from chainrule.server.training.tls import Identity
+from chainrule.server.training.waiting import ready
 from chainrule.server.training.wire import (
     CLOCKS,
     END,
@@ -123,7 +124,7 @@ class Worker:
     # --- what comes in -----------------------------------------------------------------------------------------
 
     def _listen(self, timeout_s: float | None) -> None:
-        for key, _ in self._selector.select(timeout_s):
+        for key, _ in ready(self._selector, timeout_s):
             if key.data is self._control:
                 for frame in self._control.connection.read():
                     self._on_control(frame.message)
