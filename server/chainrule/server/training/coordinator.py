@@ -77,7 +77,7 @@ class Coordinator:
         # where it stands
         self._state: TrainingState | bytes = spec.state  # of the last checkpoint: where to begin again
         self._checkpoint_step = spec.state.step
-        self._provisional: list[tuple[int, bytes]] = []  # checkpoints that a second result may still refute
+        self._provisional: list[Event] = []  # what a second result may still refute
         self._step = spec.state.step
         self._evaluations = list(spec.evaluations)
         self._last: int | None = None
@@ -124,7 +124,7 @@ class Coordinator:
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         """See Attempt.events."""
         self._log.forget(after)
-        if self._credit_owed and not self._log.checkpoint_waits and not self._provisional:
+        if self._credit_owed and not self._checkpoint_waits:
             self._credit_owed = False
             self.tell_partitions(type="credit")
         return await self._log.after(after, timeout_s)
@@ -162,6 +162,7 @@ class Coordinator:
         self._provisional = []
         state = self._state if isinstance(self._state, TrainingState) else checkpoint.unpacked(self._state)
         self._step = state.step
+        self._evaluations = [e for e in self._evaluations if e.step < state.step]
         wanted = await asyncio.to_thread(count_partitions, self._plan)
         for index in range(wanted):
             if fence != self._fence:  # one has been lost already: another life has begun
@@ -176,7 +177,7 @@ class Coordinator:
                 identity=self.identity,
                 host=self._placement.host,
                 coordinator=self.endpoint,
-                evaluations=tuple(e for e in self._evaluations if e.step < state.step),
+                evaluations=tuple(self._evaluations),
             )
             await self._placement.start_partition(spec, partial(self._partition_ended, fence, index))
         self._crew.fill()
@@ -321,13 +322,13 @@ class Coordinator:
             case "receipt":
                 digest = self._collector.receipt(message, self._wanted)
                 if digest is not None:
-                    self._log.add(ReceiptTaken(message["step"], digest))
+                    self._offer(ReceiptTaken(message["step"], digest))
             case "snapshot":
                 content = self._collector.snapshot(message, blob, self._wanted)
                 if content is not None:
-                    self._provisional.append((message["step"], content))
                     self._credit_owed = True
-                    self._check_provisional(time.monotonic())
+                    epoch = message["step"] // self._plan.steps_per_epoch
+                    self._offer(CheckpointTaken(message["step"], epoch, content))
             case "held" if index == 0:
                 self._hold(message["step"])
             case "early_stop" if index == 0:  # the others say so too
@@ -354,28 +355,41 @@ class Coordinator:
                 back = f"; back from step {step} to {first - 1}" if first <= step else ""
                 self._log.add(Incident("recovery", f"{cause}{back}", step, now_s - began_s))
             self._recoveries = []
-            self._log.add(StepsDone(tuple(StepMetric(**metric) for metric in message["metrics"])))
+            self._offer(StepsDone(tuple(StepMetric(**metric) for metric in message["metrics"])))
         for found in message["evaluations"]:
             metric = EvaluationMetric(**found)
             self._evaluations = [e for e in self._evaluations if e.epoch != metric.epoch] + [metric]
-            self._log.add(Evaluated(metric))
+            self._offer(Evaluated(metric))
         for reason in message["skipped"]:
             self.note("skipped", reason)
 
     # --- checkpoints and the end -------------------------------------------------------------------------------
 
+    def _offer(self, event: Event) -> None:
+        """Report what was computed, as soon as no second result can show any more that it is wrong."""
+        self._provisional.append(event)
+        self._check_provisional(time.monotonic())
+
     def _check_provisional(self, now_s: float) -> None:
-        """Accept checkpoints, unless a second result may still show that what is in them is wrong."""
         if not self._provisional or self._crew.awaits_second_results(now_s):
             return
         accepted, self._provisional = self._provisional, []
-        for step, content in accepted:
-            self._state, self._checkpoint_step = content, step
-            self._log.add(CheckpointTaken(step, step // self._plan.steps_per_epoch, content))
-            if self._held == step:
-                self.end(Paused())
-            elif self._last == step:
-                self._finish_at(step)
+        for event in accepted:
+            self._log.add(event)
+            if isinstance(event, CheckpointTaken):
+                self._checkpoint_is_taken(event)
+
+    def _checkpoint_is_taken(self, taken: CheckpointTaken) -> None:
+        self._state, self._checkpoint_step = taken.content, taken.step
+        if self._held == taken.step:
+            self.end(Paused())
+        elif self._last == taken.step:
+            self._finish_at(taken.step)
+
+    @property
+    def _checkpoint_waits(self) -> bool:
+        """Whether there is a checkpoint that the service has not stored."""
+        return self._log.checkpoint_waits or any(isinstance(event, CheckpointTaken) for event in self._provisional)
 
     def _hold(self, step: int) -> None:
         """The first partition stands after a step, and the others stop there too: the checkpoint of that step is what a

@@ -205,7 +205,7 @@ class Crew:
             "give it the same kernels, instruction set, threads and versions, or submit with exact: false"
         )
         self._desk.note("refused", str(error))
-        if not any(other.line is not None for other in self._workers.values() if other is not worker):
+        if self._workers.keys() <= {worker.lease}:  # and nobody else is to come
             self._desk.end(Failed("FINGERPRINT_MISMATCH", str(error), "", lost=False))
         return False
 

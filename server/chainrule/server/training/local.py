@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -81,7 +83,7 @@ class LocalPlacement:
         process: BaseProcess = self._context.Process(
             target=_run, args=(self.environment(part), target, spec), daemon=True
         )
-        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(_start, process, self.environment(part))
         watch = asyncio.create_task(self._watch(process, ended))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
@@ -99,9 +101,25 @@ class LocalPlacement:
         ended(f"exit code {process.exitcode}")
 
 
-def _run(environment: dict[str, str], target: Callable[[Any], None], spec: Any) -> None:
-    import os
+_starting = threading.Lock()
 
+
+def _start(process: BaseProcess, environment: dict[str, str]) -> None:
+    """Start a process that has these variables when it imports its first module, unless it is forked."""
+    with _starting:
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
+        try:
+            process.start()
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+def _run(environment: dict[str, str], target: Callable[[Any], None], spec: Any) -> None:
     os.environ.update(environment)
     from chainrule.server.training import faults
 
