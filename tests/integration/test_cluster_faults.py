@@ -15,6 +15,7 @@ from chainrule.server.cluster import LocalCluster
 from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
 from tests.integration.conftest import (
     START_TIMEOUT_S,
+    STOP_TIMEOUT_S,
     Images,
     ServerProcess,
     alive_in_session,
@@ -43,7 +44,9 @@ def test_a_stalled_head_holds_up_nothing_that_does_not_need_it(
     assert list(temporary.iterdir()) == []
 
 
-def test_a_cluster_of_its_own_that_died_is_started_anew(own: ServerProcess, temporary: Path, images: Images) -> None:
+def test_a_cluster_of_its_own_that_died_is_started_anew_and_ends_with_the_server_even_if_that_is_killed(
+    own: ServerProcess, images: Images
+) -> None:
     with Client.connect(own.address) as client:
         for victim in ("gcs_server", "raylet"):
             job = submit(client, images, epochs=EPOCHS)
@@ -54,8 +57,8 @@ def test_a_cluster_of_its_own_that_died_is_started_anew(own: ServerProcess, temp
             assert JobState.RECOVERING in _states(job)
             assert client.server_info().ray_address != before
             assert len(client.nodes()) == 1
-    _ends_without_a_trace(own)
-    assert list(temporary.iterdir()) == []
+    own.kill()
+    wait_for(lambda: alive_in_session(own.pid) == {}, STOP_TIMEOUT_S, "the cluster to end")
 
 
 def test_a_head_that_was_killed_and_started_again_gets_its_jobs_back(

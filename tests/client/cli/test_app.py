@@ -127,9 +127,12 @@ def test_characters_that_the_locale_does_not_have_are_replaced(server: FakeServe
 # Commands of other packages
 
 
+@pytest.mark.parametrize("command", ["serve", "cluster up"])
 @pytest.mark.parametrize("words", [("--format", "json"), ("--address", "localhost:1")])
-def test_options_that_a_command_of_another_package_would_not_see_are_refused(words: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, [*words, "serve", "--help"])
+def test_options_that_a_command_of_another_package_would_not_see_are_refused(
+    words: tuple[str, ...], command: str
+) -> None:
+    result = CliRunner().invoke(app, [*words, *command.split(), "--help"])
     assert result.exit_code == ExitCode.USAGE
     assert words[0] in result.stderr
 
@@ -169,6 +172,24 @@ def test_a_command_that_cannot_be_loaded_breaks_nothing_until_it_is_called(value
     assert "pip install 'chainrule[server]'" in result.stderr
 
 
+@pytest.mark.parametrize("group", ["people", "cluster"])
+def test_a_command_of_another_package_can_belong_to_a_group(group: str) -> None:
+    base = typer.Typer()
+    base.callback()(lambda: None)
+    present = typer.Typer(invoke_without_command=True)
+    present.callback()(lambda: typer.echo("about the cluster"))
+    base.add_typer(present, name="cluster")
+    found = EntryPoint(name=f"{group}.greet", value=f"{__name__}:greet", group=plugins.GROUP)
+    again = EntryPoint(name=f"{group}.welcome", value="nowhere:at_all", group=plugins.GROUP)
+    plugins.add_commands(base, (found, again))
+    result = CliRunner().invoke(base, [group, "greet", "you"])
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "hello you")
+    result = CliRunner().invoke(base, [group, "welcome"])
+    assert result.exit_code == ExitCode.USAGE
+    assert f'"chainrule {group} welcome" cannot be loaded from nowhere:at_all' in result.stderr
+    assert CliRunner().invoke(base, ["cluster"]).stdout == "about the cluster\n"
+
+
 def test_help_loads_no_command_of_another_package() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from chainrule.client.cli.app import app\n"
@@ -180,3 +201,12 @@ def test_help_loads_no_command_of_another_package() -> None:
 
 def test_the_commands_of_the_installed_packages_are_there() -> None:
     assert "serve" in {command.name for command in app.registered_commands}
+    [cluster] = [group.typer_instance for group in app.registered_groups if group.name == "cluster"]
+    assert cluster is not None
+    assert {command.name for command in cluster.registered_commands} == {"up", "down", "status"}
+
+
+def test_options_of_a_group_that_a_command_in_it_would_not_see_are_refused() -> None:
+    result = CliRunner().invoke(app, ["cluster", "--address", "localhost:1", "up", "--help"])
+    assert result.exit_code == ExitCode.USAGE
+    assert '"chainrule cluster up" takes its options' in result.stderr
