@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from chainrule.engine import nn
+from chainrule.engine import models, nn
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import Array, Arrays
 
@@ -31,8 +31,8 @@ ALIGNMENT = 64
 """Bytes that every array and bucket begins at a multiple of: a cache line."""
 BUCKET_BYTES = 8 * 1024**2
 """Size from which on a bucket takes no further parameter."""
-PARTITION_BYTES = 512 * 1024**2
-"""Parameters of a partition, where their number is chosen here."""
+PARTITION_BYTES = 32 * 1024**2
+"""Parameters that are worth a partition of their own, on a node of its own."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def make_layout(plan: Plan, model: nn.Module) -> Layout:
     frozen |= {name: spec for name, spec in buffers.items() if name not in tracked}
 
     wanted = {name: parameters[name] for name in reversed(trained)}
-    count = plan.config.partitions or max(1, -(-sum(map(_bytes, wanted.values())) // PARTITION_BYTES))
+    count = max(1, plan.config.partitions)
     if plan.config.clip_norm or plan.config.non_finite == "skip":
         count = 1  # all gradients together decide about the step
     shares = _spread(wanted, min(count, max(1, len(wanted))))
@@ -146,6 +146,17 @@ def make_layout(plan: Plan, model: nn.Module) -> Layout:
         ),
         trained,
     )
+
+
+def with_partitions(plan: Plan, *, nodes: int) -> Plan:
+    """The plan with a number of partitions, where none is asked for: one for each node of the cluster, as far as each
+    has enough to do. It does not change the results, so attempts on different clusters may differ in it."""
+    if plan.config.partitions:
+        return plan
+    parameters = models.build(plan.family, plan.family_config).named_parameters()
+    size = sum(p.data.nbytes for name, p in parameters if is_trained(name, plan.config.trainable))
+    count = max(1, min(nodes, size // PARTITION_BYTES))
+    return replace(plan, config=replace(plan.config, partitions=count))
 
 
 def is_trained(name: str, patterns: Iterable[str]) -> bool:

@@ -19,6 +19,7 @@ from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.errors import LostPartError
 from chainrule.server.training.events import Event
 from chainrule.server.training.examples import Examples
+from chainrule.server.training.layout import with_partitions
 from chainrule.server.training.parts import Ended
 from chainrule.server.training.serving import PartitionSpec, run_partition
 from chainrule.server.training.tls import Identity
@@ -61,7 +62,10 @@ class CoordinatorActor:
         self._there = asyncio.Event()
 
     async def run(self) -> None:
-        self._coordinator = Coordinator(self._spec, RayPlacement(self._spec, self._examples))
+        nodes = sum(node["Alive"] for node in await asyncio.to_thread(ray.nodes))
+        plan = await asyncio.to_thread(with_partitions, self._spec.plan, nodes=nodes)
+        spec = replace(self._spec, plan=plan)
+        self._coordinator = Coordinator(spec, RayPlacement(spec, self._examples))
         self._there.set()
         await self._coordinator.run()
 
