@@ -191,7 +191,8 @@ class Crew:
 
     def _introduce(self, worker: WorkerPart) -> None:
         if self._endpoints:
-            worker.tell(type="partitions", fence=self._fence, endpoints=self._endpoints)
+            suspects = [dispute.tick for dispute in self._suspicions]
+            worker.tell(type="partitions", fence=self._fence, endpoints=self._endpoints, suspects=suspects)
 
     def _is_admissible(self, worker: WorkerPart, found: dict[str, str]) -> bool:
         """Whether a worker computes the same bits as the others. If none does, the attempt is over."""
@@ -228,7 +229,7 @@ class Crew:
         leases = [worker.lease for worker in present[: self._config.shards]]
         ranges = assign(self._config.shards, leases) if enough else {}
         owners = {shard: lease for lease, shards in ranges.items() for shard in shards}
-        auditors = policies.auditors(owners) if self._config.audit_fraction else {}
+        auditors = policies.auditors(owners) if self._config.audit_fraction or self._suspicions else {}
         for worker in present:
             worker.shards = tuple(ranges.get(worker.lease, ()))
             worker.tell(type="assign", shards=worker.shards, auditors=auditors)

@@ -144,6 +144,7 @@ class Partition:
         self._load(state)
         self._watched: dict[int, dict[Block, bool]] = {}
         self._ledger: dict[tuple[int, Block, int], tuple[str, int]] = {}
+        self._suspects: set[int] = set()
         self._now = self._begin()
 
     # --- pushes ------------------------------------------------------------------------------------------------
@@ -197,8 +198,12 @@ class Partition:
 
     def watch(self, tick: int, blocks: Iterable[Block], *, report: bool = False) -> None:
         """Remember the digests of these blocks of a tick, to be compared with results that come later; to `report` them
-        makes verdicts of them."""
+        makes verdicts of them, each of which two results have to agree on."""
         self._watched.setdefault(tick, {}).update(dict.fromkeys(blocks, report))
+        if report:
+            self._suspects.add(tick)
+            if tick == self.tick and self.untouched:
+                self._now = self._begin()
 
     # --- the state ---------------------------------------------------------------------------------------------
 
@@ -228,7 +233,7 @@ class Partition:
         tick = self.plan.tick(self.tick)
         self._evaluates = tick.evaluates
         shards = self.plan.occupied_shards(tick) if not self.finished else 1
-        self._audited = frozenset[int]() if self.finished else audited_shards(self.plan, tick)
+        self._audited = frozenset[int]() if self.finished else audited_shards(self.plan, tick, suspects=self._suspects)
         return _Tick(Cover(shards), [Cover(shards) for _ in self.layout.buckets])
 
     def _take(self, push: Push, part: int) -> None:

@@ -40,7 +40,7 @@ def receipt_due(plan: Plan, step: int) -> bool:
     if plan.config.staleness:
         return False
     every = plan.config.receipt_every_steps
-    return plan.ends_epoch(step) or (every > 0 and step % every == 0)
+    return plan.ends_epoch(step) or (0 < every <= step and step % every == 0)
 
 
 def best(evaluations: Sequence[EvaluationMetric]) -> EvaluationMetric:

@@ -10,6 +10,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -134,6 +135,8 @@ class PartitionServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(LinkError):
+            self._report()  # the steps before one that failed
         for link in list(self._links.values()):
             self._drop(link)
         self._portals.close()

@@ -96,6 +96,7 @@ class Worker:
         self._links: list[_Link] = []
         self._shards: tuple[int, ...] = ()
         self._auditors: dict[int, int] = {}
+        self._suspects: frozenset[int] = frozenset()  # ticks that are audited as a whole
         self._extra: dict[int, set[int]] = {}  # shards of others, by tick
         self._again: list[tuple[int, int]] = []  # ticks and shards to compute once more
         self.tick = -1
@@ -135,6 +136,7 @@ class Worker:
         match message["type"]:
             case "partitions":
                 self._connect([Endpoint(**endpoint) for endpoint in message["endpoints"]], message["fence"])
+                self._suspects = frozenset(message["suspects"])
             case "assign":
                 self._shards = tuple(message["shards"])
                 self._auditors = {int(shard): lease for shard, lease in message["auditors"].items()}
@@ -184,7 +186,7 @@ class Worker:
         if self._spec.plan.config.staleness:
             return self._work_ahead()
         tick = self._spec.plan.tick(number)
-        audited = audited_shards(self._spec.plan, tick)
+        audited = audited_shards(self._spec.plan, tick, suspects=self._suspects)
         block = self._next_block(tick, audited)
         if block is not None:
             self._compute(tick, block, whole=block.start in audited and block.size == 1)
