@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ def gpt() -> Job:
     return Job(Plan("gpt", family, 20, 0, config), Examples(tokens[:, :-1].copy(), tokens[:, 1:].copy()))
 
 
+def with_config(job: Job, **config: Any) -> Job:
+    """The job with another configuration."""
+    return replace(job, plan=replace(job.plan, config=replace(job.plan.config, **config)))
+
+
 def validated(**validation: Any) -> Job:
     """Evaluated after each of six epochs."""
     job = cnn(epochs=6, validation=Validation(fraction=0.2, **validation))
@@ -79,7 +85,7 @@ _fault_free: dict[str, Run] = {}
 
 async def fault_free(job: Job) -> Run:
     """What a job gives with one worker and no fault."""
-    key = f"{job.plan}"
+    key = f"{job.plan} {np.isfinite(job.data.inputs).all()}"
     if key not in _fault_free:
         _fault_free[key] = await run(job.plan, data=job.data, validation=job.validation)
     return _fault_free[key]
@@ -92,6 +98,7 @@ async def disturbed(
     workers: int = 1,
     meddle: Meddle | None = None,
     together: bool = True,
+    variables: Callable[[str], dict[str, str]] = lambda _: {},
     **setting: Any,
 ) -> Run:
     """Train a job to its end, as the service does, while something goes wrong.
@@ -103,25 +110,27 @@ async def disturbed(
         workers: how many there are.
         meddle: what is done from outside.
         together: whether the first step waits until all workers are there: else those that are quick do the work.
-        setting: see runs.Setting.
+        variables: further ones of the environment, for a part: "worker 3", "partition 0".
+        setting: see runs.Setting and runs.train.
     """
     gate = folder / "all-are-there"
 
     async def do(found: Run) -> None:
-        await found.until(lambda: found.workers >= workers)
-        gate.touch()
+        if together:
+            await found.until(lambda: found.workers >= workers)
+            gate.touch()
         if meddle is not None:
             await meddle(found)
 
     waiting = [fault("worker.compute", "wait", step=1, path=str(gate), often=True)] if together else []
-    environment = {VARIABLE: json.dumps([_marked(each, folder, n) for n, each in enumerate([*waiting, *faults])])}
+    listed = json.dumps([_marked(each, folder, number) for number, each in enumerate([*waiting, *faults])])
     return await train(
         job.plan,
         data=job.data,
         validation=job.validation,
         meddle=do,
         workers=workers,
-        environment=lambda _: environment,
+        environment=lambda part: {VARIABLE: listed, **variables(part)},
         **setting,
     )
 

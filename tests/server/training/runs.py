@@ -100,8 +100,12 @@ class Run:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition of what was reported holds."""
         while not condition():
-            self._news.clear()
-            await self._news.wait()
+            await self.news()
+
+    async def news(self) -> None:
+        """Wait until something is reported."""
+        self._news.clear()
+        await self._news.wait()
 
     async def until_step(self, step: int) -> None:
         """Wait until so many steps are done."""
@@ -159,6 +163,11 @@ class Run:
         """How many are at work, as far as was reported."""
         counts = [event.workers for event in self.events if isinstance(event, Started | WorkersChanged)]
         return counts[-1] if counts else 0
+
+    @property
+    def fingerprint(self) -> str:
+        """What it was computed with."""
+        return self.of(Started)[0].fingerprint
 
     @property
     def incidents(self) -> list[tuple[str, str]]:
@@ -219,6 +228,7 @@ async def train(
     data: Examples | None = None,
     validation: Examples | None = None,
     meddle: Meddle | None = None,
+    fingerprint: str = "",
     **setting: Any,
 ) -> Run:
     """Run a job to its end as the service does: an attempt that was lost or paused is followed by another, with the next
@@ -231,6 +241,7 @@ async def train(
         validation=validation,
         fence=1,
         workers=0,
+        fingerprint=fingerprint,
     )
     return await _with_meddling(spec, meddle, Setting(**setting), attempts=MAX_ATTEMPTS)
 
@@ -282,11 +293,10 @@ def _next(spec: AttemptSpec, found: Run) -> AttemptSpec:
     checkpoints = found.of(CheckpointTaken)
     state = checkpoint.unpacked(checkpoints[-1].content) if checkpoints else spec.state
     evaluations = {event.metric.epoch: event.metric for event in found.of(Evaluated) if event.metric.step < state.step}
-    [fingerprint] = {event.fingerprint for event in found.of(Started)} or {""}
     return replace(
         spec,
         state=state,
         fence=spec.fence + 1,
-        fingerprint=fingerprint,
+        fingerprint=found.fingerprint if found.of(Started) else spec.fingerprint,
         evaluations=tuple(evaluations[epoch] for epoch in sorted(evaluations)),
     )
