@@ -83,7 +83,8 @@ class LocalPlacement:
         process: BaseProcess = self._context.Process(
             target=_run, args=(self.environment(part), target, spec), daemon=True
         )
-        await asyncio.to_thread(_start, process, self.environment(part))
+        at_start = self.environment(part) if self.start == "spawn" else {}  # a server of forks would keep them
+        await asyncio.to_thread(_start, process, at_start)
         watch = asyncio.create_task(self._watch(process, ended))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
@@ -105,7 +106,7 @@ _starting = threading.Lock()
 
 
 def _start(process: BaseProcess, environment: dict[str, str]) -> None:
-    """Start a process that has these variables when it imports its first module, unless it is forked."""
+    """Start a process that has these variables when it imports its first module."""
     with _starting:
         before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
