@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,6 @@ class SharedMemoryError(ChainruleError):
     """There is no memory to share, or not enough of it."""
 
 
-def shares_memory() -> bool:
-    """Whether processes of this system can share anonymous memory."""
-    return hasattr(os, "memfd_create")
-
-
 class Segment:
     """A piece of shared memory."""
 
@@ -47,8 +43,11 @@ class Segment:
         """A new segment of zeros; the name shows in /proc. Raises SharedMemoryError if there is not so much memory."""
         size = max(size, 1)
         try:
-            descriptor = os.memfd_create(name[:200])
-            os.posix_fallocate(descriptor, 0, size)  # now, instead of a bus error when it is first written to
+            descriptor = _anonymous(name)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size)  # now, instead of a bus error when it is first written to
+            else:
+                os.ftruncate(descriptor, size)
         except OSError as error:
             raise SharedMemoryError(f"cannot share {size:,} bytes of memory for {name}: {error}") from error
         return cls(descriptor, size)
@@ -102,3 +101,12 @@ class Weights:
     def flat(self, step: int, place: Place) -> Array:
         """A flat array of the region of a step."""
         return place.view(self.regions[self.region(step)])
+
+
+def _anonymous(name: str) -> int:
+    """A descriptor of memory without a name in any folder; on systems without such, of a file that is unlinked."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name[:200])
+    descriptor, path = tempfile.mkstemp()
+    os.unlink(path)
+    return descriptor

@@ -14,8 +14,12 @@ import secrets
 import socket
 import ssl
 import struct
+import sys
+import tempfile
+import uuid
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,8 @@ MESSAGE, PUSH, STEP, SLOT, END, BLOB, CLOCKS = range(7)
 """Kinds: a JSON object; a part of a contribution; new weights; a piece of shared memory; nothing more will come; bytes
 that belong to the message before; where each shard is."""
 CONNECT_TIMEOUT_S = 10.0
+ABSTRACT = sys.platform == "linux"
+"""Whether Unix sockets can have names that are no files."""
 _PIECE = 1 << 18
 _MAX_DESCRIPTORS = 16
 
@@ -160,9 +166,10 @@ class Listener:
 
     def __init__(self, identity: Identity, *, host: str, name: str) -> None:
         self.identity = identity
+        self._folder = None if ABSTRACT else tempfile.TemporaryDirectory(prefix="cr-")
+        path = f"chainrule/{name}/{secrets.token_hex(8)}" if self._folder is None else f"{self._folder.name}/socket"
         self.local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        path = f"chainrule/{name}/{secrets.token_hex(8)}"
-        self.local.bind(f"\0{path}")
+        self.local.bind(_address(path))
         self.remote = socket.create_server((host, 0))
         for listening in (self.local, self.remote):
             listening.listen(128)
@@ -172,10 +179,15 @@ class Listener:
     def close(self) -> None:
         self.local.close()
         self.remote.close()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def is_of_this_user(connected: socket.socket) -> bool:
-    """Whether the other side of a Unix socket is a process of this user, or of root."""
+    """Whether the other side of a Unix socket is a process of this user, or of root. Where the system cannot say, the
+    socket lies in a folder that only this user may enter."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
     credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", credentials)
     return user in (os.getuid(), 0)
@@ -187,7 +199,7 @@ def connect_local(endpoint: Endpoint) -> socket.socket | None:
         return None
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connected.connect(f"\0{endpoint.path}")
+        connected.connect(_address(endpoint.path))
     except OSError as error:
         connected.close()
         raise LinkError(f"nothing listens at {endpoint.path}: {error}") from error
@@ -206,10 +218,15 @@ def connect_remote(endpoint: Endpoint, identity: Identity) -> ssl.SSLSocket:
     return secured
 
 
+@lru_cache(maxsize=1)
 def machine() -> str:
     """What tells machines, and containers with a network of their own, apart."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/net')}"
-    except OSError:  # another system: it has no abstract sockets either
-        return f"{socket.gethostname()}/{secrets.token_hex(8)}"
+    except OSError:  # another system
+        return f"{socket.gethostname()}/{uuid.getnode():x}"
+
+
+def _address(path: str) -> str:
+    return f"\0{path}" if ABSTRACT else path
