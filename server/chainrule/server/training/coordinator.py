@@ -377,14 +377,17 @@ class Coordinator:
         for event in accepted:
             self._log.add(event)
             if isinstance(event, CheckpointTaken):
-                self._checkpoint_is_taken(event)
+                self._state, self._checkpoint_step = event.content, event.step
+        self._end_if_over()
 
-    def _checkpoint_is_taken(self, taken: CheckpointTaken) -> None:
-        self._state, self._checkpoint_step = taken.content, taken.step
-        if self._held == taken.step:
+    def _end_if_over(self) -> None:
+        """Once all that was computed is reported: whether that was the step to pause after, or the last."""
+        if self._provisional:
+            return
+        if self._held == self._checkpoint_step:
             self.end(Paused())
-        elif self._last == taken.step:
-            self._finish_at(taken.step)
+        elif self._last == self._checkpoint_step:
+            self.end(Finished(self._result_step(self._checkpoint_step)))
 
     @property
     def _checkpoint_waits(self) -> bool:
@@ -397,8 +400,7 @@ class Coordinator:
         self._held = step
         for index in range(1, self._wanted):
             self._partitions[index].line.send(type="snapshot", step=step)
-        if self._checkpoint_step == step and not self._provisional and self._wanted == 1:
-            self.end(Paused())
+        self._end_if_over()
 
     def _stop_early(self, message: Message) -> None:
         best = policies.best(self._evaluations)
@@ -412,8 +414,7 @@ class Coordinator:
     def _finish_at(self, step: int) -> None:
         """End with success, once the checkpoint of the step is there."""
         self._last = step
-        if self._checkpoint_step == step:
-            self.end(Finished(self._result_step(step)))
+        self._end_if_over()
 
     def _result_step(self, last: int) -> int:
         restores = self._plan.config.validation.restore_best and self._evaluations

@@ -18,7 +18,7 @@ from chainrule.server.training.layout import PartitionLayout, Place, views
 from chainrule.server.training.state import Array, Arrays
 
 HEADER_BYTES = 64
-"""Of the weights' memory: the version of each of the two moving regions."""
+"""Of the weights' memory: the version of each of the two moving regions; of a slot's: the tick it is of."""
 WRITING = -1
 """Version of a region that is being written."""
 IN_PLACE = -2
@@ -62,6 +62,37 @@ class Segment:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+
+class Slot:
+    """What a worker sends for a block: a header with the tick it is of, and the push region.
+
+    A worker uses it again once it has gone on to another tick. Where it was not waited for, that may be while what it
+    has sent is still being read: whoever reads looks at the header afterwards.
+    """
+
+    def __init__(self, segment: Segment, layout: PartitionLayout) -> None:
+        self.segment = segment
+        self.tick: NDArray[np.int64] = np.frombuffer(segment.memory, np.int64, 1)
+        self.memory = segment.memory[HEADER_BYTES : HEADER_BYTES + layout.push_bytes]
+
+    @classmethod
+    def make(cls, name: str, layout: PartitionLayout) -> Slot:
+        """Raises SharedMemoryError."""
+        return cls(Segment.make(name, HEADER_BYTES + layout.push_bytes), layout)
+
+    @classmethod
+    def of(cls, descriptor: int, layout: PartitionLayout) -> Slot:
+        """The slot behind a descriptor that came over a socket."""
+        return cls(Segment.of(descriptor), layout)
+
+    def begin(self, tick: int) -> None:
+        """Use it for a block of a tick."""
+        self.tick[0] = tick
+
+    def close(self) -> None:
+        """Give up its descriptor."""
+        self.segment.close()
 
 
 class Weights:

@@ -20,7 +20,7 @@ from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
 from chainrule.server.training.errors import CorruptionError, NonFiniteError
 from chainrule.server.training.layout import PartitionLayout, Place
-from chainrule.server.training.memory import WRITING, Weights
+from chainrule.server.training.memory import WRITING, Slot, Weights
 from chainrule.server.training.plan import Plan, Tick
 from chainrule.server.training.reduction import Block, Cover, ReductionError, tree_sum
 from chainrule.server.training.state import Array, Arrays, EvaluationMetric, StepMetric, TrainingState
@@ -66,6 +66,13 @@ class Push:
     """For HEAD and WHOLE."""
     memory: memoryview
     """The push region it lies in; it stays as it is until the tick is over."""
+    slot: Slot | None = None
+    """The slot that the region is of, if what was sent late may be overwritten."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether what was read from the memory up to now is what was sent."""
+        return self.slot is None or int(self.slot.tick[0]) == self.tick
 
 
 @dataclass(frozen=True)
@@ -444,7 +451,7 @@ class Partition:
             if known is None:
                 continue
             digest = _digest(self.layout.buckets[bucket].view(push.memory))
-            if digest != known[0]:
+            if digest != known[0] and push.stands:
                 step, workers = self.plan.tick(push.tick).step + 1, (known[1], push.worker)
                 self.disputes.append(
                     Dispute(push.tick, step, push.block, workers, False, True, bucket, (known[0], digest))

@@ -21,7 +21,7 @@ from functools import partial
 
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import PartitionLayout
-from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Weights
+from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Slot, Weights
 from chainrule.server.training.partition import place_of_part
 from chainrule.server.training.tls import Identity, server_context
 from chainrule.server.training.wire import (
@@ -69,20 +69,22 @@ class _Gateway:
         self._up = up
         self._down = down
         self._layout = layout
-        self._slots: dict[int, Segment] = {}
+        self._slots: dict[int, Slot] = {}
 
     def up(self) -> None:
         """From the worker to the partition."""
-        with _closing(self._worker, self._up, self._down), _closing_segments(self._slots):
+        with _closing(self._worker, self._up, self._down), _closing_slots(self._slots):
             while True:
                 frame = self._worker.next()
                 if frame.kind == SLOT and frame.descriptor is not None:
-                    self._slots[int.from_bytes(frame.body, "little")] = Segment.of(frame.descriptor)
+                    self._slots[int.from_bytes(frame.body, "little")] = Slot.of(frame.descriptor, self._layout)
                     self._up.send(SLOT, frame.body)
                 elif frame.kind == PUSH:
-                    *_, slot, part, _loss, _right, _all = PUSH_BODY.unpack(frame.body)
+                    tick, _, _, number, part, *_ = PUSH_BODY.unpack(frame.body)
                     start, stop = place_of_part(self._layout, part)
-                    self._up.send(PUSH, frame.body, self._slots[slot].memory[start:stop])
+                    content = bytes(self._slots[number].memory[start:stop])
+                    if int(self._slots[number].tick[0]) == tick:  # else the worker has gone on without being waited for
+                        self._up.send(PUSH, frame.body, content)
                 else:
                     self._up.send(frame.kind, frame.body)
 
@@ -180,23 +182,24 @@ class _Portal:
         self._up = up
         self._down = down
         self._layout = layout
-        self._slots: dict[int, Segment] = {}
+        self._slots: dict[int, Slot] = {}
 
     def up(self) -> None:
         """From the worker to the partition."""
-        with _closing(self._partition, self._up, self._down), _closing_segments(self._slots):
+        with _closing(self._partition, self._up, self._down), _closing_slots(self._slots):
             while True:
                 kind, length = self._up.header()
                 if kind == SLOT:
                     number = self._up.exactly(length)
-                    segment = Segment.make("chainrule push of another machine", self._layout.push_bytes)
-                    self._slots[int.from_bytes(number, "little")] = segment
-                    self._partition.send(SLOT, number, descriptor=segment.descriptor)
+                    slot = Slot.make("chainrule push of another machine", self._layout)
+                    self._slots[int.from_bytes(number, "little")] = slot
+                    self._partition.send(SLOT, number, descriptor=slot.segment.descriptor)
                 elif kind == PUSH:
                     body = self._up.exactly(PUSH_BODY.size)
-                    *_, slot, part, _loss, _right, _all = PUSH_BODY.unpack(body)
+                    tick, _, _, number, part, *_ = PUSH_BODY.unpack(body)
                     start, stop = place_of_part(self._layout, part)
-                    self._up.into(self._slots[slot].memory[start:stop])
+                    self._slots[number].begin(tick)
+                    self._up.into(self._slots[number].memory[start:stop])
                     self._partition.send(PUSH, body)
                 else:
                     self._partition.send(kind, self._up.exactly(length))
@@ -321,12 +324,12 @@ class _closing:  # noqa: N801 — used as a statement
 
 
 @contextmanager
-def _closing_segments(segments: dict[int, Segment]) -> Iterator[None]:
+def _closing_slots(slots: dict[int, Slot]) -> Iterator[None]:
     try:
         yield
     finally:
-        for segment in segments.values():
-            segment.close()
+        for slot in slots.values():
+            slot.close()
 
 
 def _start(name: str, work: Callable[[], None]) -> None:

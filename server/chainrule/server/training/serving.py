@@ -20,7 +20,7 @@ from chainrule.server.training import checkpoint, faults, policies
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import make_layout
-from chainrule.server.training.memory import Segment, Weights
+from chainrule.server.training.memory import Segment, Slot, Weights
 from chainrule.server.training.partition import Measured, Partition, Push
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
@@ -89,12 +89,12 @@ class _Link:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.lease: int | None = None
-        self.slots: dict[int, Segment] = {}
+        self.slots: dict[int, Slot] = {}
 
     def close(self) -> None:
         self.connection.close()
-        for segment in self.slots.values():
-            segment.close()
+        for slot in self.slots.values():
+            slot.close()
 
 
 class PartitionServer:
@@ -175,7 +175,7 @@ class PartitionServer:
                 if frame.kind == PUSH and link.lease is not None:
                     self._on_push(link, frame.body)
                 elif frame.kind == SLOT and link.lease is not None and frame.descriptor is not None:
-                    link.slots[int.from_bytes(frame.body, "little")] = Segment.of(frame.descriptor)
+                    link.slots[int.from_bytes(frame.body, "little")] = Slot.of(frame.descriptor, self._layout)
                 elif frame.kind == MESSAGE and link.lease is not None:
                     self._publish_to(link)  # it asks which weights there are
                 elif frame.kind == MESSAGE:
@@ -207,7 +207,8 @@ class PartitionServer:
             Block(start, size),
             part,
             Measured(loss, right, predictions),
-            link.slots[slot].memory[: self._layout.push_bytes],
+            link.slots[slot].memory,
+            link.slots[slot],
         )
         if self._over or (self._held is not None and not self._partition.clocks):
             return

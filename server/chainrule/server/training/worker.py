@@ -20,7 +20,7 @@ from chainrule.server.training.errors import LinkError, RejectedError
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.layout import PartitionLayout
-from chainrule.server.training.memory import Segment, Weights
+from chainrule.server.training.memory import Segment, Slot, Weights
 from chainrule.server.training.partition import HEAD, WHOLE, Measured
 from chainrule.server.training.plan import Plan, Tick
 from chainrule.server.training.reduction import Block, blocks_of
@@ -247,6 +247,8 @@ class Worker:
         self._working = True
         began = time.monotonic()
         computation.load(tick.step)
+        for link in self._links:
+            link.slots[slot].begin(tick.number)
         faults.at("worker.compute", lease=self._spec.lease, step=tick.step + 1)
         computation.block(tick, block, sink, send)
         if whole:  # two results are compared as a whole, and what is not waited for is applied as a whole
@@ -261,7 +263,7 @@ class Worker:
         if not self._computation.holds(tick.step):  # it was overtaken, and has computed with half new weights
             link.send(MESSAGE, b'{"type": "tick"}')
             return
-        faults.at("worker.push", link.memories[slot], lease=self._spec.lease, step=tick.step + 1, part=part)
+        faults.at("worker.push", link.slots[slot].memory, lease=self._spec.lease, step=tick.step + 1, part=part)
         body = PUSH_BODY.pack(
             tick.number, block.start, block.size, slot, part,
             measured.loss, measured.num_correct, measured.num_predictions,
@@ -288,7 +290,7 @@ class _Link:
     def __init__(self, connection: Connection, layout: PartitionLayout, weights: Weights) -> None:
         self.connection = connection
         self.weights = weights
-        self.memories: list[memoryview] = []
+        self.slots: list[Slot] = []
         self.tick = -1
         self.clocks: Sequence[int] = ()
         self.lost = False
@@ -311,11 +313,11 @@ class _Link:
 
     def make_slot(self, number: int, spec: WorkerSpec) -> memoryview:
         """A push region that the partition can read."""
-        segment = Segment.make(f"chainrule {spec.job} push {spec.lease}/{number}", self._layout.push_bytes)
-        self.send(SLOT, number.to_bytes(2, "little"), descriptor=segment.descriptor)
-        segment.close()
-        self.memories.append(segment.memory[: self._layout.push_bytes])
-        return self.memories[-1]
+        slot = Slot.make(f"chainrule {spec.job} push {spec.lease}/{number}", self._layout)
+        self.send(SLOT, number.to_bytes(2, "little"), descriptor=slot.segment.descriptor)
+        slot.close()
+        self.slots.append(slot)
+        return slot.memory
 
 
 def _connected(spec: WorkerSpec, layout: PartitionLayout, endpoint: Endpoint, fence: int) -> _Link:
