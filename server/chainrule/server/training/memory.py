@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,15 +44,18 @@ class Segment:
     def make(cls, name: str, size: int) -> Segment:
         """A new segment of zeros; the name shows in /proc. Raises SharedMemoryError if there is not so much memory."""
         size = max(size, 1)
+        if size > (available := available_bytes()):  # the system would not refuse it, but end processes
+            raise SharedMemoryError(f"cannot share {size:,} bytes of memory for {name}: {available:,} are available")
+        descriptor = _anonymous(name)
         try:
-            descriptor = _anonymous(name)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(descriptor, 0, size)  # now, instead of a bus error when it is first written to
             else:
                 os.ftruncate(descriptor, size)
+            return cls(descriptor, size)
         except OSError as error:
+            os.close(descriptor)
             raise SharedMemoryError(f"cannot share {size:,} bytes of memory for {name}: {error}") from error
-        return cls(descriptor, size)
 
     @classmethod
     def of(cls, descriptor: int) -> Segment:
@@ -132,6 +137,15 @@ class Weights:
     def flat(self, step: int, place: Place) -> Array:
         """A flat array of the region of a step."""
         return place.view(self.regions[self.region(step)])
+
+
+def available_bytes() -> int:
+    """Memory that the system can still give out, where it says so."""
+    try:
+        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:  # another system than Linux
+        return sys.maxsize
+    return int(facts["MemAvailable"].split()[0]) * 1024
 
 
 def _anonymous(name: str) -> int:
