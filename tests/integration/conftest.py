@@ -103,17 +103,20 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 
 def processes(title: str) -> list[int]:
-    """Ids of the processes whose command line begins so, for example "ray::WorkerActor"."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                command = (folder / "cmdline").read_bytes()
-            except OSError:  # ended meanwhile
-                continue
-            if command.startswith(title.encode()):
-                found.append(int(folder.name))
-    return found
+    """Ids of the processes of the session's cluster whose command line begins so, for example "ray::WorkerActor"."""
+    pids = [pid for cluster in _session_clusters for node in cluster.nodes for pid in node.pids]
+    return [pid for pid in pids if _command(pid).startswith(title)]
+
+
+_session_clusters: list[LocalCluster] = []
+"""None or one."""
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
+        return ""
 
 
 def alive_in_session(session: int) -> dict[int, str]:
@@ -123,11 +126,10 @@ def alive_in_session(session: int) -> dict[int, str]:
         if folder.name.isdigit():
             try:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:  # ended meanwhile
                 continue
             if int(fields[3]) == session and fields[0] != "Z":
-                found[int(folder.name)] = command
+                found[int(folder.name)] = _command(int(folder.name))
     return found
 
 
@@ -173,7 +175,9 @@ def submit(client: Client, images: Images, **config: Any) -> Job:
 def local_cluster() -> Iterator[LocalCluster]:
     """The session's Ray cluster: one node. Servers that are told its address find its token."""
     with LocalCluster.start(cpus_per_node=CLUSTER_CPUS) as cluster:
+        _session_clusters.append(cluster)
         yield cluster
+        _session_clusters.clear()
 
 
 @pytest.fixture(scope="session")
