@@ -121,11 +121,22 @@ def _check_gradients(checks: _Checks, config: TrainingConfig) -> None:
     for index, pattern in enumerate(config.trainable):
         checks.that(bool(pattern), f"trainable[{index}]", 'is empty; use a pattern of names, for example "fc.*"')
     checks.from_zero("staleness", config.staleness)
+    if config.staleness > 0:
+        _check_stale(checks, config)
+
+
+def _check_stale(checks: _Checks, config: TrainingConfig) -> None:
+    """What goes with contributions that are applied when they come, each by itself."""
+    is_set = f"does not go with staleness {config.staleness}, which applies every contribution by itself"
     checks.that(
-        config.staleness <= 0 or not config.exact,
+        not config.exact,
         "staleness",
         f"is {config.staleness}: weights would depend on timing, but exact is true; use staleness 0, or exact false",
     )
+    checks.that(config.partitions <= 1, "partitions", f"is {config.partitions}, which {is_set}; use partitions 0 or 1")
+    checks.that(not config.clip_norm > 0, "clip_norm", f"is {config.clip_norm}, which {is_set}; use clip_norm 0")
+    checks.that(config.non_finite == "fail", "non_finite", f"SKIP {is_set}; use FAIL")
+    checks.that(not config.audit_fraction > 0, "audit_fraction", f"is {config.audit_fraction}, which {is_set}; use 0")
 
 
 def _check_validation(checks: _Checks, validation: Validation) -> None:

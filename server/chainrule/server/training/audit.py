@@ -12,8 +12,8 @@ _STREAM = 0xA0D1
 
 
 def audited_shards(plan: Plan, tick: Tick, *, suspects: Collection[int] = ()) -> frozenset[int]:
-    """The shards of a tick that two results must agree on before they count: a function of seed, step and shard, and all
-    of a tick whose results were disputed."""
+    """The shards of a tick that two results must agree on before they count: a function of seed, step and shard; and
+    all shards of a tick whose results were disputed."""
     fraction = plan.config.audit_fraction
     shards = plan.occupied_shards(tick)
     if tick.number in suspects:

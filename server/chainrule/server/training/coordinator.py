@@ -94,7 +94,8 @@ class Coordinator:
         self._tick = -1
         self._since_s = time.monotonic()
         self._tick_times: deque[float] = deque(maxlen=50)
-        self._missing: tuple[int, ...] = ()
+        self._missing: dict[int, tuple[int, list[int]]] = {}  # tick, and the shards it waits for, by partition
+        self._furthest = spec.state.step
         self._helped: set[int] = set()
         self._losses = 0
         self._recoveries: list[tuple[float, int, str]] = []
@@ -209,7 +210,7 @@ class Coordinator:
         self._partitions = {}
         self._wanted = 0
         self._life += 1  # from now on, nothing of the old ones counts
-        self._missing, self._helped, self._tick = (), set(), -1
+        self._missing, self._helped, self._tick = {}, set(), -1
         self._crew.part_from_partitions(cause)
         self.after_loss(cause, self._restart_partitions)
 
@@ -251,11 +252,13 @@ class Coordinator:
             self.end(failure(LostPartError(f"the parameter server did not start within {START_TIMEOUT_S:.0f} s")))
 
     def _check_stragglers(self, now_s: float) -> None:
-        if not self._missing or self._held is not None:
+        tick = min((tick for tick, _ in self._missing.values()), default=-1)  # partitions may be one apart
+        missing = {shard for at, shards in self._missing.values() if at == tick for shard in shards}
+        if not missing or self._held is not None:
             return
         usual_s = policies.usual(self._tick_times)
         helped = frozenset(self._helped)
-        waiting = policies.Waiting(self._tick, self._missing, now_s - self._since_s, usual_s, helped)
+        waiting = policies.Waiting(tick, tuple(sorted(missing)), now_s - self._since_s, usual_s, helped)
         decision = policies.speculate(waiting, self._crew.sights)
         if decision is not None:
             self._helped.update(shard for shards in decision.helpers.values() for shard in shards)
@@ -311,8 +314,10 @@ class Coordinator:
 
     def _heard_partition(self, index: int, message: Message, blob: bytes) -> None:
         match message["type"]:
-            case "progress" if index == 0:
-                self._progressed(message)
+            case "progress":
+                self._missing[index] = (message["tick"], message["missing"])
+                if index == 0:
+                    self._progressed(message)
             case "dispute":
                 found = message["dispute"]
                 self._crew.settle(Dispute(**{**found, "block": Block(**found["block"])}))
@@ -346,10 +351,10 @@ class Coordinator:
             if not self._helped:
                 self._crew.went_on(self._tick)
             self._helped = set()
-        self._missing = tuple(message["missing"])
         if message["metrics"]:
             self._step = message["step"]
-            self._losses = 0
+            if self._step > self._furthest:  # what is computed again does not count as progress
+                self._furthest, self._losses = self._step, 0
             first = message["metrics"][0]["step"]
             for began_s, step, cause in self._recoveries:
                 back = f"; back from step {step} to {first - 1}" if first <= step else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -22,6 +23,10 @@ from chainrule.server.training.switchboard import Line, Message
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import Endpoint
 
+MAX_UNLINKED = 20
+"""How often in a row a worker may fail to reach a partition that the coordinator can reach."""
+UNLINKED_DELAY_S = 0.25
+"""Time before it tries again: if the partition is gone, the coordinator knows by then."""
 GRACE_S = 1.0
 """How long a result that differs may be on its way after its worker has gone on."""
 ROOM_TIMEOUT_S = 60.0
@@ -139,8 +144,11 @@ class Crew:
                 worker.tick, worker.working = message["tick"], message["working"]
             case "joined" if message["fence"] == self._fence:
                 worker.joined = True
+                worker.unlinked = 0
                 self.assign()
                 self._report(f"{worker.name} has joined")
+            case "unlinked" if message["fence"] == self._fence:
+                self._unlinked(worker)
             case "failed":
                 self._failed(worker, message)
 
@@ -166,6 +174,23 @@ class Crew:
         worker = self._workers.get(lease)
         if worker is not None and worker.line is line:
             self.lost(lease)
+
+    def _unlinked(self, worker: WorkerPart) -> None:
+        """A worker has lost a partition that may be there nevertheless: it is sent there again."""
+        worker.joined = False
+        worker.unlinked += 1
+        if worker.unlinked > MAX_UNLINKED:
+            self.lost(worker.lease, f"{worker.name} cannot reach the parameter server")
+            return
+        self.assign()
+        self._report(f"{worker.name} has lost its link to the parameter server")
+
+        async def again(fence: int) -> None:
+            await asyncio.sleep(UNLINKED_DELAY_S)
+            if fence == self._fence:
+                self._introduce(worker)
+
+        self._desk.do(again(self._fence))
 
     async def _refill(self) -> None:
         self.fill()

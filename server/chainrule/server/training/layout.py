@@ -136,8 +136,8 @@ def make_layout(plan: Plan, model: nn.Module) -> Layout:
 
     wanted = {name: parameters[name] for name in reversed(trained)}
     count = max(1, plan.config.partitions)
-    if plan.config.clip_norm or plan.config.non_finite == "skip":
-        count = 1  # all gradients together decide about the step
+    if plan.config.clip_norm or plan.config.non_finite == "skip" or plan.config.staleness:
+        count = 1  # all gradients together decide about the step; shards are at one place only if not at one tick
     shares = _spread(wanted, min(count, max(1, len(wanted))))
     return Layout(
         tuple(

@@ -403,6 +403,9 @@ class Partition:
                 wrong = [third for third in known if not self._same(third, push)]
                 self.disputes += [self._dispute(push.block, (third.worker,), resolved=True) for third in wrong]
                 return other
+        if any(self._same(one, other) for one, other in itertools.combinations(known, 2)):
+            self.disputes.append(self._dispute(push.block, (push.worker,), resolved=True))
+            return None
         if len(known) > 2:
             raise CorruptionError(
                 f"shard {push.block.start} of {self._where} was computed {len(known)} times, by the workers "

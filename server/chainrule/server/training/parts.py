@@ -65,6 +65,8 @@ class WorkerPart:
     tick: int = -1
     working: bool = False
     shards: tuple[int, ...] = ()
+    unlinked: int = 0
+    """How often in a row it has failed to reach a partition."""
     speculated: int = 0
     """Ticks in a row for which others had to compute its shards."""
 

@@ -94,6 +94,7 @@ class Worker:
         self._computation = Computation(spec.plan, spec.examples, spec.validation)
         self._selector = selectors.DefaultSelector()
         self._links: list[_Link] = []
+        self._fence = -1
         self._shards: tuple[int, ...] = ()
         self._auditors: dict[int, int] = {}
         self._suspects: frozenset[int] = frozenset()  # ticks that are audited as a whole
@@ -129,7 +130,7 @@ class Worker:
             if key.data is self._control:
                 for frame in self._control.connection.read():
                     self._on_control(frame.message)
-            else:
+            elif key.data in self._links:  # else it was left meanwhile
                 self._on_link(key.data)
 
     def _on_control(self, message: dict[str, Any]) -> None:
@@ -151,19 +152,30 @@ class Worker:
         try:
             link.take(link.connection.read())
         except LinkError:
+            self._part()
+            self._control.message(type="unlinked", fence=self._fence)  # who says where to turn to, or that it is over
+
+    def _part(self) -> None:
+        """Leave the partitions."""
+        for link in self._links:
             self._selector.unregister(link.connection.socket)
-            link.lost = True  # of which the coordinator hears by itself; it says where to turn to
+            link.connection.close()
+        self._links = []
 
     def _connect(self, endpoints: list[Endpoint], fence: int) -> None:
         """Turn to the partitions of the attempt's present life."""
-        for link in self._links:
-            if not link.lost:
-                self._selector.unregister(link.connection.socket)
-            link.connection.close()
-        layouts = self._computation.layout.partitions
-        self._links = [
-            _connected(self._spec, layout, endpoint, fence) for layout, endpoint in zip(layouts, endpoints, strict=True)
-        ]
+        self._part()
+        self._fence = fence
+        links: list[_Link] = []
+        try:
+            for layout, endpoint in zip(self._computation.layout.partitions, endpoints, strict=True):
+                links.append(_connected(self._spec, layout, endpoint, fence))
+        except LinkError:
+            for link in links:
+                link.connection.close()
+            self._control.message(type="unlinked", fence=fence)
+            return
+        self._links = links
         self._computation.attach([link.weights for link in self._links])
         self.tick, self._sinks, self._extra, self._again = -1, [], {}, []
         self._sent, self._slots = {}, {}
@@ -175,7 +187,7 @@ class Worker:
 
     def _work(self) -> bool:
         """Compute a block of the tick that is due, if this worker has any left; whether there was one."""
-        number = min((-1 if link.lost else link.tick for link in self._links), default=-1)
+        number = min((link.tick for link in self._links), default=-1)
         if not 0 <= number < self._spec.plan.total_ticks:
             return False
         if number != self.tick:
@@ -293,7 +305,6 @@ class _Link:
         self.slots: list[Slot] = []
         self.tick = -1
         self.clocks: Sequence[int] = ()
-        self.lost = False
         self._layout = layout
 
     def take(self, frames: Sequence[Frame]) -> None:
