@@ -20,14 +20,13 @@ from chainrule.server.training.config import Adam, Schedule, Sgd
 from chainrule.server.training.errors import NonFiniteError
 from chainrule.server.training.layout import PartitionLayout, make_layout, views
 from chainrule.server.training.memory import WRITING
-from chainrule.server.training.partition import HEAD, WHOLE, Measured, Partition, merged, place_of_part
+from chainrule.server.training.partition import HEAD, WHOLE, Measured, Partition, place_of_part
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block, ReductionError, root, tree_sum
 from chainrule.server.training.state import Arrays, EvaluationMetric, StepMetric, TrainingState
 from chainrule.server.training.update import clip_factor, sum_of_squares
 from tests.server.training.bench import (
     NOW_S,
-    Bench,
     Result,
     layout_of,
     make_partition,
@@ -398,70 +397,7 @@ def test_parameters_that_are_no_numbers_are_not_kept() -> None:
         partition.state_now()
 
 
-# --- the state -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"optimizer": MOMENTUM},
-        {"optimizer": Adam(lr=0.01)},
-        {"optimizer": Sgd(lr=0.1)},
-        {"clip_norm": 0.5, "optimizer": MOMENTUM},
-        {"trainable": ("fc.*", "*.bias"), "optimizer": MOMENTUM},
-    ],
-    ids=str,
-)
-def test_who_begins_from_a_state_goes_on_with_the_same_bits(config: dict[str, Any]) -> None:
-    plan = tiny_plan(**config)
-    through, before = make_partition(plan), make_partition(plan)
-    layout = through.layout
-    for number in range(6):
-        step(through, random_results(layout, 4, seed=number))
-    for number in range(3):
-        step(before, random_results(layout, 4, seed=number))
-    after = make_partition(plan, state=before.state_now())
-    assert after.state_now().digest() == before.state_now().digest()
-    assert (after.tick, after.step) == (3, 3)
-    for number in range(3, 6):
-        step(after, random_results(layout, 4, seed=number))
-    assert after.state_now().digest() == through.state_now().digest()
-
-
-def test_a_state_is_a_copy() -> None:
-    partition = make_partition(tiny_plan())
-    state = partition.state_now()
-    before = state.digest()
-    step(partition, random_results(partition.layout, 4))
-    step(partition, random_results(partition.layout, 4))
-    assert state.digest() == before
-    assert partition.state_now().digest() != before
-
-
-def test_a_new_state_is_that_of_the_model() -> None:
-    plan = tiny_plan(trainable=("fc.*",))
-    assert make_partition(plan).state_now().digest() == initial_state(plan).digest()
-
-
-@pytest.mark.parametrize("config", [{}, {"optimizer": Adam(lr=0.01)}, {"trainable": ("*weight",)}], ids=str)
-@pytest.mark.parametrize("partitions", [2, 3, 7])
-def test_partitions_do_not_change_the_state(partitions: int, config: dict[str, Any]) -> None:
-    one, many = Bench(tiny_plan(epochs=1, **config)), Bench(tiny_plan(epochs=1, partitions=partitions, **config))
-    assert len(many.partitions) == min(partitions, len(many.layout.trained))
-    assert many.run().digest() == one.run().digest()
-
-
-def test_shares_are_put_together_whatever_their_order() -> None:
-    bench = Bench(tiny_plan(partitions=3))
-    bench.advance()
-    shares = {partition.layout.index: partition.state_now() for partition in bench.partitions}
-    assert merged(dict(reversed(shares.items()))).digest() == bench.state.digest()
-
-
-def test_shares_of_different_steps_are_not_put_together() -> None:
-    shares = {0: TrainingState(3, {}, {}), 1: TrainingState(4, {}, {})}
-    with pytest.raises(ReductionError, match=r"partitions are at different steps: \[3, 4\]"):
-        merged(shares)
+# --- parts --------------------------------------------------------------------------------------------------------
 
 
 def test_parts_are_places_in_the_push_region() -> None:
