@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from chainrule.engine import ChainruleError, io
+from chainrule.engine import ChainruleError, FormatError, io
 from chainrule.server.training.state import TrainingState
 
 FORMAT = "chainrule.checkpoint/2"
@@ -73,7 +73,10 @@ def unpack(content: bytes, manifest: Manifest) -> TrainingState:
 
 def unpacked(content: bytes) -> TrainingState:
     """The state of a safetensors file that `pack` made. Raises CheckpointError."""
-    tensors = io.load(content)
+    try:
+        tensors = io.load(content)
+    except FormatError as error:
+        raise CheckpointError(f"this is no checkpoint: {error}") from error
     position = tensors.pop(_POSITION, None)
     if position is None or position.shape != (2,):
         raise CheckpointError(f"a checkpoint has no {_POSITION}: it is not one of this version")

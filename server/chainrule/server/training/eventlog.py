@@ -21,8 +21,9 @@ class EventLog:
 
     def forget(self, number: int) -> None:
         """The events up to number `number` have been dealt with."""
-        del self._events[: number - self._dropped]
-        self._dropped = number
+        count = min(max(0, number - self._dropped), len(self._events))  # who asked before that may be heard after it
+        del self._events[:count]
+        self._dropped += count
 
     async def after(self, number: int, timeout_s: float) -> list[Event]:
         """Events number `number` + 1 and on, waiting up to `timeout_s` seconds for one. Asking for what comes after an
