@@ -193,12 +193,12 @@ def test_all_wrong_fields_of_a_configuration_are_named(client: Client, images: I
     with pytest.raises(InvalidArgument) as error:
         submit(client, images, epochs=-1, batch_size=4, shards=8, workers=9, optimizer={"lr": -0.5})
     found = violated(error)
-    assert set(found) == {f"job.config.{field}" for field in ("epochs", "shards", "workers", "sgd.lr")}
+    assert set(found) == {f"job.config.{field}" for field in ("epochs", "shards", "max_workers", "sgd.lr")}
     assert "8, more than batch_size 4" in found["job.config.shards"]
     assert "is -0.5; use a number above 0" in found["job.config.sgd.lr"]
 
 
-@pytest.mark.parametrize("field", ["epochs", "batch_size", "shards", "workers"])
+@pytest.mark.parametrize("field", ["epochs", "batch_size", "shards", "min_workers"])
 def test_zero_is_refused_and_does_not_mean_the_default(client: Client, images: Images, field: str) -> None:
     with pytest.raises(InvalidArgument) as error:
         submit(client, images, **{field: 0})
@@ -206,8 +206,8 @@ def test_zero_is_refused_and_does_not_mean_the_default(client: Client, images: I
 
 
 def test_more_workers_than_the_cluster_has(client: Client, images: Images) -> None:
-    with pytest.raises(FailedPrecondition, match=r"workers is 40, but the cluster has 4 CPUs"):
-        submit(client, images, shards=40, workers=40)
+    with pytest.raises(FailedPrecondition, match=r"min_workers is 40, but the cluster has 4 CPUs"):
+        submit(client, images, shards=40, min_workers=40, max_workers=40)
 
 
 def test_corrupted_upload(channel: grpc.Channel) -> None:

@@ -10,6 +10,9 @@ from chainrule.client import Client, JobCancelledError, JobState
 from chainrule.engine import io
 from tests.integration.conftest import Images, ServerProcess, processes, submit, wait_for
 
+LONG = 1000
+"""Epochs of a job that is long enough, a few seconds, to be disturbed."""
+
 
 def test_a_job_tells_its_story(client: Client, images: Images) -> None:
     job = submit(client, images, workers=2)
@@ -39,7 +42,7 @@ def test_metrics_stream_while_the_job_runs_without_gaps(client: Client, images: 
 
 def test_cancel_stops_the_workers_and_frees_their_place(client: Client, images: Images) -> None:
     job = submit(client, images, epochs=100_000, workers=4)
-    wait_for(lambda: job.status().state is JobState.RUNNING, 60, "the job to run")
+    wait_for(lambda: job.status().running_workers == 4, 60, "all workers to be there")
     assert len(processes("ray::WorkerActor")) == 4
     job.cancel()
     with pytest.raises(JobCancelledError):
@@ -51,7 +54,7 @@ def test_cancel_stops_the_workers_and_frees_their_place(client: Client, images: 
 
 def test_a_job_waits_in_the_queue_until_there_is_room(client: Client, images: Images) -> None:
     first = submit(client, images, epochs=100_000, workers=3)
-    second = submit(client, images, workers=2)
+    second = submit(client, images, workers=2, min_workers=2)
     wait_for(lambda: first.status().state is JobState.RUNNING, 60, "the first job to run")
     assert second.status().state is JobState.QUEUED
     first.cancel()
@@ -62,9 +65,39 @@ def test_a_job_waits_in_the_queue_until_there_is_room(client: Client, images: Im
     assert status.start_time > first.status().end_time  # type: ignore[operator]
 
 
+def test_a_job_stands_and_goes_on_at_the_same_step(client: Client, images: Images) -> None:
+    job = submit(client, images, epochs=LONG, workers=2)
+    wait_for(lambda: job.status().progress.step >= 50, 60, "the job to be on its way")
+    job.pause()
+    wait_for(lambda: job.status().state is JobState.PAUSED, 60, "the job to stand")
+    paused = job.status()
+    assert 50 <= paused.progress.step < 4 * LONG
+    wait_for(lambda: not processes("ray::WorkerActor"), 30, "the workers to end")
+    job.resume()
+    status = job.wait(timeout_s=120)
+    steps = [metric.sequence for metric in job.metrics()]
+    assert steps == list(range(1, 4 * LONG + 1))
+    undisturbed = submit(client, images, epochs=LONG)
+    undisturbed.wait(timeout_s=120)
+    assert status.weights_digest == undisturbed.weights_digest
+    assert job.verify(undisturbed).agree
+
+
+def test_a_running_job_is_given_other_numbers_of_workers(client: Client, images: Images) -> None:
+    job = submit(client, images, epochs=100_000, workers=1)
+    for workers in (3, 1):
+        wait_for(lambda: job.status().progress.step > 0, 60, "the job to run")
+        job.scale(workers)
+        wait_for(lambda n=workers: job.status().running_workers == n, 60, f"{workers} workers")  # type: ignore[misc]
+    job.cancel()
+    with pytest.raises(JobCancelledError):
+        job.wait(timeout_s=60)
+    assert [event.kind for event in job.status().events].count("scaled") == 2
+
+
 def test_a_job_in_the_queue_can_be_cancelled(client: Client, images: Images) -> None:
-    first = submit(client, images, epochs=100_000, workers=4)
-    second = submit(client, images, workers=4)
+    first = submit(client, images, epochs=100_000, workers=4, min_workers=4)
+    second = submit(client, images, workers=4, min_workers=4)
     second.cancel()
     with pytest.raises(JobCancelledError):
         second.wait(timeout_s=60)
@@ -101,12 +134,12 @@ def test_a_server_told_to_stop_goes_on_with_its_jobs_at_the_next_start(
     server = make_server()
     server.start()
     with Client.connect(server.address) as client:
-        job = submit(client, images, epochs=60, workers=2)
+        job = submit(client, images, epochs=LONG, workers=2)
         wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
     assert server.terminate() == 0, server.log()
     wait_for(lambda: not processes("ray::WorkerActor"), 30, "the workers to end")
     server.start()
     with Client.connect(server.address) as client:
         status = client.jobs.get(job.name).wait(timeout_s=120)
-    assert status.progress.step == 240
+    assert status.progress.step == 4 * LONG
     assert [change.state for change in status.history].count(JobState.RECOVERING) == 1

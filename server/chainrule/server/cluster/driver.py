@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import pickle
 import queue
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +40,8 @@ STOP_TIMEOUT_S = 10.0
 """How long Ray may take to end, and to finish starting before that if it is told to stop meanwhile."""
 ANSWER_TIMEOUT_S = 5.0
 """How long the cluster may take to answer a question."""
+GONE_S = 10.0
+"""How long the head of a joined cluster may be gone before the driver ends, and another waits for the cluster."""
 WATCH_INTERVAL_S = 1.0
 """How often the driver looks whether its cluster is still the one it has joined."""
 
@@ -156,6 +160,7 @@ class RayConnection:
         self._order = order
         self._cluster_id = ""
         self._node_id = ""
+        self._refused_since_s = math.inf
         self._own: list[processes.Process] = []
 
     def open(self) -> None:
@@ -208,8 +213,13 @@ class RayConnection:
             return f"its processes {gone} have ended"
         try:
             nodes = self.nodes()
+            self._refused_since_s = math.inf
         except _ReplacedError as error:
             return str(error)
+        except ConnectionRefusedError:  # its head is not slow, but not there; Ray would look for it without a pause
+            self._refused_since_s = min(self._refused_since_s, time.monotonic())
+            refused_s = time.monotonic() - self._refused_since_s
+            return f"its head has not been there for {refused_s:.0f} s" if refused_s > GONE_S else None
         except OSError:
             return None
         if self._node_id not in {node.id for node in nodes}:
