@@ -150,7 +150,12 @@ class Connection:
                 break
             body = bytes(self._buffer[HEADER.size : HEADER.size + length])
             del self._buffer[: HEADER.size + length]
-            frames.append(Frame(kind, body, self._descriptors.popleft() if kind == SLOT and self._local else None))
+            descriptor = None
+            if kind == SLOT and self._local:
+                if not self._descriptors:
+                    raise LinkError("a slot was announced without its memory; this is no link of chainrule")
+                descriptor = self._descriptors.popleft()
+            frames.append(Frame(kind, body, descriptor))
         return frames
 
     def _keep_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
