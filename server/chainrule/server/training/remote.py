@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import secrets
-import select
+import selectors
 import socket
 import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 
 from chainrule.server.training.errors import LinkError
@@ -39,6 +39,7 @@ from chainrule.server.training.wire import (
     Listener,
     connect_local,
     connect_remote,
+    set_up,
 )
 
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -90,8 +91,10 @@ class _Gateway:
 
     def down(self) -> None:
         """From the partition to the worker."""
-        with _closing(self._worker, self._up, self._down):
-            segment = Segment.make("chainrule weights of another machine", Weights.size(self._layout))
+        with (
+            _closing(self._worker, self._up, self._down),
+            closing(Segment.make("chainrule weights of another machine", Weights.size(self._layout))) as segment,
+        ):
             weights = Weights(segment, self._layout)
             weights.versions[:] = WRITING
             version = WRITING
@@ -141,26 +144,26 @@ class Portals:
         self._closing.close()
 
     def _accept(self) -> None:
-        while True:
-            readable, _, _ = select.select([self._listener.remote, self._closed], [], [])
-            if self._closed in readable:
-                self._closed.close()
-                return
-            with suppress(BlockingIOError):
-                connected, _ = self._listener.remote.accept()
-                _start("portal", partial(self._let_in, connected))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener.remote, selectors.EVENT_READ)
+            selector.register(self._closed, selectors.EVENT_READ)
+            while self._closed not in [key.fileobj for key, _ in selector.select()]:
+                with suppress(OSError):  # it has gone again, or there are no descriptors for it at the moment
+                    connected, _ = self._listener.remote.accept()
+                    _start("portal", partial(self._let_in, connected))
+            self._closed.close()
 
     def _let_in(self, plain: socket.socket) -> None:
         try:
             plain.settimeout(HANDSHAKE_TIMEOUT_S)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_up(plain)
             secured = self._context.wrap_socket(plain, server_side=True)
             stream = _Stream(secured)
             _, length = stream.header()
             hello = json.loads(stream.exactly(min(length, MAX_HELLO_BYTES)))
             pair, way = str(hello["pair"]), str(hello["way"])
             secured.settimeout(None)
-        except (OSError, LinkError, ValueError, KeyError):  # nobody of this job
+        except (OSError, LinkError, ValueError, KeyError, TypeError):  # nobody of this job
             plain.close()
             return
         with self._lock:
@@ -280,29 +283,50 @@ class _Stream:
 
 
 def pumped(secured: ssl.SSLSocket) -> socket.socket:
-    """A plain socket whose bytes travel over a TLS connection."""
+    """A plain socket whose bytes travel over a TLS connection, both ways."""
     ours, theirs = socket.socketpair()
+    secured.setblocking(False)  # what makes it readable may be nothing for us, a key say
 
     def work() -> None:
-        with suppress(OSError), ours, secured:
+        with suppress(OSError), ours, secured, selectors.DefaultSelector() as selector:
+            selector.register(ours, selectors.EVENT_READ)
+            selector.register(secured, selectors.EVENT_READ)
             while True:
-                readable, _, _ = select.select([ours, secured], [], [])
-                if ours in readable:
-                    data = ours.recv(_PIECE)
-                    if not data:
+                for key, _ in selector.select():
+                    goes_on = _pump_in(secured, ours) if key.fileobj is secured else _pump_out(ours, secured)
+                    if not goes_on:
                         return
-                    secured.sendall(data)
-                if secured in readable:
-                    while True:
-                        data = secured.recv(_PIECE)
-                        if not data:
-                            return
-                        ours.sendall(data)
-                        if not secured.pending():
-                            break
 
     _start("control-pump", work)
     return theirs
+
+
+def _pump_in(secured: ssl.SSLSocket, plain: socket.socket) -> bool:
+    """Hand on all that has come; False at the end."""
+    while True:
+        try:
+            data = secured.recv(_PIECE)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return True
+        if not data:
+            return False
+        plain.sendall(data)
+
+
+def _pump_out(plain: socket.socket, secured: ssl.SSLSocket) -> bool:
+    """Hand on what there is; False at the end."""
+    left = memoryview(plain.recv(_PIECE))
+    if not left:
+        return False
+    while left:
+        try:
+            left = left[secured.send(left) :]
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError) as error:
+            wanted = selectors.EVENT_WRITE if isinstance(error, ssl.SSLWantWriteError) else selectors.EVENT_READ
+            with selectors.DefaultSelector() as waiting:
+                waiting.register(secured, wanted)
+                waiting.select()
+    return True
 
 
 class _closing:  # noqa: N801 — used as a statement
