@@ -136,6 +136,8 @@ def _check_stale(checks: _Checks, config: TrainingConfig) -> None:
     checks.that(config.partitions <= 1, "partitions", f"is {config.partitions}, which {is_set}; use partitions 0 or 1")
     checks.that(not config.clip_norm > 0, "clip_norm", f"is {config.clip_norm}, which {is_set}; use clip_norm 0")
     checks.that(config.non_finite == "fail", "non_finite", f"SKIP {is_set}; use FAIL")
+    most = 4096  # the place of every shard is told with every answer
+    checks.that(config.shards <= most, "shards", f"is {config.shards}; with staleness use at most {most:,}")
     checks.that(not config.audit_fraction > 0, "audit_fraction", f"is {config.audit_fraction}, which {is_set}; use 0")
 
 

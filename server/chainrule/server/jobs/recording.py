@@ -174,13 +174,12 @@ class Recorder:
         )
 
     async def _count_workers(self, event: WorkersChanged) -> None:
-        """Below `min_workers` the job recovers; one that is about to pause does that with the workers it has."""
-        enough = event.workers >= self._plan.config.min_workers
-        if enough == self._enough:
+        """Without enough workers the job recovers; one that is about to pause does that with the workers it has."""
+        if event.enough == self._enough:
             await to_the_end(self._store.set_running_workers, self._job, event.workers)
             return
-        self._enough = enough
-        to = JobState.RUNNING if enough else JobState.RECOVERING
+        self._enough = event.enough
+        to = JobState.RUNNING if event.enough else JobState.RECOVERING
         try:
             await self._transitions.move(to, event.reason, running_workers=event.workers)
         except IllegalStateError as error:

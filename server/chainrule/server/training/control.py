@@ -12,6 +12,8 @@ from chainrule.server.training.remote import pumped
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import BLOB, Connection, Endpoint, connect_local, connect_remote
 
+PIECE_BYTES = 4 * 1024**2
+"""Size of the pieces in which bytes go to the coordinator."""
 BEAT_INTERVAL_S = 0.25
 """Time between two signs of life."""
 
@@ -30,10 +32,14 @@ class Control:
             self.connection.message(**fields)
 
     def message_with(self, blob: bytes, **fields: Any) -> None:
-        """A message and the bytes that belong to it. Raises LinkError."""
-        with self._lock:
-            self.connection.message(**fields, blob=True)
-            self.connection.send(BLOB, blob)
+        """A message and the bytes that belong to it, piece by piece: signs of life go between. From one thread at a
+        time. Raises LinkError."""
+        self.message(**fields, blob_bytes=len(blob))
+        left = memoryview(blob)
+        while left:
+            with self._lock:
+                self.connection.send(BLOB, left[:PIECE_BYTES])
+            left = left[PIECE_BYTES:]
 
     def failed(self, error: BaseException, **facts: int) -> None:
         """Say what went wrong; a coordinator that is gone need not know."""
@@ -60,10 +66,11 @@ class Control:
             self.connection.close()
 
 
-def connect_control(endpoint: Endpoint, identity: Identity, **hello: Any) -> Control:
-    """Call the coordinator and say who this is. Raises LinkError."""
-    local = connect_local(endpoint)
-    control = Control(Connection(local if local is not None else pumped(connect_remote(endpoint, identity))))
+def connect_control(endpoint: Endpoint, identity: Identity, *, local: bool = True, **hello: Any) -> Control:
+    """Call the coordinator and say who this is; over TLS if it is on another machine, or unless `local`. Raises
+    LinkError."""
+    near = connect_local(endpoint) if local else None
+    control = Control(Connection(near if near is not None else pumped(connect_remote(endpoint, identity))))
     control.message(type="hello", token=identity.token, **hello)
     return control
 

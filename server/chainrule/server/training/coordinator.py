@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import traceback
 from collections import deque
@@ -22,7 +23,7 @@ from chainrule.server.training import checkpoint, policies
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.collecting import Collector
 from chainrule.server.training.crew import Crew
-from chainrule.server.training.errors import LostPartError, PlacementError
+from chainrule.server.training.errors import LinkError, LostPartError, PlacementError
 from chainrule.server.training.eventlog import EventLog
 from chainrule.server.training.events import (
     NO_ROOM,
@@ -54,6 +55,8 @@ AWAY_S = 1.0
 """If so much more has passed between two looks, this process itself was held up, and nobody is to blame."""
 START_TIMEOUT_S = 60.0
 """How long partitions may take to start."""
+TOGETHER_S = 1.0
+"""Losses within so short a time count as one."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +96,12 @@ class Coordinator:
         # how it goes
         self._tick = -1
         self._since_s = time.monotonic()
-        self._tick_times: deque[float] = deque(maxlen=50)
+        self._tick_times = {False: deque[float](maxlen=50), True: deque[float](maxlen=50)}  # of steps, of evaluations
         self._missing: dict[int, tuple[int, list[int]]] = {}  # tick, and the shards it waits for, by partition
         self._furthest = spec.state.step
         self._helped: set[int] = set()
         self._losses = 0
+        self._lost_s = -math.inf
         self._recoveries: list[tuple[float, int, str]] = []
 
     # --- for the service ---------------------------------------------------------------------------------------
@@ -119,7 +123,10 @@ class Coordinator:
                 task.cancel()
             self._crew.close()
             await self._board.close()
-            await self._placement.stop()
+            try:
+                await self._placement.stop()
+            except Exception:  # they end with this process; how the attempt has ended must be told
+                logger.exception("%s: could not end all parts", self._spec.job)
         self._log.add(last)
 
     async def events(self, after: int, timeout_s: float) -> list[Event]:
@@ -211,6 +218,7 @@ class Coordinator:
         self._wanted = 0
         self._life += 1  # from now on, nothing of the old ones counts
         self._missing, self._helped, self._tick = {}, set(), -1
+        self._provisional, self._held, self._last = [], None, None  # what they were about is computed again
         self._crew.part_from_partitions(cause)
         self.after_loss(cause, self._restart_partitions)
 
@@ -241,6 +249,7 @@ class Coordinator:
 
     def _excuse(self, now_s: float) -> None:
         self._crew.excuse(now_s)
+        self._since_s = now_s
         for part in self._partitions.values():
             part.seen_s = now_s
 
@@ -256,9 +265,13 @@ class Coordinator:
         missing = {shard for at, shards in self._missing.values() if at == tick for shard in shards}
         if not missing or self._held is not None:
             return
-        usual_s = policies.usual(self._tick_times)
+        usual_s = policies.usual(self._tick_times[self._plan.tick(tick).evaluates])
         helped = frozenset(self._helped)
         waiting = policies.Waiting(tick, tuple(sorted(missing)), now_s - self._since_s, usual_s, helped)
+        if policies.hangs(waiting):
+            self._since_s = now_s
+            self._crew.replace_owners(missing, f"nothing has come of step {self._step + 1} for {waiting.seconds:.0f} s")
+            return
         decision = policies.speculate(waiting, self._crew.sights)
         if decision is not None:
             self._helped.update(shard for shards in decision.helpers.values() for shard in shards)
@@ -270,8 +283,10 @@ class Coordinator:
 
     def after_loss(self, cause: str, replace: Callable[[], Awaitable[None]]) -> None:
         """Replace what was lost, after a pause if it happens often; or give up."""
-        self._losses += 1
-        self._since_s = time.monotonic()  # whoever has more to do now has just begun
+        now_s = time.monotonic()
+        if now_s - self._lost_s > TOGETHER_S:  # a node takes all that is on it with it
+            self._losses += 1
+        self._lost_s = self._since_s = now_s  # whoever has more to do now has just begun
         decision = policies.after_loss(self._losses, cause)
         if isinstance(decision, policies.GiveUp):
             self.end(Failed(decision.reason, decision.message, "", lost=decision.lost))
@@ -302,6 +317,8 @@ class Coordinator:
             elif (part := self._partitions.get(line.who["index"])) is not None:
                 part.seen_s = time.monotonic()
                 self._heard_partition(part.index, message, blob)
+        else:  # of a life that is over
+            line.close()
 
     def lost(self, line: Line) -> None:
         """See Listening."""
@@ -346,7 +363,7 @@ class Coordinator:
         if message["tick"] != self._tick:
             ticks = message["tick"] - self._tick
             if self._tick >= 0 and ticks > 0:
-                self._tick_times.append((now_s - self._since_s) / ticks)
+                self._tick_times[self._plan.tick(self._tick).evaluates].append((now_s - self._since_s) / ticks)
             self._tick, self._since_s = message["tick"], now_s
             if not self._helped:
                 self._crew.went_on(self._tick)
@@ -455,12 +472,12 @@ class Coordinator:
 
 def failure(error: BaseException) -> Failed:
     """What an exception means for the attempt."""
-    if isinstance(error, LostPartError):
+    if isinstance(error, LostPartError | LinkError):
         reason = "PART_LOST"
     else:
         reason = NO_ROOM if isinstance(error, PlacementError) else "TRAINING_ERROR"
     text = "".join(traceback.format_exception(error))
-    return Failed(reason, str(error), text, lost=isinstance(error, LostPartError))
+    return Failed(reason, str(error), text, lost=isinstance(error, LostPartError | LinkError))
 
 
 def count_partitions(plan: Plan) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -23,12 +23,16 @@ from chainrule.server.training.switchboard import Line, Message
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import Endpoint
 
+MAX_REFUSED = 5
+"""How many workers in a row may be refused while nobody is there."""
 MAX_UNLINKED = 20
 """How often in a row a worker may fail to reach a partition that the coordinator can reach."""
 UNLINKED_DELAY_S = 0.25
 """Time before it tries again: if the partition is gone, the coordinator knows by then."""
 GRACE_S = 1.0
 """How long a result that differs may be on its way after its worker has gone on."""
+START_LEASES = 12
+"""How many leases a worker may take to call, before another is asked for."""
 ROOM_TIMEOUT_S = 60.0
 """How long the cluster may take to start as many workers as a job needs at least."""
 
@@ -72,6 +76,7 @@ class Crew:
         self._next_lease = 1
         self._fingerprint = from_json(spec.fingerprint) if spec.fingerprint else {}
         self._started = False
+        self._refused = 0  # workers in a row
         self._reported = -1
         self._fence = -1
         self._endpoints: list[dict[str, Any]] = []
@@ -112,9 +117,11 @@ class Crew:
         worker.line, worker.node, worker.seen_s = line, message["node"], time.monotonic()
         self._names[lease] = worker.name
         if self._is_admissible(worker, message["fingerprint"]):
+            self._refused = 0
             self._introduce(worker)
         else:
             self._dismiss(worker)
+            self._desk.after_loss(f"{worker.name} was refused", self._refill)
 
     def close(self) -> None:
         """The attempt is over: whoever ends from now on is not missed."""
@@ -168,6 +175,11 @@ class Crew:
         self.assign()
         self._report(cause)
         self._desk.after_loss(cause, self._refill)
+
+    def replace_owners(self, shards: Collection[int], cause: str) -> None:
+        """Give up the workers whose shards these are."""
+        for worker in [worker for worker in self.present if set(worker.shards) & set(shards)]:
+            self.lost(worker.lease, f"{worker.name} hangs: {cause}")
 
     def hung_up(self, lease: int, line: Line) -> None:
         """A line has ended; a worker whose it was is lost."""
@@ -231,7 +243,9 @@ class Crew:
             "give it the same kernels, instruction set, threads and versions, or submit with exact: false"
         )
         self._desk.note("refused", str(error))
-        if self._workers.keys() <= {worker.lease}:  # and nobody else is to come
+        self._refused += 1
+        alone = self._workers.keys() <= {worker.lease}  # nobody else is there or to come
+        if alone and (self._refused > MAX_REFUSED or not self._started):
             self._desk.end(Failed("FINGERPRINT_MISMATCH", str(error), "", lost=False))
         return False
 
@@ -280,6 +294,7 @@ class Crew:
         for lease, shards in decision.helpers.items():
             self._workers[lease].tell(type="compute", tick=decision.tick, shards=shards)
         for lease in decision.slow:
+            self._workers[lease].tell(type="late", tick=decision.tick)
             if (times := self._workers[lease].speculated) >= policies.MAX_SPECULATIONS:
                 self.lost(lease, f"{self._names[lease]} was late {times} times in a row")
 
@@ -302,7 +317,7 @@ class Crew:
         count = len(self.present)
         if self._started and count != self._reported:
             self._reported = count
-            self._desk.add(WorkersChanged(count, reason))
+            self._desk.add(WorkersChanged(count, reason, count >= self._minimum))
 
     # --- leases ------------------------------------------------------------------------------------------------
 
@@ -318,6 +333,16 @@ class Crew:
                 "look at the cluster with: chainrule cluster"
             )
             self._desk.end(Failed(NO_ROOM, str(error), "", lost=False))
+        elif self._started:
+            self._ask_again(now_s, START_LEASES * lease_s)
+
+    def _ask_again(self, now_s: float, patience_s: float) -> None:
+        """Ask for others in place of workers that have not called for long: there is no room, or they hang."""
+        overdue = [w for w in self._workers.values() if w.line is None and now_s - w.asked_s > patience_s]
+        for worker in overdue:
+            self._dismiss(worker)
+        if overdue:
+            self.fill()
 
     def excuse(self, now_s: float) -> None:
         """Nobody could be heard for a while: their leases begin anew."""

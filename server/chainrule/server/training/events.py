@@ -71,10 +71,12 @@ class Incident:
 
 @dataclass(frozen=True)
 class WorkersChanged:
-    """The number of workers is another now; below `min_workers` the job recovers, at or above it it runs."""
+    """The number of workers is another now; if they are not enough the job recovers, else it runs."""
 
     workers: int
     reason: str
+    enough: bool
+    """Whether the job goes on with them."""
 
 
 @dataclass(frozen=True)

@@ -258,18 +258,21 @@ class Partition:
                 statistics = np.frombuffer(push.memory[start:stop], np.float32)
             if now.head.add(push.block, (statistics, push.measured)) and now.head.complete:
                 self._head_is_complete()
-        elif not self._evaluates and now.buckets[part].add(push.block, self.layout.buckets[part].view(push.memory)):
-            now.winners[push.block] = push.worker
-            self._apply_ready(part)
         elif not self._evaluates:
-            self._compare_again(push, part)
+            value = self.layout.buckets[part].view(push.memory)
+            if part not in now.applied and now.buckets[part].add(push.block, value):
+                now.winners[push.block] = push.worker
+                self._apply_ready(part)
+            else:
+                self._compare_again(push, part)
 
     def _head_is_complete(self) -> None:
         self._now.applied.add(HEAD)
         if not self._evaluates:
             loss = self._now.head.sum(add_heads)[1].loss
             if self._eager and not np.isfinite(loss):
-                raise NonFiniteError(f"the loss is {loss} at {self._where}; {REMEDY}")
+                bad = [block for block, (_, one) in self._now.head.values.items() if not np.isfinite(one.loss)]
+                raise NonFiniteError(f"the loss is {loss} at {self._where}{_in_shards(bad)}; {REMEDY}")
             for bucket in range(len(self.layout.buckets)):
                 self._apply_ready(bucket)
 
@@ -376,7 +379,11 @@ class Partition:
         whole = np.concatenate([gradient(start, stop).copy() for start, stop in runs(place.size)])
         names = [name for name, of in self.layout.bucket_of.items() if of == bucket]
         bad = sorted(name for name in names if not np.isfinite(_slice(whole, self.layout, name)).all())
-        raise NonFiniteError(f"the gradient of {', '.join(bad)} is not finite at {self._where}; {REMEDY}")
+        values = self._now.buckets[bucket].values
+        shards = [block for block, value in values.items() if not is_finite(value)]
+        raise NonFiniteError(
+            f"the gradient of {', '.join(bad)} is not finite at {self._where}{_in_shards(shards)}; {REMEDY}"
+        )
 
     def _apply_statistics(self, total: Array, old: Arrays, new: Arrays) -> None:
         start, _ = self.layout.statistics_range
@@ -445,12 +452,14 @@ class Partition:
 
     def _compare_again(self, push: Push, bucket: int) -> None:
         """A bucket of a block that has come already: it must be the same, since the first one may be in the weights."""
-        first = self._now.buckets[bucket].values.get(push.block)
-        if first is None:  # it came as a part of another block, or in parts
+        values = self._now.buckets[bucket].values
+        inside = [block for block in values if block in push.block]
+        if not inside:  # it came as a part of a larger block
             return
+        first = tree_sum(values, push.block, np.add)
         second = self.layout.buckets[bucket].view(push.memory)
         if not np.array_equal(first.view(np.uint8), second.view(np.uint8)):
-            workers = (self._now.winners[push.block], push.worker)
+            workers = (self._now.winners.get(inside[0], -1), push.worker)
             digests = (_digest(first), _digest(second))
             self.disputes.append(Dispute(self.tick, self.step + 1, push.block, workers, False, True, bucket, digests))
 
@@ -488,6 +497,12 @@ class Partition:
             array = _slice(self._slots[bucket][slot], self.layout, name).reshape(place.shape)
             found[name] = array.copy() if copy else array
         return found
+
+
+def _in_shards(blocks: Iterable[Block]) -> str:
+    """Where in a step, for people; empty if it is in no shard by itself."""
+    shards = sorted(shard for block in blocks for shard in range(block.start, block.start + block.size))
+    return f", in shard {', '.join(map(str, shards))}" if shards else ""
 
 
 def _run_of(flat: Array, start: int, stop: int) -> Array:

@@ -4,7 +4,10 @@ them and tells when they have ended; nothing of it is in the loop of steps."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +37,9 @@ LINKS = "CHAINRULE_LINKS"
 """Environment variable: "tls" has workers reach partitions of their own machine as if these were on another."""
 NO_EXAMPLES = Examples(np.empty((0, 1), np.float32), np.empty(0, np.int64))
 """For the coordinator, who computes nothing."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class PartitionActor:
@@ -96,9 +102,11 @@ class RayPlacement:
         self._watches: set[asyncio.Task[None]] = set()
 
     async def start_partition(self, spec: PartitionSpec, ended: Ended) -> None:
-        actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(PartitionActor).remote()
-        self._partitions.append(actor)
-        self._watch(actor.run.remote(spec), ended)
+        local = os.environ.get(LINKS) != "tls"
+        with _lost_if_ray_refuses():
+            actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(PartitionActor).remote()
+            self._partitions.append(actor)
+            self._watch(actor.run.remote(replace(spec, local=local)), ended)
 
     async def start_worker(self, lease: int, identity: Identity, coordinator: Endpoint, ended: Ended) -> None:
         spec = WorkerSpec(
@@ -109,17 +117,18 @@ class RayPlacement:
             coordinator=coordinator,
             examples=NO_EXAMPLES,
         )
-        actor = ray.remote(num_cpus=1)(WorkerActor).remote()
-        self._workers[lease] = actor
-        self._watch(actor.run.remote(spec, *self._examples), ended)
+        with _lost_if_ray_refuses():
+            actor = ray.remote(num_cpus=1)(WorkerActor).remote()
+            self._workers[lease] = actor
+            self._watch(actor.run.remote(spec, *self._examples), ended)
 
     async def end_partitions(self) -> None:
         ending, self._partitions = self._partitions, []
-        await asyncio.gather(*(asyncio.to_thread(ray.kill, actor) for actor in ending))
+        await asyncio.gather(*(asyncio.to_thread(_end, actor) for actor in ending))
 
     async def end_worker(self, lease: int) -> None:
         if (actor := self._workers.pop(lease, None)) is not None:
-            await asyncio.to_thread(ray.kill, actor)
+            await asyncio.to_thread(_end, actor)
 
     async def stop(self) -> None:
         for watch in self._watches:
@@ -176,6 +185,10 @@ class RayAttempt:
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         """See Attempt."""
         events: list[Event] = await call(self._actor.events.remote(after, timeout_s))
+        if not events and (await asyncio.to_thread(ray.wait, [self._run], timeout=0))[0]:
+            events = await call(self._actor.events.remote(after, 0.0))
+            if not events:
+                raise LostPartError(f"the coordinator of {self._job} has ended without a last word")
         return events
 
     async def scale(self, workers: int) -> None:
@@ -201,6 +214,23 @@ class RayAttempt:
                 await call(reference)
         except TimeoutError as error:
             raise LostPartError(f"the coordinator of {self._job} does not answer in {CALL_TIMEOUT_S:g} s") from error
+
+
+def _end(actor: ActorHandle) -> None:
+    """End an actor. If Ray does not answer, it ends with its line to the coordinator, or with the coordinator."""
+    try:
+        ray.kill(actor)
+    except (RayError, OSError, RuntimeError) as error:
+        logger.warning("Ray did not end a process: %s", error)
+
+
+@contextmanager
+def _lost_if_ray_refuses() -> Iterator[None]:
+    """What Ray cannot start at the moment, another attempt may."""
+    try:
+        yield
+    except (RayError, OSError) as error:
+        raise LostPartError(f"Ray cannot start a process: {error}") from error
 
 
 async def call(reference: Any) -> Any:

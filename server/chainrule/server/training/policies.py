@@ -17,6 +17,10 @@ PATIENCE = 3.0
 """How many usual ticks it may take before that."""
 FIRST_PATIENCE_S = 15.0
 """The same while it is not known how long ticks usually take."""
+HANGS_S = 600.0
+"""Shortest time after which a tick that stands is given to other workers."""
+HANGS = 50.0
+"""How many usual ticks it may take before that."""
 MAX_SPECULATIONS = 3
 """Ticks in a row that may wait for a worker before it is replaced."""
 MAX_LOSSES = 10
@@ -162,6 +166,12 @@ def speculate(waiting: Waiting, workers: Sequence[Sight]) -> Speculate | None:
         {lease: tuple(missing[place :: len(idle)]) for place, lease in enumerate(idle) if missing[place :: len(idle)]},
         {lease: shards for lease, shards in slow.items() if shards},
     )
+
+
+def hangs(waiting: Waiting) -> bool:
+    """Whether a tick has stood so long that those whose shards it waits for count as lost, though they give signs of
+    life."""
+    return waiting.seconds > max(HANGS_S, HANGS * waiting.usual_s)
 
 
 def usual(seconds: Iterable[float]) -> float:

@@ -6,6 +6,7 @@ import hmac
 import queue
 import selectors
 import socket
+import struct
 import threading
 import time
 from array import array
@@ -33,6 +34,7 @@ from chainrule.server.training.wire import (
     CLOCKS,
     END,
     HEADER,
+    MAX_GREETING_BYTES,
     MESSAGE,
     PUSH,
     PUSH_BODY,
@@ -65,13 +67,16 @@ class PartitionSpec:
     """Address to listen on for other machines."""
     coordinator: Endpoint
     evaluations: tuple[EvaluationMetric, ...] = ()
+    local: bool = True
+    """Whether a coordinator on the same machine is called without TLS."""
 
 
 def run_partition(spec: PartitionSpec) -> None:
     """Serve until the coordinator says stop or is gone."""
     cr.set_num_threads(1)
+    who = {"role": "partition", "index": spec.index, "fence": spec.fence}
     try:
-        control = connect_control(spec.coordinator, spec.identity, role="partition", index=spec.index, fence=spec.fence)
+        control = connect_control(spec.coordinator, spec.identity, local=spec.local, **who)
     except LinkError:  # the attempt was over before this process had started
         return
     try:
@@ -91,10 +96,15 @@ class _Link:
         self.lease: int | None = None
         self.slots: dict[int, Slot] = {}
 
+    def push(self, body: bytes) -> Push:
+        """What a frame says. Raises struct.error or KeyError if it is not one of ours."""
+        tick, start, size, slot, part, loss, right, predictions = PUSH_BODY.unpack(body)
+        assert self.lease is not None
+        measured = Measured(loss, right, predictions)
+        return Push(tick, self.lease, Block(start, size), part, measured, self.slots[slot].memory, self.slots[slot])
+
     def close(self) -> None:
         self.connection.close()
-        for slot in self.slots.values():
-            slot.close()
 
 
 class PartitionServer:
@@ -119,6 +129,7 @@ class PartitionServer:
         self._revoked: set[int] = set()
         self._credit = True
         self._held: Callable[[], None] | None = None
+        self._later: list[tuple[_Link, Push]] = []  # what came while it was held
         self._pausing = False
         self._over = False
         self._stopped = False
@@ -166,28 +177,34 @@ class PartitionServer:
             connected.close()
             return
         link = _Link(Connection(connected))
+        link.connection.max_body_bytes = MAX_GREETING_BYTES  # all frames are small: what is large lies in the memory
         self._links[connected.fileno()] = link
         self._selector.register(connected, selectors.EVENT_READ, lambda _: self._on_frames(link))
 
     def _on_frames(self, link: _Link) -> None:
+        pushes = []
         try:
             for frame in link.connection.read():
                 if frame.kind == PUSH and link.lease is not None:
-                    self._on_push(link, frame.body)
+                    pushes.append(link.push(frame.body))
                 elif frame.kind == SLOT and link.lease is not None and frame.descriptor is not None:
-                    link.slots[int.from_bytes(frame.body, "little")] = Slot.of(frame.descriptor, self._layout)
+                    slot = Slot.of(frame.descriptor, self._layout)
+                    slot.close()  # the memory stays as long as it is mapped
+                    link.slots[int.from_bytes(frame.body, "little")] = slot
                 elif frame.kind == MESSAGE and link.lease is not None:
                     self._publish_to(link)  # it asks which weights there are
                 elif frame.kind == MESSAGE:
                     self._greet(link, frame.message)
                 else:
                     raise LinkError("a worker must say who it is first")
-        except LinkError:
+        except (LinkError, ValueError, TypeError, KeyError, struct.error):  # it is gone, or not one of ours
             self._drop(link)
+        for push in pushes:
+            self._on_push(link, push)
 
     def _greet(self, link: _Link, hello: dict[str, Any]) -> None:
         spec = self._spec
-        if not hmac.compare_digest(str(hello.get("token")), spec.identity.token):
+        if not hmac.compare_digest(str(hello["token"]).encode(), spec.identity.token.encode()):
             raise LinkError("wrong token")
         if hello["fence"] != spec.fence or hello["lease"] in self._revoked:
             link.connection.message(
@@ -198,21 +215,14 @@ class PartitionServer:
         link.connection.send(SLOT, descriptor=self._segment.descriptor)
         self._publish_to(link)
 
-    def _on_push(self, link: _Link, body: bytes) -> None:
-        tick, start, size, slot, part, loss, right, predictions = PUSH_BODY.unpack(body)
-        assert link.lease is not None
-        push = Push(
-            tick,
-            link.lease,
-            Block(start, size),
-            part,
-            Measured(loss, right, predictions),
-            link.slots[slot].memory,
-            link.slots[slot],
-        )
-        if self._over or (self._held is not None and not self._partition.clocks):
+    def _on_push(self, link: _Link, push: Push) -> None:
+        if self._over:
             return
-        behind = tick < self._partition.tick
+        if self._held is not None:
+            if self._partition.clocks:  # it is not sent again
+                self._later.append((link, push))
+            return
+        behind = push.tick < self._partition.tick
         faults.at("partition.push", index=self._spec.index, step=self._partition.step + 1)
         done = self._partition.push(push)
         for dispute in self._partition.disputes:
@@ -225,7 +235,7 @@ class PartitionServer:
             self._publish_to(link)  # it may have missed some
         while done:
             self._after_tick()
-            done = self._partition.goes_on()
+            done = self._held is None and self._partition.goes_on()
 
     def _publish(self) -> None:
         for link in list(self._links.values()):
@@ -288,6 +298,11 @@ class PartitionServer:
         if self._partition.finished and not self._over:
             self._finish()
         self._publish()
+        later, self._later = self._later, []
+        for link, push in later:
+            self._on_push(link, push)
+        if later and self._held is None and self._partition.goes_on():
+            self._after_tick()
 
     def _finish(self) -> None:
         self._over = True

@@ -10,7 +10,16 @@ import socket
 from typing import Any, Protocol
 
 from chainrule.server.training.tls import Identity, server_context
-from chainrule.server.training.wire import BLOB, HEADER, MAX_BODY_BYTES, MESSAGE, Endpoint, Listener, is_of_this_user
+from chainrule.server.training.wire import (
+    BLOB,
+    HEADER,
+    MAX_BODY_BYTES,
+    MAX_GREETING_BYTES,
+    MESSAGE,
+    Endpoint,
+    Listener,
+    is_of_this_user,
+)
 
 Message = dict[str, Any]
 
@@ -78,10 +87,8 @@ class Switchboard:
         self._lines.add(line)
         try:
             line.who = await self._let_in(reader, writer)
-            while True:
-                message, blob = await self._next(reader)
-                self._owner.heard(line, message, blob)
-        except (asyncio.IncompleteReadError, ConnectionError, PermissionError) as error:
+            await self._listen(line, reader)
+        except (asyncio.IncompleteReadError, ConnectionError, PermissionError, ValueError) as error:
             logger.debug("a line has ended: %s", error)
         except Exception:
             logger.exception("a line failed")
@@ -94,20 +101,38 @@ class Switchboard:
         connected = writer.get_extra_info("socket")
         if connected.family == socket.AF_UNIX and not is_of_this_user(connected):
             raise PermissionError("a process of another user called")
-        hello, _ = await self._next(reader)
-        if not hmac.compare_digest(str(hello.get("token")), self._identity.token):
+        kind, body = await _frame(reader, MAX_GREETING_BYTES)
+        hello = json.loads(body) if kind == MESSAGE else None
+        token = str(hello.get("token")) if isinstance(hello, dict) else ""
+        if not hmac.compare_digest(token.encode(), self._identity.token.encode()):
             raise PermissionError("a process without the token called")
+        assert isinstance(hello, dict)
         return hello
 
-    @staticmethod
-    async def _next(reader: asyncio.StreamReader) -> tuple[Message, bytes]:
-        message: Message = json.loads(await _frame(reader, MESSAGE))
-        blob = await _frame(reader, BLOB) if message.pop("blob", False) else b""
-        return message, blob
+    async def _listen(self, line: Line, reader: asyncio.StreamReader) -> None:
+        """Hand on what a part says. The bytes that belong to a message come in pieces; others may go between."""
+        waiting: Message = {}
+        blob, filled = bytearray(), 0
+        while True:
+            kind, body = await _frame(reader, MAX_BODY_BYTES)
+            if kind == MESSAGE:
+                message: Message = json.loads(body)
+                if size := message.pop("blob_bytes", 0):
+                    waiting, blob, filled = message, bytearray(size), 0
+                else:
+                    self._owner.heard(line, message, b"")
+            elif kind == BLOB and filled + len(body) <= len(blob):
+                blob[filled : filled + len(body)] = body
+                filled += len(body)
+                if filled == len(blob):
+                    whole, blob, filled = bytes(blob), bytearray(), 0
+                    self._owner.heard(line, waiting, whole)
+            else:
+                raise ConnectionError(f"a frame of kind {kind} and {len(body)} bytes where none was due")
 
 
-async def _frame(reader: asyncio.StreamReader, expected: int) -> bytes:
+async def _frame(reader: asyncio.StreamReader, max_bytes: int) -> tuple[int, bytes]:
     length, kind = HEADER.unpack(await reader.readexactly(HEADER.size))
-    if kind != expected or length > MAX_BODY_BYTES:
-        raise ConnectionError(f"a frame of kind {kind} where {expected} was due")
-    return await reader.readexactly(length)
+    if length > max_bytes:
+        raise ConnectionError(f"a frame of {length} bytes was announced, where {max_bytes} are the most")
+    return kind, await reader.readexactly(length)

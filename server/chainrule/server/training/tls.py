@@ -55,7 +55,11 @@ def make_identity(name: str) -> Identity:
 
 def server_context(identity: Identity) -> ssl.SSLContext:
     """For the side that listens; it asks for the same certificate."""
-    return _context(identity, ssl.PROTOCOL_TLS_SERVER)
+    context = _context(identity, ssl.PROTOCOL_TLS_SERVER)
+    context.num_tickets = (
+        0  # nobody resumes a session, and tickets would make sockets readable without anything to read
+    )
+    return context
 
 
 def client_context(identity: Identity) -> ssl.SSLContext:

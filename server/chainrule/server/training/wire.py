@@ -33,6 +33,8 @@ PUSH_BODY = struct.Struct("<QIIHHdqq")
 STEP_BODY = struct.Struct("<QQ")
 """Of a STEP: tick, and steps done, which is the version of the weights."""
 MAX_BODY_BYTES = 1 << 40
+MAX_GREETING_BYTES = 1 << 16
+"""Largest frame that is taken from a process that has not said the token."""
 MESSAGE, PUSH, STEP, SLOT, END, BLOB, CLOCKS = range(7)
 """Kinds: a JSON object; a part of a contribution; new weights; a piece of shared memory; nothing more will come; bytes
 that belong to the message before; where each shard is."""
@@ -81,6 +83,8 @@ class Connection:
         self._frames: deque[Frame] = deque()
         self._descriptors: deque[int] = deque()
         self._local = connected.family == socket.AF_UNIX
+        self.max_body_bytes = MAX_BODY_BYTES
+        """Largest frame that is taken."""
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -144,7 +148,7 @@ class Connection:
         frames = []
         while len(self._buffer) >= HEADER.size:
             length, kind = HEADER.unpack_from(self._buffer)
-            if length > MAX_BODY_BYTES:
+            if length > self.max_body_bytes:
                 raise LinkError(f"a frame of {length} bytes was announced; this is no link of chainrule")
             if len(self._buffer) < HEADER.size + length:
                 break
@@ -208,14 +212,26 @@ def connect_local(endpoint: Endpoint) -> socket.socket | None:
     except OSError as error:
         connected.close()
         raise LinkError(f"nothing listens at {endpoint.path}: {error}") from error
+    if not is_of_this_user(connected):
+        connected.close()
+        raise LinkError(f"somebody else listens at {endpoint.path}")
     return connected
+
+
+def set_up(connected: socket.socket) -> None:
+    """Have a TCP connection send at once what it is given, and notice a machine that is gone without a word."""
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 20_000)):
+        if hasattr(socket, option):  # as on Linux
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def connect_remote(endpoint: Endpoint, identity: Identity) -> ssl.SSLSocket:
     """An encrypted connection, with both sides proven. Raises LinkError."""
     try:
         plain = socket.create_connection((endpoint.host, endpoint.port), CONNECT_TIMEOUT_S)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        set_up(plain)
         secured = client_context(identity).wrap_socket(plain, server_hostname=identity.name)
         secured.settimeout(None)
     except OSError as error:

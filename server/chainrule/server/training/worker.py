@@ -70,7 +70,7 @@ def run_worker(spec: WorkerSpec) -> None:
     """Compute until told to leave, or until the coordinator or a partition is gone."""
     cr.set_num_threads(1)  # the number of threads changes the bits
     try:
-        control = connect_control(spec.coordinator, spec.identity, role="worker", lease=spec.lease)
+        control = connect_control(spec.coordinator, spec.identity, local=spec.local, role="worker", lease=spec.lease)
     except LinkError:  # the attempt was over before this process had started
         return
     worker: Worker | None = None
@@ -99,6 +99,7 @@ class Worker:
         self._auditors: dict[int, int] = {}
         self._suspects: frozenset[int] = frozenset()  # ticks that are audited as a whole
         self._extra: dict[int, set[int]] = {}  # shards of others, by tick
+        self._late: set[int] = set()  # ticks for which others were asked, too
         self._again: list[tuple[int, int]] = []  # ticks and shards to compute once more
         self.tick = -1
         """What it computes, or has computed last."""
@@ -143,6 +144,8 @@ class Worker:
                 self._auditors = {int(shard): lease for shard, lease in message["auditors"].items()}
             case "compute":
                 self._extra.setdefault(message["tick"], set()).update(message["shards"])
+            case "late":
+                self._late.add(message["tick"])
             case "again":
                 self._again.append((message["tick"], message["shard"]))
             case "leave":
@@ -170,7 +173,7 @@ class Worker:
         try:
             for layout, endpoint in zip(self._computation.layout.partitions, endpoints, strict=True):
                 links.append(_connected(self._spec, layout, endpoint, fence))
-        except LinkError:
+        except (LinkError, RejectedError):  # it may be another's already: the coordinator knows
             for link in links:
                 link.connection.close()
             self._control.message(type="unlinked", fence=fence)
@@ -191,7 +194,9 @@ class Worker:
         if not 0 <= number < self._spec.plan.total_ticks:
             return False
         if number != self.tick:
-            self.tick, self._used = number, 0
+            # What was sent late may still be compared: it stays for another tick.
+            self._used = self._used if self.tick in self._late else 0
+            self.tick, self._late = number, set()
             self._done, self._confirmed = set(), set()
             self._extra = {tick: shards for tick, shards in self._extra.items() if tick >= number}
             self._again = [(tick, shard) for tick, shard in self._again if tick >= number]
