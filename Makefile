@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint protos clean
+.PHONY: help demo test chaos lint protos clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -16,6 +16,11 @@ demo: .venv/server.installed  ## train a network on handwritten digits through t
 
 test: .venv/dev.installed  ## run the tests
 	$(BIN)/python -m pytest -q
+
+# SEED makes the random schedules those of another run; DURATION is how many seconds they are played for at least.
+chaos: .venv/dev.installed  ## kill, halt and scale real jobs, at random too (SEED=..., DURATION=... seconds)
+	$(BIN)/python -m pytest -q tests/chaos -m "whole or not whole"
+	$(BIN)/python -m tests.chaos --duration $(or $(DURATION),120) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/dev.installed  ## check format, style, types, layers and protos
 	$(BIN)/ruff format --check .

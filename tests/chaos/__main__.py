@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import random
+import signal
 import sys
 import time
 
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="print the schedules")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)  # each loss is one
+    faulthandler.register(signal.SIGUSR1)  # to see where it stands
     seed = random.SystemRandom().randrange(10**6) if arguments.seed is None else arguments.seed
     print(f"seed {seed}; to play it again: python -m tests.chaos --seed {seed}", flush=True)
     began_s = time.monotonic()

@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
@@ -126,8 +127,7 @@ async def play(of: Round) -> Tally:
     async def meddle(found: Run) -> None:
         for action in of.actions:
             if action.waits:
-                steps = len(found.steps)
-                await found.until(lambda steps=steps: is_over(found) or len(found.steps) > steps)
+                await found.until(partial(has_progressed, found, len(found.steps)))
             await asyncio.sleep(action.after_s)
             if is_over(found):
                 return
@@ -146,6 +146,11 @@ async def play(of: Round) -> Tally:
         )
     await assert_same_bits(found, of.expected)
     return tally
+
+
+def has_progressed(found: Run, steps: int) -> bool:
+    """Whether more steps than these were done, or the job has ended."""
+    return is_over(found) or len(found.steps) > steps
 
 
 def is_over(found: Run) -> bool:

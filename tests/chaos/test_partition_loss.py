@@ -11,8 +11,17 @@ from tests.chaos.jobs import SLOW, assert_same_bits, cnn, disturbed, fault
 from tests.server.training.runs import Run
 
 
-@pytest.mark.parametrize("partitions", [1, 3])
-@pytest.mark.parametrize("point", ["partition.push", "partition.update", "partition.updated"])
+@pytest.mark.parametrize(
+    ("point", "partitions"),
+    [
+        ("partition.push", 1),
+        ("partition.update", 1),
+        ("partition.updated", 1),
+        ("partition.update", 3),
+        pytest.param("partition.push", 3, marks=pytest.mark.whole),
+        pytest.param("partition.updated", 3, marks=pytest.mark.whole),
+    ],
+)
 async def test_a_partition_killed_before_during_and_after_an_update(
     point: str, partitions: int, tmp_path: Path
 ) -> None:
@@ -50,6 +59,7 @@ async def test_all_partitions_and_all_workers_killed_at_once(tmp_path: Path) -> 
     await assert_same_bits(found, job)
 
 
+@pytest.mark.whole
 async def test_a_partition_killed_while_the_others_begin_again(tmp_path: Path) -> None:
     """The second set of partitions loses one before the workers are linked to it, and another in its first step."""
     job = cnn(epochs=4, partitions=3)
@@ -67,7 +77,7 @@ async def test_a_partition_killed_while_the_others_begin_again(tmp_path: Path) -
     await assert_same_bits(found, job)
 
 
-@pytest.mark.parametrize("links", ["memory", "tls"])
+@pytest.mark.parametrize("links", ["memory", pytest.param("tls", marks=pytest.mark.whole)])
 async def test_a_partition_halted_past_its_lease_is_replaced(links: str, tmp_path: Path) -> None:
     job = cnn()
     halt = fault("partition.push", "stop", step=7)
@@ -76,6 +86,7 @@ async def test_a_partition_halted_past_its_lease_is_replaced(links: str, tmp_pat
     assert "parameter server 0 gave no sign of life for 1 s" in found.incidents_of("recovery")[0]
 
 
+@pytest.mark.whole
 async def test_partitions_killed_over_and_over_do_not_end_a_job_that_makes_progress(tmp_path: Path) -> None:
     job = cnn(epochs=4)
     kills = [fault("partition.updated", "kill", step=step) for step in range(2, 20, 3)]

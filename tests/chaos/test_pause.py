@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ from tests.chaos.jobs import SLOW, assert_same_bits, cnn, disturbed, gpt, valida
 from tests.server.training.runs import Run
 
 
-@pytest.mark.parametrize(("partitions", "links"), [(1, "memory"), (3, "memory"), (1, "tls")])
+@pytest.mark.parametrize(
+    ("partitions", "links"),
+    [
+        (3, "memory"),
+        pytest.param(1, "memory", marks=pytest.mark.whole),
+        pytest.param(1, "tls", marks=pytest.mark.whole),
+    ],
+)
 async def test_paused_within_an_epoch_and_resumed(partitions: int, links: str, tmp_path: Path) -> None:
     job = cnn(epochs=4, partitions=partitions, checkpoint_every_steps=0)
 
@@ -28,18 +36,22 @@ async def test_paused_within_an_epoch_and_resumed(partitions: int, links: str, t
     assert found.steps == sorted(set(found.steps))  # none is computed twice
 
 
-@pytest.mark.parametrize("kind", ["validated", "gpt"])
+@pytest.mark.parametrize("kind", [pytest.param("validated", marks=pytest.mark.whole), "gpt"])
 async def test_paused_over_and_over(kind: str, tmp_path: Path) -> None:
     job = validated() if kind == "validated" else gpt()
 
     async def pause(found: Run) -> None:
         for attempt, step in ((0, 1), (1, 2), (2, 4)):
-            await found.until(lambda attempt=attempt, step=step: found.attempts == attempt and step in found.steps)
+            await found.until(partial(has_reached, found, attempt, step))
             await found.coordinator.pause()
 
     found = await disturbed(job, tmp_path, SLOW, workers=2, meddle=pause)
     await assert_same_bits(found, job)
     assert found.attempts == 4
+
+
+def has_reached(found: Run, attempt: int, step: int) -> bool:
+    return found.attempts == attempt and step in found.steps
 
 
 async def test_paused_before_anything_has_begun(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.chaos.schedule import make_round, play
 SEED = 20261123
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", [0, pytest.param(1, marks=pytest.mark.whole)])
 async def test_a_job_under_a_random_schedule_gives_the_same_bits(number: int) -> None:
     tally = await play(make_round(SEED, number))
     assert tally.kills > 0

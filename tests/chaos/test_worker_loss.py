@@ -103,8 +103,15 @@ class Unreachable(LocalPlacement):
         self._given_up.append(lease)
 
 
-@pytest.mark.parametrize("point", ["worker.compute", "worker.push"])
-@pytest.mark.parametrize("links", ["memory", "tls"])
+@pytest.mark.parametrize(
+    ("point", "links"),
+    [
+        ("worker.push", "memory"),
+        pytest.param("worker.compute", "memory", marks=pytest.mark.whole),
+        pytest.param("worker.push", "tls", marks=pytest.mark.whole),
+        pytest.param("worker.compute", "tls", marks=pytest.mark.whole),
+    ],
+)
 async def test_what_a_halted_worker_sends_after_its_lease_is_refused(point: str, links: str, tmp_path: Path) -> None:
     job = cnn(epochs=12)
 
@@ -146,6 +153,7 @@ async def test_a_straggler_is_helped_and_named(tmp_path: Path) -> None:
     assert found.incidents_of("corruption") == []
 
 
+@pytest.mark.whole
 async def test_a_worker_that_stays_slow_is_replaced(tmp_path: Path) -> None:
     job = cnn()
     dawdle = fault("worker.compute", "sleep", seconds=2.5, lease=2, often=True)
@@ -157,7 +165,7 @@ async def test_a_worker_that_stays_slow_is_replaced(tmp_path: Path) -> None:
 # --- more and fewer --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("links", ["memory", "tls"])
+@pytest.mark.parametrize("links", ["memory", pytest.param("tls", marks=pytest.mark.whole)])
 async def test_scaling_from_one_to_four_to_two_within_an_epoch(links: str, tmp_path: Path) -> None:
     job = cnn(epochs=1, batch_size=1, shards=4)  # 50 steps
     steps_at: dict[int, int] = {}
@@ -166,7 +174,7 @@ async def test_scaling_from_one_to_four_to_two_within_an_epoch(links: str, tmp_p
         await found.until_step(5)
         for workers in (4, 2):
             await found.coordinator.scale(workers)
-            await found.until(lambda workers=workers: found.workers == workers)
+            await found.until_workers(workers)
             steps_at[workers] = max(found.steps)
             await found.until_step(steps_at[workers] + 1)
 

@@ -111,6 +111,10 @@ class Run:
         """Wait until so many steps are done."""
         await self.until(lambda: step in self.steps)
 
+    async def until_workers(self, workers: int) -> None:
+        """Wait until so many workers are at work."""
+        await self.until(lambda: self.workers == workers)
+
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
 
@@ -231,8 +235,8 @@ async def train(
     fingerprint: str = "",
     **setting: Any,
 ) -> Run:
-    """Run a job to its end as the service does: an attempt that was lost or paused is followed by another, with the next
-    fence, from the last checkpoint. `meddle` goes on from one to the next."""
+    """Run a job to its end as the service does: an attempt that was lost or paused is followed by another, with the
+    next fence, from the last checkpoint. `meddle` goes on from one to the next."""
     spec = AttemptSpec(
         job="jobs/test",
         plan=plan,
@@ -268,9 +272,7 @@ async def _with_meddling(spec: AttemptSpec, meddle: Meddle | None, setting: Sett
 
 
 async def _attempt(spec: AttemptSpec, setting: Setting, found: Run, meddling: asyncio.Future[None] | None) -> None:
-    placement = setting.placement(
-        spec, links=setting.links, environment=setting.environment, start=setting.start
-    )
+    placement = setting.placement(spec, links=setting.links, environment=setting.environment, start=setting.start)
     coordinator = Coordinator(spec, placement, lease_s=setting.lease_s)
     found.coordinator, found.placement = coordinator, placement
     running = asyncio.create_task(coordinator.run())
