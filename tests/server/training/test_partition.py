@@ -335,7 +335,7 @@ def test_a_gradient_that_is_no_number_is_refused_by_name(config: dict[str, Any])
     results = random_results(layout, 4)
     results[2] = with_nan(with_nan(results[2], layout, "conv2.weight"), layout, "fc.bias")
     named = "conv2.weight, fc.bias" if config else "fc.bias"  # of the first bucket that is updated, or of all
-    refusal = rf"the gradient of {named} is not finite at step 4 \(epoch 2\); lower the learning rate"
+    refusal = rf"the gradient of {named} is not finite at step 4 \(epoch 2\), in shard 2; lower the learning rate"
     with pytest.raises(NonFiniteError, match=refusal):
         step(partition, results)
 
@@ -364,7 +364,8 @@ def test_a_step_that_is_no_number_is_left_out_if_the_job_says_so() -> None:
     assert (found.step, found.updates) == (3, 2)
     assert (expected.step, expected.updates) == (2, 2)
     assert found.array_digests() == expected.array_digests()
-    assert partition.skipped == ["the gradient of bn1.bias is not finite at step 2 (epoch 1): its update was left out"]
+    cause = "the gradient of bn1.bias is not finite at step 2 (epoch 1), in shard 0"
+    assert partition.skipped == [f"{cause}: its update was left out"]
     assert len(partition.metrics) == 3
 
 
@@ -375,7 +376,7 @@ def test_a_loss_that_is_no_number_is_left_out_and_reported_as_infinite() -> None
     step(partition, [replace(results[0], measured=Measured(float("nan"), 0, 4)), *results[1:]])
     assert partition.state_now().array_digests() == before
     assert partition.metrics[0].loss == float("inf")
-    assert partition.skipped == ["the loss is nan at step 1 (epoch 1): its update was left out"]
+    assert partition.skipped == ["the loss is nan at step 1 (epoch 1), in shard 0: its update was left out"]
 
 
 def test_momentum_begins_with_the_first_update_and_not_with_the_first_step() -> None:

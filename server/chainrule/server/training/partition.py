@@ -271,8 +271,7 @@ class Partition:
         if not self._evaluates:
             loss = self._now.head.sum(add_heads)[1].loss
             if self._eager and not np.isfinite(loss):
-                bad = [block for block, (_, one) in self._now.head.values.items() if not np.isfinite(one.loss)]
-                raise NonFiniteError(f"the loss is {loss} at {self._where}{_in_shards(bad)}; {REMEDY}")
+                raise NonFiniteError(f"the loss is {loss} at {self._where}{_in_shards(self._not_finite())}; {REMEDY}")
             for bucket in range(len(self.layout.buckets)):
                 self._apply_ready(bucket)
 
@@ -343,9 +342,10 @@ class Partition:
         bad = sorted(name for name, g in gradients.items() if not np.isfinite(g).all())
         if bad or not np.isfinite(measured.loss):
             cause = f"the loss is {measured.loss}" if not bad else f"the gradient of {', '.join(bad)} is not finite"
+            cause = f"{cause} at {self._where}{_in_shards(self._not_finite())}"
             if self.plan.config.non_finite == "fail":
-                raise NonFiniteError(f"{cause} at {self._where}; {REMEDY}")
-            self.skipped.append(f"{cause} at {self._where}: its update was left out")
+                raise NonFiniteError(f"{cause}; {REMEDY}")
+            self.skipped.append(f"{cause}: its update was left out")
             self._writes()
             for place in self.layout.buckets:
                 self.weights.flat(self.step + 1, place)[...] = self.weights.flat(self.step, place)
@@ -379,11 +379,15 @@ class Partition:
         whole = np.concatenate([gradient(start, stop).copy() for start, stop in runs(place.size)])
         names = [name for name, of in self.layout.bucket_of.items() if of == bucket]
         bad = sorted(name for name in names if not np.isfinite(_slice(whole, self.layout, name)).all())
-        values = self._now.buckets[bucket].values
-        shards = [block for block, value in values.items() if not is_finite(value)]
-        raise NonFiniteError(
-            f"the gradient of {', '.join(bad)} is not finite at {self._where}{_in_shards(shards)}; {REMEDY}"
-        )
+        where = f"{self._where}{_in_shards(self._not_finite())}"
+        raise NonFiniteError(f"the gradient of {', '.join(bad)} is not finite at {where}; {REMEDY}")
+
+    def _not_finite(self) -> set[Block]:
+        """The blocks of which something is not finite by itself."""
+        found = {block for block, (_, one) in self._now.head.values.items() if not np.isfinite(one.loss)}
+        for cover in self._now.buckets:
+            found.update(block for block, value in cover.values.items() if not is_finite(value))
+        return found
 
     def _apply_statistics(self, total: Array, old: Arrays, new: Arrays) -> None:
         start, _ = self.layout.statistics_range
