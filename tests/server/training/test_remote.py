@@ -107,7 +107,14 @@ class Link:
         self.worker.close()
         self.partition.close()
         self.portals.close()
+        for thread in threads():
+            thread.join(TIMEOUT_S)
         self.listener.close()
+
+
+def threads() -> list[threading.Thread]:
+    """Those of all gateways and portals."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("portal", "gateway"))]
 
 
 @pytest.fixture
@@ -268,12 +275,9 @@ def test_a_link_that_has_ended_leaves_no_descriptors_and_no_threads() -> None:
     ours.begin(0)
     link.push(0, WHOLE)
     link.partition.next()
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith(("portal", "gateway"))]
-    assert len(threads) == 5
+    assert len(threads()) == 5
     link.close()
-    for thread in threads:
-        thread.join(TIMEOUT_S)
-    assert not any(thread.is_alive() for thread in threads)
+    assert threads() == []
     del link, ours, theirs
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
