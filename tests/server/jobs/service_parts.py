@@ -175,7 +175,7 @@ class FakeAttempt:
 
     async def scale(self, workers: int) -> None:
         self.scaled.append(workers)
-        self.say(WorkersChanged(workers, f"scaled to {workers}"))
+        self.say(WorkersChanged(workers, f"scaled to {workers}", enough=True))
 
     async def pause(self) -> None:
         self.pauses += 1

@@ -289,7 +289,7 @@ async def test_fewer_workers_than_the_fewest_make_the_job_recover_until_they_are
     def course(spec: AttemptSpec) -> Iterator[Item]:
         yield Started(3, FINGERPRINT)
         for workers, step in ((2, 1), (1, 2), (3, 3)):
-            yield WorkersChanged(workers, f"{workers} are there")
+            yield WorkersChanged(workers, f"{workers} are there", enough=workers >= 2)
             yield from steps(spec, step, step)
             job = parts.store.get_job(name)
             seen.append((job.state.value, job.running_workers))
@@ -679,7 +679,7 @@ async def test_losing_workers_while_pausing_does_not_end_the_pause(make_scene: A
     scene = make_scene(standing(6), min_workers=2)
     await scene.reaches(6)
     scene.parts.store.pause(scene.name)
-    scene.attempt.say(WorkersChanged(1, "worker 2 was killed"))
+    scene.attempt.say(WorkersChanged(1, "worker 2 was killed", enough=False))
     scene.run.pause()
     async with asyncio.timeout(30):
         await scene.task
