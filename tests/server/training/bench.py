@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from chainrule.server.training.stale import StalePartition
 from chainrule.server.training.state import Arrays, TrainingState
 from tests.server.training.runs import images, initial_state, small_plan
 
+LIMIT_S = 30.0
+"""How long to wait for what must come."""
 NOW_S = 1_700_000_000.0
 TINY: dict[str, object] = {"width": 2, "image_size": 4}
 """A `small_cnn` of 144 parameters, with BatchNorm."""
@@ -145,3 +148,10 @@ class Bench:
         while not self.partitions[0].finished:
             self.advance()
         return self.state
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition of this event loop holds."""
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():  # noqa: ASYNC110 — of threads and sockets, which set no event
+            await asyncio.sleep(0.001)
