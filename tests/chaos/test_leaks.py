@@ -1,94 +1,134 @@
-"""What jobs leave behind once they have ended, however they did: nothing."""
+"""What jobs leave behind once they are over: nothing."""
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import threading
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chainrule.client import Client, Job, JobState
-from tests.chaos.service import Service, submit, wait_for
-
-pytestmark = pytest.mark.whole
-
-ROUNDS = 16
-ACTORS = ("WorkerActor", "PartitionActor", "CoordinatorActor")
-OBJECT_STORE = """
-import json, sys, ray
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-total, free = ray.cluster_resources(), ray.available_resources()
-print(json.dumps([total["object_store_memory"], free["object_store_memory"], total["CPU"], free.get("CPU", 0)]))
-"""
+from chainrule.server.training.events import Failed, Finished
+from tests.chaos.jobs import SLOW, cnn, disturbed, fault
+from tests.chaos.service import TERMINAL, Service, submit, wait_for
+from tests.server.training.runs import Run
 
 
-def test_fifty_jobs_leave_no_actor_memory_descriptor_or_port(service: Service) -> None:
+async def one_of_each(folder: Path, links: str) -> None:
+    """A job that finishes, one that loses its processes, one that fails, and one that is paused and resumed."""
+
+    async def kill(found: Run) -> None:
+        await found.until_step(6)
+        for process in [*found.placement.partitions.values(), *found.placement.workers.values()]:
+            process.kill()
+
+    async def pause(found: Run) -> None:
+        await found.until_step(6)
+        await found.coordinator.pause()
+
+    folders = [folder / name for name in ("finished", "killed", "failed", "paused")]
+    for each in folders:
+        each.mkdir(parents=True)
+    finished, killed, failed, paused = folders
+    assert isinstance((await disturbed(cnn(), finished, workers=2, links=links)).last, Finished)
+    assert isinstance((await disturbed(cnn(), killed, SLOW, workers=2, meddle=kill, links=links)).last, Finished)
+    wrong = fault("worker.compute", "raise", step=4, often=True)
+    assert isinstance((await disturbed(cnn(), failed, wrong, workers=2, links=links)).last, Failed)
+    assert isinstance((await disturbed(cnn(), paused, SLOW, workers=2, meddle=pause, links=links)).last, Finished)
+
+
+@pytest.mark.parametrize("links", ["memory", pytest.param("tls", marks=pytest.mark.whole)])
+async def test_a_coordinator_leaves_no_process_no_descriptor_and_no_thread(links: str, tmp_path: Path) -> None:
+    await one_of_each(tmp_path / "first", links)  # what is made once and kept
+    files, threads = open_files(os.getpid()), own_threads()
+    await one_of_each(tmp_path / "second", links)
+    assert multiprocessing.active_children() == []
+    assert open_files(os.getpid()) - files == Counter()
+    assert own_threads() == threads
+
+
+@pytest.mark.whole
+def test_after_fifty_jobs_nothing_is_left(service: Service) -> None:
     with service.connect() as client:
-        for _ in range(2):  # what is made once and kept is there afterwards
-            one_of_each(client)
-        before = held(service)
-        for _ in range(ROUNDS):
-            one_of_each(client)
-        wait_for(lambda: held(service) == before, f"what is held to be {before} again, not {held(service)}")
-        jobs = client.jobs.list(limit=100)
-    assert len(jobs) == 3 * (ROUNDS + 2)
-    assert {job.state for job in jobs} == {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
-    wait_for(lambda: object_store(service) == 0, "the object store to be empty")
+        for outcome in ("finished", "failed", "cancelled"):
+            end(client, outcome)
+        settle(service)
+        before = census(service)
+        for number in range(50):
+            end(client, ("finished", "failed", "cancelled")[number % 3])
+        settle(service)
+        after = census(service)
+    for name, counted in before.items():
+        assert after[name] - counted == Counter(), name
 
 
-def one_of_each(client: Client) -> None:
-    """A job that succeeds, one that fails, and one that is cancelled while it runs."""
-    succeeds = submit(client, epochs=2, workers=2)
-    fails = submit(client, epochs=2, optimizer={"lr": 1e30})
-    cancelled = submit(client, epochs=100_000, workers=2)
-    ended(succeeds, JobState.SUCCEEDED)
-    ended(fails, JobState.FAILED)
-    wait_for(lambda: cancelled.status().progress.step > 0, "the third job to run")
-    cancelled.cancel()
-    ended(cancelled, JobState.CANCELLED)
+def end(client: Client, outcome: str) -> Job:
+    """Run a job to an outcome."""
+    configs: dict[str, dict[str, Any]] = {
+        "finished": {"epochs": 2},
+        "failed": {"optimizer": {"lr": 1e30}},
+        "cancelled": {"epochs": 10_000},
+    }
+    job = submit(client, workers=2, **configs[outcome])
+    if outcome == "cancelled":
+        wait_for(lambda: job.status().progress.step > 0, "the first step")
+        job.cancel()
+    wait_for(lambda: job.status().state in TERMINAL, "the end")
+    ended = {"finished": JobState.SUCCEEDED, "failed": JobState.FAILED, "cancelled": JobState.CANCELLED}
+    assert job.status().state is ended[outcome], job.status().error
+    return job
 
 
-def ended(job: Job, state: JobState) -> None:
-    wait_for(lambda: job.status().state.is_final, f"{job.name} to end")
-    assert job.status().state is state
+def settle(service: Service) -> None:
+    """Wait until the actors have ended, which a job does not wait for."""
+    kinds = ("WorkerActor", "PartitionActor", "CoordinatorActor")
+    wait_for(lambda: not any(service.pids(kind) for kind in kinds), "the actors to end")
 
 
-def held(service: Service) -> dict[str, int]:
-    """Actors, descriptors of the service's processes, and ports they listen on."""
-    pids = [service.server.pid, *children(service.server.pid)]
+def census(service: Service) -> dict[str, Counter[str]]:
+    """What there is of what could be left: descriptors of the service, listening sockets, files in shared memory."""
+    pids = [service.server.pid, *(pid for node in service.cluster.nodes for pid in node.pids)]
     return {
-        **{actor: len(service.pids(actor)) for actor in ACTORS},
-        "descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
-        "ports": sum(listening(pid) for pid in pids),
+        "descriptors of the service": open_files(service.server.pid),
+        "shared memory": Counter(str(path) for path in Path("/dev/shm").iterdir()),
+        "listening": Counter({"sockets": sum(listening(pid) for pid in pids)}),
     }
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def open_files(pid: int) -> Counter[str]:
+    """The descriptors of a process by kind, files by name."""
+    found: Counter[str] = Counter()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(descriptor)
+        except FileNotFoundError:  # the one that lists them
+            continue
+        found[target.partition(":[")[0]] += 1
+    return found
+
+
+def own_threads() -> list[str]:
+    """The threads of this process by name, but for those that asyncio keeps for later."""
+    return sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio_"))
 
 
 def listening(pid: int) -> int:
-    """How many TCP ports a process listens on."""
-    sockets = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    rows = [
-        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-    ]
-    return sum(row[3] == "0A" and f"socket:[{row[9]}]" in sockets for row in rows)
-
-
-def object_store(service: Service) -> float:
-    """Bytes of the cluster's object store, and CPUs, that are in use."""
-    command = [sys.executable, "-c", OBJECT_STORE, service.cluster.address]
-    answer = subprocess.run(
-        command,
-        env={**os.environ, **service.cluster.environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    total, free, cpus, free_cpus = json.loads(answer.stdout.splitlines()[-1])
-    return float(total - free + cpus - free_cpus)
+    """How many sockets a process listens on, Unix sockets with a name included."""
+    inodes = set()
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            target = os.readlink(descriptor)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    except OSError:  # it has ended
+        return 0
+    found = 0
+    for table, state, inode in (("tcp", 3, 9), ("tcp6", 3, 9)):
+        lines = [line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+        found += sum(fields[state] == "0A" and fields[inode] in inodes for fields in lines)
+    unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return found + sum(fields[3] == "00010000" and fields[6] in inodes for fields in unix)
