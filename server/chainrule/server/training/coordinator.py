@@ -286,7 +286,8 @@ class Coordinator:
         now_s = time.monotonic()
         if now_s - self._lost_s > TOGETHER_S:  # a node takes all that is on it with it
             self._losses += 1
-        self._lost_s = self._since_s = now_s  # whoever has more to do now has just begun
+            self._lost_s = now_s
+        self._since_s = now_s  # whoever has more to do now has just begun
         decision = policies.after_loss(self._losses, cause)
         if isinstance(decision, policies.GiveUp):
             self.end(Failed(decision.reason, decision.message, "", lost=decision.lost))
