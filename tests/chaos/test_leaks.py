@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -64,6 +67,7 @@ def test_after_fifty_jobs_nothing_is_left(service: Service) -> None:
         after = census(service)
     for name, counted in before.items():
         assert after[name] - counted == Counter(), name
+    wait_for(lambda: in_use(service) == {"object_store_memory": 0.0, "CPU": 0.0}, "the object store to be empty")
 
 
 def end(client: Client, outcome: str) -> Job:
@@ -92,11 +96,30 @@ def settle(service: Service) -> None:
 def census(service: Service) -> dict[str, Counter[str]]:
     """What there is of what could be left: descriptors of the service, listening sockets, files in shared memory."""
     pids = [service.server.pid, *(pid for node in service.cluster.nodes for pid in node.pids)]
+    descriptors = open_files(service.server.pid)
+    pooled = [name for name in descriptors if "chainrule.db" in name]  # as many connections as were needed at once
     return {
-        "descriptors of the service": open_files(service.server.pid),
+        "descriptors of the service": descriptors - Counter({name: descriptors[name] for name in pooled}),
         "shared memory": Counter(str(path) for path in Path("/dev/shm").iterdir()),
         "listening": Counter({"sockets": sum(listening(pid) for pid in pids)}),
     }
+
+
+IN_USE = """
+import json, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+total, free = ray.cluster_resources(), ray.available_resources()
+print(json.dumps({name: total[name] - free.get(name, 0.0) for name in ("object_store_memory", "CPU")}))
+"""
+
+
+def in_use(service: Service) -> dict[str, float]:
+    """What of the cluster is in use: bytes of its object store, and worker places."""
+    command = [sys.executable, "-c", IN_USE, service.cluster.address]
+    environment = {**os.environ, **service.cluster.environment}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    return found
 
 
 def open_files(pid: int) -> Counter[str]:
