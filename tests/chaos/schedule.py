@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from chainrule.server.training.events import Failed, Finished, Paused
-from tests.chaos.jobs import SLOW, Job, assert_same_bits, cnn, disturbed, gpt, with_config
+from tests.chaos.jobs import SLOW, Job, assert_same_bits, cnn, disturbed, gpt, validated, with_config
 from tests.server.training.runs import Run
 
 LEASE_S = 1.0
@@ -43,6 +43,16 @@ Kind = Literal[
     "scale",
     "pause",
 ]
+
+
+JOBS: dict[str, Callable[[], Job]] = {
+    "small_cnn": lambda: cnn(epochs=16),
+    "validated": lambda: with_config(validated(restore_best=True), epochs=16),
+    "clipped": lambda: cnn(epochs=16, clip_norm=0.5),
+    "frozen": lambda: cnn(epochs=16, trainable=("fc.*",)),
+    "gpt": lambda: with_config(gpt(), epochs=20),
+}
+"""Of 60 to 80 steps."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,8 @@ class Round:
 
     @property
     def job(self) -> Job:
-        base = cnn(epochs=16) if self.model == "small_cnn" else with_config(gpt(), epochs=20)
         return with_config(
-            base,
+            JOBS[self.model](),
             partitions=self.partitions,
             audit_fraction=self.audit_fraction,
             checkpoint_every_steps=self.checkpoint_every_steps,
@@ -94,7 +103,7 @@ def make_round(seed: int, number: int, *, actions: int = 12) -> Round:
     return Round(
         seed=seed,
         number=number,
-        model=draw.choice(("small_cnn", "small_cnn", "gpt")),
+        model=draw.choice(list(JOBS)),
         workers=draw.randint(1, 4),
         partitions=draw.choice((1, 1, 3)),
         links=draw.choice(("memory", "memory", "tls")),
