@@ -86,6 +86,8 @@ def run_partition(spec: PartitionSpec) -> None:
         return
     except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
         control.failed(error)
+    finally:
+        control.close()
 
 
 class _Link:
