@@ -21,7 +21,7 @@ from chainrule.server.training.stale import StalePartition
 from chainrule.server.training.state import Arrays, TrainingState
 from tests.server.training.runs import images, initial_state, small_plan
 
-LIMIT_S = 30.0
+LIMIT_S = 20.0
 """How long to wait for what must come."""
 NOW_S = 1_700_000_000.0
 TINY: dict[str, object] = {"width": 2, "image_size": 4}
