@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,9 @@ from chainrule.client import Client, JobCancelledError, JobState
 from chainrule.engine import io
 from tests.integration.conftest import Images, ServerProcess, processes, submit, wait_for
 
-LONG = 1000
-"""Epochs of a job that is long enough, a few seconds, to be disturbed."""
+LONG: dict[str, Any] = {"epochs": 40, "batch_size": 4}
+"""A job of 2,000 steps that is long enough, a few seconds, to be disturbed."""
+LONG_STEPS = 2000
 
 
 def test_a_job_tells_its_story(client: Client, images: Images) -> None:
@@ -66,18 +68,18 @@ def test_a_job_waits_in_the_queue_until_there_is_room(client: Client, images: Im
 
 
 def test_a_job_stands_and_goes_on_at_the_same_step(client: Client, images: Images) -> None:
-    job = submit(client, images, epochs=LONG, workers=2)
+    job = submit(client, images, workers=2, **LONG)
     wait_for(lambda: job.status().progress.step >= 50, 60, "the job to be on its way")
     job.pause()
     wait_for(lambda: job.status().state is JobState.PAUSED, 60, "the job to stand")
     paused = job.status()
-    assert 50 <= paused.progress.step < 4 * LONG
+    assert 50 <= paused.progress.step < LONG_STEPS
     wait_for(lambda: not processes("ray::WorkerActor"), 30, "the workers to end")
     job.resume()
     status = job.wait(timeout_s=120)
     steps = [metric.sequence for metric in job.metrics()]
-    assert steps == list(range(1, 4 * LONG + 1))
-    undisturbed = submit(client, images, epochs=LONG)
+    assert steps == list(range(1, LONG_STEPS + 1))
+    undisturbed = submit(client, images, **LONG)
     undisturbed.wait(timeout_s=120)
     assert status.weights_digest == undisturbed.weights_digest
     assert job.verify(undisturbed).agree
@@ -134,12 +136,12 @@ def test_a_server_told_to_stop_goes_on_with_its_jobs_at_the_next_start(
     server = make_server()
     server.start()
     with Client.connect(server.address) as client:
-        job = submit(client, images, epochs=LONG, workers=2)
+        job = submit(client, images, workers=2, **LONG)
         wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
     assert server.terminate() == 0, server.log()
     wait_for(lambda: not processes("ray::WorkerActor"), 30, "the workers to end")
     server.start()
     with Client.connect(server.address) as client:
         status = client.jobs.get(job.name).wait(timeout_s=120)
-    assert status.progress.step == 4 * LONG
+    assert status.progress.step == LONG_STEPS
     assert [change.state for change in status.history].count(JobState.RECOVERING) == 1

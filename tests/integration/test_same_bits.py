@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from chainrule.client import Client, Job
 from chainrule.engine import nn, optim
 from tests.integration.conftest import Images, ServerProcess, network, processes, submit, wait_for
 
-LONG = 1000
-"""Epochs of a job that is long enough, a few seconds, to be disturbed."""
+LONG: dict[str, Any] = {"epochs": 40, "batch_size": 4}
+"""A job of 2,000 steps that is long enough, a few seconds, to be disturbed."""
 
 
 def finished(job: Job) -> str:
@@ -29,7 +30,7 @@ def finished(job: Job) -> str:
 def expected(server: ServerProcess, images: Images) -> str:
     """What one worker produces when nothing happens."""
     with Client.connect(server.address) as client:
-        return finished(submit(client, images, workers=1, epochs=LONG))
+        return finished(submit(client, images, workers=1, **LONG))
 
 
 def test_one_to_four_workers_give_one_digest(client: Client, images: Images) -> None:
@@ -62,7 +63,7 @@ def test_a_job_of_one_shard_has_the_bits_of_local_training(client: Client, image
 
 
 def test_a_killed_worker_changes_nothing(client: Client, images: Images, expected: str) -> None:
-    job = submit(client, images, workers=3, epochs=LONG)
+    job = submit(client, images, workers=3, **LONG)
     wait_for(lambda: job.status().running_workers == 3, 60, "all workers to be there")
     os.kill(processes("ray::WorkerActor")[0], signal.SIGKILL)
     snapshot = job.wait(timeout_s=120)
@@ -72,7 +73,7 @@ def test_a_killed_worker_changes_nothing(client: Client, images: Images, expecte
 
 
 def test_a_killed_parameter_server_changes_nothing(client: Client, images: Images, expected: str) -> None:
-    job = submit(client, images, workers=2, epochs=LONG)
+    job = submit(client, images, workers=2, **LONG)
     wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
     os.kill(processes("ray::PartitionActor")[0], signal.SIGKILL)
     assert finished(job) == expected
@@ -80,7 +81,7 @@ def test_a_killed_parameter_server_changes_nothing(client: Client, images: Image
 
 
 def test_a_killed_coordinator_changes_nothing(client: Client, images: Images, expected: str) -> None:
-    job = submit(client, images, workers=2, epochs=LONG)
+    job = submit(client, images, workers=2, **LONG)
     wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
     os.kill(processes("ray::CoordinatorActor")[0], signal.SIGKILL)
     assert finished(job) == expected
@@ -93,7 +94,7 @@ def test_a_service_killed_in_the_middle_of_a_job_goes_on_with_it(
     server = make_server()
     server.start()
     with Client.connect(server.address) as client:
-        job = submit(client, images, workers=2, epochs=LONG)
+        job = submit(client, images, workers=2, **LONG)
         wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
     server.kill()
     server.start()
