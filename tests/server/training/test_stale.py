@@ -196,9 +196,7 @@ def test_who_begins_from_a_state_goes_on_with_the_same_bits(steps: int, optimize
 def test_a_loss_that_is_no_number_is_refused() -> None:
     partition = stale()
     result = replace(random_results(partition.layout, 2)[1], measured=Measured(float("nan"), 0, 4))
-    with pytest.raises(
-        NonFiniteError, match=r"the loss of shard 1 is nan at step 1 \(epoch 1\); lower the"
-    ):
+    with pytest.raises(NonFiniteError, match=r"the loss of shard 1 is nan at step 1 \(epoch 1\); lower the"):
         contribute(partition, result, tick=0)
 
 
