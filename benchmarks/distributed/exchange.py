@@ -26,10 +26,10 @@ from benchmarks.distributed.times import intervals_ms
 from benchmarks.distributed.works import Work
 from chainrule.server.blobs import BlobStore
 from chainrule.server.training.compute import Computation, Send, Sink
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.local import LocalPlacement
-from chainrule.server.training.partition import HEAD, WHOLE, Measured
 from chainrule.server.training.parts import Ended
 from chainrule.server.training.plan import Tick
 from chainrule.server.training.reduction import Block

@@ -11,10 +11,11 @@ import numpy as np
 
 from chainrule.engine import models
 from chainrule.server.training.compute import Computation
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured, Push
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.layout import Layout, PartitionLayout, make_layout, views
 from chainrule.server.training.memory import Segment, Weights
-from chainrule.server.training.partition import HEAD, WHOLE, Measured, Partition, Push, merged
+from chainrule.server.training.partition import Partition, merged
 from chainrule.server.training.plan import Plan, Tick
 from chainrule.server.training.reduction import Block, blocks_of
 from chainrule.server.training.stale import StalePartition

@@ -10,10 +10,10 @@ from array import array
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from chainrule.server.training.contributions import Measured
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import Segment, Slot, Weights
-from chainrule.server.training.partition import Measured
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
 from chainrule.server.training.remote import Portals, pumped

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from chainrule.server.training.contributions import WHOLE
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.memory import Segment, Slot, Weights
-from chainrule.server.training.partition import WHOLE
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.serving import PartitionSpec, run_partition
 from chainrule.server.training.state import TrainingState

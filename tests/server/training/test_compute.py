@@ -13,8 +13,8 @@ from chainrule.engine import models, nn, optim
 from chainrule.engine.nn import functional as F
 from chainrule.server.training import compute, layout
 from chainrule.server.training.config import Adam, Sgd, TrainingConfig
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import Examples
-from chainrule.server.training.partition import HEAD, WHOLE, Measured
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block, root, tree_sum
 from tests.server.training.bench import TINY, Bench, Result, make_weights, push_memory, tiny_images, tiny_plan

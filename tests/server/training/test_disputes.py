@@ -9,17 +9,10 @@ import pytest
 
 from chainrule.server.training import layout as layouts
 from chainrule.server.training.audit import audited_shards
+from chainrule.server.training.contributions import HEAD, Dispute, Measured, Push, Verdict
 from chainrule.server.training.errors import CorruptionError, NonFiniteError
 from chainrule.server.training.memory import Slot
-from chainrule.server.training.partition import (
-    HEAD,
-    REMEMBERED_TICKS,
-    Dispute,
-    Measured,
-    Partition,
-    Push,
-    Verdict,
-)
+from chainrule.server.training.partition import REMEMBERED_TICKS, Partition
 from chainrule.server.training.reduction import Block
 from tests.server.training.bench import Result, make_partition, push_memory, random_results, tiny_plan
 

@@ -17,10 +17,11 @@ from chainrule.engine.nn import functional as F
 from chainrule.server.training import layout as layouts
 from chainrule.server.training import update
 from chainrule.server.training.config import Adam, Schedule, Sgd
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured, place_of_part
 from chainrule.server.training.errors import NonFiniteError
 from chainrule.server.training.layout import PartitionLayout, make_layout, views
 from chainrule.server.training.memory import WRITING
-from chainrule.server.training.partition import HEAD, WHOLE, Measured, Partition, place_of_part
+from chainrule.server.training.partition import Partition
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block, ReductionError, root, tree_sum
 from chainrule.server.training.state import Arrays, EvaluationMetric, StepMetric, TrainingState

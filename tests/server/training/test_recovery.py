@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from chainrule.server.training import coordinator, policies
+from chainrule.server.training.contributions import Dispute
 from chainrule.server.training.errors import LinkError, LostPartError, PlacementError
 from chainrule.server.training.events import (
     NO_ROOM,
@@ -19,7 +20,6 @@ from chainrule.server.training.events import (
     StepsDone,
     WorkersChanged,
 )
-from chainrule.server.training.partition import Dispute
 from chainrule.server.training.reduction import Block
 from tests.server.training.bench import LIMIT_S, tiny_plan, until
 from tests.server.training.scripted import Scripted, hangs_up, running, state_at

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from chainrule.server.training.contributions import HEAD, WHOLE, place_of_part
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Slot, Weights
-from chainrule.server.training.partition import HEAD, WHOLE, place_of_part
 from chainrule.server.training.remote import Portals, through_gateway
 from chainrule.server.training.tls import make_identity
 from chainrule.server.training.wire import (

@@ -16,7 +16,7 @@ import pytest
 
 from chainrule.server.training import checkpoint, serving
 from chainrule.server.training.config import Validation
-from chainrule.server.training.partition import WHOLE, Measured
+from chainrule.server.training.contributions import WHOLE, Measured
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
 from chainrule.server.training.remote import through_gateway

@@ -11,9 +11,10 @@ import pytest
 from chainrule.engine import optim
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.config import Adam, Sgd
+from chainrule.server.training.contributions import HEAD, Measured
 from chainrule.server.training.errors import NonFiniteError
 from chainrule.server.training.memory import IN_PLACE
-from chainrule.server.training.partition import HEAD, Measured, Partition
+from chainrule.server.training.partition import Partition
 from chainrule.server.training.reduction import Block
 from tests.server.training.bench import Result, make_partition, push_memory, random_results, tiny_plan
 from tests.server.training.runs import initial_state

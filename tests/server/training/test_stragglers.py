@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from chainrule.server.training.contributions import Dispute, Verdict
 from chainrule.server.training.crew import GRACE_S
-from chainrule.server.training.partition import Dispute, Verdict
 from chainrule.server.training.policies import MAX_SPECULATIONS, Sight, Speculate, Waiting
 from chainrule.server.training.reduction import Block
 from tests.server.training.stand_ins import ENDPOINTS, FENCE, Team

@@ -13,10 +13,10 @@ import pytest
 
 from chainrule.server.training import layout as layouts
 from chainrule.server.training.audit import audited_shards
+from chainrule.server.training.contributions import HEAD, WHOLE
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.memory import IN_PLACE
-from chainrule.server.training.partition import HEAD, WHOLE
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block, blocks_of
 from chainrule.server.training.wire import END, MESSAGE, STEP, STEP_BODY, Listener

@@ -12,10 +12,10 @@ import numpy as np
 import chainrule.engine as cr
 from chainrule.engine import models, nn
 from chainrule.engine.nn import functional as F
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.layout import Layout, make_layout, views
 from chainrule.server.training.memory import Weights
-from chainrule.server.training.partition import HEAD, WHOLE, Measured
 from chainrule.server.training.plan import Indices, Plan, Tick
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays

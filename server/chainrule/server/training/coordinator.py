@@ -22,6 +22,7 @@ from chainrule.engine import models
 from chainrule.server.training import checkpoint, policies
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.collecting import Collector
+from chainrule.server.training.contributions import Dispute, Verdict
 from chainrule.server.training.crew import Crew
 from chainrule.server.training.errors import LinkError, LostPartError, PlacementError
 from chainrule.server.training.eventlog import EventLog
@@ -39,7 +40,6 @@ from chainrule.server.training.events import (
     StepsDone,
 )
 from chainrule.server.training.layout import make_layout
-from chainrule.server.training.partition import Dispute, Verdict
 from chainrule.server.training.parts import PartitionPart, Placement
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from chainrule.server.training import policies
 from chainrule.server.training.attempt import AttemptSpec
+from chainrule.server.training.contributions import Dispute, Verdict
 from chainrule.server.training.errors import FingerprintError, PlacementError
 from chainrule.server.training.events import NO_ROOM, Event, Failed, IncidentKind, Started, WorkersChanged
 from chainrule.server.training.fingerprint import differences, from_json, to_json
-from chainrule.server.training.partition import Dispute, Verdict
 from chainrule.server.training.parts import Placement, WorkerPart
 from chainrule.server.training.reduction import Block, assign, blocks_of
 from chainrule.server.training.switchboard import Line, Message

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 
+from chainrule.server.training.contributions import place_of_part
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Slot, Weights
-from chainrule.server.training.partition import place_of_part
 from chainrule.server.training.tls import Identity, server_context
 from chainrule.server.training.wire import (
     BLOB,

@@ -18,11 +18,12 @@ from typing import Any
 import chainrule.engine as cr
 from chainrule.engine import models
 from chainrule.server.training import checkpoint, faults, policies
+from chainrule.server.training.contributions import Measured, Push
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import make_layout
 from chainrule.server.training.memory import Segment, Slot, Weights
-from chainrule.server.training.partition import Measured, Partition, Push
+from chainrule.server.training.partition import Partition
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
 from chainrule.server.training.remote import Portals

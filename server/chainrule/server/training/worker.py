@@ -15,13 +15,13 @@ import chainrule.engine as cr
 from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
 from chainrule.server.training.compute import Computation, Sink
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError, RejectedError
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import Segment, Slot, Weights
-from chainrule.server.training.partition import HEAD, WHOLE, Measured
 from chainrule.server.training.plan import Plan, Tick
 from chainrule.server.training.reduction import Block, blocks_of
 from chainrule.server.training.remote import through_gateway
