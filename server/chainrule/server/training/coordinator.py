@@ -40,7 +40,7 @@ from chainrule.server.training.events import (
     StepsDone,
 )
 from chainrule.server.training.layout import make_layout
-from chainrule.server.training.parts import PartitionPart, Placement
+from chainrule.server.training.parts import LAST_WORDS_S, PartitionPart, Placement
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
 from chainrule.server.training.serving import PartitionSpec
@@ -203,8 +203,13 @@ class Coordinator:
             self._partitions[0].line.send(type="pause")
 
     def _partition_ended(self, fence: int, index: int, cause: str) -> None:
-        if fence == self._fence:
-            self.roll_back(f"parameter server {index} ended: {cause}")
+        async def later() -> None:
+            await asyncio.sleep(LAST_WORDS_S)
+            if fence == self._fence:
+                self.roll_back(f"parameter server {index} ended: {cause}")
+
+        if not self._over.done():
+            self.do(later())
 
     def roll_back(self, cause: str) -> None:
         """Begin again from the last checkpoint with new partitions, all at the same step. The workers stay."""

@@ -17,7 +17,7 @@ from chainrule.server.training.contributions import Dispute, Verdict
 from chainrule.server.training.errors import FingerprintError, PlacementError
 from chainrule.server.training.events import NO_ROOM, Event, Failed, IncidentKind, Started, WorkersChanged
 from chainrule.server.training.fingerprint import differences, from_json, to_json
-from chainrule.server.training.parts import Placement, WorkerPart
+from chainrule.server.training.parts import LAST_WORDS_S, Placement, WorkerPart
 from chainrule.server.training.reduction import Block, assign, blocks_of
 from chainrule.server.training.switchboard import Line, Message
 from chainrule.server.training.tls import Identity
@@ -208,8 +208,13 @@ class Crew:
         self.fill()
 
     def _ended(self, lease: int, cause: str) -> None:
+        async def later() -> None:
+            await asyncio.sleep(LAST_WORDS_S)
+            if lease in self._workers:
+                self.lost(lease, f"{self._workers[lease].name} ended: {cause}")
+
         if lease in self._workers:
-            self.lost(lease, f"{self._workers[lease].name} ended: {cause}")
+            self._desk.do(later())
 
     def _failed(self, worker: WorkerPart, message: Message) -> None:
         found = policies.WorkerFailure(message["tick"], message["message"], message["traceback"])

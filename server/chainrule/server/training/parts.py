@@ -13,6 +13,9 @@ from chainrule.server.training.wire import Endpoint
 
 Ended = Callable[[str], None]
 """Called in the event loop once a process has ended, with why."""
+LAST_WORDS_S = 0.5
+"""How long what a process has said may still be on its way when it has ended: why it failed, say. Its line tells at
+once, and in order, that it is gone; this is for one that had none, or whose machine is gone without a word."""
 
 
 class Placement(Protocol):
