@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import chainrule.engine as cr
-from chainrule.server.training import coordinator, policies
+from chainrule.server.training import coordinator, crew, policies
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +24,5 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at leases and stragglers all the time, and replace at once what is lost."""
     monkeypatch.setattr(coordinator, "CHECK_INTERVAL_S", 0.001)
     monkeypatch.setattr(policies, "FIRST_DELAY_S", 0.0)
+    monkeypatch.setattr(coordinator, "LAST_WORDS_S", 0.01)
+    monkeypatch.setattr(crew, "LAST_WORDS_S", 0.01)

@@ -12,6 +12,14 @@ from chainrule.server.training.events import NO_ROOM, Failed, Started, WorkersCh
 from chainrule.server.training.fingerprint import to_json
 from tests.server.training.stand_ins import ENDPOINTS, FENCE, FINGERPRINT, OTHER, FakeLine, Team
 
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for last words, nor before the next try."""
+    monkeypatch.setattr(crews, "LAST_WORDS_S", 0.0)
+    monkeypatch.setattr(crews, "UNLINKED_DELAY_S", 0.0)
+
+
 # --- coming ----------------------------------------------------------------------------------------------------
 
 
@@ -364,8 +372,7 @@ def test_who_calls_meanwhile_is_told_later() -> None:
     assert line.heard("partitions") == 1
 
 
-def test_a_worker_that_cannot_reach_a_partition_is_sent_there_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "UNLINKED_DELAY_S", 0.0)
+def test_a_worker_that_cannot_reach_a_partition_is_sent_there_again() -> None:
     team = Team(workers=2)
     team.crew.heard(1, {"type": "unlinked", "fence": FENCE})
     assert team.shards == {2: tuple(range(8))}
@@ -375,8 +382,7 @@ def test_a_worker_that_cannot_reach_a_partition_is_sent_there_again(monkeypatch:
     assert team.shards == {1: (0, 1, 2, 3), 2: (4, 5, 6, 7)}
 
 
-def test_one_that_never_reaches_it_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "UNLINKED_DELAY_S", 0.0)
+def test_one_that_never_reaches_it_is_replaced() -> None:
     team = Team(workers=2)
     for _ in range(MAX_UNLINKED):
         team.crew.heard(1, {"type": "unlinked", "fence": FENCE})

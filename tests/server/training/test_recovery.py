@@ -54,8 +54,8 @@ async def test_all_begin_again_from_the_last_checkpoint(dies: Callable[[Scripted
         run.progress(4, 5)
         old, before = dict(run.partitions), run.fence
         dies(run)
-        assert not any(line.open for line in old.values())
         await run.asked_for(lives=2)
+        assert not any(line.open for line in old.values())
         assert run.placement.ends_of_partitions == 1
         assert [(spec.index, spec.state.step) for spec in run.placement.partitions[2:]] == [(0, 3), (1, 3)]
         assert run.fence > before
@@ -89,6 +89,25 @@ async def test_nothing_of_an_old_life_counts() -> None:
         assert await run.incidents("recovery") == []
         assert run.workers[1].heard("assign") == 2  # of the first life
         assert len(run.placement.partitions) == 2
+
+
+async def test_what_a_partition_said_last_counts_although_it_has_ended() -> None:
+    """It may be heard after the end of its process is."""
+    async with running() as run:
+        ends(run)
+        run.says(type="failed", reason="NON_FINITE", message="the loss is nan", traceback="")
+        assert await run.end() == Failed("NON_FINITE", "the loss is nan", "", lost=False)
+        assert len(run.placement.partitions) == 1
+
+
+async def test_what_a_worker_said_last_counts_although_it_has_ended() -> None:
+    async with running(workers=3) as run:
+        for lease in (1, 2):
+            run.placement.callbacks[f"worker {lease}"]("it returned")
+            run.worker_says(lease, type="failed", reason="TRAINING_ERROR", message="shapes", traceback="", tick=0)
+        end = await run.end()
+        assert isinstance(end, Failed)
+        assert end.message == "two workers failed in the same way: shapes"
 
 
 async def test_without_a_checkpoint_it_begins_where_the_attempt_began() -> None:
