@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from chainrule.server.training.policies import (
     FIRST_DELAY_S,
     FIRST_PATIENCE_S,
+    HANGS,
+    HANGS_S,
     LEASE_S,
     MAX_DELAY_S,
     MAX_LOSSES,
@@ -28,6 +30,7 @@ from chainrule.server.training.policies import (
     auditors,
     best,
     checkpoint_due,
+    hangs,
     receipt_due,
     silent,
     speculate,
@@ -182,6 +185,15 @@ def test_who_waits_although_it_has_something_to_do_is_asked_if_there_is_nobody_e
 
 def test_shards_of_nobody_are_computed_without_blaming_anyone() -> None:
     assert speculate(replace(WAITING, missing=(6, 7)), [LATE, DONE]) == Speculate(7, {2: (6, 7)}, {})
+
+
+def test_a_tick_that_stands_for_very_long_hangs() -> None:
+    waiting = Waiting(7, (0,), seconds=HANGS_S, usual_s=1.0)
+    assert not hangs(waiting)
+    assert hangs(replace(waiting, seconds=HANGS_S + 1.0))
+    slow = Waiting(7, (0,), seconds=HANGS * HANGS_S, usual_s=HANGS_S)
+    assert not hangs(slow)
+    assert hangs(replace(slow, seconds=HANGS * HANGS_S + 1.0))
 
 
 def test_the_usual_time_is_the_median() -> None:
