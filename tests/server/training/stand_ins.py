@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,8 @@ class FakePlacement:
     """Leases of workers that were ended."""
     ends_of_partitions: int = 0
     stopped: bool = False
+    gate: asyncio.Event | None = None
+    """What the end of partitions waits for."""
     refusal: Exception | None = None
     """What to raise instead of starting anything."""
     callbacks: dict[str, Ended] = field(default_factory=dict)
@@ -97,6 +100,8 @@ class FakePlacement:
 
     async def end_partitions(self) -> None:
         self.ends_of_partitions += 1
+        if self.gate is not None:
+            await self.gate.wait()
 
     async def end_worker(self, lease: int) -> None:
         self.ended.append(lease)

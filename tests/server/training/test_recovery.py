@@ -128,16 +128,24 @@ async def test_a_partition_without_a_sign_of_life_is_lost() -> None:
         assert (await run.incidents("recovery"))[0].startswith("parameter server 0 gave no sign of life for 0.05 s")
 
 
-async def test_a_process_that_was_held_up_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = []
-    monkeypatch.setattr(coordinator, "AWAY_S", -1.0)  # every look comes late
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Who was found silent at each look at partitions or workers."""
+    found = []
     silent = policies.silent
 
     def look(*args: Any, **kwargs: Any) -> list[int]:
-        looks.append(silent(*args, **kwargs))
-        return looks[-1]
+        found.append(silent(*args, **kwargs))
+        return found[-1]
 
     monkeypatch.setattr(policies, "silent", look)
+    return found
+
+
+async def test_a_process_that_was_held_up_blames_nobody(
+    monkeypatch: pytest.MonkeyPatch, looks: list[list[int]]
+) -> None:
+    monkeypatch.setattr(coordinator, "AWAY_S", -1.0)  # every look comes late
     async with running(lease_s=0.01) as run:
         await until(lambda: len(looks) > 60)
         assert not any(looks)
@@ -326,6 +334,31 @@ async def test_a_result_that_was_refuted_takes_back_what_was_not_reported(monkey
             "worker 1 on here computed shards 0 to 1 of step 1 wrong: two other results agree"
         )
         assert run.of(CheckpointTaken) == []
+
+
+async def test_what_was_refuted_is_not_reported_while_others_are_started(
+    monkeypatch: pytest.MonkeyPatch, looks: list[list[int]]
+) -> None:
+    monkeypatch.setattr(policies, "FIRST_PATIENCE_S", 0.01)
+    monkeypatch.setattr("chainrule.server.training.crew.GRACE_S", 0.0)
+    async with running() as run:
+        run.worker_says(1, type="beat", tick=0, working=True)
+        run.progress(missing=[0, 1])
+        await until(lambda: bool(run.workers[2].heard("compute")))
+        run.progress(1)
+        run.snapshot(1)
+        run.placement.gate = asyncio.Event()
+        dispute = Dispute(0, 1, Block(0, 2), (2, 1), late=True, digests=("aa", "bb"))
+        run.says(type="dispute", dispute=asdict(dispute))
+        run.worker_says(1, type="beat", tick=1, working=False)  # no second result is awaited any more
+        before = len(looks)
+        await until(lambda: len(looks) > before + 20)
+        run.placement.gate.set()
+        await run.asked_for(lives=2)
+        assert run.placement.partitions[1].state.step == 0
+        await run.events()
+        assert run.of(CheckpointTaken) == []
+        assert run.of(StepsDone) == []
 
 
 async def test_a_tick_that_stands_for_very_long_is_given_to_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_a_second_result_is_awaited_until_its_worker_has_gone_on_or_is_gone() ->
     team = Team(workers=2)
     assert not team.crew.awaits_second_results(0.0)
     team.crew.help(HELP, WAITING)
-    assert team.crew.awaits_second_results(1e6)
+    assert team.crew.awaits_second_results(5e5)
     team.beats(1, 3)
     assert team.crew.awaits_second_results(1e6)
     team.beats(1, 4)
