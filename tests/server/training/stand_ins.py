@@ -147,7 +147,7 @@ class FakeDesk:
         except StopIteration:
             return
 
-    def after_loss(self, cause: str, replace: Any) -> None:
+    def after_loss(self, cause: str, replace: Any, *, at_least_s: float = 0.0) -> None:
         self.losses.append(cause)
         self._replacing.append(replace)
 

@@ -26,6 +26,7 @@ from chainrule.server.training.policies import (
     WorkerFailure,
     after_failure,
     after_loss,
+    after_refusal,
     arbiter,
     auditors,
     best,
@@ -224,3 +225,7 @@ def test_a_worker_that_has_not_computed_it_decides() -> None:
     assert arbiter((1, 2), [1, 2, 5, 6]) == 5
     assert arbiter((1, 2), [2, 1]) == 2
     assert arbiter((1, 2), []) is None
+
+
+def test_after_refusals_the_pause_grows_to_a_minute() -> None:
+    assert [after_refusal(times) for times in (1, 2, 3, 6, 7, 100)] == [1.0, 2.0, 4.0, 32.0, 60.0, 60.0]

@@ -286,8 +286,8 @@ class Coordinator:
         """Something was lost; the next step that is done tells how long that took."""
         self._recoveries.append((time.monotonic(), self._step, cause))
 
-    def after_loss(self, cause: str, replace: Callable[[], Awaitable[None]]) -> None:
-        """Replace what was lost, after a pause if it happens often; or give up."""
+    def after_loss(self, cause: str, replace: Callable[[], Awaitable[None]], *, at_least_s: float = 0.0) -> None:
+        """Replace what was lost, after a pause if it happens often, or if one is asked for; or give up."""
         now_s = time.monotonic()
         if now_s - self._lost_s > TOGETHER_S:  # a node takes all that is on it with it
             self._losses += 1
@@ -299,7 +299,7 @@ class Coordinator:
             return
 
         async def later() -> None:
-            await asyncio.sleep(decision.delay_s)
+            await asyncio.sleep(max(decision.delay_s, at_least_s))
             await replace()
 
         self.do(later())

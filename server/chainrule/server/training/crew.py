@@ -55,7 +55,7 @@ class Desk(Protocol):
 
     def do(self, work: Coroutine[Any, Any, None]) -> None: ...
 
-    def after_loss(self, cause: str, replace: Any) -> None: ...
+    def after_loss(self, cause: str, replace: Any, *, at_least_s: float = 0.0) -> None: ...
 
     def recovers(self, cause: str) -> None: ...
 
@@ -121,7 +121,8 @@ class Crew:
             self._introduce(worker)
         else:
             self._dismiss(worker)
-            self._desk.after_loss(f"{worker.name} was refused", self._refill)
+            pause_s = policies.after_refusal(self._refused)
+            self._desk.after_loss(f"{worker.name} was refused", self._refill, at_least_s=pause_s)
 
     def close(self) -> None:
         """The attempt is over: whoever ends from now on is not missed."""

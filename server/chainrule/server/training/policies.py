@@ -28,6 +28,7 @@ MAX_LOSSES = 10
 FIRST_DELAY_S = 0.2
 """Pause before a second replacement without a step in between; doubled for each further."""
 MAX_DELAY_S = 10.0
+MAX_REFUSAL_DELAY_S = 60.0
 
 
 # --- when to keep what -----------------------------------------------------------------------------------------
@@ -89,6 +90,12 @@ def after_loss(losses: int, cause: str) -> Replace | GiveUp:
             "PART_LOST", f"{losses} processes were lost without a step in between; the last: {cause}", lost=True
         )
     return Replace(0.0 if losses <= 1 else min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(losses - 2, 10)))
+
+
+def after_refusal(refused: int) -> float:
+    """Pause in seconds before another worker is asked for, when the n-th in a row was refused: it may come from the
+    same node, where nothing changes so soon."""
+    return min(MAX_REFUSAL_DELAY_S, 2.0 ** min(refused - 1, 10))
 
 
 @dataclass(frozen=True)
