@@ -4,7 +4,6 @@ be computed again."""
 from __future__ import annotations
 
 import selectors
-import time
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
@@ -110,7 +109,6 @@ class Worker:
         self._sinks: list[Sink] = []
         self._used = 0
         self._working = False
-        self._shard_s = 0.0
         self._leaving = False
 
     def run(self) -> None:
@@ -262,7 +260,6 @@ class Worker:
                 self._push(partition, tick, block, slot, part, measured)
 
         self._working = True
-        began = time.monotonic()
         computation.load(tick.step)
         for link in self._links:
             link.slots[slot].begin(tick.number)
@@ -271,7 +268,6 @@ class Worker:
         if whole:  # two results are compared as a whole, and what is not waited for is applied as a whole
             for partition in range(len(self._links)):
                 self._push(partition, tick, block, slot, WHOLE, heads[0])
-        self._shard_s = (time.monotonic() - began) / block.size
         self._working = False
         faults.at("worker.pushed", lease=self._spec.lease, step=tick.step + 1)
 
@@ -298,7 +294,7 @@ class Worker:
 
     def _describe(self) -> dict[str, Any]:
         """What a sign of life says."""
-        return {"tick": self.tick, "working": self._working, "shard_s": self._shard_s}
+        return {"tick": self.tick, "working": self._working}
 
 
 class _Link:
