@@ -146,7 +146,7 @@ class Run:
         return False
 
     def _store(self, taken: CheckpointTaken) -> None:
-        digest = self.blobs.put(taken.content)
+        digest = self.blobs.put(taken.content.memory)
         self.blobs.put(Manifest(JOB, taken.epoch, taken.step, digest, len(taken.content)).to_json())
 
     def _kill(self) -> None:

@@ -112,9 +112,9 @@ class BlobStore:
         """Remove a blob; one that is not there is no error. Who reads it at the moment reads it to its end."""
         self._path(digest).unlink(missing_ok=True)
 
-    def put(self, content: bytes) -> str:
-        """Store a byte string and return its digest."""
-        digest = hashlib.sha256(content).hexdigest()
+    def put(self, content: bytes | memoryview, *, digest: str | None = None) -> str:
+        """Store a byte string and return its digest, which is computed unless it is known."""
+        digest = digest or hashlib.sha256(content).hexdigest()
         with Upload(self._path(digest), self._incoming, digest, len(content), checked=True) as upload:
             upload.write(content)
             upload.commit()
@@ -184,7 +184,7 @@ class Upload:
         self._received = 0
         self._hash = None if checked else hashlib.sha256()  # None: it is known that the content has the digest
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Add the next bytes. Raises DamagedBlobError if they are more than announced."""
         self._received += len(chunk)
         if self._received > self._size_bytes:

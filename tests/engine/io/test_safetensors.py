@@ -37,6 +37,26 @@ def test_what_is_saved_is_loaded(arrays: dict[str, Array], tmp_path: Path) -> No
             np.testing.assert_array_equal(loaded[name], array, strict=True)
 
 
+def test_what_is_saved_into_memory_is_the_same(arrays: dict[str, Array]) -> None:
+    given = {**arrays, "weight": arrays["weight"].astype(">f4"), "turned": cr.tensor([[1, 2], [3, 4]]).T}
+    expected = io.save(given)
+    memory = bytearray(b"x" * (len(expected) + 3))
+    assert io.saved_bytes(given) == len(expected)
+    there = io.save_into(given, memoryview(memory))
+    assert memory == expected + b"xxx"
+    assert there.keys() == given.keys()
+    for name, array in io.load(expected).items():
+        np.testing.assert_array_equal(there[name], array, strict=True)
+    there["weight"][...] = 0
+    assert memory == io.save({**given, "weight": np.zeros((2, 3), np.float32)}) + b"xxx"
+
+
+def test_memory_that_is_too_small_is_refused(arrays: dict[str, Array]) -> None:
+    size = io.saved_bytes(arrays)
+    with pytest.raises(ValueError, match=f"{size - 1} bytes of memory are too few for {size}"):
+        io.save_into(arrays, memoryview(bytearray(size - 1)))
+
+
 def test_the_digest_is_this_forever(arrays: dict[str, Array]) -> None:
     assert io.digest(io.save(arrays)) == GOLDEN_DIGEST
 

@@ -24,6 +24,7 @@ from chainrule.server.records import Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.config import Sgd, TrainingConfig
 from chainrule.server.training.errors import LostPartError, PlacementError
 from chainrule.server.training.events import (
@@ -78,7 +79,8 @@ def evaluated(plan: Plan, step: int, loss: float) -> Evaluated:
 
 
 def taken(spec: AttemptSpec, step: int) -> CheckpointTaken:
-    return CheckpointTaken(step, step // spec.plan.steps_per_epoch, checkpoint.pack(state_after(spec, step)))
+    content = Packed(checkpoint.pack(state_after(spec, step)))
+    return CheckpointTaken(step, step // spec.plan.steps_per_epoch, content)
 
 
 def steps(

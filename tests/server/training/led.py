@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from chainrule.server.training.contributions import Measured
+from chainrule.server.training.door import pumped
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import Segment, Slot, Weights
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
-from chainrule.server.training.remote import Portals, pumped
+from chainrule.server.training.remote import Portals
 from chainrule.server.training.state import TrainingState
 from chainrule.server.training.tls import server_context
 from chainrule.server.training.wire import (

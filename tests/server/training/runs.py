@@ -12,6 +12,7 @@ import numpy as np
 from chainrule.engine import Generator, models
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.config import Sgd, TrainingConfig
 from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.events import (
@@ -94,7 +95,10 @@ class Run:
         self._news = asyncio.Event()
 
     def add(self, events: list[Event]) -> None:
-        self.events += events
+        for event in events:
+            if isinstance(event, CheckpointTaken):  # its memory is used again
+                event = replace(event, content=Packed(bytes(event.content.memory)))
+            self.events.append(event)
         self._news.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -132,7 +136,7 @@ class Run:
         """The state of the checkpoint that holds the result, or of the last one."""
         content = {event.step: event.content for event in self.of(CheckpointTaken)}
         step = self.last.step if isinstance(self.last, Finished) else self.of(CheckpointTaken)[-1].step
-        return checkpoint.unpacked(content[step])
+        return checkpoint.unpacked(content[step].memory)
 
     @property
     def digest(self) -> str:
@@ -293,7 +297,7 @@ async def _attempt(spec: AttemptSpec, setting: Setting, found: Run, meddling: as
 def _next(spec: AttemptSpec, found: Run) -> AttemptSpec:
     """The attempt after one that is over."""
     checkpoints = found.of(CheckpointTaken)
-    state = checkpoint.unpacked(checkpoints[-1].content) if checkpoints else spec.state
+    state = checkpoint.unpacked(checkpoints[-1].content.memory) if checkpoints else spec.state
     evaluations = {event.metric.epoch: event.metric for event in found.of(Evaluated) if event.metric.step < state.step}
     return replace(
         spec,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.server.training import checkpoint, coordinator
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.events import (
     Event,
@@ -50,12 +51,12 @@ class Scripted:
     def start_partition(self, index: int) -> FakeLine:
         line = self.partitions[index] = FakeLine(role="partition", index=index, fence=self.fence)
         endpoint = Endpoint("here", f"partition {index}", "127.0.0.1", index)
-        self.coordinator.heard(line, {"type": "ready", "endpoint": asdict(endpoint)}, b"")
+        self.coordinator.heard(line, {"type": "ready", "endpoint": asdict(endpoint)}, memoryview(b""))
         return line
 
     def start_worker(self, lease: int) -> FakeLine:
         line = self.workers[lease] = FakeLine(role="worker", lease=lease)
-        self.coordinator.heard(line, {"type": "ready", "node": "here", "fingerprint": FINGERPRINT}, b"")
+        self.coordinator.heard(line, {"type": "ready", "node": "here", "fingerprint": FINGERPRINT}, memoryview(b""))
         self.join(lease)
         return line
 
@@ -69,11 +70,11 @@ class Scripted:
             self.start_worker(lease)
 
     def worker_says(self, lease: int, **message: Any) -> None:
-        self.coordinator.heard(self.workers[lease], message, b"")
+        self.coordinator.heard(self.workers[lease], message, memoryview(b""))
 
     def says(self, index: int = 0, *, blob: bytes = b"", **message: Any) -> None:
         """A partition says something."""
-        self.coordinator.heard(self.partitions[index], {"index": index, **message}, blob)
+        self.coordinator.heard(self.partitions[index], {"index": index, **message}, memoryview(blob))
 
     def progress(self, *steps: int, missing: Sequence[int] = (), evaluations: Sequence[EvaluationMetric] = ()) -> None:
         """The first partition has done these steps, or is where it was."""
@@ -85,10 +86,10 @@ class Scripted:
             type="progress", tick=tick, step=done, metrics=metrics, evaluations=found, skipped=[], missing=list(missing)
         )
 
-    def snapshot(self, step: int, *, index: int = 0) -> bytes:
+    def snapshot(self, step: int, *, index: int = 0) -> Packed:
         content = checkpoint.pack(state_at(self.plan, step))
         self.says(index, type="snapshot", step=step, blob=content)
-        return content
+        return Packed(content)
 
     # --- what it has reported ---
 

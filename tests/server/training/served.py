@@ -17,7 +17,6 @@ from chainrule.server.training.plan import Plan
 from chainrule.server.training.serving import PartitionSpec, run_partition
 from chainrule.server.training.state import TrainingState
 from chainrule.server.training.wire import (
-    BLOB,
     PUSH,
     PUSH_BODY,
     SLOT,
@@ -67,6 +66,8 @@ class Served:
         self.control = Connection(accepted)
         self.messages: list[dict[str, Any]] = []
         """All that it has said, but signs of life and reports without news."""
+        self.snapshots: list[Segment] = []
+        """The memory that it has handed over, as often as it was."""
         self.workers: list[Worker] = []
         assert self.until("hello")["token"] == IDENTITY.token
         self.endpoint = Endpoint(**self.until("ready")["endpoint"])
@@ -77,15 +78,15 @@ class Served:
         while time.monotonic() < until_s:
             message = self.control.next().message
             left = message.pop("blob_bytes", 0)
-            content = b""
-            while len(content) < left:
+            while left and "blob" not in message:
                 frame = self.control.next()
-                if frame.kind == BLOB:
-                    content += frame.body
+                if frame.descriptor is not None:
+                    memory = Segment.of(frame.descriptor)
+                    memory.close()
+                    message["blob"] = bytes(memory.memory[:left])
+                    self.snapshots.append(memory)
                 else:
                     self._remember(frame.message)
-            if content:
-                message["blob"] = content
             self._remember(message)
             if message["type"] == kind and all(message[key] == value for key, value in facts.items()):
                 return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from chainrule.engine import io
 from chainrule.server.training import checkpoint
-from chainrule.server.training.checkpoint import CheckpointError, Manifest
+from chainrule.server.training.checkpoint import CheckpointError, Manifest, Packed
 from chainrule.server.training.config import Adam, Sgd
 from chainrule.server.training.state import Arrays, TrainingState
 from tests.server.training.bench import make_partition, random_results, tiny_plan
@@ -50,6 +51,23 @@ def test_the_state_of_a_partition_comes_back_as_it_was(steps: int, optimizer: Sg
     again = checkpoint.unpacked(checkpoint.pack(state))
     assert_same(again, state)
     assert_same(make_partition(partition.plan, state=again).state_now(), state)
+
+
+def test_a_state_packed_into_memory_is_the_same() -> None:
+    memory = bytearray(checkpoint.packed_bytes(STATE))
+    there = checkpoint.pack_into(STATE, memoryview(memory))
+    assert memory == CONTENT
+    assert_same(there, STATE)
+
+
+def test_a_packed_state_goes_beside_a_pickle() -> None:
+    beside: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(Packed(CONTENT), protocol=5, buffer_callback=beside.append)
+    assert len(pickled) < 200
+    again = pickle.loads(pickled, buffers=[bytearray(buffer.raw()) for buffer in beside])
+    assert again == Packed(CONTENT) == pickle.loads(pickle.dumps(Packed(CONTENT), protocol=5))
+    assert again != Packed(CONTENT[:-1])
+    assert len(again) == len(CONTENT)
 
 
 def test_the_same_state_is_the_same_bytes() -> None:

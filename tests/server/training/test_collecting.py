@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chainrule.server.training import checkpoint
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.collecting import Collector
 from tests.server.training.bench import Bench, tiny_plan
 
@@ -15,8 +16,8 @@ def trained(partitions: int) -> Bench:
     return bench
 
 
-def snapshot(collector: Collector, bench: Bench, index: int, *, step: int = 1) -> bytes | None:
-    content = checkpoint.pack(bench.partitions[index].state_now())
+def snapshot(collector: Collector, bench: Bench, index: int, *, step: int = 1) -> Packed | None:
+    content = memoryview(checkpoint.pack(bench.partitions[index].state_now()))
     return collector.snapshot({"step": step, "index": index}, content, len(bench.partitions))
 
 
@@ -27,8 +28,10 @@ def receipt(bench: Bench, index: int) -> dict[str, Any]:
 
 def test_the_only_partitions_snapshot_is_the_checkpoint() -> None:
     bench = trained(1)
-    content = checkpoint.pack(bench.state)
-    assert Collector().snapshot({"step": 1, "index": 0}, content, 1) is content
+    content = memoryview(checkpoint.pack(bench.state))
+    found = Collector().snapshot({"step": 1, "index": 0}, content, 1)
+    assert found is not None
+    assert found.memory.obj is content.obj
 
 
 def test_a_checkpoint_is_there_with_the_last_share_whatever_the_order() -> None:
@@ -37,7 +40,7 @@ def test_a_checkpoint_is_there_with_the_last_share_whatever_the_order() -> None:
     assert snapshot(collector, bench, 0) is None
     content = snapshot(collector, bench, 1)
     assert content is not None
-    assert checkpoint.unpacked(content).digest() == bench.state.digest() == trained(1).state.digest()
+    assert checkpoint.unpacked(content.memory).digest() == bench.state.digest() == trained(1).state.digest()
 
 
 def test_shares_of_several_steps_are_kept_apart() -> None:

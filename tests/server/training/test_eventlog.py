@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.eventlog import EventLog
 from chainrule.server.training.events import CheckpointTaken, Event, Finished, Paused, ReceiptTaken
 
@@ -57,7 +58,7 @@ async def test_who_asks_again_for_what_was_dealt_with_loses_nothing_that_was_not
 
 
 def test_a_checkpoint_waits_until_it_is_dealt_with() -> None:
-    log = log_of(Paused(), CheckpointTaken(3, 1, b""), Paused())
+    log = log_of(Paused(), CheckpointTaken(3, 1, Packed(b"")), Paused())
     assert log.checkpoint_waits
     log.forget(1)
     assert log.checkpoint_waits

@@ -82,7 +82,7 @@ async def test_nothing_of_an_old_life_counts() -> None:
         await run.events()
         stray = FakeLine(role="partition", index=0, fence=old.who["fence"])
         for message in ({"type": "failed", "reason": "X", "message": "", "traceback": ""}, {"type": "ready"}):
-            run.coordinator.heard(stray, message, b"")
+            run.coordinator.heard(stray, message, memoryview(b""))
             assert not stray.open
         run.coordinator.lost(old)
         run.worker_says(1, type="joined", fence=old.who["fence"])

@@ -114,7 +114,7 @@ class Link:
 
 def threads() -> list[threading.Thread]:
     """Those of all gateways and portals."""
-    return [thread for thread in threading.enumerate() if thread.name.startswith(("portal", "gateway"))]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("door", "portal", "gateway"))]
 
 
 @pytest.fixture

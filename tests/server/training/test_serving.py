@@ -247,7 +247,7 @@ def test_a_checkpoint_that_comes_before_the_last_is_dealt_with_is_left_out(serve
     worker = served.worker().link()
     worker.until_step(0, 0)
     worker.train([0, 1, 2])
-    served.tell(type="credit")
+    served.tell(type="credit", step=1)
     served.heard_all()
     worker.train([3])
     served.until("snapshot", step=4)
@@ -264,7 +264,7 @@ def test_the_last_checkpoint_is_waited_for(serve: Serve) -> None:
         worker.push(result, tick=2)
     served.until("progress", step=3)
     assert served.heard("done") == []
-    served.tell(type="credit")
+    served.tell(type="credit", step=1)
     assert worker.next() == Frame(END, b"")
     served.until("done", step=3)
     assert [message["step"] for message in served.heard("snapshot")] == [1, 3]
@@ -279,7 +279,7 @@ def test_partitions_keep_the_same_steps(serve: Serve) -> None:
     for result in random_results(served.layout, 4, seed=1):
         worker.push(result, tick=1)
     served.until("progress", step=2)
-    served.tell(type="credit")
+    served.tell(type="credit", step=1)
     worker.until_step(2, 2)
     served.until("snapshot", step=2)
 

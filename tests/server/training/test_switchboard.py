@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,9 +16,19 @@ import pytest
 from chainrule.server.training import control
 from chainrule.server.training.control import Control, connect_control, describe_failure
 from chainrule.server.training.errors import CorruptionError, LinkError, NonFiniteError
+from chainrule.server.training.memory import Segment
 from chainrule.server.training.switchboard import Line, Message, Switchboard
 from chainrule.server.training.tls import make_identity
-from chainrule.server.training.wire import BLOB, HEADER, MESSAGE, Connection, Frame, connect_local
+from chainrule.server.training.wire import (
+    BLOB,
+    HEADER,
+    MAX_GREETING_BYTES,
+    MESSAGE,
+    SLOT,
+    Connection,
+    Frame,
+    connect_local,
+)
 from tests.server.training.bench import until
 
 IDENTITY = make_identity("chainrule-lines")
@@ -30,15 +41,17 @@ class Owner:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.blobs: list[bytes] = []
+        self.shared: list[memoryview] = []
         self.lines: list[Line] = []
         self.gone: list[Line] = []
 
-    def heard(self, line: Line, message: Message, blob: bytes) -> None:
+    def heard(self, line: Line, message: Message, blob: memoryview) -> None:
         if message["type"] == "beyond me":
             raise RuntimeError("on purpose")
         self.lines.append(line)
         self.messages.append(message)
-        self.blobs.append(blob)
+        self.blobs.append(bytes(blob))
+        self.shared.append(blob)
 
     def lost(self, line: Line) -> None:
         self.gone.append(line)
@@ -66,6 +79,13 @@ class Board:
     async def heard(self, count: int) -> list[Message]:
         await until(lambda: len(self.owner.messages) >= count)
         return self.owner.messages
+
+
+def memory_of(content: bytes) -> Segment:
+    """Shared memory that begins with this."""
+    memory = Segment.make("test", len(content) + 10)
+    memory.memory[: len(content)] = content
+    return memory
 
 
 async def read(connection: Connection) -> Frame:
@@ -122,10 +142,42 @@ async def test_bytes_come_whole_with_their_message(
     monkeypatch.setattr(control, "PIECE_BYTES", 100 if size < 1000 else 60_000)
     part = await board.call(local=local)
     content = os.urandom(size)
-    await asyncio.to_thread(part.message_with, content, type="snapshot", step=7)
+    await asyncio.to_thread(part.message_with, memory_of(content), size, type="snapshot", step=7)
     part.message(type="beat")
     assert await board.heard(2) == [{"type": "snapshot", "step": 7}, {"type": "beat"}]
     assert board.owner.blobs == [content, b""]
+    part.close()
+
+
+async def test_memory_of_this_machine_is_shared(board: Board) -> None:
+    part = await board.call()
+    memory = memory_of(b"content")
+    part.message_with(memory, 7, type="snapshot")
+    await board.heard(1)
+    memory.memory[:7] = b"changed"
+    assert board.owner.shared == [b"changed"]
+    memory.close()
+    part.close()
+
+
+@pytest.mark.parametrize("local", [True, False])
+async def test_more_comes_at_once_than_a_stranger_may_say(board: Board, local: bool) -> None:
+    part = await board.call(local=local)
+    part.message(type="long", text="x" * (2 * MAX_GREETING_BYTES))
+    [message] = await board.heard(1)
+    assert len(message["text"]) == 2 * MAX_GREETING_BYTES
+    part.close()
+
+
+async def test_a_part_that_does_not_read_holds_nobody_up(board: Board) -> None:
+    part = await board.call()
+    part.message(type="ready")
+    await board.heard(1)
+    [line] = board.owner.lines
+    texts = [f"{number} " + "x" * 50_000 for number in range(50)]
+    for text in texts:  # more than the socket takes
+        line.send(text=text)
+    assert [(await read(part.connection)).message["text"] for _ in texts] == texts
     part.close()
 
 
@@ -145,7 +197,8 @@ async def test_signs_of_life_go_between_the_pieces(board: Board) -> None:
 
 async def test_a_process_without_the_token_is_hung_up_on(board: Board) -> None:
     part = await board.call(identity=make_identity("chainrule-lines"))
-    part.message(type="ready")
+    with suppress(LinkError):  # it may have been hung up on already
+        part.message(type="ready")
     await assert_hung_up(part.connection)
     await until(lambda: bool(board.owner.gone))
     assert board.owner.messages == []
@@ -227,6 +280,8 @@ async def test_to_hang_up_is_told_once_to_both_sides(board: Board) -> None:
         HEADER.pack(15, MESSAGE) + b'{"blob_bytes":2' + HEADER.pack(0, MESSAGE),
         HEADER.pack(30, MESSAGE) + b'{"type":"snap","blob_bytes":2}' + HEADER.pack(3, BLOB) + b"abc",
         HEADER.pack(21, MESSAGE) + b'{"type": "beyond me"}',
+        HEADER.pack(0, SLOT),
+        HEADER.pack(30, MESSAGE) + b'{"type":"snap","blob_bytes":2}' + HEADER.pack(0, SLOT),
     ],
 )
 async def test_a_part_that_talks_nonsense_is_hung_up_on(board: Board, content: bytes) -> None:
@@ -257,7 +312,9 @@ async def test_lines_leave_no_descriptors() -> None:
         board = Board()
         await board.board.open()
         part = await board.call()
-        part.message_with(b"content", type="snapshot")
+        memory = memory_of(b"content")
+        part.message_with(memory, 7, type="snapshot")
+        memory.close()
         await board.heard(1)
         part.close()
         await until(lambda: bool(board.owner.gone))

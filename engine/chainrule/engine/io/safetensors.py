@@ -51,6 +51,38 @@ def save(tensors: Tensors) -> bytes:
     return b"".join(_chunks(tensors))
 
 
+def saved_bytes(tensors: Tensors) -> int:
+    """Length of `save(tensors)` in bytes.
+
+    Raises:
+        DTypeError, FormatError: as `save`.
+    """
+    header, arrays = _laid_out(tensors)
+    return len(header) + sum(array.nbytes for array in arrays.values())
+
+
+def save_into(tensors: Tensors, memory: memoryview) -> dict[str, Array]:
+    """Writes `save(tensors)` to the beginning of memory, copying each array once; the arrays as they lie there.
+
+    Raises:
+        DTypeError, FormatError: as `save`.
+        ValueError: the memory has fewer than `saved_bytes(tensors)` bytes.
+    """
+    header, arrays = _laid_out(tensors)
+    size = len(header) + sum(array.nbytes for array in arrays.values())
+    if len(memory) < size:
+        raise ValueError(f"{len(memory)} bytes of memory are too few for {size}")
+    memory[: len(header)] = header
+    offset = len(header)
+    found = {}
+    for name, array in arrays.items():
+        there = np.frombuffer(memory, array.dtype.newbyteorder("<"), array.size, offset).reshape(array.shape)
+        there[...] = array
+        found[name] = there
+        offset += array.nbytes
+    return found
+
+
 def save_file(tensors: Tensors, path: str | Path) -> None:
     """Writes `save(tensors)` to a file, array by array; the file is there whole or not at all.
 
@@ -87,7 +119,15 @@ def load_file(path: str | Path) -> dict[str, Array]:
 
 
 def _chunks(tensors: Tensors) -> Iterator[bytes]:
-    """The header with its length, then the elements of each array."""
+    """The header, then the elements of each array."""
+    header, arrays = _laid_out(tensors)
+    yield header
+    for array in arrays.values():
+        yield array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="C")
+
+
+def _laid_out(tensors: Tensors) -> tuple[bytes, dict[str, Array]]:
+    """The header with its length, and the arrays in the order in which they follow it."""
     arrays = {name: x.data if isinstance(x, Tensor) else np.asarray(x) for name, x in tensors.items()}
     for name, array in arrays.items():
         if array.dtype.name not in _dtype_names:
@@ -107,11 +147,7 @@ def _chunks(tensors: Tensors) -> Iterator[bytes]:
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little")
-    yield text
-    for name in names:
-        array = arrays[name]
-        yield array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="C")
+    return len(text).to_bytes(8, "little") + text, {name: arrays[name] for name in names}
 
 
 def _array(name: str, dtype_name: str, shape: list[int], content: bytearray) -> Array:

@@ -36,24 +36,25 @@ class Checkpoints:
     def add(self, job: str, taken: CheckpointTaken) -> None:
         """Store a checkpoint, in place of one of the same step: first its state, then its manifest, then the row that
         makes it count."""
-        state_digest = io.digest(taken.content)
+        content = taken.content.memory
+        state_digest = io.digest(content)
         manifest = Manifest(
             job=job,
             epoch=taken.epoch,
             step=taken.step,
             state_digest=state_digest,
-            state_bytes=len(taken.content),
+            state_bytes=len(content),
         ).to_json()
         before = [known for known in self._store.checkpoints(job) if known.step == taken.step]
         with self._in_use(state_digest, io.digest(manifest)):
-            self._blobs.put(taken.content)
+            self._blobs.put(content, digest=state_digest)
             self._store.add_checkpoint(
                 job,
                 step=taken.step,
                 epoch=taken.epoch,
                 manifest_digest=self._blobs.put(manifest),
                 state_digest=state_digest,
-                size_bytes=len(taken.content),
+                size_bytes=len(content),
             )
         self._remove_blobs(before)
 

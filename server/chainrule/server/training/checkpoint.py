@@ -4,12 +4,14 @@ is whole."""
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from chainrule.engine import ChainruleError, FormatError, io
-from chainrule.server.training.state import TrainingState
+from chainrule.server.training.state import Arrays, TrainingState
 
 FORMAT = "chainrule.checkpoint/2"
 
@@ -53,11 +55,37 @@ class Manifest:
         return manifest
 
 
+class Packed:
+    """A packed state, where it lies: it goes from process to process without being copied where that can be helped."""
+
+    def __init__(self, memory: bytes | bytearray | memoryview) -> None:
+        self.memory = memoryview(memory)
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packed) and self.memory == other.memory
+
+    __hash__ = None  # type: ignore[assignment]  # the memory may be written to
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type[Packed], tuple[pickle.PickleBuffer]]:
+        return Packed, (pickle.PickleBuffer(self.memory),)  # beside the pickle, if whoever pickles has a place for it
+
+
 def pack(state: TrainingState) -> bytes:
     """The state as a safetensors file; its tensors are named section/name."""
-    sections = {"parameters": state.parameters, "buffers": state.buffers, **state.slots}
-    tensors = {f"{s}/{name}": array for s, arrays in sections.items() for name, array in arrays.items()}
-    return io.save({_POSITION: np.array([state.step, state.updates], np.int64), **tensors})
+    return io.save(_tensors(state))
+
+
+def packed_bytes(state: TrainingState) -> int:
+    """Length of `pack(state)` in bytes."""
+    return io.saved_bytes(_tensors(state))
+
+
+def pack_into(state: TrainingState, memory: memoryview) -> TrainingState:
+    """Write `pack(state)` to the beginning of memory, copying each array once; the state as it lies there."""
+    return _state(io.save_into(_tensors(state), memory))
 
 
 def unpack(content: bytes, manifest: Manifest) -> TrainingState:
@@ -71,12 +99,21 @@ def unpack(content: bytes, manifest: Manifest) -> TrainingState:
     return unpacked(content)
 
 
-def unpacked(content: bytes) -> TrainingState:
-    """The state of a safetensors file that `pack` made. Raises CheckpointError."""
+def unpacked(content: bytes | memoryview) -> TrainingState:
+    """The state of a safetensors file that `pack` made, in memory of its own. Raises CheckpointError."""
     try:
-        tensors = io.load(content)
+        return _state(io.load(bytes(content)))
     except FormatError as error:
         raise CheckpointError(f"this is no checkpoint: {error}") from error
+
+
+def _tensors(state: TrainingState) -> Arrays:
+    sections = {"parameters": state.parameters, "buffers": state.buffers, **state.slots}
+    tensors = {f"{s}/{name}": array for s, arrays in sections.items() for name, array in arrays.items()}
+    return {_POSITION: np.array([state.step, state.updates], np.int64), **tensors}
+
+
+def _state(tensors: Arrays) -> TrainingState:
     position = tensors.pop(_POSITION, None)
     if position is None or position.shape != (2,):
         raise CheckpointError(f"a checkpoint has no {_POSITION}: it is not one of this version")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chainrule.server.training import checkpoint
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.partition import merged
 from chainrule.server.training.state import combined_digest
 
@@ -13,11 +14,11 @@ class Collector:
     """The shares that have come in, of partitions that go through the same steps."""
 
     def __init__(self) -> None:
-        self._snapshots: dict[int, dict[int, bytes]] = {}
+        self._snapshots: dict[int, dict[int, memoryview]] = {}
         self._receipts: dict[int, dict[int, dict[str, Any]]] = {}
         self._done: set[int] = set()
 
-    def snapshot(self, message: dict[str, Any], blob: bytes, partitions: int) -> bytes | None:
+    def snapshot(self, message: dict[str, Any], blob: memoryview, partitions: int) -> Packed | None:
         """A partition's share in the state after a step; all of it, packed, once the last has come."""
         shares = self._snapshots.setdefault(message["step"], {})
         shares[message["index"]] = blob
@@ -25,8 +26,8 @@ class Collector:
             return None
         del self._snapshots[message["step"]]
         if partitions == 1:
-            return blob
-        return checkpoint.pack(merged({index: checkpoint.unpacked(share) for index, share in shares.items()}))
+            return Packed(blob)
+        return Packed(checkpoint.pack(merged({index: checkpoint.unpacked(share) for index, share in shares.items()})))
 
     def receipt(self, message: dict[str, Any], partitions: int) -> str | None:
         """A partition's share in the digests of a step; the digest of the whole state, once the last has come."""

@@ -7,10 +7,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from chainrule.server.training.door import pumped
 from chainrule.server.training.errors import CorruptionError, LinkError, NonFiniteError
-from chainrule.server.training.remote import pumped
+from chainrule.server.training.memory import Segment
 from chainrule.server.training.tls import Identity
-from chainrule.server.training.wire import BLOB, Connection, Endpoint, connect_local, connect_remote
+from chainrule.server.training.wire import BLOB, SLOT, Connection, Endpoint, connect_local, connect_remote
 
 PIECE_BYTES = 4 * 1024**2
 """Size of the pieces in which bytes go to the coordinator."""
@@ -19,10 +20,15 @@ BEAT_INTERVAL_S = 0.25
 
 
 class Control:
-    """The connection, for use from several threads of a part."""
+    """The connection, for use from several threads of a part.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        local: Whether it is within this machine, and can carry descriptors of shared memory.
+    """
+
+    def __init__(self, connection: Connection, *, local: bool) -> None:
         self.connection = connection
+        self._local = local
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -31,11 +37,15 @@ class Control:
         with self._lock:
             self.connection.message(**fields)
 
-    def message_with(self, blob: bytes, **fields: Any) -> None:
-        """A message and the bytes that belong to it, piece by piece: signs of life go between. From one thread at a
-        time. Raises LinkError."""
-        self.message(**fields, blob_bytes=len(blob))
-        left = memoryview(blob)
+    def message_with(self, memory: Segment, size: int, **fields: Any) -> None:
+        """A message and the first bytes of shared memory, which belong to it: within a machine, the memory itself; else
+        its content piece by piece, with signs of life between them. From one thread at a time. Raises LinkError."""
+        self.message(**fields, blob_bytes=size)
+        left = memory.memory[:size]
+        if left and self._local:
+            with self._lock:
+                self.connection.send(SLOT, descriptor=memory.descriptor)
+            return
         while left:
             with self._lock:
                 self.connection.send(BLOB, left[:PIECE_BYTES])
@@ -70,7 +80,10 @@ def connect_control(endpoint: Endpoint, identity: Identity, *, local: bool = Tru
     """Call the coordinator and say who this is; over TLS if it is on another machine, or unless `local`. Raises
     LinkError."""
     near = connect_local(endpoint) if local else None
-    control = Control(Connection(near if near is not None else pumped(connect_remote(endpoint, identity))))
+    if near is not None:
+        control = Control(Connection(near), local=True)
+    else:
+        control = Control(Connection(pumped(connect_remote(endpoint, identity))), local=False)
     control.message(type="hello", token=identity.token, **hello)
     return control
 

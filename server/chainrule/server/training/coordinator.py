@@ -21,6 +21,7 @@ from typing import Any
 from chainrule.engine import models
 from chainrule.server.training import checkpoint, policies
 from chainrule.server.training.attempt import AttemptSpec
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.collecting import Collector
 from chainrule.server.training.contributions import Dispute, Verdict
 from chainrule.server.training.crew import Crew
@@ -78,7 +79,7 @@ class Coordinator:
         self._tasks: set[asyncio.Task[None]] = set()
         self._crew = Crew(spec, placement, self)
         # where it stands
-        self._state: TrainingState | bytes = spec.state  # of the last checkpoint: where to begin again
+        self._state: TrainingState | Packed = spec.state  # of the last checkpoint: where to begin again
         self._checkpoint_step = spec.state.step
         self._provisional: list[Event] = []  # what a second result may still refute
         self._step = spec.state.step
@@ -134,7 +135,7 @@ class Coordinator:
         self._log.forget(after)
         if self._credit_owed and not self._checkpoint_waits:
             self._credit_owed = False
-            self.tell_partitions(type="credit")
+            self.tell_partitions(type="credit", step=self._checkpoint_step)
         return await self._log.after(after, timeout_s)
 
     async def scale(self, workers: int) -> None:
@@ -168,7 +169,7 @@ class Coordinator:
         self._collector = Collector()
         self._credit_owed = False
         self._provisional = []
-        state = self._state if isinstance(self._state, TrainingState) else checkpoint.unpacked(self._state)
+        state = self._state if isinstance(self._state, TrainingState) else checkpoint.unpacked(self._state.memory)
         self._step = state.step
         self._evaluations = [e for e in self._evaluations if e.step < state.step]
         wanted = await asyncio.to_thread(count_partitions, self._plan)
@@ -306,7 +307,7 @@ class Coordinator:
 
     # --- what the parts say ------------------------------------------------------------------------------------
 
-    def heard(self, line: Line, message: Message, blob: bytes) -> None:
+    def heard(self, line: Line, message: Message, blob: memoryview) -> None:
         """See Listening."""
         if self._over.done():
             return
@@ -335,7 +336,7 @@ class Coordinator:
         elif line.who.get("fence") == self._fence:
             self.roll_back(f"parameter server {line.who['index']} is gone")
 
-    def _heard_partition(self, index: int, message: Message, blob: bytes) -> None:
+    def _heard_partition(self, index: int, message: Message, blob: memoryview) -> None:
         match message["type"]:
             case "progress":
                 self._missing[index] = (message["tick"], message["missing"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 NO_ROOM = "NO_ROOM"
@@ -44,8 +45,8 @@ class CheckpointTaken:
     step: int
     epoch: int
     """Whole epochs done."""
-    content: bytes
-    """The packed state."""
+    content: Packed
+    """The state. Until this event is dealt with it stays as it is; then later ones may take its memory."""
 
 
 @dataclass(frozen=True)

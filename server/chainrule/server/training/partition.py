@@ -141,22 +141,27 @@ class Partition:
 
     # --- the state ---------------------------------------------------------------------------------------------
 
-    def state_now(self) -> TrainingState:
-        """A copy of this partition's share of the state. Raises NonFiniteError for parameters that are not numbers."""
+    def state_here(self) -> TrainingState:
+        """This partition's share of the state, where it lies: it is overwritten by the next steps. Raises
+        NonFiniteError for parameters that are not numbers."""
         now = self.weights.arrays(self.step)
-        parameters = {name: now[name].copy() for name in self.layout.parameters}
-        bad = sorted(name for name, array in parameters.items() if not np.isfinite(array).all())
+        parameters = {name: now[name] for name in self.layout.parameters}
+        bad = sorted(name for name, array in parameters.items() if not is_finite(array.reshape(-1)))
         if bad:
             raise NonFiniteError(f"{', '.join(bad)} is not finite after step {self.step}; {REMEDY}")
-        buffers = {name: now[name].copy() for name in (*self.layout.statistics, *self.layout.counters)}
+        buffers = {name: now[name] for name in (*self.layout.statistics, *self.layout.counters)}
         names = {name for rule in self._rules for name in (rule.mean, rule.variance, rule.count)}
         for name, array in self.weights.constants.items():
             assert name not in names
-            (parameters if name in self._constant_parameters else buffers)[name] = array.copy()
+            (parameters if name in self._constant_parameters else buffers)[name] = array
         slots: dict[str, Arrays] = {}
         if self.updates:
-            slots = {slot: self._slot_views(slot, copy=True) for slot in self._updater.slots}
+            slots = {slot: self._slot_views(slot) for slot in self._updater.slots}
         return TrainingState(self.step, parameters, buffers, slots, self.updates)
+
+    def state_now(self) -> TrainingState:
+        """A copy of this partition's share of the state. Raises NonFiniteError for parameters that are not numbers."""
+        return self.state_here().copy()
 
     # --- private: what comes in --------------------------------------------------------------------------------
 
@@ -412,15 +417,14 @@ class Partition:
                 array[...] = given[name]
         self.weights.versions[self.step % 2] = self.step
         for slot in self._updater.slots if state.updates else ():
-            for name, array in self._slot_views(slot, copy=False).items():
+            for name, array in self._slot_views(slot).items():
                 array[...] = state.slots[slot][name]
 
-    def _slot_views(self, slot: str, *, copy: bool) -> Arrays:
+    def _slot_views(self, slot: str) -> Arrays:
         found = {}
         for name, place in self.layout.parameters.items():
             bucket = self.layout.bucket_of[name]
-            array = _slice(self._slots[bucket][slot], self.layout, name).reshape(place.shape)
-            found[name] = array.copy() if copy else array
+            found[name] = _slice(self._slots[bucket][slot], self.layout, name).reshape(place.shape)
         return found
 
 

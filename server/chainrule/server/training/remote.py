@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import json
 import secrets
-import selectors
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 
 from chainrule.server.training.contributions import place_of_part
+from chainrule.server.training.door import Door, start_thread
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Slot, Weights
-from chainrule.server.training.tls import Identity, server_context
+from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import (
     BLOB,
     HEADER,
@@ -39,10 +38,8 @@ from chainrule.server.training.wire import (
     Listener,
     connect_local,
     connect_remote,
-    set_up,
 )
 
-HANDSHAKE_TIMEOUT_S = 10.0
 MAX_HELLO_BYTES = 1024
 _VERSION = struct.Struct("<q")
 _PIECE = 1 << 16
@@ -59,8 +56,8 @@ def through_gateway(endpoint: Endpoint, identity: Identity, layout: PartitionLay
         stream.send(MESSAGE, json.dumps({"pair": pair, "way": way}).encode())
     ours, theirs = socket.socketpair()
     gateway = _Gateway(Connection(ours), up, down, layout)
-    _start("gateway-up", gateway.up)
-    _start("gateway-down", gateway.down)
+    start_thread("gateway-up", gateway.up)
+    start_thread("gateway-down", gateway.down)
     return theirs
 
 
@@ -132,40 +129,22 @@ class Portals:
     def __init__(self, listener: Listener, layout: PartitionLayout) -> None:
         self._listener = listener
         self._layout = layout
-        self._context = server_context(listener.identity)
+        self._door = Door(listener, self._let_in)
         self._waiting: dict[str, dict[str, _Stream]] = {}
         self._lock = threading.Lock()
-        self._closing, self._closed = socket.socketpair()
 
     def start(self) -> None:
-        _start("portals", self._accept)
+        self._door.open()
 
     def close(self) -> None:
-        self._closing.close()
+        self._door.close()
 
-    def _accept(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._listener.remote, selectors.EVENT_READ)
-            selector.register(self._closed, selectors.EVENT_READ)
-            while self._closed not in [key.fileobj for key, _ in selector.select()]:
-                with suppress(OSError):  # it has gone again, or there are no descriptors for it at the moment
-                    connected, _ = self._listener.remote.accept()
-                    _start("portal", partial(self._let_in, connected))
-            self._closed.close()
-
-    def _let_in(self, plain: socket.socket) -> None:
-        try:
-            plain.settimeout(HANDSHAKE_TIMEOUT_S)
-            set_up(plain)
-            secured = self._context.wrap_socket(plain, server_side=True)
-            stream = _Stream(secured)
-            _, length = stream.header()
-            hello = json.loads(stream.exactly(min(length, MAX_HELLO_BYTES)))
-            pair, way = str(hello["pair"]), str(hello["way"])
-            secured.settimeout(None)
-        except (OSError, LinkError, ValueError, KeyError, TypeError):  # nobody of this job
-            plain.close()
-            return
+    def _let_in(self, secured: ssl.SSLSocket) -> None:
+        stream = _Stream(secured)
+        _, length = stream.header()
+        hello = json.loads(stream.exactly(min(length, MAX_HELLO_BYTES)))
+        pair, way = str(hello["pair"]), str(hello["way"])
+        secured.settimeout(None)
         with self._lock:
             ways = self._waiting.setdefault(pair, {})
             ways[way] = stream
@@ -175,7 +154,7 @@ class Portals:
         local = connect_local(self._listener.endpoint)
         assert local is not None
         portal = _Portal(Connection(local), ways["up"], ways["down"], self._layout)
-        _start("portal-down", portal.down)
+        start_thread("portal-down", portal.down)
         portal.up()
 
 
@@ -279,56 +258,6 @@ class _Stream:
             done += count
 
 
-# --- control ---------------------------------------------------------------------------------------------------
-
-
-def pumped(secured: ssl.SSLSocket) -> socket.socket:
-    """A plain socket whose bytes travel over a TLS connection, both ways."""
-    ours, theirs = socket.socketpair()
-    secured.setblocking(False)  # what makes it readable may be nothing for us, a key say
-
-    def work() -> None:
-        with suppress(OSError), ours, secured, selectors.DefaultSelector() as selector:
-            selector.register(ours, selectors.EVENT_READ)
-            selector.register(secured, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    goes_on = _pump_in(secured, ours) if key.fileobj is secured else _pump_out(ours, secured)
-                    if not goes_on:
-                        return
-
-    _start("control-pump", work)
-    return theirs
-
-
-def _pump_in(secured: ssl.SSLSocket, plain: socket.socket) -> bool:
-    """Hand on all that has come; False at the end."""
-    while True:
-        try:
-            data = secured.recv(_PIECE)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return True
-        if not data:
-            return False
-        plain.sendall(data)
-
-
-def _pump_out(plain: socket.socket, secured: ssl.SSLSocket) -> bool:
-    """Hand on what there is; False at the end."""
-    left = memoryview(plain.recv(_PIECE))
-    if not left:
-        return False
-    while left:
-        try:
-            left = left[secured.send(left) :]
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError) as error:
-            wanted = selectors.EVENT_WRITE if isinstance(error, ssl.SSLWantWriteError) else selectors.EVENT_READ
-            with selectors.DefaultSelector() as waiting:
-                waiting.register(secured, wanted)
-                waiting.select()
-    return True
-
-
 class _closing:  # noqa: N801 — used as a statement
     """Closes all ends of a link once one of them is gone."""
 
@@ -354,7 +283,3 @@ def _closing_slots(slots: dict[int, Slot]) -> Iterator[None]:
     finally:
         for slot in slots.values():
             slot.close()
-
-
-def _start(name: str, work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name=name, daemon=True).start()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hmac
-import queue
 import selectors
 import socket
 import struct
-import threading
 import time
 from array import array
 from collections.abc import Callable
@@ -17,7 +15,8 @@ from typing import Any
 
 import chainrule.engine as cr
 from chainrule.engine import models
-from chainrule.server.training import checkpoint, faults, policies
+from chainrule.server.training import faults, policies
+from chainrule.server.training.archive import Archive
 from chainrule.server.training.contributions import Measured, Push
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
@@ -124,7 +123,7 @@ class PartitionServer:
         kind = StalePartition if plan.config.staleness else Partition
         self._partition = kind(plan, self._layout, spec.state, Weights(self._segment, self._layout))
         self._history = list(spec.evaluations)
-        self._archive = _Archive(control, spec.index)
+        self._archive = Archive(control, f"chainrule {spec.job}", spec.index)
         self._listener = Listener(spec.identity, host=spec.host, name=f"{spec.job}/{spec.fence}/{spec.index}")
         self._portals = Portals(self._listener, self._layout)
         self._selector = selectors.DefaultSelector()
@@ -315,14 +314,10 @@ class PartitionServer:
     def _archive_now(self, *, snapshot: bool, receipt: bool) -> None:
         if not snapshot and not receipt:
             return
-        state = self._partition.state_now()
         if snapshot:
             self._report()  # whoever begins there again does not measure the steps before once more
-        if receipt:
-            self._archive.receipt(state)
-        if snapshot:
             self._credit = False
-            self._archive.snapshot(state)
+        self._archive.take(self._partition.state_here(), snapshot=snapshot, receipt=receipt)
 
     def _pause(self) -> None:
         """Stand after this step: take a checkpoint and publish nothing."""
@@ -347,6 +342,7 @@ class PartitionServer:
                     self._partition.watch(message["tick"], blocks, report=message["report"])
                 case "credit":
                     self._credit = True
+                    self._archive.stored(message["step"])
                     if self._held is not None and not self._pausing:
                         self._held()
                 case "pause":
@@ -376,51 +372,3 @@ class PartitionServer:
             missing=partition.missing if stalled and not self._over and self._held is None else [],
         )
         partition.metrics, partition.evaluations, partition.skipped = [], [], []
-
-
-class _Archive:
-    """Digests and packs states in a thread of its own, off the path of the steps."""
-
-    def __init__(self, control: Control, index: int) -> None:
-        self._control = control
-        self._index = index
-        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=2)  # more would pile up states
-        self._thread = threading.Thread(target=self._work, name="archive", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def put(self, task: Callable[[], None]) -> None:
-        """Do something once all that was put before is done."""
-        self._tasks.put(task)
-
-    def receipt(self, state: TrainingState) -> None:
-        self.put(
-            lambda: self._control.message(
-                type="receipt",
-                index=self._index,
-                step=state.step,
-                updates=state.updates,
-                digests=state.array_digests(),
-            )
-        )
-
-    def snapshot(self, state: TrainingState) -> None:
-        self.put(
-            lambda: self._control.message_with(
-                checkpoint.pack(state), type="snapshot", index=self._index, step=state.step
-            )
-        )
-
-    def close(self) -> None:
-        self._tasks.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            try:
-                task()
-            except LinkError:  # the coordinator is gone; the loop sees it too
-                continue
-            except Exception as error:  # noqa: BLE001 — the coordinator decides what it means
-                self._control.failed(error)

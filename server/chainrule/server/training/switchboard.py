@@ -7,16 +7,24 @@ import hmac
 import json
 import logging
 import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from chainrule.server.training.tls import Identity, server_context
+from chainrule.server.training.door import Door, pumped
+from chainrule.server.training.errors import LinkError
+from chainrule.server.training.memory import Segment
+from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import (
     BLOB,
     HEADER,
     MAX_BODY_BYTES,
     MAX_GREETING_BYTES,
     MESSAGE,
+    Connection,
     Endpoint,
+    Frame,
     Listener,
     is_of_this_user,
 )
@@ -26,34 +34,128 @@ Message = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-class Line:
-    """A part that has called."""
+class Listening(Protocol):
+    """Who is told. Its methods do not wait."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self._writer = writer
+    def heard(self, line: Line, message: Message, blob: memoryview) -> None:
+        """A part said something. The blob is what belongs to it; what lies in shared memory stays there, and is
+        overwritten once the part is told that it may do so."""
+
+    def lost(self, line: Line) -> None:
+        """A part is gone, or was hung up on."""
+
+
+@dataclass
+class _Waiting:
+    """A message, for the bytes that belong to it."""
+
+    message: Message
+    size: int
+    content: bytearray = field(default_factory=bytearray)
+    """What has come of them, in pieces."""
+
+
+class Line:
+    """Somebody who has called: a part, once it has said the token. Lives in one event loop."""
+
+    def __init__(self, connected: socket.socket, token: str, owner: Listening, ended: Callable[[Line], object]) -> None:
+        connected.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._connection = Connection(connected)
+        self._connection.max_body_bytes = MAX_GREETING_BYTES
+        self._token = token
+        self._owner = owner
+        self._ended = ended
+        self._unsent = bytearray()
+        self._waiting: _Waiting | None = None
         self.open = True
         self.who: Message = {}
         """What it said of itself when it was let in."""
+        self._loop.add_reader(connected, self._read)
 
     def send(self, **message: Any) -> None:
         """Tell it something; a part that is gone is not told, and `lost` has been or will be called for it."""
         if self.open:
             body = json.dumps(message).encode()
-            self._writer.write(HEADER.pack(len(body), MESSAGE) + body)
+            self._unsent += HEADER.pack(len(body), MESSAGE) + body
+            self._write()
 
     def close(self) -> None:
-        self.open = False
-        self._writer.close()
+        """Hang up; what it has not read by now it will not hear."""
+        if self.open:
+            self.open = False
+            self._loop.remove_reader(self._connection.socket)
+            self._loop.remove_writer(self._connection.socket)
+            self._connection.close()
+            self._ended(self)
+            self._loop.call_soon(self._owner.lost, self)
 
+    def _write(self) -> None:
+        try:
+            del self._unsent[: self._connection.socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            logger.debug("a line has ended: %s", error)
+            self.close()
+            return
+        if self._unsent:
+            self._loop.add_writer(self._connection.socket, self._write)
+        else:
+            self._loop.remove_writer(self._connection.socket)
 
-class Listening(Protocol):
-    """Who is told. Its methods do not wait."""
+    def _read(self) -> None:
+        try:
+            for frame in self._connection.read_each():
+                if not self.who:
+                    self._let_in(frame)
+                else:
+                    self._take(frame)
+                if not self.open:  # hung up on meanwhile
+                    return
+        except (LinkError, PermissionError, ValueError) as error:
+            logger.debug("a line has ended: %s", error)
+            self.close()
+        except Exception:
+            logger.exception("a line failed")
+            self.close()
 
-    def heard(self, line: Line, message: Message, blob: bytes) -> None:
-        """A part said something."""
+    def _let_in(self, frame: Frame) -> None:
+        hello = frame.message if frame.kind == MESSAGE else None
+        token = str(hello.get("token")) if isinstance(hello, dict) else ""
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            raise PermissionError("a process without the token called")
+        assert isinstance(hello, dict)
+        self.who = hello
+        self._connection.max_body_bytes = MAX_BODY_BYTES
 
-    def lost(self, line: Line) -> None:
-        """A part is gone, or was hung up on."""
+    def _take(self, frame: Frame) -> None:
+        """Hand on a message; one to which bytes belong, once these are there. Others may go between."""
+        if frame.kind == MESSAGE:
+            message: Message = frame.message
+            if size := message.pop("blob_bytes", 0):
+                self._waiting = _Waiting(message, size)
+            else:
+                self._owner.heard(self, message, memoryview(b""))
+        elif self._waiting is not None and frame.kind == BLOB:
+            self._waiting.content += frame.body
+            self._hear_waiting(memoryview(self._waiting.content))
+        elif self._waiting is not None and frame.descriptor is not None:
+            segment = Segment.of(frame.descriptor)
+            segment.close()  # the memory stays as long as it is mapped
+            self._hear_waiting(segment.memory[: self._waiting.size])
+        else:
+            raise LinkError(f"a frame of kind {frame.kind} where none was due")
+
+    def _hear_waiting(self, content: memoryview) -> None:
+        """Hand on the message that waits for bytes, if these are all."""
+        assert self._waiting is not None
+        message, size = self._waiting.message, self._waiting.size
+        if len(content) > size:
+            raise LinkError(f"{len(content)} bytes came where {size} were announced")
+        if len(content) == size:
+            self._waiting = None
+            self._owner.heard(self, message, content.toreadonly())
 
 
 class Switchboard:
@@ -63,76 +165,43 @@ class Switchboard:
         self._identity = identity
         self._owner = owner
         self._listener = Listener(identity, host=host, name=name)
-        self._servers: list[asyncio.Server] = []
+        self._loop = asyncio.get_running_loop()
+        self._door = Door(self._listener, self._let_in)
         self._lines: set[Line] = set()
         self.endpoint: Endpoint = self._listener.endpoint
 
     async def open(self) -> None:
-        self._servers = [
-            await asyncio.start_unix_server(self._talk, sock=self._listener.local),
-            await asyncio.start_server(
-                self._talk, sock=self._listener.remote, ssl=server_context(self._identity), ssl_handshake_timeout=10.0
-            ),
-        ]
+        self._loop.add_reader(self._listener.local, self._on_call)
+        self._door.open()
 
     async def close(self) -> None:
-        for server in self._servers:
-            server.close()
+        if self._listener.local.fileno() < 0:  # closed already
+            return
+        self._loop.remove_reader(self._listener.local)
+        self._door.close()
         for line in list(self._lines):
             line.close()
         self._listener.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = Line(writer)
-        self._lines.add(line)
+    def _on_call(self) -> None:
         try:
-            line.who = await self._let_in(reader, writer)
-            await self._listen(line, reader)
-        except (asyncio.IncompleteReadError, ConnectionError, PermissionError, ValueError) as error:
-            logger.debug("a line has ended: %s", error)
-        except Exception:
-            logger.exception("a line failed")
-        finally:
-            self._lines.discard(line)
-            line.close()
-            self._owner.lost(line)
+            connected, _ = self._listener.local.accept()
+        except OSError as error:  # it has gone again, or there are no descriptors for it at the moment
+            logger.debug("a call was not answered: %s", error)
+            return
+        if is_of_this_user(connected):
+            self._answer(connected)
+        else:
+            connected.close()
 
-    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Message:
-        connected = writer.get_extra_info("socket")
-        if connected.family == socket.AF_UNIX and not is_of_this_user(connected):
-            raise PermissionError("a process of another user called")
-        kind, body = await _frame(reader, MAX_GREETING_BYTES)
-        hello = json.loads(body) if kind == MESSAGE else None
-        token = str(hello.get("token")) if isinstance(hello, dict) else ""
-        if not hmac.compare_digest(token.encode(), self._identity.token.encode()):
-            raise PermissionError("a process without the token called")
-        assert isinstance(hello, dict)
-        return hello
+    def _let_in(self, secured: ssl.SSLSocket) -> None:
+        """In a thread: somebody of this attempt has called from another machine."""
+        secured.settimeout(None)
+        connected = pumped(secured)
+        try:
+            self._loop.call_soon_threadsafe(self._answer, connected)
+        except RuntimeError:  # the loop has ended
+            connected.close()
 
-    async def _listen(self, line: Line, reader: asyncio.StreamReader) -> None:
-        """Hand on what a part says. The bytes that belong to a message come in pieces; others may go between."""
-        waiting: Message = {}
-        blob, filled = bytearray(), 0
-        while True:
-            kind, body = await _frame(reader, MAX_BODY_BYTES)
-            if kind == MESSAGE:
-                message: Message = json.loads(body)
-                if size := message.pop("blob_bytes", 0):
-                    waiting, blob, filled = message, bytearray(size), 0
-                else:
-                    self._owner.heard(line, message, b"")
-            elif kind == BLOB and filled + len(body) <= len(blob):
-                blob[filled : filled + len(body)] = body
-                filled += len(body)
-                if filled == len(blob):
-                    whole, blob, filled = bytes(blob), bytearray(), 0
-                    self._owner.heard(line, waiting, whole)
-            else:
-                raise ConnectionError(f"a frame of kind {kind} and {len(body)} bytes where none was due")
-
-
-async def _frame(reader: asyncio.StreamReader, max_bytes: int) -> tuple[int, bytes]:
-    length, kind = HEADER.unpack(await reader.readexactly(HEADER.size))
-    if length > max_bytes:
-        raise ConnectionError(f"a frame of {length} bytes was announced, where {max_bytes} are the most")
-    return kind, await reader.readexactly(length)
+    def _answer(self, connected: socket.socket) -> None:
+        self._lines.add(Line(connected, self._identity.token, self._owner, self._lines.discard))

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -110,6 +111,10 @@ class Connection:
 
     def read(self) -> list[Frame]:
         """The frames that are there, once the socket is readable; maybe none. Raises LinkError if it is closed."""
+        return list(self.read_each())
+
+    def read_each(self) -> Iterator[Frame]:
+        """As `read`, frame by frame: each may be as large as `max_body_bytes` is when its turn comes."""
         try:
             if self._local:
                 data, ancillary, _, _ = self.socket.recvmsg(
@@ -119,13 +124,26 @@ class Connection:
             else:
                 data = self.socket.recv(_PIECE)
         except (BlockingIOError, ssl.SSLWantReadError):
-            return []
+            return
         except OSError as error:
             raise LinkError(f"the other side of a link is gone: {error}") from error
         if not data:
             raise LinkError("the other side has closed the link")
         self._buffer += data
-        return self._parsed()
+        while len(self._buffer) >= HEADER.size:
+            length, kind = HEADER.unpack_from(self._buffer)
+            if length > self.max_body_bytes:
+                raise LinkError(f"a frame of {length} bytes was announced; this is no link of chainrule")
+            if len(self._buffer) < HEADER.size + length:
+                break
+            body = bytes(self._buffer[HEADER.size : HEADER.size + length])
+            del self._buffer[: HEADER.size + length]
+            descriptor = None
+            if kind == SLOT and self._local:
+                if not self._descriptors:
+                    raise LinkError("a slot was announced without its memory; this is no link of chainrule")
+                descriptor = self._descriptors.popleft()
+            yield Frame(kind, body, descriptor)
 
     def next(self) -> Frame:
         """Wait for a frame. Raises LinkError if none comes within the socket's timeout, or any more."""
@@ -143,24 +161,6 @@ class Connection:
         self.socket.close()
         while self._descriptors:
             os.close(self._descriptors.popleft())
-
-    def _parsed(self) -> list[Frame]:
-        frames = []
-        while len(self._buffer) >= HEADER.size:
-            length, kind = HEADER.unpack_from(self._buffer)
-            if length > self.max_body_bytes:
-                raise LinkError(f"a frame of {length} bytes was announced; this is no link of chainrule")
-            if len(self._buffer) < HEADER.size + length:
-                break
-            body = bytes(self._buffer[HEADER.size : HEADER.size + length])
-            del self._buffer[: HEADER.size + length]
-            descriptor = None
-            if kind == SLOT and self._local:
-                if not self._descriptors:
-                    raise LinkError("a slot was announced without its memory; this is no link of chainrule")
-                descriptor = self._descriptors.popleft()
-            frames.append(Frame(kind, body, descriptor))
-        return frames
 
     def _keep_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         for level, kind, data in ancillary:
