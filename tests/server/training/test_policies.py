@@ -34,6 +34,7 @@ from chainrule.server.training.policies import (
     hangs,
     receipt_due,
     silent,
+    somebody_is_done,
     speculate,
     stops_early,
     usual,
@@ -163,6 +164,25 @@ def test_patience_is_several_usual_ticks_and_not_too_short(usual_s: float, patie
     waiting = Waiting(7, (0,), seconds=patience_s, usual_s=usual_s)
     assert speculate(waiting, [LATE, DONE]) == Speculate(7, {2: (0,)}, {1: (0,)})
     assert speculate(replace(waiting, seconds=patience_s - 1e-6), [LATE, DONE]) is None
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "peers_s", "patience_s"),
+    [(10.0, 2.0, 2 * PATIENCE), (2.0, 10.0, 2 * PATIENCE), (0.0, 2.0, 2 * PATIENCE), (10.0, 0.001, MIN_PATIENCE_S)],
+)
+def test_who_is_slow_all_the_time_is_slow_beside_the_others(usual_s: float, peers_s: float, patience_s: float) -> None:
+    waiting = Waiting(7, (0,), seconds=patience_s, usual_s=usual_s, peers_s=peers_s)
+    assert speculate(waiting, [LATE, DONE]) == Speculate(7, {2: (0,)}, {1: (0,)})
+    assert speculate(replace(waiting, seconds=patience_s - 1e-6), [LATE, DONE]) is None
+
+
+def test_a_worker_is_done_once_nothing_of_its_own_is_missing() -> None:
+    assert somebody_is_done(7, (0, 1), [LATE, DONE])
+    assert not somebody_is_done(7, (0, 1), [LATE])
+    assert not somebody_is_done(7, (0, 3), [LATE, DONE])
+    assert not somebody_is_done(8, (0, 1), [LATE, DONE])
+    assert not somebody_is_done(7, (0, 1), [LATE, replace(DONE, working=True)])
+    assert not somebody_is_done(7, (0, 1), [LATE, replace(DONE, shards=())])
 
 
 def test_nobody_helps_where_nothing_is_missing_or_all_was_given_out() -> None:

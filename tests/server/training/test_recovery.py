@@ -293,6 +293,18 @@ async def test_what_is_waited_for_too_long_is_computed_by_others(monkeypatch: py
         assert len(await run.incidents("straggler")) == 1
 
 
+async def test_a_worker_that_was_slow_from_the_start_is_late_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "MIN_PATIENCE_S", 0.01)
+    async with running() as run:
+        run.worker_says(1, type="beat", tick=0, working=True)
+        run.worker_says(2, type="beat", tick=0, working=True)
+        run.progress(missing=[0, 1, 2, 3])
+        run.worker_says(2, type="beat", tick=0, working=False)
+        run.progress(missing=[0, 1])
+        await until(lambda: bool(run.workers[2].heard("compute")))
+        assert run.workers[2].last("compute") == {"tick": 0, "shards": (0, 1)}
+
+
 async def test_what_may_still_be_refuted_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "FIRST_PATIENCE_S", 0.01)
     monkeypatch.setattr("chainrule.server.training.crew.GRACE_S", 0.01)

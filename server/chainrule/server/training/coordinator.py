@@ -101,6 +101,7 @@ class Coordinator:
         self._missing: dict[int, tuple[int, list[int]]] = {}  # tick, and the shards it waits for, by partition
         self._furthest = spec.state.step
         self._helped: set[int] = set()
+        self._peers_s = 0.0
         self._losses = 0
         self._lost_s = -math.inf
         self._recoveries: list[tuple[float, int, str]] = []
@@ -223,7 +224,7 @@ class Coordinator:
         self._partitions = {}
         self._wanted = 0
         self._life += 1  # from now on, nothing of the old ones counts
-        self._missing, self._helped, self._tick = {}, set(), -1
+        self._missing, self._helped, self._peers_s, self._tick = {}, set(), 0.0, -1
         self._provisional, self._held, self._last = [], None, None  # what they were about is computed again
         self._crew.part_from_partitions(cause)
         self.after_loss(cause, self._restart_partitions)
@@ -272,8 +273,11 @@ class Coordinator:
         if not missing or self._held is not None:
             return
         usual_s = policies.usual(self._tick_times[self._plan.tick(tick).evaluates])
+        seconds = now_s - self._since_s
+        if not self._peers_s and policies.somebody_is_done(tick, missing, self._crew.sights):
+            self._peers_s = seconds
         helped = frozenset(self._helped)
-        waiting = policies.Waiting(tick, tuple(sorted(missing)), now_s - self._since_s, usual_s, helped)
+        waiting = policies.Waiting(tick, tuple(sorted(missing)), seconds, usual_s, self._peers_s, helped)
         if policies.hangs(waiting):
             self._since_s = now_s
             self._crew.replace_owners(missing, f"nothing has come of step {self._step + 1} for {waiting.seconds:.0f} s")
@@ -374,7 +378,7 @@ class Coordinator:
             self._tick, self._since_s = message["tick"], now_s
             if not self._helped:
                 self._crew.went_on(self._tick)
-            self._helped = set()
+            self._helped, self._peers_s = set(), 0.0
         if message["metrics"]:
             self._step = message["step"]
             if self._step > self._furthest:  # what is computed again does not count as progress

@@ -295,7 +295,7 @@ class Crew:
             self._desk.note(
                 "straggler",
                 f"{self._names[lease]} is late with {', '.join(map(_shards, blocks))} of step {step}: "
-                f"{waiting.seconds:.1f} s where {waiting.usual_s:.3f} s are usual; others compute them, too",
+                f"{waiting.seconds:.1f} s where {waiting.expected_s:.3f} s are usual; others compute them, too",
             )
         for lease, shards in decision.helpers.items():
             self._workers[lease].tell(type="compute", tick=decision.tick, shards=shards)

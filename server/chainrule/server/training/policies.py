@@ -14,9 +14,9 @@ LEASE_S = 5.0
 MIN_PATIENCE_S = 1.0
 """Shortest time after which a tick that waits for some shards has them computed by others, too."""
 PATIENCE = 3.0
-"""How many usual ticks it may take before that."""
+"""How many times as long as usual, or as other workers took, it may take before that."""
 FIRST_PATIENCE_S = 15.0
-"""The same while it is not known how long ticks usually take."""
+"""The same while neither is known."""
 HANGS_S = 600.0
 """Shortest time after which a tick that stands is given to other workers."""
 HANGS = 50.0
@@ -140,9 +140,17 @@ class Waiting:
     seconds: float
     """How long it has been running."""
     usual_s: float
-    """How long ticks usually take."""
+    """How long ticks usually take; 0 if that is not known."""
+    peers_s: float = 0.0
+    """How long the first worker took that is done with its part of it; 0 if none is. Who is slow all the time is slow
+    beside the others only: the usual tick has waited for it."""
     asked: frozenset[int] = frozenset()
     """Shards that were given to others already."""
+
+    @property
+    def expected_s(self) -> float:
+        """How long it could have taken; 0 if that is not known."""
+        return min((known for known in (self.usual_s, self.peers_s) if known), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,7 @@ class Speculate:
 
 def speculate(waiting: Waiting, workers: Sequence[Sight]) -> Speculate | None:
     """Whether a tick has waited too long for some shards while other workers have nothing to do."""
-    patience_s = max(MIN_PATIENCE_S, PATIENCE * waiting.usual_s) if waiting.usual_s else FIRST_PATIENCE_S
+    patience_s = max(MIN_PATIENCE_S, PATIENCE * waiting.expected_s) if waiting.expected_s else FIRST_PATIENCE_S
     if waiting.seconds < patience_s:
         return None
     missing = [shard for shard in waiting.missing if shard not in waiting.asked]
@@ -173,6 +181,11 @@ def speculate(waiting: Waiting, workers: Sequence[Sight]) -> Speculate | None:
         {lease: tuple(missing[place :: len(idle)]) for place, lease in enumerate(idle) if missing[place :: len(idle)]},
         {lease: shards for lease, shards in slow.items() if shards},
     )
+
+
+def somebody_is_done(tick: int, missing: Iterable[int], workers: Sequence[Sight]) -> bool:
+    """Whether a worker has done all that is its own of a tick."""
+    return any(w.shards and w.tick == tick and not w.working and not set(w.shards) & set(missing) for w in workers)
 
 
 def hangs(waiting: Waiting) -> bool:
