@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 import ray.exceptions
 
 from chainrule.server.errors import ClusterUnreachableError
-from chainrule.server.ray_calls import RayCalls
+from chainrule.server.ray_calls import RayCalls, StoreFullError
 
 
 class Stalled:
@@ -161,13 +162,36 @@ async def test_what_cannot_be_ended_is_logged_and_not_raised(caplog: pytest.LogC
     assert "no such group" in caplog.text
 
 
-@pytest.mark.parametrize("error", [ray.exceptions.RpcError("no head"), ConnectionError("reset")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ray.exceptions.RpcError("no head"),
+        ray.exceptions.GetTimeoutError("a minute"),
+        ray.exceptions.RaySystemError("broken pipe"),
+        ray.exceptions.LocalRayletDiedError(),
+        ray.exceptions.ActorUnavailableError("restarting", None),
+        ConnectionError("reset"),
+    ],
+)
 async def test_rays_errors_mean_that_it_does_not_answer(error: Exception) -> None:
     def fail() -> None:
         raise error
 
     with pytest.raises(ClusterUnreachableError, match=type(error).__name__):
         await RayCalls(threads=1).run(fail, timeout_s=30)
+
+
+@pytest.mark.parametrize("full", [ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError])
+async def test_a_store_without_room_is_no_outage(full: type[Exception]) -> None:
+    def put() -> None:
+        raise full("Failed to put object 00ff: object size is 300 bytes.\nMore lines")
+
+    with pytest.raises(StoreFullError) as caught:
+        await RayCalls(threads=1).run(put, timeout_s=30)
+    message = f"Ray has no room for an object ({full.__name__}: Failed to put object 00ff: object size is 300 bytes.)"
+    again = pickle.loads(pickle.dumps(caught.value))  # as it comes out of the process that calls Ray
+    assert (type(again), again.message) == (StoreFullError, message)
+    assert not isinstance(again, ClusterUnreachableError)
 
 
 async def test_other_errors_are_those_of_the_call() -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from chainrule.server.errors import ClusterUnreachableError
+from chainrule.server.errors import ClusterUnreachableError, ServiceError
 
 RAY_THREADS = 8
 """Calls into Ray that run at the same time; others wait for their turn, within their deadline."""
@@ -25,6 +25,12 @@ CLEAN_UP_TIMEOUT_S = 5.0
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+
+class StoreFullError(ServiceError):
+    """Ray has no room for an object, neither in memory nor on disk. Unlike an outage, this does not pass by itself."""
+
+    reason = "OBJECT_STORE_FULL"
 
 
 class RayCalls:
@@ -53,8 +59,8 @@ class RayCalls:
 
     async def run(self, call: Callable[[], T], *, timeout_s: float, undo: Callable[[T], None] | None = None) -> T:
         """The result of a call. If nobody waits any more when it comes, because the deadline has passed or the caller
-        was cancelled, `undo` gets it; a call that has not begun by then is left out. Raises ClusterUnreachableError.
-        """
+        was cancelled, `undo` gets it; a call that has not begun by then is left out. Raises ClusterUnreachableError,
+        or StoreFullError."""
         pending = _Call(call, undo)
         answer = asyncio.wrap_future(self._put(pending))
         try:
@@ -160,10 +166,13 @@ def _persist(what: str, call: Callable[[], None]) -> None:
 
 
 def _unwrap(answer: asyncio.Future[T]) -> T:
-    from ray.exceptions import RayError
+    from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError
 
     try:
         return answer.result()
+    except (ObjectStoreFullError, OutOfDiskError) as error:
+        what = str(error).strip().splitlines()[0]  # advice about Ray follows
+        raise StoreFullError(f"Ray has no room for an object ({type(error).__name__}: {what})") from error
     except (OSError, RayError) as error:
         raise ClusterUnreachableError(f"Ray does not answer ({type(error).__name__}: {error})") from error
 

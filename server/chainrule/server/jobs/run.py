@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
@@ -26,12 +26,14 @@ from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.recording import Recorder
 from chainrule.server.jobs.transitions import Transitions
 from chainrule.server.models import ModelCatalog
+from chainrule.server.ray_calls import StoreFullError
 from chainrule.server.records import Job, JobFailure, JobState
 from chainrule.server.store import Store
 from chainrule.server.training.attempt import Attempt, AttemptSpec, Launcher
 from chainrule.server.training.checkpoint import CheckpointError
 from chainrule.server.training.errors import LostPartError, PlacementError
 from chainrule.server.training.events import NO_ROOM, Failed, Finished, Paused
+from chainrule.server.training.state import Array
 
 EVENTS_TIMEOUT_S = 10.0
 """How long one question to a coordinator waits for news."""
@@ -173,7 +175,10 @@ class JobRun:
             feed=self._feed,
         )
         workers = spec.workers
-        attempt = await self._launch(spec)
+        try:
+            attempt = await self._launch(spec)
+        except StoreFullError as error:
+            raise StoreFullError(_too_large(spec, error)) from error
         del spec  # and with it the examples, which the cluster has now
         if attempt is None:
             return Paused()
@@ -312,6 +317,24 @@ async def _answer(question: Awaitable[T]) -> T:
 
 def _lost(error: LostPartError) -> Failed:
     return Failed(policies.PART_LOST, str(error), "".join(traceback.format_exception(error)), lost=True)
+
+
+def _too_large(spec: AttemptSpec, error: StoreFullError) -> str:
+    """That the cluster cannot hold what an attempt begins with, how much that is, and what to do about it."""
+    sizes = {
+        "examples": _num_bytes(vars(spec.examples), {} if spec.validation is None else vars(spec.validation)),
+        "weights and optimizer state": _num_bytes(spec.state.weights(), *spec.state.slots.values()),
+    }
+    listed = " and ".join(f"{size:,} bytes of {what}" for what, size in sizes.items())
+    return (
+        f"the cluster cannot hold what {spec.job} begins with, {listed}: {error}; submit it with a smaller dataset, "
+        "once other jobs have ended, or to a cluster with more free disk or a larger object store (ray start "
+        "--object-store-memory)"
+    )
+
+
+def _num_bytes(*arrays: Mapping[str, Array]) -> int:
+    return sum(array.nbytes for named in arrays for array in named.values())
 
 
 def _first_line(text: str) -> str:

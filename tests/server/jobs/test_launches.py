@@ -1,0 +1,63 @@
+"""Attempts that cannot be started: what is waited for, and what ends the job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chainrule.server.errors import ClusterUnreachableError
+from chainrule.server.jobs import policies
+from chainrule.server.ray_calls import StoreFullError
+from chainrule.server.records import Job, JobState
+from chainrule.server.training.config import Validation
+from tests.server.jobs.service_parts import CONFIG, NUM_EXAMPLES, FakeLauncher, Parts
+
+FULL_STORE = StoreFullError("Ray has no room for an object (OutOfDiskError: ...)")
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "FIRST_DELAY_S", 0.001)
+
+
+async def ended(folder: Path, launcher: FakeLauncher, **config: Any) -> Job:
+    parts = Parts(folder, launcher)
+    try:
+        name = parts.prepared(replace(CONFIG, **config))
+        await parts.make_run(name).run()
+        return parts.store.get_job(name)
+    finally:
+        parts.store.close()
+
+
+async def test_what_the_cluster_cannot_hold_fails_the_job_with_its_size_and_a_remedy(tmp_path: Path) -> None:
+    launcher = FakeLauncher(FULL_STORE)
+    job = await ended(tmp_path, launcher, validation=Validation(dataset="datasets/v"))
+    assert len(launcher.specs) == 1
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert job.failure.reason == "OBJECT_STORE_FULL"
+    [spec] = launcher.specs
+    weights = sum(array.nbytes for array in spec.state.weights().values())
+    examples = 2 * NUM_EXAMPLES * (64 * 4 + 8)
+    assert job.failure.message.startswith(
+        f"the cluster cannot hold what {job.name} begins with, {examples:,} bytes of examples and "
+        f"{weights:,} bytes of weights and optimizer state: {FULL_STORE.message}; submit it with a smaller dataset"
+    )
+    assert "ray start --object-store-memory" in job.failure.message
+
+
+async def test_so_it_does_where_the_job_recovers(tmp_path: Path) -> None:
+    launcher = FakeLauncher(1, FULL_STORE)
+    job = await ended(tmp_path, launcher)
+    assert [change.state.value for change in job.history][-2:] == ["RECOVERING", "FAILED"]
+    assert len(launcher.specs) == 2
+
+
+async def test_an_outage_of_the_same_cluster_is_waited_for(tmp_path: Path) -> None:
+    outage = ClusterUnreachableError("Ray does not answer (RpcError: no head)")
+    job = await ended(tmp_path, FakeLauncher(outage, outage), max_failures=0)
+    assert job.state is JobState.SUCCEEDED
