@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -26,3 +27,31 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "FIRST_DELAY_S", 0.0)
     monkeypatch.setattr(coordinator, "LAST_WORDS_S", 0.01)
     monkeypatch.setattr(crew, "LAST_WORDS_S", 0.01)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Who was found silent at each look at partitions or workers."""
+    found = []
+    silent = policies.silent
+
+    def look(*args: Any, **kwargs: Any) -> list[int]:
+        found.append(silent(*args, **kwargs))
+        return found[-1]
+
+    monkeypatch.setattr(policies, "silent", look)
+    return found
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[policies.Waiting]:
+    """What was known at each look at a tick that is not complete."""
+    found = []
+    speculate = policies.speculate
+
+    def look(waiting: policies.Waiting, workers: Sequence[policies.Sight]) -> policies.Speculate | None:
+        found.append(waiting)
+        return speculate(waiting, workers)
+
+    monkeypatch.setattr(policies, "speculate", look)
+    return found

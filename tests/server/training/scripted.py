@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import pytest
 
-from chainrule.server.training import checkpoint, coordinator
+from chainrule.server.training import checkpoint, coordinator, crew
 from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.events import (
@@ -112,6 +114,22 @@ class Scripted:
     async def incidents(self, kind: str) -> list[str]:
         await self.events()
         return [event.message for event in self.of(Incident) if event.kind == kind]
+
+
+class Clock:
+    """Time as coordinators and crews see it, which passes when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        monkeypatch.setattr(coordinator, "AWAY_S", math.inf)  # nobody was held up
+        for module in (coordinator, crew):
+            monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def passes(self, seconds: float) -> None:
+        self.now_s += seconds
 
 
 def state_at(plan: Plan, step: int) -> TrainingState:

@@ -83,6 +83,8 @@ class FakePlacement:
     """What the end of partitions waits for."""
     refusal: Exception | None = None
     """What to raise instead of starting anything."""
+    stop_error: Exception | None = None
+    """What to raise when all are ended."""
     callbacks: dict[str, Ended] = field(default_factory=dict)
     """To be called for a process that has ended: "worker 3", "partition 0"."""
 
@@ -108,6 +110,8 @@ class FakePlacement:
 
     async def stop(self) -> None:
         self.stopped = True
+        if self.stop_error is not None:
+            raise self.stop_error
 
 
 class FakeDesk:
@@ -123,6 +127,8 @@ class FakeDesk:
         self.notes: list[tuple[str, str]] = []
         self.ends: list[Event] = []
         self.losses: list[str] = []
+        self.pauses: list[float] = []
+        """Least time before each of those is replaced."""
         self.recoveries: list[str] = []
         self.roll_backs: list[str] = []
         self._replacing: list[Any] = []
@@ -149,6 +155,7 @@ class FakeDesk:
 
     def after_loss(self, cause: str, replace: Any, *, at_least_s: float = 0.0) -> None:
         self.losses.append(cause)
+        self.pauses.append(at_least_s)
         self._replacing.append(replace)
 
     def recovers(self, cause: str) -> None:

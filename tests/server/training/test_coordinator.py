@@ -130,6 +130,17 @@ async def test_after_the_end_nobody_listens() -> None:
             connect_local(run.coordinator.endpoint)
 
 
+async def test_how_it_ends_is_told_although_its_parts_cannot_be_ended(caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as run:
+        run.placement.stop_error = RuntimeError("the head is away")
+        run.progress(1, 2, 3, 4, 5, 6)
+        run.snapshot(6)
+        run.says(type="done", step=6)
+        assert await run.end() == Finished(6)
+    assert "jobs/test: could not end all parts" in caplog.text
+    assert "the head is away" in caplog.text
+
+
 # --- checkpoints that wait -------------------------------------------------------------------------------------
 
 

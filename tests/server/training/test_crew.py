@@ -222,6 +222,7 @@ def test_with_fewer_workers_than_the_minimum_as_asked_those_are_enough() -> None
     team = Team(workers=3, min_workers=2)
     team.crew.scale(1)
     assert team.shards == {1: tuple(range(8))}
+    assert team.desk.events[-1] == WorkersChanged(1, "as asked", enough=True)
 
 
 def test_to_ask_for_what_there_is_changes_nothing() -> None:
@@ -308,6 +309,32 @@ def test_a_job_that_has_begun_tries_some_more_before_it_ends() -> None:
         team.desk.replace()
         team.call(team.placement.workers[-1], OTHER)
     assert [end.reason for end in team.desk.ends if isinstance(end, Failed)] == ["FINGERPRINT_MISMATCH"]
+
+
+def test_each_refusal_in_a_row_is_followed_by_a_longer_pause() -> None:
+    team = Team(workers=2)
+    team.crew.lost(1)
+    assert team.desk.pauses == [0.0]
+    for _ in range(3):
+        team.desk.replace()
+        team.call(team.placement.workers[-1], OTHER)
+    assert team.desk.pauses[1:] == [1.0, 2.0, 4.0]
+    team.replace()  # this one is admitted
+    team.crew.lost(2)
+    team.desk.replace()
+    team.call(team.placement.workers[-1], OTHER)
+    assert team.desk.pauses[-1] == 1.0
+    assert team.desk.ends == []
+
+
+def test_refusals_end_no_job_that_others_work_at() -> None:
+    team = Team(workers=2)
+    team.crew.lost(1)
+    for _ in range(2 * MAX_REFUSED):
+        team.desk.replace()
+        team.call(team.placement.workers[-1], OTHER)
+    assert team.desk.ends == []
+    assert team.shards == {2: tuple(range(8))}
 
 
 def test_a_job_that_need_not_be_exact_takes_them_all() -> None:

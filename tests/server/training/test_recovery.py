@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
 
 import pytest
 
 from chainrule.server.training import coordinator, policies
-from chainrule.server.training.contributions import Dispute
 from chainrule.server.training.errors import LinkError, LostPartError, PlacementError
 from chainrule.server.training.events import (
     NO_ROOM,
-    CheckpointTaken,
     Failed,
     Incident,
-    StepsDone,
     WorkersChanged,
 )
-from chainrule.server.training.reduction import Block
 from tests.server.training.bench import LIMIT_S, tiny_plan, until
-from tests.server.training.scripted import Scripted, hangs_up, running, state_at
-from tests.server.training.stand_ins import FakeLine
+from tests.server.training.scripted import Clock, Scripted, hangs_up, running, state_at
+from tests.server.training.stand_ins import OTHER, FakeLine
 
 pytestmark = pytest.mark.usefixtures("often")
 
@@ -128,18 +122,26 @@ async def test_a_partition_without_a_sign_of_life_is_lost() -> None:
         assert (await run.incidents("recovery"))[0].startswith("parameter server 0 gave no sign of life for 0.05 s")
 
 
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Who was found silent at each look at partitions or workers."""
-    found = []
-    silent = policies.silent
-
-    def look(*args: Any, **kwargs: Any) -> list[int]:
-        found.append(silent(*args, **kwargs))
-        return found[-1]
-
-    monkeypatch.setattr(policies, "silent", look)
-    return found
+async def test_a_partition_that_says_anything_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, looks: list[list[int]]
+) -> None:
+    clock = Clock(monkeypatch)
+    async with running(lease_s=5.0) as run:
+        for _ in range(3):
+            clock.passes(4.0)
+            run.says(type="beat")
+            for lease in run.workers:
+                run.worker_says(lease, type="beat", tick=-1, working=False)
+            before = len(looks)
+            await until(lambda before=before: len(looks) > before + 2)  # type: ignore[misc]
+        assert run.partitions[0].open
+        clock.passes(4.0)
+        for lease in run.workers:
+            run.worker_says(lease, type="beat", tick=-1, working=False)
+        clock.passes(2.0)
+        await until(lambda: len(run.placement.partitions) == 2)
+        assert not run.partitions[0].open
+        assert run.placement.workers == [1, 2]
 
 
 async def test_a_process_that_was_held_up_blames_nobody(
@@ -227,14 +229,32 @@ async def test_to_compute_a_step_again_makes_good_for_nothing(monkeypatch: pytes
 
 
 async def test_what_is_lost_at_once_is_one_loss() -> None:
-    async with running(workers=4) as run:
-        for lease in range(1, 5):
+    """As when the machine is that all are on."""
+    many = policies.MAX_LOSSES + 2
+    async with running(tiny_plan(max_workers=many), workers=many) as run:
+        for lease in range(1, many + 1):
             run.coordinator.lost(run.workers[lease])
         hangs_up(run)
-        for _ in range(2 * policies.MAX_LOSSES):
-            await asyncio.sleep(0)
-        await until(lambda: len(run.placement.workers) == 8)
+        await until(lambda: len(run.placement.workers) == 2 * many)
         assert not run.running.done()
+
+
+async def test_a_refused_worker_is_asked_for_again_after_its_pause(
+    monkeypatch: pytest.MonkeyPatch, looks: list[list[int]]
+) -> None:
+    for pause_s, asked in ((1e6, [1, 2]), (0.0, [1, 2, 3])):
+        monkeypatch.setattr(policies, "after_refusal", lambda _, pause_s=pause_s: pause_s)
+        async with running(start=False) as run:
+            await run.asked_for()
+            run.start_partition(0)
+            run.start_worker(1)
+            refused = FakeLine(role="worker", lease=2)
+            ready = {"type": "ready", "node": "there", "fingerprint": OTHER}
+            run.coordinator.heard(refused, ready, memoryview(b""))
+            await until(lambda run=run, asked=asked: run.placement.workers == asked)  # type: ignore[misc]
+            before = len(looks)
+            await until(lambda before=before: len(looks) > before + 20)  # type: ignore[misc]
+            assert run.placement.workers == asked
 
 
 async def test_a_worker_that_ends_again_and_again_does_not_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,111 +296,3 @@ async def test_what_cannot_be_started_ends_the_attempt(refusal: Exception, reaso
     assert (end.reason, end.message, end.lost) == (reason, str(refusal), lost)
     assert type(refusal).__name__ in end.traceback
     assert run.placement.stopped
-
-
-# --- stragglers ------------------------------------------------------------------------------------------------
-
-
-async def test_what_is_waited_for_too_long_is_computed_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "FIRST_PATIENCE_S", 0.01)
-    async with running() as run:
-        run.worker_says(1, type="beat", tick=0, working=True)
-        run.worker_says(2, type="beat", tick=0, working=False)
-        run.progress(missing=[0, 1])
-        await until(lambda: bool(run.workers[2].heard("compute")))
-        assert run.workers[2].last("compute") == {"tick": 0, "shards": (0, 1)}
-        assert run.partitions[0].last("watch") == {"tick": 0, "blocks": [{"start": 0, "size": 2}], "report": False}
-        assert len(await run.incidents("straggler")) == 1
-
-
-async def test_a_worker_that_was_slow_from_the_start_is_late_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "MIN_PATIENCE_S", 0.01)
-    async with running() as run:
-        run.worker_says(1, type="beat", tick=0, working=True)
-        run.worker_says(2, type="beat", tick=0, working=True)
-        run.progress(missing=[0, 1, 2, 3])
-        run.worker_says(2, type="beat", tick=0, working=False)
-        run.progress(missing=[0, 1])
-        await until(lambda: bool(run.workers[2].heard("compute")))
-        assert run.workers[2].last("compute") == {"tick": 0, "shards": (0, 1)}
-
-
-async def test_what_may_still_be_refuted_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "FIRST_PATIENCE_S", 0.01)
-    monkeypatch.setattr("chainrule.server.training.crew.GRACE_S", 0.01)
-    async with running() as run:
-        run.worker_says(1, type="beat", tick=0, working=True)
-        run.progress(missing=[0, 1])
-        await until(lambda: bool(run.workers[2].heard("compute")))
-        run.progress(1)
-        run.snapshot(1)
-        run.progress(2)
-        await run.events()
-        assert run.of(StepsDone) == []
-        assert run.of(CheckpointTaken) == []
-        run.worker_says(1, type="beat", tick=1, working=True)
-        async with asyncio.timeout(LIMIT_S):
-            while not run.of(CheckpointTaken):
-                await run.events()
-        assert [type(event) for event in run.found[-3:]] == [StepsDone, CheckpointTaken, StepsDone]
-
-
-async def test_a_result_that_was_refuted_takes_back_what_was_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "FIRST_PATIENCE_S", 0.01)
-    async with running() as run:
-        run.worker_says(1, type="beat", tick=0, working=True)
-        run.progress(missing=[0, 1])
-        await until(lambda: bool(run.workers[2].heard("compute")))
-        run.progress(1)
-        run.snapshot(1)
-        dispute = Dispute(0, 1, Block(0, 2), (2, 1), late=True, digests=("aa", "bb"))
-        run.says(type="dispute", dispute=asdict(dispute))
-        await run.asked_for(lives=2)
-        assert run.placement.partitions[1].state.step == 0
-        run.start_partition(0)
-        assert run.partitions[0].last("watch") == {"tick": 0, "blocks": [{"start": 0, "size": 2}], "report": True}
-        assert run.workers[1].last("partitions")["suspects"] == [0]
-        verdict = {"tick": 0, "block": {"start": 0, "size": 2}, "bucket": 0, "digest": "aa"}
-        run.says(type="verdict", verdict=verdict)
-        assert (await run.incidents("corruption"))[-1] == (
-            "worker 1 on here computed shards 0 to 1 of step 1 wrong: two other results agree"
-        )
-        assert run.of(CheckpointTaken) == []
-
-
-async def test_what_was_refuted_is_not_reported_while_others_are_started(
-    monkeypatch: pytest.MonkeyPatch, looks: list[list[int]]
-) -> None:
-    monkeypatch.setattr(policies, "FIRST_PATIENCE_S", 0.01)
-    monkeypatch.setattr("chainrule.server.training.crew.GRACE_S", 0.0)
-    async with running() as run:
-        run.worker_says(1, type="beat", tick=0, working=True)
-        run.progress(missing=[0, 1])
-        await until(lambda: bool(run.workers[2].heard("compute")))
-        run.progress(1)
-        run.snapshot(1)
-        run.placement.gate = asyncio.Event()
-        dispute = Dispute(0, 1, Block(0, 2), (2, 1), late=True, digests=("aa", "bb"))
-        run.says(type="dispute", dispute=asdict(dispute))
-        run.worker_says(1, type="beat", tick=1, working=False)  # no second result is awaited any more
-        before = len(looks)
-        await until(lambda: len(looks) > before + 20)
-        run.placement.gate.set()
-        await run.asked_for(lives=2)
-        assert run.placement.partitions[1].state.step == 0
-        await run.events()
-        assert run.of(CheckpointTaken) == []
-        assert run.of(StepsDone) == []
-
-
-async def test_a_tick_that_stands_for_very_long_is_given_to_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "HANGS_S", 0.01)
-    async with running() as run:
-        for lease in (1, 2):
-            run.worker_says(lease, type="beat", tick=0, working=True)
-        run.progress(missing=[3])
-        await until(lambda: not run.workers[2].open)
-        assert run.workers[1].open
-        run.progress(1)
-        [cause] = await run.incidents("recovery")
-        assert cause.startswith("worker 2 on here hangs: nothing has come of step 1 for 0 s")
