@@ -158,6 +158,25 @@ def test_a_second_result_that_differs_is_told_while_the_step_runs() -> None:
     assert len(set(dispute.digests)) == 2
 
 
+def test_a_sum_that_comes_when_its_shards_are_in_the_weights_is_compared_with_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A helper has computed shards one by one, and the straggler's block of them comes within the same tick."""
+    monkeypatch.setattr(layouts, "BUCKET_BYTES", 300)
+    partition = make_partition(tiny_plan())
+    layout = partition.layout
+    results = random_results(layout, 4)
+    wrong = flipped(results[0], byte=layout.buckets[0].offset)
+    for result in (wrong, *results[1:]):
+        for part in (HEAD, 0):  # the first bucket is applied then, but not the others
+            result.push(partition, part=part, worker=2)
+    total = np.frombuffer(results[0].memory, np.float32) + np.frombuffer(results[1].memory, np.float32)
+    Result(Block(0, 2), memoryview(total.tobytes())).push(partition, part=0, worker=1)
+    [dispute] = partition.disputes
+    assert (dispute.tick, dispute.step, dispute.block, dispute.workers) == (0, 1, Block(0, 2), (2, 1))
+    assert (dispute.late, dispute.bucket) == (True, 0)
+
+
 def test_what_came_within_a_larger_block_is_not_compared() -> None:
     """Its bits are those of a sum."""
     partition = make_partition(tiny_plan())

@@ -347,8 +347,16 @@ def test_a_loss_that_is_no_number_is_refused(loss: float, config: dict[str, Any]
     partition = make_partition(tiny_plan(**config))
     results = random_results(partition.layout, 4)
     results[1] = replace(results[1], measured=Measured(loss, 0, 4))
-    with pytest.raises(NonFiniteError, match=rf"the loss is {loss} at step 1 \(epoch 1\)"):
+    with pytest.raises(NonFiniteError, match=rf"the loss is {loss} at step 1 \(epoch 1\), in shard 1; lower"):
         step(partition, results)
+
+
+def test_a_block_that_is_no_number_is_told_with_all_its_shards() -> None:
+    partition = make_partition(tiny_plan())
+    results = random_results(partition.layout, 4)
+    broken = with_nan(replace(results[2], block=Block(2, 2)), partition.layout, "fc.bias")
+    with pytest.raises(NonFiniteError, match=r"the gradient of fc.bias is not finite at .*, in shard 2, 3; lower"):
+        step(partition, [results[0], results[1], broken])
 
 
 def test_a_step_that_is_no_number_is_left_out_if_the_job_says_so() -> None:

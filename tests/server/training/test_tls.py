@@ -88,6 +88,21 @@ def test_nothing_older_than_tls_1_3_is_spoken() -> None:
     assert "hello" not in talk(server_context(OURS), old)
 
 
+def test_after_the_handshake_there_is_nothing_to_read() -> None:
+    """No tickets, that is, which would wake up whoever waits for what the server says."""
+    near, far = socket.socketpair()
+    accepted: list[ssl.SSLSocket] = []
+    serving = threading.Thread(target=lambda: accepted.append(server_context(OURS).wrap_socket(far, server_side=True)))
+    serving.start()
+    with client_context(OURS).wrap_socket(near, server_hostname="chainrule-1") as secured:
+        serving.join()
+        assert secured.pending() == 0
+        secured.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            socket.socket.recv(secured, 1)
+    accepted[0].close()
+
+
 def test_every_identity_is_new() -> None:
     assert OURS.name == OTHERS.name == "chainrule-1"
     assert len({OURS.certificate, OTHERS.certificate}) == 2

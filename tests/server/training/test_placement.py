@@ -1,0 +1,300 @@
+"""Parts as Ray actors, with something in place of Ray: what it refuses or loses, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray.exceptions
+
+from chainrule.server.ray_calls import RayCalls, StoreFullError
+from chainrule.server.training import placement
+from chainrule.server.training.errors import LostPartError, NonFiniteError
+from chainrule.server.training.events import Paused
+from chainrule.server.training.placement import RayAttempt, RayLauncher, RayPlacement, call
+from chainrule.server.training.serving import PartitionSpec
+from chainrule.server.training.wire import Endpoint
+from tests.server.training.bench import tiny_plan, until
+from tests.server.training.runs import initial_state
+from tests.server.training.stand_ins import IDENTITY, attempt
+
+PLAN = tiny_plan()
+ENDPOINT = Endpoint("here", "coordinator", "127.0.0.1", 1)
+PARTITION = PartitionSpec("jobs/test", PLAN, 0, initial_state(PLAN), 7, IDENTITY, "127.0.0.1", ENDPOINT)
+AWAY = [
+    ray.exceptions.GetTimeoutError("a minute"),
+    ray.exceptions.RaySystemError("broken pipe"),
+    ray.exceptions.RpcError("no head"),
+    ConnectionError("reset"),
+]
+"""What Ray raises while its head is away."""
+
+
+class Method:
+    """A method of an actor: its calls, and what they lead to."""
+
+    def __init__(self, results: list[Any] | None = None) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.results = results
+
+    def remote(self, *arguments: Any) -> Any:
+        self.calls.append(arguments)
+        return None if self.results is None else _result(self.results.pop(0))
+
+
+async def _result(value: Any) -> Any:
+    if isinstance(value, Exception):
+        raise value
+    return await value if isinstance(value, asyncio.Future) else value
+
+
+class Actor:
+    """An actor that does not run."""
+
+    def __init__(self, running: asyncio.Future[None] | None = None) -> None:
+        self.running = running
+        self.run = Method(None if running is None else [running])
+        self.events = Method([])
+        self.pause = Method([])
+
+
+class FakeRay:
+    """What is used of Ray."""
+
+    util = SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1")
+
+    def __init__(self) -> None:
+        self.actors: list[Actor] = []
+        self.killed: list[Actor] = []
+        self.stored: list[Any] = []
+        self.error: Exception | None = None
+        """What it raises, whatever is asked of it."""
+        self.ended: list[Any] = []
+        """What `wait` finds done."""
+
+    def remote(self, **_: Any) -> Any:
+        return lambda _: SimpleNamespace(remote=self._make)
+
+    def put(self, value: Any) -> str:
+        self._try()
+        self.stored.append(value)
+        return f"reference {len(self.stored)}"
+
+    def kill(self, actor: Actor) -> None:
+        self.killed.append(actor)
+        self._try()
+
+    def wait(self, references: list[Any], *, timeout: float) -> tuple[list[Any], list[Any]]:
+        return [r for r in references if r in self.ended], [r for r in references if r not in self.ended]
+
+    def _make(self) -> Actor:
+        self._try()
+        self.actors.append(Actor(asyncio.get_running_loop().create_future()))
+        return self.actors[-1]
+
+    def _try(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    found = FakeRay()
+    monkeypatch.setattr(placement, "ray", found)
+    return found
+
+
+class Placed:
+    """A placement, and who was told that processes have ended."""
+
+    def __init__(self) -> None:
+        self.placement = RayPlacement(attempt(PLAN), ["examples", None])
+        self.ends: list[str] = []
+
+    async def start(self, lease: int | None = None) -> None:
+        """A worker with this lease, or a partition."""
+        if lease is None:
+            await self.placement.start_partition(PARTITION, self.ends.append)
+        else:
+            await self.placement.start_worker(lease, IDENTITY, ENDPOINT, self.ends.append)
+
+
+@pytest.fixture
+async def placed(fake: FakeRay) -> AsyncIterator[Placed]:
+    found = Placed()
+    yield found
+    fake.error = None
+    await found.placement.stop()
+
+
+# --- starting --------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_is_handed_references_to_the_examples_and_not_these(fake: FakeRay, placed: Placed) -> None:
+    await placed.start(3)
+    [[spec, examples, validation]] = fake.actors[0].run.calls
+    assert (spec.lease, len(spec.examples), examples, validation) == (3, 0, "examples", None)
+
+
+@pytest.mark.parametrize("lease", [None, 1])
+@pytest.mark.parametrize("away", AWAY, ids=lambda error: type(error).__name__)
+async def test_what_ray_cannot_start_at_the_moment_another_attempt_may(
+    fake: FakeRay, placed: Placed, lease: int | None, away: Exception
+) -> None:
+    fake.error = away
+    with pytest.raises(LostPartError, match=f"Ray cannot start a process: {away}"):
+        await placed.start(lease)
+    assert placed.ends == []
+
+
+async def test_a_mistake_in_starting_is_none_of_rays(fake: FakeRay, placed: Placed) -> None:
+    fake.error = AttributeError("a mistake")
+    with pytest.raises(AttributeError):
+        await placed.start(1)
+
+
+# --- ending ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("away", [*AWAY, RuntimeError("GCS is not there")], ids=lambda error: type(error).__name__)
+async def test_while_ray_is_away_all_are_ended_as_far_as_it_goes(
+    fake: FakeRay, placed: Placed, caplog: pytest.LogCaptureFixture, away: Exception
+) -> None:
+    for lease in (None, None, 1, 2, 3):
+        await placed.start(lease)
+    fake.error = away
+    with caplog.at_level(logging.WARNING):
+        await placed.placement.end_worker(2)
+        assert fake.killed == [fake.actors[3]]
+        await placed.placement.end_partitions()
+        assert set(fake.killed[1:]) == set(fake.actors[:2])
+        await placed.placement.stop()
+    assert len(fake.killed) == 5
+    assert set(fake.killed) == set(fake.actors)
+    assert [record.message for record in caplog.records] == [f"Ray did not end a process: {away}"] * 5
+
+
+async def test_what_has_been_ended_is_not_ended_again(fake: FakeRay, placed: Placed) -> None:
+    await placed.start(1)
+    await placed.start()
+    for _ in range(2):
+        await placed.placement.end_worker(1)
+        await placed.placement.end_partitions()
+    await placed.placement.end_worker(9)
+    assert fake.killed == fake.actors
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        (None, "it returned"),
+        (ray.exceptions.ActorDiedError(), "The actor died unexpectedly before finishing this task."),
+        (ray.exceptions.NodeDiedError("the node\nis gone"), "the node"),
+    ],
+)
+async def test_that_a_process_has_ended_is_told_with_its_cause(
+    fake: FakeRay, placed: Placed, end: Exception | None, cause: str
+) -> None:
+    await placed.start(1)
+    running = fake.actors[0].running
+    assert running is not None
+    if end is None:
+        running.set_result(None)
+    else:
+        running.set_exception(end)
+    await until(lambda: placed.ends == [cause])
+
+
+async def test_when_all_are_stopped_nobody_is_told(fake: FakeRay, placed: Placed) -> None:
+    await placed.start(1)
+    await asyncio.sleep(0)
+    await placed.placement.stop()
+    running = fake.actors[0].running
+    assert running is not None
+    assert running.cancelled()
+    assert placed.ends == []
+
+
+# --- calls -----------------------------------------------------------------------------------------------------
+
+
+def crossed(error: BaseException, *, actors: int = 1) -> ray.exceptions.RayTaskError:
+    """An error that was raised in an actor which another had called."""
+    for _ in range(actors):
+        error = ray.exceptions.RayTaskError("run", "Traceback ...", error)
+    assert isinstance(error, ray.exceptions.RayTaskError)
+    return error
+
+
+async def test_what_a_method_raises_is_raised_however_many_actors_it_has_crossed() -> None:
+    for actors in (1, 2, 3):
+        with pytest.raises(NonFiniteError, match="the loss is nan"):
+            await call(_result(crossed(NonFiniteError("the loss is nan"), actors=actors)))
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        ray.exceptions.ActorDiedError(),
+        ray.exceptions.ActorUnavailableError("restarting", None),
+        ray.exceptions.RpcError("no head"),
+        crossed(ray.exceptions.NodeDiedError("the node is gone"), actors=2),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_process_that_is_gone_is_a_lost_part(gone: Exception) -> None:
+    with pytest.raises(LostPartError):
+        await call(_result(gone))
+
+
+# --- attempts --------------------------------------------------------------------------------------------------
+
+
+def made(fake: FakeRay, actor: Any) -> RayAttempt:
+    actor.run = SimpleNamespace(remote=lambda: "running")
+    return RayAttempt(RayCalls(threads=1), "jobs/test", actor, [])
+
+
+async def test_a_coordinator_without_news_is_asked_again(fake: FakeRay) -> None:
+    actor = Actor()
+    actor.events.results = [[], [Paused()]]
+    tested = made(fake, actor)
+    assert await tested.events(0, 10.0) == []
+    assert await tested.events(0, 10.0) == [Paused()]
+    assert actor.events.calls == [(0, 10.0)] * 2
+
+
+async def test_the_last_word_of_a_coordinator_is_heard_although_it_has_ended(fake: FakeRay) -> None:
+    actor = Actor()
+    actor.events.results = [[], [Paused()]]
+    fake.ended = ["running"]
+    assert await made(fake, actor).events(4, 10.0) == [Paused()]
+    assert actor.events.calls == [(4, 10.0), (4, 0.0)]
+
+
+async def test_a_coordinator_that_has_ended_without_a_last_word_is_lost(fake: FakeRay) -> None:
+    actor = Actor()
+    actor.events.results = [[], []]
+    fake.ended = ["running"]
+    with pytest.raises(LostPartError, match="the coordinator of jobs/test has ended without a last word"):
+        await made(fake, actor).events(4, 10.0)
+
+
+async def test_a_coordinator_that_does_not_answer_in_time_is_lost(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "CALL_TIMEOUT_S", 0.01)
+    actor = Actor()
+    actor.pause.results = [asyncio.get_running_loop().create_future()]
+    with pytest.raises(LostPartError, match=r"the coordinator of jobs/test does not answer in 0\.01 s"):
+        await made(fake, actor).pause()
+
+
+async def test_a_launch_without_room_for_the_examples_is_no_outage(fake: FakeRay) -> None:
+    fake.error = ray.exceptions.ObjectStoreFullError("Object size is 300 bytes.")
+    with pytest.raises(StoreFullError, match="Object size is 300 bytes"):
+        await RayLauncher(RayCalls(threads=1)).launch(attempt(PLAN))
