@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +40,18 @@ def attempt(plan: Plan, *, workers: int = 2, **fields: Any) -> AttemptSpec:
         **fields,
     }
     return AttemptSpec(plan=plan, workers=workers, **settings)
+
+
+class Exhausted(socket.socket):
+    """A listening socket for whose callers there are no descriptors left at first."""
+
+    left = 3
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().accept()
 
 
 class FakeLine(Line):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from chainrule.server.training import control
+from chainrule.server.training import control, switchboard
 from chainrule.server.training.control import Control, connect_control, describe_failure
 from chainrule.server.training.errors import CorruptionError, LinkError, NonFiniteError
 from chainrule.server.training.memory import Segment
@@ -27,9 +27,11 @@ from chainrule.server.training.wire import (
     SLOT,
     Connection,
     Frame,
+    Listener,
     connect_local,
 )
 from tests.server.training.bench import until
+from tests.server.training.stand_ins import Exhausted
 
 IDENTITY = make_identity("chainrule-lines")
 TIMEOUT_S = 20.0
@@ -240,6 +242,21 @@ async def test_strangers_do_not_disturb_the_others(board: Board) -> None:
     await board.heard(1)
     for connection in (silent, rude, part):
         connection.close()
+
+
+async def test_callers_wait_while_there_are_no_descriptors_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener(IDENTITY, host="127.0.0.1", name="test/coordinator")
+    exhausted = listener.local = Exhausted(fileno=listener.local.detach())
+    exhausted.setblocking(False)
+    monkeypatch.setattr(switchboard, "Listener", lambda *_, **__: listener)
+    board = Board()
+    await board.board.open()
+    part = await board.call()
+    part.message(type="ready")
+    await board.heard(1)
+    assert exhausted.left == 0
+    part.close()
+    await board.board.close()
 
 
 # --- ends ------------------------------------------------------------------------------------------------------
