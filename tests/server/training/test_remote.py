@@ -194,6 +194,7 @@ def test_weights_in_place_are_sent_whenever_a_step_is_announced(shared: Link) ->
         shared.partition.send(CLOCKS, bytes(8))
         shared.announce(step, step)
         assert shared.worker.next() == Frame(CLOCKS, bytes(8))
+        assert_same(shared.seen.moving[0], shared.weights.moving[0])  # clocks say nothing that the weights do not hold
         assert shared.worker.next().kind == STEP
         assert shared.seen.versions.tolist() == [IN_PLACE, IN_PLACE]
         assert_same(shared.seen.arrays(step), shared.weights.arrays(step))
@@ -276,7 +277,7 @@ def test_a_link_that_has_ended_leaves_no_descriptors_and_no_threads() -> None:
     ours.begin(0)
     link.push(0, WHOLE)
     link.partition.next()
-    assert len(threads()) == 5
+    assert len(threads()) == 6
     link.close()
     assert threads() == []
     del link, ours, theirs
@@ -292,23 +293,23 @@ def test_whoever_has_another_certificate_gets_no_link(link: Link) -> None:
         through_gateway(link.listener.endpoint, make_identity("chainrule-remote"), LAYOUT)
 
 
-def test_callers_that_are_none_do_not_disturb_the_others(link: Link) -> None:
+def test_callers_that_are_none_do_not_disturb_the_others(shared: Link) -> None:
     """One that says nothing, one that speaks something else, and one that says nonsense over TLS."""
-    address = (link.listener.endpoint.host, link.listener.endpoint.port)
+    address = (shared.listener.endpoint.host, shared.listener.endpoint.port)
     with socket.create_connection(address), socket.create_connection(address) as other:
         other.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        with connect_remote(link.listener.endpoint, IDENTITY) as secured:
+        with connect_remote(shared.listener.endpoint, IDENTITY) as secured:
             secured.sendall(b"\x05\0\0\0\0\0\0\0\0hello")
-            second = Connection(through_gateway(link.listener.endpoint, IDENTITY, LAYOUT))
+            second = Connection(through_gateway(shared.listener.endpoint, IDENTITY, LAYOUT))
             second.socket.settimeout(TIMEOUT_S)
-            accepted, _ = link.listener.local.accept()
+            accepted, _ = shared.listener.local.accept()
             partition = Connection(accepted)
             second.message(lease=2)
             assert partition.next().message == {"lease": 2}
             second.close()
             partition.close()
-    link.worker.message(lease=1)
-    assert link.partition.next().message == {"lease": 1}
+    shared.worker.message(lease=1)
+    assert shared.partition.next().message == {"lease": 1}
 
 
 def test_a_partition_that_does_not_listen_is_not_reached() -> None:

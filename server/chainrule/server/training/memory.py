@@ -25,6 +25,8 @@ WRITING = -1
 """Version of a region that is being written."""
 IN_PLACE = -2
 """Version of a region that holds the weights of every step, written while they are read."""
+EMPTY = -3
+"""Version of the regions of a copy on another machine that has nothing yet, not even what never changes."""
 
 
 class SharedMemoryError(ChainruleError):

@@ -2,8 +2,9 @@
 
 A worker and a partition only know the local protocol. Where they are on different machines, a gateway beside the worker
 stands for the partition, and a portal beside the partition stands for the worker; each has its own copy of the memory,
-and between them go the parts that change. A link has a TLS connection for each direction, so that neither side ever has
-to read in order to be able to write.
+and between them go the parts that change. Weights come to a machine once: the first of its workers keeps a copy, which
+the others read (see machine_copy). A link has a TLS connection for each direction, so that neither side ever has to
+read in order to be able to write.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import ssl
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 
 from chainrule.server.training.contributions import place_of_part
 from chainrule.server.training.door import Door, start_thread
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import PartitionLayout
-from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Slot, Weights
+from chainrule.server.training.machine_copy import KeptCopy, ReadCopy, machine_copy
+from chainrule.server.training.memory import EMPTY, IN_PLACE, WRITING, Segment, Slot, Weights
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import (
     BLOB,
+    CLOCKS,
+    END,
     HEADER,
     MESSAGE,
     PUSH,
@@ -48,26 +53,53 @@ _PIECE = 1 << 16
 # --- beside the worker -----------------------------------------------------------------------------------------
 
 
-def through_gateway(endpoint: Endpoint, identity: Identity, layout: PartitionLayout) -> socket.socket:
-    """A connection to a partition on another machine that looks like one within this machine. Raises LinkError."""
-    pair = secrets.token_hex(16)
-    up, down = (_Stream(connect_remote(endpoint, identity)) for _ in range(2))
-    for stream, way in ((up, "up"), (down, "down")):
-        stream.send(MESSAGE, json.dumps({"pair": pair, "way": way}).encode())
+def through_gateway(
+    endpoint: Endpoint, identity: Identity, layout: PartitionLayout, *, shared: bool = True
+) -> socket.socket:
+    """A connection to a partition on another machine that looks like one within this machine.
+
+    Args:
+        shared: Whether the workers of this machine read one copy of the weights; not where these change in place.
+
+    Raises LinkError, and SharedMemoryError if there is no memory for the weights.
+    """
+    copy = machine_copy(endpoint, identity, layout, shared=shared)
+    hello = {"pair": secrets.token_hex(16), "copy": copy.number, "keeps": isinstance(copy, KeptCopy)}
+    streams: list[_Stream] = []
+    try:
+        for way in ("up", "down"):
+            streams.append(_Stream(connect_remote(endpoint, identity)))
+            streams[-1].send(MESSAGE, json.dumps({**hello, "way": way}).encode())
+    except LinkError:
+        copy.close()
+        for stream in streams:
+            stream.socket.close()
+        raise
     ours, theirs = socket.socketpair()
-    gateway = _Gateway(Connection(ours), up, down, layout)
+    up, down = streams
+    gateway = _Gateway(Connection(ours), up, down, layout, copy)
     start_thread("gateway-up", gateway.up)
     start_thread("gateway-down", gateway.down)
+    if isinstance(copy, ReadCopy):
+        start_thread("gateway-copy", partial(gateway.follow, copy))
     return theirs
 
 
 class _Gateway:
-    def __init__(self, worker: Connection, up: _Stream, down: _Stream, layout: PartitionLayout) -> None:
+    def __init__(
+        self, worker: Connection, up: _Stream, down: _Stream, layout: PartitionLayout, copy: KeptCopy | ReadCopy
+    ) -> None:
         self._worker = worker
         self._up = up
         self._down = down
         self._layout = layout
+        self._copy = copy
         self._slots: dict[int, Slot] = {}
+        self._arrived = WRITING  # version of the weights that came last
+        self._lock = threading.Lock()
+        self._accepted = False  # by the partition
+        self._given = False  # the memory, to the worker
+        self._news: Frame | None = None  # a STEP whose weights may not be there yet, or the END
 
     def up(self) -> None:
         """From the worker to the partition."""
@@ -87,37 +119,82 @@ class _Gateway:
                     self._up.send(frame.kind, frame.body)
 
     def down(self) -> None:
-        """From the partition to the worker."""
-        with (
-            _closing(self._worker, self._up, self._down),
-            closing(Segment.make("chainrule weights of another machine", Weights.size(self._layout))) as segment,
-        ):
-            weights = Weights(segment, self._layout)
-            weights.versions[:] = WRITING
-            version = WRITING
+        """From the partition to the worker, and weights to the copy, if it is kept here."""
+        with _closing(self._worker, self._up, self._down), self._closing_copy():
             while True:
                 kind, length = self._down.header()
-                if kind == SLOT:  # the constants, once
-                    self._down.into(segment.memory[segment.size - length :])
-                    self._worker.send(SLOT, descriptor=segment.descriptor)
+                if kind == SLOT:
+                    self._begin(length)
                 elif kind == BLOB:  # weights; they count once STEP says so
-                    [version] = _VERSION.unpack(self._down.exactly(_VERSION.size))
-                    if version == IN_PLACE:
+                    [self._arrived] = _VERSION.unpack(self._down.exactly(_VERSION.size))
+                    weights = self._copy.weights
+                    if self._arrived == IN_PLACE:
                         self._down.into(weights.regions[0])
-                    elif weights.holds(version):  # told again, while the worker may be reading them
-                        self._down.exactly(len(weights.regions[0]))
                     else:
-                        weights.versions[version % 2] = WRITING
-                        self._down.into(weights.regions[version % 2])
-                elif kind == STEP:
-                    body = self._down.exactly(length)
-                    if version == IN_PLACE:
-                        weights.versions[:] = IN_PLACE
-                    elif version == STEP_BODY.unpack(body)[1]:
-                        weights.versions[version % 2] = version
-                    self._worker.send(STEP, body)
+                        weights.versions[self._arrived % 2] = WRITING
+                        self._down.into(weights.regions[self._arrived % 2])
                 else:
-                    self._worker.send(kind, self._down.exactly(length))
+                    frame = Frame(kind, self._down.exactly(length))
+                    if kind == STEP and isinstance(self._copy, KeptCopy):
+                        self._complete(self._copy, _version(frame))
+                    self._tell(frame)
+
+    def follow(self, copy: ReadCopy) -> None:
+        """From whoever keeps the copy to the worker."""
+        with _closing(self._worker, self._up, self._down):
+            while True:
+                copy.wait()
+                self._tell()
+
+    def _begin(self, length: int) -> None:
+        """The partition wants this worker. Where the copy is kept, the constants come with that, once."""
+        if isinstance(self._copy, KeptCopy):
+            self._copy.serve()  # the portals know of it by now
+            self._down.into(self._copy.segment.memory[self._copy.segment.size - length :])
+            self._copy.weights.versions[:] = WRITING
+            self._copy.changed()
+        self._accepted = True
+        self._tell()
+
+    def _complete(self, copy: KeptCopy, version: int) -> None:
+        """What has arrived counts."""
+        if self._arrived == IN_PLACE:
+            copy.weights.versions[:] = IN_PLACE
+        elif self._arrived == version:
+            copy.weights.versions[version % 2] = version
+        copy.changed()
+
+    def _tell(self, frame: Frame | None = None) -> None:
+        """Hand a frame on to the worker; the memory and a step once what they are about is there."""
+        with self._lock:
+            if frame is not None and frame.kind not in (STEP, END):
+                self._worker.send(frame.kind, frame.body)
+                return
+            self._news = frame or self._news
+            weights = self._copy.weights
+            if not self._accepted or weights.versions[0] == EMPTY:
+                return
+            if not self._given:
+                self._worker.send(SLOT, descriptor=self._copy.segment.descriptor)
+                self._given = True
+            if (news := self._news) is not None and (news.kind == END or weights.holds(_version(news))):
+                self._worker.send(news.kind, news.body)
+                self._news = None
+
+    @contextmanager
+    def _closing_copy(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            with self._lock:  # its descriptor may be on its way to the worker
+                self._copy.close()
+
+
+def _version(step: Frame) -> int:
+    """Of the weights that a STEP is about."""
+    version: int
+    _, version = STEP_BODY.unpack(step.body)
+    return version
 
 
 # --- beside the partition --------------------------------------------------------------------------------------
@@ -131,6 +208,7 @@ class Portals:
         self._layout = layout
         self._door = Door(listener, self._let_in)
         self._waiting: dict[str, dict[str, _Stream]] = {}
+        self._readers: dict[str, set[_Portal]] = {}  # by the number of the copy that they read
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -144,6 +222,7 @@ class Portals:
         _, length = stream.header()
         hello = json.loads(stream.exactly(min(length, MAX_HELLO_BYTES)))
         pair, way = str(hello["pair"]), str(hello["way"])
+        copy, keeps = str(hello["copy"]), bool(hello["keeps"])
         secured.settimeout(None)
         with self._lock:
             ways = self._waiting.setdefault(pair, {})
@@ -151,20 +230,52 @@ class Portals:
             if len(ways) < 2:
                 return
             del self._waiting[pair]
-        local = connect_local(self._listener.endpoint)
-        assert local is not None
-        portal = _Portal(Connection(local), ways["up"], ways["down"], self._layout)
-        start_thread("portal-down", portal.down)
-        portal.up()
+        with _closing(ways["up"], ways["down"]):
+            local = connect_local(self._listener.endpoint)
+            assert local is not None
+            portal = _Portal(Connection(local), ways["up"], ways["down"], self._layout, keeps=keeps)
+            with self._kept(copy) if keeps else self._read(copy, portal):
+                start_thread("portal-down", portal.down)
+                portal.up()
+
+    @contextmanager
+    def _kept(self, copy: str) -> Iterator[None]:
+        """While a worker keeps a copy, others may read it. Their links end with its own: it may be halted, and neither
+        take weights any more nor say so."""
+        with self._lock:
+            self._readers[copy] = set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                for reader in self._readers.pop(copy):
+                    reader.hang_up()
+
+    @contextmanager
+    def _read(self, copy: str, portal: _Portal) -> Iterator[None]:
+        with self._lock:
+            if copy in self._readers:
+                self._readers[copy].add(portal)
+            else:  # it is over already
+                portal.hang_up()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers.get(copy, set()).discard(portal)
 
 
 class _Portal:
-    def __init__(self, partition: Connection, up: _Stream, down: _Stream, layout: PartitionLayout) -> None:
+    def __init__(
+        self, partition: Connection, up: _Stream, down: _Stream, layout: PartitionLayout, *, keeps: bool
+    ) -> None:
         self._partition = partition
         self._up = up
         self._down = down
         self._layout = layout
+        self._keeps = keeps  # a copy of the weights; else it reads another's
         self._slots: dict[int, Slot] = {}
+        self._sent = WRITING  # version of the weights that were sent last
 
     def up(self) -> None:
         """From the worker to the partition."""
@@ -196,23 +307,39 @@ class _Portal:
             segment = Segment.of(first.descriptor)
             segment.close()  # the memory stays as long as it is mapped
             weights = Weights(segment, self._layout)
-            self._down.send(SLOT, segment.memory[Weights.size(self._layout) - self._layout.constant_bytes :])
+            constants = segment.memory[Weights.size(self._layout) - self._layout.constant_bytes :]
+            self._down.send(SLOT, constants if self._keeps else b"")
+            clocks: Frame | None = None
             while True:
                 frame = self._partition.next()
-                if frame.kind == STEP:
-                    self._send_weights(weights, frame)
+                if frame.kind == CLOCKS and self._keeps:
+                    clocks = frame  # they are about the weights that go with the STEP behind them, and no older ones
+                elif frame.kind == STEP and self._keeps:
+                    self._send_weights(weights, frame, clocks)
                 else:
                     self._down.send(frame.kind, frame.body)
 
-    def _send_weights(self, weights: Weights, frame: Frame) -> None:
-        """Weights, and then that they count; unless they were overwritten meanwhile: the next are on their way then."""
-        _, step = STEP_BODY.unpack(frame.body)
+    def _send_weights(self, weights: Weights, frame: Frame, clocks: Frame | None) -> None:
+        """Weights, unless they were sent before, and then that they count; unless they were overwritten meanwhile: the
+        next are on their way then."""
+        step = _version(frame)
         if not weights.holds(step):
             return
-        region = weights.region(step)
-        self._down.send(BLOB, _VERSION.pack(int(weights.versions[region])), weights.regions[region])
-        if weights.holds(step):
-            self._down.send(STEP, frame.body)
+        in_place = weights.versions[0] == IN_PLACE
+        if in_place or step != self._sent:
+            region = weights.regions[weights.region(step)]
+            self._down.send(BLOB, _VERSION.pack(IN_PLACE if in_place else step), region)
+            if not weights.holds(step):
+                return
+            self._sent = step
+        if clocks is not None:
+            self._down.send(CLOCKS, clocks.body)
+        self._down.send(STEP, frame.body)
+
+    def hang_up(self) -> None:
+        """End the link, from another thread."""
+        with suppress(OSError):
+            self._partition.socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Stream:

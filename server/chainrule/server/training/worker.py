@@ -335,7 +335,10 @@ class _Link:
 def _connected(spec: WorkerSpec, layout: PartitionLayout, endpoint: Endpoint, fence: int) -> _Link:
     """A link to a partition. Raises LinkError, or RejectedError if the partition does not want this worker."""
     local = connect_local(endpoint) if spec.local else None
-    connection = Connection(local if local is not None else through_gateway(endpoint, spec.identity, layout))
+    if local is None:
+        # Weights that change in place come with each answer to a push, as they are then: everybody has their own.
+        local = through_gateway(endpoint, spec.identity, layout, shared=not spec.plan.config.staleness)
+    connection = Connection(local)
     connection.socket.settimeout(CONNECT_TIMEOUT_S)
     connection.message(token=spec.identity.token, fence=fence, lease=spec.lease)
     first = connection.next()
