@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -50,6 +51,13 @@ class Owner:
         self.gone.append(line)
 
 
+@pytest.fixture
+def served() -> Iterator[Served]:
+    found = Served(tiny_plan())
+    yield found
+    found.close()
+
+
 # --- another user ----------------------------------------------------------------------------------------------
 
 
@@ -75,13 +83,11 @@ def test_nobody_tells_the_token_to_whoever_listens_in_place_of_another(monkeypat
     listener.close()
 
 
-def test_another_user_that_calls_a_partition_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = Served(tiny_plan())
+def test_another_user_that_calls_a_partition_is_hung_up_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "is_of_this_user", lambda _: False)
     assert served.worker().hung_up_on()  # although it knows the token
     monkeypatch.undo()
     served.worker(2).link().until_step(0, 0)
-    served.close()
 
 
 async def test_another_user_that_calls_the_coordinator_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,18 +127,15 @@ async def test_a_wrong_token_is_no_defect_of_the_coordinator(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("hello", [b"[]", b"7", b"null", b"{}", b"???", b'{"link": 7}', b'{"way": []}'])
-def test_over_tls_nonsense_is_hung_up_on(hello: bytes) -> None:
-    served = Served(tiny_plan())
+def test_over_tls_nonsense_is_hung_up_on(served: Served, hello: bytes) -> None:
     with connect_remote(served.endpoint, IDENTITY) as secured:
         secured.settimeout(LIMIT_S)
         secured.sendall(wire.HEADER.pack(len(hello), wire.MESSAGE) + hello)
         assert secured.recv(1) == b""
     served.worker().link().until_step(0, 0)
-    served.close()
 
 
-def test_the_job_goes_on_while_strangers_stand_in_the_door() -> None:
-    served = Served(tiny_plan())
+def test_the_job_goes_on_while_strangers_stand_in_the_door(served: Served) -> None:
     connected = [connect_local(served.endpoint) for _ in range(3)]
     strangers = [Worker(each, served) for each in connected if each is not None]
     strangers[0].connection.socket.sendall(wire.HEADER.pack(100, wire.MESSAGE))  # and nothing more
@@ -140,4 +143,3 @@ def test_the_job_goes_on_while_strangers_stand_in_the_door() -> None:
     worker = served.worker().link()
     worker.until_step(0, 0)
     worker.train([0, 1, 2])
-    served.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -244,7 +245,9 @@ async def test_strangers_do_not_disturb_the_others(board: Board) -> None:
         connection.close()
 
 
-async def test_callers_wait_while_there_are_no_descriptors_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_callers_wait_while_there_are_no_descriptors_for_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     listener = Listener(IDENTITY, host="127.0.0.1", name="test/coordinator")
     exhausted = listener.local = Exhausted(fileno=listener.local.detach())
     exhausted.setblocking(False)
@@ -255,6 +258,7 @@ async def test_callers_wait_while_there_are_no_descriptors_for_them(monkeypatch:
     part.message(type="ready")
     await board.heard(1)
     assert exhausted.left == 0
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []  # it is no defect
     part.close()
     await board.board.close()
 
