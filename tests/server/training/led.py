@@ -75,7 +75,7 @@ class Led:
         self.thread.start()
         accepted, _ = (self.listener.local if local else self.listener.remote).accept()
         accepted.settimeout(LIMIT_S)
-        self.control = Connection(accepted if local else pumped(_secured(accepted)))
+        self.control = Connection(accepted if local else pumped(secured(accepted)))
         self.control.socket.settimeout(LIMIT_S)
         state = initial_state(plan)
         self.partitions = [FakePartition(layout, state, local=local) for layout in layout_of(plan).partitions]
@@ -203,7 +203,8 @@ class FakePartition:
         self.segment.close()
 
 
-def _secured(plain: socket.socket) -> ssl.SSLSocket:
-    secured = server_context(IDENTITY).wrap_socket(plain, server_side=True)
-    secured.settimeout(None)
-    return secured
+def secured(plain: socket.socket) -> ssl.SSLSocket:
+    """The listening end of a connection over TLS."""
+    found = server_context(IDENTITY).wrap_socket(plain, server_side=True)
+    found.settimeout(None)
+    return found

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from chainrule.server.training.contributions import WHOLE
+from chainrule.server.training.door import pumped
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.memory import Segment, Slot, Weights
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.serving import PartitionSpec, run_partition
 from chainrule.server.training.state import TrainingState
 from chainrule.server.training.wire import (
+    BLOB,
     PUSH,
     PUSH_BODY,
     SLOT,
@@ -34,6 +36,7 @@ from tests.server.training.bench import (
     layout_of,
     random_results,
 )
+from tests.server.training.led import secured
 from tests.server.training.runs import initial_state
 from tests.server.training.stand_ins import IDENTITY
 
@@ -43,11 +46,14 @@ FENCE = 9
 class Served:
     """A partition in a thread, with this as its coordinator."""
 
-    def __init__(self, plan: Plan, *, index: int = 0, state: TrainingState | None = None, **fields: Any) -> None:
+    def __init__(
+        self, plan: Plan, *, index: int = 0, state: TrainingState | None = None, local: bool = True, **fields: Any
+    ) -> None:
         self.plan = plan
         self.layout = layout_of(plan).partitions[index]
         self.listener = Listener(IDENTITY, host="127.0.0.1", name="test/coordinator")
-        self.listener.local.settimeout(LIMIT_S)
+        listening = self.listener.local if local else self.listener.remote
+        listening.settimeout(LIMIT_S)
         spec = PartitionSpec(
             job="jobs/test",
             plan=plan,
@@ -57,13 +63,15 @@ class Served:
             identity=IDENTITY,
             host="127.0.0.1",
             coordinator=self.listener.endpoint,
+            local=local,
             **fields,
         )
         self.thread = threading.Thread(target=run_partition, args=(spec,))
         self.thread.start()
-        accepted, _ = self.listener.local.accept()
+        accepted, _ = listening.accept()
         accepted.settimeout(LIMIT_S)
-        self.control = Connection(accepted)
+        self.control = Connection(accepted if local else pumped(secured(accepted)))
+        self.control.socket.settimeout(LIMIT_S)
         self.messages: list[dict[str, Any]] = []
         """All that it has said, but signs of life and reports without news."""
         self.snapshots: list[Segment] = []
@@ -77,20 +85,28 @@ class Served:
         until_s = time.monotonic() + LIMIT_S
         while time.monotonic() < until_s:
             message = self.control.next().message
-            left = message.pop("blob_bytes", 0)
-            while left and "blob" not in message:
-                frame = self.control.next()
-                if frame.descriptor is not None:
-                    memory = Segment.of(frame.descriptor)
-                    memory.close()
-                    message["blob"] = bytes(memory.memory[:left])
-                    self.snapshots.append(memory)
-                else:
-                    self._remember(frame.message)
+            if size := message.pop("blob_bytes", 0):
+                message["blob"] = self._content(size)
             self._remember(message)
             if message["type"] == kind and all(message[key] == value for key, value in facts.items()):
                 return message
         raise TimeoutError(f"no {kind} with {facts} came, but {[message['type'] for message in self.messages]}")
+
+    def _content(self, size: int) -> bytes:
+        """The bytes that belong to a message: memory that is handed over, or in pieces; signs of life go between."""
+        content = bytearray()
+        while len(content) < size:
+            frame = self.control.next()
+            if frame.descriptor is not None:
+                memory = Segment.of(frame.descriptor)
+                memory.close()
+                self.snapshots.append(memory)
+                return bytes(memory.memory[:size])
+            if frame.kind == BLOB:
+                content += frame.body
+            else:
+                self._remember(frame.message)
+        return bytes(content)
 
     def _remember(self, message: dict[str, Any]) -> None:
         is_news = message.get("metrics") or message.get("evaluations") or message.get("skipped")

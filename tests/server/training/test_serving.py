@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.server.training import checkpoint, serving
+from chainrule.server.training import checkpoint, control, serving
 from chainrule.server.training.config import Validation
 from chainrule.server.training.contributions import WHOLE, Measured
 from chainrule.server.training.plan import Plan
@@ -154,6 +154,20 @@ def test_over_tls_it_is_the_same(serve: Serve) -> None:
     worker.train([0, 1, 2])
     for name, value in state_after(served.plan, 3).parameters.items():
         assert worker.weights.arrays(3)[name].tobytes() == value.tobytes()
+
+
+def test_its_coordinator_may_be_on_another_machine(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is heard without having been spoken to, and hears what it is told."""
+    monkeypatch.setattr(control, "PIECE_BYTES", 100)
+    served = serve(local=False)
+    worker = served.worker().link()
+    worker.until_step(0, 0)
+    worker.train([0, 1, 2])
+    snapshot = served.until("snapshot", step=3)
+    assert checkpoint.unpacked(snapshot["blob"]).digest() == state_after(served.plan, 3).digest()
+    served.tell(type="pause")
+    assert served.until("held")["step"] == 3
+    served.stop()
 
 
 def test_with_staleness_every_contribution_is_answered_with_where_the_shards_are(serve: Serve) -> None:

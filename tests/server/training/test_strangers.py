@@ -7,6 +7,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from chainrule.server.training.wire import (
     is_of_this_user,
 )
 from tests.server.training.bench import LIMIT_S, tiny_plan, until
-from tests.server.training.served import Served, Worker
+from tests.server.training.served import FENCE, Served, Worker
 from tests.server.training.stand_ins import IDENTITY
 
 
@@ -85,7 +86,12 @@ def test_nobody_tells_the_token_to_whoever_listens_in_place_of_another(monkeypat
 
 def test_another_user_that_calls_a_partition_is_hung_up_on(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "is_of_this_user", lambda _: False)
-    assert served.worker().hung_up_on()  # although it knows the token
+    connected = connect_local(served.endpoint)
+    assert connected is not None
+    stranger = Worker(connected, served)
+    with suppress(LinkError):  # it may have been hung up on already
+        stranger.connection.message(token=IDENTITY.token, fence=FENCE, lease=1)
+    assert stranger.hung_up_on()  # although it knows the token
     monkeypatch.undo()
     served.worker(2).link().until_step(0, 0)
 
@@ -99,8 +105,9 @@ async def test_another_user_that_calls_the_coordinator_is_hung_up_on(monkeypatch
     assert connected is not None
     connected.settimeout(LIMIT_S)
     stranger = Connection(connected)
-    stranger.message(token=IDENTITY.token)
-    stranger.message(type="ready")
+    with suppress(LinkError):  # it may have been hung up on already
+        stranger.message(token=IDENTITY.token)
+        stranger.message(type="ready")
     with pytest.raises(LinkError, match=r"closed the link|is gone"):
         await asyncio.to_thread(stranger.next)
     stranger.close()
