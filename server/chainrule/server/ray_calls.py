@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from chainrule.server.errors import ClusterUnreachableError, ServiceError
+from chainrule.server.errors import ClusterUnreachableError, OutOfMemoryError
 
 RAY_THREADS = 8
 """Calls into Ray that run at the same time; others wait for their turn, within their deadline."""
@@ -27,7 +27,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class StoreFullError(ServiceError):
+class StoreFullError(OutOfMemoryError):
     """Ray has no room for an object, neither in memory nor on disk. Unlike an outage, this does not pass by itself."""
 
     reason = "OBJECT_STORE_FULL"
