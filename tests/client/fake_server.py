@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import google_crc32c
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
@@ -70,6 +71,11 @@ class Failure:
 BREAK = Failure(code=grpc.StatusCode.UNAVAILABLE, message="connection lost")
 
 
+def read_response(chunk: bytes) -> blob_pb2.ReadBlobResponse:
+    """A part of a download."""
+    return blob_pb2.ReadBlobResponse(chunk=chunk, chunk_crc32c=google_crc32c.value(chunk))
+
+
 class FakeServer(
     blob_pb2_grpc.BlobServiceServicer,
     cluster_pb2_grpc.ClusterServiceServicer,
@@ -81,6 +87,7 @@ class FakeServer(
 
     Attributes:
         blobs: digest → content; a test may put a wrong content in.
+        arrived: the part of a blob that an upload before has left, by digest.
         jobs: name → job; changed with `put_job`, so that those who watch see it.
         metrics: those of every job that has none in `metrics_of`.
         silent: methods that do not answer as long as the caller waits.
@@ -89,6 +96,8 @@ class FakeServer(
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
+        self.arrived: dict[str, bytes] = {}
+        self.sent: list[blob_pb2.WriteBlobRequest] = []  # all messages of the last WriteBlob
         self.models: dict[str, model_pb2.Model] = {}
         self.datasets: dict[str, dataset_pb2.Dataset] = {}
         self.jobs: dict[str, job_pb2.Job] = {}
@@ -185,12 +194,23 @@ class FakeServer(
         missing = [digest for digest in request.digests if digest not in self.blobs]
         return blob_pb2.FindMissingBlobsResponse(missing_digests=missing)
 
+    def QueryWriteStatus(
+        self, request: blob_pb2.QueryWriteStatusRequest, context: grpc.ServicerContext
+    ) -> blob_pb2.QueryWriteStatusResponse:
+        self._enter("QueryWriteStatus", request, context)
+        arrived = len(self.arrived.get(request.digest, b""))
+        return blob_pb2.QueryWriteStatusResponse(committed_bytes=arrived, complete=request.digest in self.blobs)
+
     def WriteBlob(
         self, request_iterator: Iterable[blob_pb2.WriteBlobRequest], context: grpc.ServicerContext
     ) -> blob_pb2.Blob:
-        requests = list(request_iterator)
+        requests = self.sent = list(request_iterator)
         self._enter("WriteBlob", requests[0], context)
-        content = b"".join(request.chunk for request in requests[1:])
+        before = self.arrived.pop(requests[0].blob.digest, b"")[: requests[0].write_offset_bytes]
+        content = before + b"".join(request.chunk for request in requests[1:])
+        if len(content) < requests[0].blob.size_bytes:
+            self.arrived[requests[0].blob.digest] = content
+            Failure(code=grpc.StatusCode.ABORTED, message="go on", reason="UPLOAD_INCOMPLETE").end(context)
         digest = hashlib.sha256(content).hexdigest()
         if digest != requests[0].blob.digest:
             Failure(code=grpc.StatusCode.DATA_LOSS, message="wrong digest", reason="DIGEST_MISMATCH").end(context)
@@ -206,7 +226,7 @@ class FakeServer(
             return
         content = self.blobs[request.digest][request.offset_bytes :]
         for start in range(0, len(content), 1024 * 1024):
-            yield blob_pb2.ReadBlobResponse(chunk=content[start : start + 1024 * 1024])
+            yield read_response(content[start : start + 1024 * 1024])
 
     # ClusterService
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import hashlib
 import os
-import threading
-from collections.abc import AsyncIterator
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
-from chainrule.server import blobs as blobs_module
-from chainrule.server.blobs import MAX_BLOB_BYTES, Blob, BlobStore, Upload
-from chainrule.server.errors import DamagedBlobError, IncompleteUploadError, InvalidRequestError, NotFoundError
+from chainrule.server.blobs import Announcement, Blob, BlobStore, Chunk, Collected, files
+from chainrule.server.errors import DamagedBlobError, InvalidRequestError, NotFoundError, StorageFullError
 
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -38,40 +38,6 @@ def test_a_stored_blob_can_be_read_by_its_digest(blobs: BlobStore) -> None:
 def test_blobs_survive_a_restart(blobs: BlobStore, tmp_path: Path) -> None:
     blobs.put(CONTENT)
     assert BlobStore(tmp_path).read(DIGEST) == CONTENT
-
-
-def test_an_upload_with_the_wrong_digest_stores_nothing(blobs: BlobStore, tmp_path: Path) -> None:
-    wrong = "0" * 64
-    with blobs.upload(wrong, 7000) as upload:
-        upload.write(CONTENT)
-        with pytest.raises(DamagedBlobError, match=f"arrived with SHA-256 {DIGEST}"):
-            upload.commit()
-    assert not blobs.contains(wrong)
-    assert not blobs.contains(DIGEST)
-    assert incoming(blobs, tmp_path) == []
-
-
-def test_an_upload_cut_in_the_middle_stores_nothing(blobs: BlobStore, tmp_path: Path) -> None:
-    with blobs.upload(DIGEST, 7000) as upload:
-        upload.write(CONTENT[:100])
-        with pytest.raises(IncompleteUploadError, match="ended after 100 of 7000 bytes"):
-            upload.commit()
-    assert not blobs.contains(DIGEST)
-    assert incoming(blobs, tmp_path) == []
-
-
-def test_an_upload_longer_than_announced_is_refused_at_once(blobs: BlobStore) -> None:
-    with blobs.upload(DIGEST, 10) as upload, pytest.raises(DamagedBlobError, match="more than the 10 bytes announced"):
-        upload.write(CONTENT)
-
-
-def test_leftovers_of_a_crash_are_removed_at_start(blobs: BlobStore, tmp_path: Path) -> None:
-    upload = blobs.upload(DIGEST, 7000).__enter__()
-    upload.write(CONTENT)
-    assert len(incoming(blobs, tmp_path)) == 1
-    BlobStore(tmp_path)
-    assert incoming(blobs, tmp_path) == []
-    upload.__exit__(None, None, None)
 
 
 def test_a_blob_that_changed_on_disk_is_refused(blobs: BlobStore) -> None:
@@ -113,24 +79,6 @@ def test_too_many_digests_at_a_time_are_refused(blobs: BlobStore) -> None:
         blobs.missing([DIGEST] * 1001)
 
 
-def test_what_is_stored_and_the_folder_it_is_in_are_on_disk(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[Path] = []
-    monkeypatch.setattr(blobs_module, "_fsync_folder", synced.append)
-    blobs.put(CONTENT)
-    folder = blobs.path(DIGEST).parent
-    assert synced == [folder, folder.parent]
-
-
-def test_two_uploads_of_one_blob_at_a_time_both_succeed(blobs: BlobStore, tmp_path: Path) -> None:
-    with blobs.upload(DIGEST, 7000) as one, blobs.upload(DIGEST, 7000) as two:
-        one.write(CONTENT)
-        two.write(CONTENT)
-        one.commit()
-        two.commit()
-    assert blobs.read(DIGEST) == CONTENT
-    assert incoming(blobs, tmp_path) == []
-
-
 def test_an_unknown_blob_is_not_found(blobs: BlobStore) -> None:
     with pytest.raises(NotFoundError, match=DIGEST):
         blobs.read(DIGEST)
@@ -149,6 +97,24 @@ def test_chunks_begin_at_the_offset(blobs: BlobStore) -> None:
     assert len(chunks[0]) == 4096
 
 
+def test_chunks_end_at_the_limit(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
+    for limit in (1, 63, 64, 65, 6990, 6991):
+        chunks = list(blobs.chunks(DIGEST, offset_bytes=10, limit_bytes=limit, chunk_bytes=64))
+        assert b"".join(chunks) == CONTENT[10 : 10 + limit]
+    with pytest.raises(InvalidRequestError, match="limit_bytes: is -1; use 0 for all, or more"):
+        next(blobs.chunks(DIGEST, limit_bytes=-1, chunk_bytes=1))
+
+
+def test_of_a_damaged_blob_the_last_piece_is_not_given(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
+    blobs.path(DIGEST).write_bytes(CONTENT[:-1] + b"?")
+    chunks = blobs.chunks(DIGEST, chunk_bytes=3000)
+    assert [next(chunks), next(chunks)] == [CONTENT[:3000], CONTENT[3000:6000]]
+    with pytest.raises(DamagedBlobError):
+        next(chunks)
+
+
 @pytest.mark.parametrize("offset_bytes", [-1, 7001])
 def test_an_offset_outside_the_blob_is_refused(blobs: BlobStore, offset_bytes: int) -> None:
     blobs.put(CONTENT)
@@ -156,86 +122,104 @@ def test_an_offset_outside_the_blob_is_refused(blobs: BlobStore, offset_bytes: i
         next(blobs.chunks(DIGEST, offset_bytes=offset_bytes, chunk_bytes=1))
 
 
-# --- receiving in parts ----------------------------------------------------------------------------------------
+# --- what may go -----------------------------------------------------------------------------------------------
 
 
-async def parts(*values: Blob | bytes | None) -> AsyncIterator[Blob | bytes | None]:
-    for value in values:
-        yield value
+def nothing_refers(digests: Sequence[str]) -> Iterable[str]:
+    return digests
 
 
-async def test_a_blob_is_received_in_parts(blobs: BlobStore) -> None:
-    blob = Blob(DIGEST, 7000)
-    assert await blobs.receive(parts(blob, CONTENT[:100], b"", CONTENT[100:])) == blob
-    assert blobs.read(DIGEST) == CONTENT
-
-
-async def test_a_blob_that_is_there_is_not_received_again(blobs: BlobStore) -> None:
-    blobs.put(CONTENT)
-    assert await blobs.receive(parts(Blob(DIGEST, 3))) == Blob(DIGEST, 7000)
-
-
-@pytest.mark.parametrize("kept_bytes", [0, 100])
-async def test_a_blob_that_is_damaged_is_received_again(blobs: BlobStore, kept_bytes: int) -> None:
-    blobs.put(CONTENT)
-    os.truncate(blobs.path(DIGEST), kept_bytes)
-    await blobs.receive(parts(Blob(DIGEST, 7000), CONTENT))
-    assert blobs.read(DIGEST) == CONTENT
-
-
-@pytest.mark.parametrize(
-    ("sent", "message"),
-    [
-        ([], "blob: is not set in the first message"),
-        ([b"x"], "blob: is not set in the first message"),
-        ([None], "blob: is not set in the first message"),
-        ([Blob("x", 1)], "blob.digest: 'x' is not a SHA-256"),
-        ([Blob(DIGEST, -1)], "blob.size_bytes: is -1; use 0 to"),
-        ([Blob(DIGEST, MAX_BLOB_BYTES + 1)], "blob.size_bytes: is 68719476737; use 0 to"),
-        ([Blob(DIGEST, 7000), None], "chunk: is not set"),
-        ([Blob(DIGEST, 7000), Blob(DIGEST, 7000)], "chunk: is not set"),
-    ],
-)
-async def test_parts_that_are_no_upload_are_refused(
-    blobs: BlobStore, tmp_path: Path, sent: list[Blob | bytes | None], message: str
-) -> None:
-    with pytest.raises(InvalidRequestError, match=message):
-        await blobs.receive(parts(*sent))
+def test_leftovers_of_a_crash_are_removed_at_start(blobs: BlobStore, tmp_path: Path) -> None:
+    (tmp_path / "incoming" / "put-0123").write_bytes(b"half")
+    BlobStore(tmp_path)
     assert incoming(blobs, tmp_path) == []
 
 
-@pytest.mark.parametrize("method", ["write", "commit"])
-async def test_an_upload_that_is_cancelled_leaves_nothing(
-    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+def test_what_is_stored_and_the_folder_it_is_in_are_on_disk(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "fsync_folder", synced.append)
+    blobs.put(CONTENT)
+    folder = blobs.path(DIGEST).parent
+    assert synced == [folder, folder.parent]
+
+
+def test_what_nothing_refers_to_is_removed_and_can_come_again(blobs: BlobStore) -> None:
+    kept = blobs.put(b"kept")
+    blobs.put(CONTENT)
+    assert blobs.discard([DIGEST, "0" * 64], nothing_refers) == Collected(1, len(CONTENT))
+    assert blobs.discard([kept], lambda _: []) == Collected()
+    assert blobs.missing([DIGEST, kept]) == [DIGEST]
+    assert blobs.read(blobs.put(CONTENT)) == CONTENT
+
+
+def test_what_is_held_stays(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
+    with blobs.hold(DIGEST):
+        with blobs.hold(DIGEST):
+            assert blobs.discard([DIGEST], nothing_refers) == Collected()
+        assert blobs.discard([DIGEST], nothing_refers) == Collected()
+    assert blobs.discard([DIGEST], nothing_refers) == Collected(1, len(CONTENT))
+
+
+def test_all_is_looked_through_but_what_is_new_stays_for_a_while(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the cancellation comes while a thread is at work."""
-    loop = asyncio.get_running_loop()
-    reached, proceed, ended = asyncio.Event(), threading.Event(), asyncio.Event()
-    original = getattr(Upload, method)
+    monkeypatch.setattr("chainrule.server.blobs.store.MAX_DIGESTS", 2)
+    digests = [blobs.put(bytes([number])) for number in range(5)]
+    referred = blobs.put(b"referred")
+    damaged = tmp_path / "00" / ("0" * 64 + ".damaged")
+    damaged.parent.mkdir()
+    damaged.touch()
+    for path in (*(blobs.path(digest) for digest in (*digests, referred)), damaged):
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    with blobs.hold(digests[0]):  # as by who is about to refer to it
+        pass
 
-    def held(upload: Upload, *arguments: bytes) -> None:
-        loop.call_soon_threadsafe(reached.set)
-        proceed.wait(10)
-        try:
-            original(upload, *arguments)
-        finally:
-            loop.call_soon_threadsafe(ended.set)
+    def unreferenced(found: Sequence[str]) -> Iterable[str]:
+        return [digest for digest in found if digest != referred]
 
-    monkeypatch.setattr(Upload, method, held)
-    receiving = asyncio.create_task(blobs.receive(parts(Blob(DIGEST, 7000), CONTENT)))
-    await reached.wait()
-    receiving.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await receiving
-    proceed.set()
-    await ended.wait()
+    assert blobs.collect(unreferenced, grace_s=200) == Collected()
+    assert blobs.collect(unreferenced, grace_s=50) == Collected(4, 4)
+    assert [digest for digest in (*digests, referred) if not blobs.contains(digest)] == digests[1:]
+    assert not damaged.exists()
+    assert blobs.collect(unreferenced, grace_s=0) == Collected(1, 1)
+
+
+# --- room ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_will_not_fit_is_refused_before_it_is_sent(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=6999)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StorageFullError, match=r"no room for the 7,000 bytes .*: 6,999 are free on the service's disk"):
+        await blobs.receive(parts(Announcement(Blob(DIGEST, 7000)), Chunk(CONTENT)))
+
+
+async def test_no_more_is_stored_than_the_limit_allows(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path, limit_bytes=7003)
+    other = blobs.put(b"four")
+    with pytest.raises(StorageFullError, match=r"4 of the 7,003 that the service may store are taken.*--storage-limit"):
+        await blobs.receive(parts(Announcement(Blob(DIGEST, 7000)), Chunk(CONTENT)))
+    blobs.discard([other], nothing_refers)
+    await blobs.receive(parts(Announcement(Blob(DIGEST, 7000)), Chunk(CONTENT)))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_said_so_and_leaves_nothing(
+    blobs: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageFullError, match="no room for 7,000 bytes on the disk"):
+        blobs.put(CONTENT)
     assert incoming(blobs, tmp_path) == []
     assert not blobs.contains(DIGEST)
 
 
-def test_a_blob_that_was_removed_is_gone_and_can_come_again(blobs: BlobStore) -> None:
-    digest = blobs.put(CONTENT)
-    blobs.remove(digest)
-    blobs.remove(digest)  # as after a crash between this and what follows it
-    assert blobs.missing([digest]) == [digest]
-    assert blobs.read(blobs.put(CONTENT)) == CONTENT
+async def parts(*values: Announcement | Chunk | None) -> AsyncIterator[Announcement | Chunk | None]:
+    for value in values:
+        yield value

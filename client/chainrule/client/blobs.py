@@ -3,11 +3,20 @@
 import hashlib
 from collections.abc import Callable, Iterator
 
+import google_crc32c
+
 from chainrule.client.channel import Connection
-from chainrule.client.errors import DataLoss
+from chainrule.client.errors import Cancelled, DataLoss, RpcError, Unavailable
 from chainrule.v1 import blob_pb2, blob_pb2_grpc
 
 CHUNK_BYTES = 1024 * 1024
+
+FIRST_AFTER_BREAK_BYTES = 8 * CHUNK_BYTES
+"""Most that is sent at a time after a first break."""
+INCOMPLETE = "UPLOAD_INCOMPLETE"
+
+_GOES_ON = ("CHUNK_DAMAGED", INCOMPLETE, "UPLOAD_OFFSET")
+"""Reasons of errors after which an upload goes on from what has arrived."""
 
 Transferred = Callable[[int, int], None]
 """Called during a transfer with the bytes done so far and the bytes in all."""
@@ -28,7 +37,7 @@ class Blobs:
     def upload(self, content: bytes, *, transferred: Transferred | None = None) -> str:
         """Send a blob, unless the server holds it already, and return its SHA-256 in hexadecimal.
 
-        An upload that the transport breaks off is begun again; `transferred` then counts from 0 again.
+        An upload that breaks goes on from what has arrived, also one of another process, or of a day ago.
 
         Raises:
             DataLoss: what arrived has another digest.
@@ -37,7 +46,7 @@ class Blobs:
         digest = hashlib.sha256(content).hexdigest()
         if self.missing([digest]):
             blob = blob_pb2.Blob(digest=digest, size_bytes=len(content))
-            stored = self._connection.upload(self._stub.WriteBlob, lambda: _write_requests(blob, content, transferred))
+            stored = self._send(blob, content, transferred)
             if stored != blob:
                 raise DataLoss(
                     f"sent a blob of {len(content)} bytes with SHA-256 {digest}, "
@@ -46,6 +55,32 @@ class Blobs:
         elif transferred:
             transferred(len(content), len(content))
         return digest
+
+    def _send(self, blob: blob_pb2.Blob, content: bytes, transferred: Transferred | None) -> blob_pb2.Blob:
+        """Send all that has not arrived. What a connection that breaks has carried may be lost in part; so after a
+        break less is sent at a time, and more again once that arrives."""
+        patience = self._connection.patience()
+        status = blob_pb2.QueryWriteStatusRequest(digest=blob.digest)
+        arrived, at_a_time = 0, len(content)
+        while True:
+            start, end = 0, len(content)
+            try:
+                start = self._connection.call(self._stub.QueryWriteStatus, status).committed_bytes
+                if start > arrived:
+                    patience.restore()
+                    arrived = start
+                end = min(start + at_a_time, len(content))
+                return self._connection.send(
+                    self._stub.WriteBlob, _write_requests(blob, content, start, end, transferred)
+                )
+            except RpcError as error:
+                if error.reason == INCOMPLETE and end < len(content):  # as much as was sent has arrived
+                    at_a_time *= 2
+                elif _goes_on(error, start):
+                    at_a_time = max(CHUNK_BYTES, min(at_a_time // 2, FIRST_AFTER_BREAK_BYTES))
+                    patience.spend(error)
+                else:
+                    raise
 
     def download(self, digest: str, *, received: Callable[[int], None] | None = None) -> bytes:
         """Fetch the blob of this SHA-256 (hexadecimal). A download that breaks goes on where it stopped.
@@ -63,6 +98,7 @@ class Blobs:
             self._stub.ReadBlob,
             lambda: blob_pb2.ReadBlobRequest(digest=digest, offset_bytes=len(content)),
             timeout_s=self._connection.settings.transfer_timeout_s,
+            is_whole=_is_whole,
         ):
             content.extend(response.chunk)
             if received:
@@ -78,12 +114,24 @@ class Blobs:
 
 
 def _write_requests(
-    blob: blob_pb2.Blob, content: bytes, transferred: Transferred | None
+    blob: blob_pb2.Blob, content: bytes, first: int, end: int, transferred: Transferred | None
 ) -> Iterator[blob_pb2.WriteBlobRequest]:
-    yield blob_pb2.WriteBlobRequest(blob=blob)
+    yield blob_pb2.WriteBlobRequest(blob=blob, write_offset_bytes=first)
     view = memoryview(content)
-    for start in range(0, len(content), CHUNK_BYTES):
-        chunk = bytes(view[start : start + CHUNK_BYTES])
-        yield blob_pb2.WriteBlobRequest(chunk=chunk)
+    for start in range(first, end, CHUNK_BYTES):
+        chunk = bytes(view[start : min(start + CHUNK_BYTES, end)])
+        yield blob_pb2.WriteBlobRequest(chunk=chunk, chunk_crc32c=google_crc32c.value(chunk))
         if transferred:
             transferred(start + len(chunk), len(content))
+
+
+def _goes_on(error: RpcError, offset_bytes: int) -> bool:
+    """Whether an upload from an offset on is not over with this error. What was there before may be what is wrong."""
+    if isinstance(error, Cancelled | Unavailable):  # nobody here cancels: the other side cut it off
+        return True
+    return error.reason in _GOES_ON or (error.reason == "DIGEST_MISMATCH" and offset_bytes > 0)
+
+
+def _is_whole(response: blob_pb2.ReadBlobResponse) -> bool:
+    found: int = google_crc32c.value(response.chunk)
+    return found == response.chunk_crc32c

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 from chainrule.client.errors import (
     Cancelled,
     ClientClosedError,
+    DataLoss,
     DeadlineExceeded,
     RpcError,
     Unavailable,
@@ -140,26 +141,19 @@ class Connection:
         with self._translated():
             return method(request, timeout=self.settings.call_timeout_s if timeout_s is None else timeout_s)
 
-    def upload(
-        self,
-        method: grpc.StreamUnaryMultiCallable[Request, Response],
-        requests: Callable[[], Iterable[Request]],
-    ) -> Response:
-        """Many requests, one answer. After a transport break `requests` is asked for all of them again.
+    def send(self, method: grpc.StreamUnaryMultiCallable[Request, Response], requests: Iterable[Request]) -> Response:
+        """Many requests, one answer; within settings.transfer_timeout_s.
 
         Raises:
-            RpcError: as for `call`; Unavailable once settings.retry.window_s has passed without the server.
+            RpcError: as for `call`.
             ClientClosedError: the client is closed.
         """
-        patience = Patience(self.settings.retry, self._closed)
-        while True:
-            try:
-                with self._translated():
-                    response = method(iter(requests()), timeout=self.settings.transfer_timeout_s)
-                patience.restore()
-                return response
-            except Unavailable as error:
-                patience.spend(error)
+        with self._translated():
+            return method(iter(requests), timeout=self.settings.transfer_timeout_s)
+
+    def patience(self) -> Patience:
+        """For an operation of several calls: how long to try again."""
+        return Patience(self.settings.retry, self._closed)
 
     def follow(
         self,
@@ -168,6 +162,7 @@ class Connection:
         *,
         timeout_s: float | None = None,
         is_complete: Callable[[], bool] = lambda: True,
+        is_whole: Callable[[Response], bool] = lambda _: True,
     ) -> Iterator[Response]:
         """One request, many answers, through breaks of the transport.
 
@@ -176,25 +171,30 @@ class Connection:
 
         Args:
             timeout_s: time for all of it; None follows for as long as the server gives signs of life.
+            is_whole: whether an answer is what was sent; after one that is not, the stream counts as broken.
 
         Raises:
             RpcError: as for `call`; Unavailable once settings.retry.window_s has passed without the server,
                 DeadlineExceeded once timeout_s has.
             ClientClosedError: the client is closed.
         """
-        patience = Patience(self.settings.retry, self._closed)
+        patience = self.patience()
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = self.settings.stream_timeout_s if end is None else end - time.monotonic()
             if left_s <= 0:
                 raise DeadlineExceeded(f"the {timeout_s:g} s given for following {self.address} are over")
             try:
+                broken: RpcError | None = None
                 for response in self._stream(method, request(), min(left_s, self.settings.stream_timeout_s)):
+                    if not is_whole(response):
+                        broken = DataLoss(f"what {self.address} sent arrived damaged")
+                        break
                     patience.restore()
                     yield response
-                if is_complete():
+                if broken is None and is_complete():
                     return
-                broken: RpcError = Unavailable(f"the server at {self.address} ended a stream early")
+                broken = broken or Unavailable(f"the server at {self.address} ended a stream early")
             except DeadlineExceeded:
                 if end is not None and time.monotonic() >= end:
                     continue

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63hainrule/v1/blob.proto\x12\x0c\x63hainrule.v1\"*\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"3\n\x18\x46indMissingBlobsResponse\x12\x17\n\x0fmissing_digests\x18\x01 \x03(\t\"O\n\x10WriteBlobRequest\x12\"\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x12.chainrule.v1.BlobH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"7\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\"!\n\x10ReadBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\x80\x02\n\x0b\x42lobService\x12\x61\n\x10\x46indMissingBlobs\x12%.chainrule.v1.FindMissingBlobsRequest\x1a&.chainrule.v1.FindMissingBlobsResponse\x12\x41\n\tWriteBlob\x12\x1e.chainrule.v1.WriteBlobRequest\x1a\x12.chainrule.v1.Blob(\x01\x12K\n\x08ReadBlob\x12\x1d.chainrule.v1.ReadBlobRequest\x1a\x1e.chainrule.v1.ReadBlobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63hainrule/v1/blob.proto\x12\x0c\x63hainrule.v1\"*\n\x04\x42lob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"3\n\x18\x46indMissingBlobsResponse\x12\x17\n\x0fmissing_digests\x18\x01 \x03(\t\"\x97\x01\n\x10WriteBlobRequest\x12\"\n\x04\x62lob\x18\x01 \x01(\x0b\x32\x12.chainrule.v1.BlobH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12\x1a\n\x12write_offset_bytes\x18\x03 \x01(\x03\x12\x19\n\x0c\x63hunk_crc32c\x18\x04 \x01(\x07H\x01\x88\x01\x01\x42\x06\n\x04partB\x0f\n\r_chunk_crc32c\")\n\x17QueryWriteStatusRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"E\n\x18QueryWriteStatusResponse\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"L\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x14\n\x0coffset_bytes\x18\x02 \x01(\x03\x12\x13\n\x0blimit_bytes\x18\x03 \x01(\x03\"7\n\x10ReadBlobResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63hunk_crc32c\x18\x02 \x01(\x07\x32\xe3\x02\n\x0b\x42lobService\x12\x61\n\x10\x46indMissingBlobs\x12%.chainrule.v1.FindMissingBlobsRequest\x1a&.chainrule.v1.FindMissingBlobsResponse\x12\x41\n\tWriteBlob\x12\x1e.chainrule.v1.WriteBlobRequest\x1a\x12.chainrule.v1.Blob(\x01\x12\x61\n\x10QueryWriteStatus\x12%.chainrule.v1.QueryWriteStatusRequest\x1a&.chainrule.v1.QueryWriteStatusResponse\x12K\n\x08ReadBlob\x12\x1d.chainrule.v1.ReadBlobRequest\x1a\x1e.chainrule.v1.ReadBlobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,12 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDMISSINGBLOBSREQUEST']._serialized_end=127
   _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_start=129
   _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_end=180
-  _globals['_WRITEBLOBREQUEST']._serialized_start=182
-  _globals['_WRITEBLOBREQUEST']._serialized_end=261
-  _globals['_READBLOBREQUEST']._serialized_start=263
-  _globals['_READBLOBREQUEST']._serialized_end=318
-  _globals['_READBLOBRESPONSE']._serialized_start=320
-  _globals['_READBLOBRESPONSE']._serialized_end=353
-  _globals['_BLOBSERVICE']._serialized_start=356
-  _globals['_BLOBSERVICE']._serialized_end=612
+  _globals['_WRITEBLOBREQUEST']._serialized_start=183
+  _globals['_WRITEBLOBREQUEST']._serialized_end=334
+  _globals['_QUERYWRITESTATUSREQUEST']._serialized_start=336
+  _globals['_QUERYWRITESTATUSREQUEST']._serialized_end=377
+  _globals['_QUERYWRITESTATUSRESPONSE']._serialized_start=379
+  _globals['_QUERYWRITESTATUSRESPONSE']._serialized_end=448
+  _globals['_READBLOBREQUEST']._serialized_start=450
+  _globals['_READBLOBREQUEST']._serialized_end=526
+  _globals['_READBLOBRESPONSE']._serialized_start=528
+  _globals['_READBLOBRESPONSE']._serialized_end=583
+  _globals['_BLOBSERVICE']._serialized_start=586
+  _globals['_BLOBSERVICE']._serialized_end=941
 # @@protoc_insertion_point(module_scope)

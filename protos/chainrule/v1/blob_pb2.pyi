@@ -100,8 +100,18 @@ class WriteBlobRequest(_message.Message):
 
     BLOB_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    WRITE_OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    CHUNK_CRC32C_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes of the content, at most 4 MiB; 1 MiB is a good size."""
+    write_offset_bytes: _builtins.int
+    """Only beside a blob: number of bytes before the first chunk, at most the committed_bytes of QueryWriteStatus.
+    Bytes that have arrived already are passed over. Default 0: the chunks are the whole content.
+    """
+    chunk_crc32c: _builtins.int
+    """Only beside a chunk: its CRC-32C (Castagnoli), so that a damaged chunk is noticed at once and what came before
+    it is kept. Not set: damage shows in the SHA-256 of the whole, which is then to be sent again.
+    """
     @_builtins.property
     def blob(self) -> Global___Blob:
         """The digest and the size the content will have. Required in the first message."""
@@ -111,16 +121,71 @@ class WriteBlobRequest(_message.Message):
         *,
         blob: Global___Blob | None = ...,
         chunk: _builtins.bytes = ...,
+        write_offset_bytes: _builtins.int = ...,
+        chunk_crc32c: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "chunk", b"chunk", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chunk_crc32c", b"_chunk_crc32c", "blob", b"blob", "chunk", b"chunk", "chunk_crc32c", b"chunk_crc32c", "part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "chunk", b"chunk", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chunk_crc32c", b"_chunk_crc32c", "blob", b"blob", "chunk", b"chunk", "chunk_crc32c", b"chunk_crc32c", "part", b"part", "write_offset_bytes", b"write_offset_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__chunk_crc32c: _TypeAlias = _typing.Literal["chunk_crc32c"]  # noqa: Y015
+    _WhichOneofArgType__chunk_crc32c: _TypeAlias = _typing.Literal["_chunk_crc32c", b"_chunk_crc32c"]  # noqa: Y015
     _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["blob", "chunk"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__chunk_crc32c) -> _WhichOneofReturnType__chunk_crc32c | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___WriteBlobRequest: _TypeAlias = WriteBlobRequest  # noqa: Y015
+
+@_typing.final
+class QueryWriteStatusRequest(_message.Message):
+    """Asks how much of a blob has arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of the blob: 64 lower-case hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryWriteStatusRequest: _TypeAlias = QueryWriteStatusRequest  # noqa: Y015
+
+@_typing.final
+class QueryWriteStatusResponse(_message.Message):
+    """How much of a blob has arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMITTED_BYTES_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    committed_bytes: _builtins.int
+    """Number of bytes that need not be sent again: go on with WriteBlob from there. 0 if nothing has arrived."""
+    complete: _builtins.bool
+    """Whether the blob is there, whole."""
+    def __init__(
+        self,
+        *,
+        committed_bytes: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_bytes", b"committed_bytes", "complete", b"complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryWriteStatusResponse: _TypeAlias = QueryWriteStatusResponse  # noqa: Y015
 
 @_typing.final
 class ReadBlobRequest(_message.Message):
@@ -130,19 +195,23 @@ class ReadBlobRequest(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
+    LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """SHA-256 of the blob: 64 lower-case hexadecimal digits."""
     offset_bytes: _builtins.int
     """Number of bytes to leave out at the beginning. Default 0."""
+    limit_bytes: _builtins.int
+    """Most bytes to send. Default 0: all up to the end."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         offset_bytes: _builtins.int = ...,
+        limit_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset_bytes", b"offset_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "limit_bytes", b"limit_bytes", "offset_bytes", b"offset_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,16 +224,20 @@ class ReadBlobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
+    CHUNK_CRC32C_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes of the content."""
+    chunk_crc32c: _builtins.int
+    """CRC-32C (Castagnoli) of the chunk."""
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
+        chunk_crc32c: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "chunk_crc32c", b"chunk_crc32c"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

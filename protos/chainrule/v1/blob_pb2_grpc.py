@@ -45,6 +45,11 @@ class BlobServiceStub(object):
                 request_serializer=chainrule_dot_v1_dot_blob__pb2.WriteBlobRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_blob__pb2.Blob.FromString,
                 _registered_method=True)
+        self.QueryWriteStatus = channel.unary_unary(
+                '/chainrule.v1.BlobService/QueryWriteStatus',
+                request_serializer=chainrule_dot_v1_dot_blob__pb2.QueryWriteStatusRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_blob__pb2.QueryWriteStatusResponse.FromString,
+                _registered_method=True)
         self.ReadBlob = channel.unary_stream(
                 '/chainrule.v1.BlobService/ReadBlob',
                 request_serializer=chainrule_dot_v1_dot_blob__pb2.ReadBlobRequest.SerializeToString,
@@ -66,13 +71,23 @@ class BlobServiceServicer(object):
     def WriteBlob(self, request_iterator, context):
         """Uploads one blob in chunks. The blob exists once the whole of it has arrived, its SHA-256 has been found
         right, and it is on disk; until then nothing of it is visible. A blob already there is not stored again.
+        What has arrived of an upload that breaks off is kept for a day, also through a restart of the server:
+        QueryWriteStatus tells from where to go on. Several uploads of one blob at a time are one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QueryWriteStatus(self, request, context):
+        """Tells how much of a blob has arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadBlob(self, request, context):
-        """Downloads one blob in chunks of at most 1 MiB.
+        """Downloads one blob, or a part of it, in chunks of at most 1 MiB. A blob that is found damaged ends its download
+        with DATA_LOSS and counts as missing; only a download of the whole blob can find that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +105,11 @@ def add_BlobServiceServicer_to_server(servicer, server):
                     servicer.WriteBlob,
                     request_deserializer=chainrule_dot_v1_dot_blob__pb2.WriteBlobRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_blob__pb2.Blob.SerializeToString,
+            ),
+            'QueryWriteStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryWriteStatus,
+                    request_deserializer=chainrule_dot_v1_dot_blob__pb2.QueryWriteStatusRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_blob__pb2.QueryWriteStatusResponse.SerializeToString,
             ),
             'ReadBlob': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadBlob,
@@ -152,6 +172,33 @@ class BlobService(object):
             '/chainrule.v1.BlobService/WriteBlob',
             chainrule_dot_v1_dot_blob__pb2.WriteBlobRequest.SerializeToString,
             chainrule_dot_v1_dot_blob__pb2.Blob.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryWriteStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.BlobService/QueryWriteStatus',
+            chainrule_dot_v1_dot_blob__pb2.QueryWriteStatusRequest.SerializeToString,
+            chainrule_dot_v1_dot_blob__pb2.QueryWriteStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,9 +38,15 @@ class BlobServiceStub:
     WriteBlob: _grpc.StreamUnaryMultiCallable[_blob_pb2.WriteBlobRequest, _blob_pb2.Blob]
     """Uploads one blob in chunks. The blob exists once the whole of it has arrived, its SHA-256 has been found
     right, and it is on disk; until then nothing of it is visible. A blob already there is not stored again.
+    What has arrived of an upload that breaks off is kept for a day, also through a restart of the server:
+    QueryWriteStatus tells from where to go on. Several uploads of one blob at a time are one.
     """
+    QueryWriteStatus: _grpc.UnaryUnaryMultiCallable[_blob_pb2.QueryWriteStatusRequest, _blob_pb2.QueryWriteStatusResponse]
+    """Tells how much of a blob has arrived."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_blob_pb2.ReadBlobRequest, _blob_pb2.ReadBlobResponse]
-    """Downloads one blob in chunks of at most 1 MiB."""
+    """Downloads one blob, or a part of it, in chunks of at most 1 MiB. A blob that is found damaged ends its download
+    with DATA_LOSS and counts as missing; only a download of the whole blob can find that.
+    """
 
 @_typing.type_check_only
 class BlobServiceAsyncStub(BlobServiceStub):
@@ -52,9 +58,15 @@ class BlobServiceAsyncStub(BlobServiceStub):
     WriteBlob: _aio.StreamUnaryMultiCallable[_blob_pb2.WriteBlobRequest, _blob_pb2.Blob]  # type: ignore[assignment]
     """Uploads one blob in chunks. The blob exists once the whole of it has arrived, its SHA-256 has been found
     right, and it is on disk; until then nothing of it is visible. A blob already there is not stored again.
+    What has arrived of an upload that breaks off is kept for a day, also through a restart of the server:
+    QueryWriteStatus tells from where to go on. Several uploads of one blob at a time are one.
     """
+    QueryWriteStatus: _aio.UnaryUnaryMultiCallable[_blob_pb2.QueryWriteStatusRequest, _blob_pb2.QueryWriteStatusResponse]  # type: ignore[assignment]
+    """Tells how much of a blob has arrived."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_blob_pb2.ReadBlobRequest, _blob_pb2.ReadBlobResponse]  # type: ignore[assignment]
-    """Downloads one blob in chunks of at most 1 MiB."""
+    """Downloads one blob, or a part of it, in chunks of at most 1 MiB. A blob that is found damaged ends its download
+    with DATA_LOSS and counts as missing; only a download of the whole blob can find that.
+    """
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Large byte strings, named by what they contain: weights, datasets, checkpoints."""
@@ -75,7 +87,17 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_blob_pb2.Blob, _abc.Awaitable[_blob_pb2.Blob]]:
         """Uploads one blob in chunks. The blob exists once the whole of it has arrived, its SHA-256 has been found
         right, and it is on disk; until then nothing of it is visible. A blob already there is not stored again.
+        What has arrived of an upload that breaks off is kept for a day, also through a restart of the server:
+        QueryWriteStatus tells from where to go on. Several uploads of one blob at a time are one.
         """
+
+    @_abc_1.abstractmethod
+    def QueryWriteStatus(
+        self,
+        request: _blob_pb2.QueryWriteStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_pb2.QueryWriteStatusResponse, _abc.Awaitable[_blob_pb2.QueryWriteStatusResponse]]:
+        """Tells how much of a blob has arrived."""
 
     @_abc_1.abstractmethod
     def ReadBlob(
@@ -83,6 +105,8 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _blob_pb2.ReadBlobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_blob_pb2.ReadBlobResponse], _abc.AsyncIterator[_blob_pb2.ReadBlobResponse]]:
-        """Downloads one blob in chunks of at most 1 MiB."""
+        """Downloads one blob, or a part of it, in chunks of at most 1 MiB. A blob that is found damaged ends its download
+        with DATA_LOSS and counts as missing; only a download of the whole blob can find that.
+        """
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -33,6 +33,10 @@ def serve(
     num_cpus: Annotated[
         int | None, typer.Option(min=1, help="Worker places of a cluster started here. [default: the machine's CPUs]")
     ] = None,
+    storage_limit: Annotated[
+        float | None,
+        typer.Option(min=0, help="GB (10⁹ bytes) of blobs to store at most. [default: what the disk holds]"),
+    ] = None,
     address_file: Annotated[
         Path | None, typer.Option(help="File to write HOST:PORT into once the service is ready.")
     ] = None,
@@ -45,7 +49,14 @@ def serve(
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    config = ServerConfig(data_dir=data_dir, host=host, port=port, ray_address=ray_address, num_cpus=num_cpus)
+    config = ServerConfig(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        ray_address=ray_address,
+        num_cpus=num_cpus,
+        storage_limit_bytes=None if storage_limit is None else round(storage_limit * 1e9),
+    )
     try:
         run(config, address_file)
     except ImportError as error:

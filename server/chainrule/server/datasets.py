@@ -36,20 +36,21 @@ class DatasetCatalog:
         Raises InvalidRequestError, NotFoundError (no such blob) or AlreadyExistsError.
         """
         name = names.new_name("datasets", dataset_id, field="dataset_id")
-        examples = self._load(check_digest(digest, field=_FIELD))
-        return self._store.create_dataset(
-            Dataset(
-                name=name,
-                digest=digest,
-                num_examples=len(examples.inputs),
-                input_shape=examples.inputs.shape[1:],
-                num_classes=int(examples.targets.max()) + 1,
-                size_bytes=self._blobs.size(digest),
-                create_time=datetime.now(UTC),
-                target_shape=examples.targets.shape[1:],
-                num_tokens=int(examples.inputs.max()) + 1 if examples.inputs.dtype == np.int64 else 0,
+        with self._blobs.hold(check_digest(digest, field=_FIELD)):
+            examples = self._load(digest)
+            return self._store.create_dataset(
+                Dataset(
+                    name=name,
+                    digest=digest,
+                    num_examples=len(examples.inputs),
+                    input_shape=examples.inputs.shape[1:],
+                    num_classes=int(examples.targets.max()) + 1,
+                    size_bytes=self._blobs.size(digest),
+                    create_time=datetime.now(UTC),
+                    target_shape=examples.targets.shape[1:],
+                    num_tokens=int(examples.inputs.max()) + 1 if examples.inputs.dtype == np.int64 else 0,
+                )
             )
-        )
 
     def get(self, name: str, *, field: str = "name") -> Dataset:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""

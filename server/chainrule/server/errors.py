@@ -74,9 +74,21 @@ class DamagedBlobError(ServiceError):
 
 
 class IncompleteUploadError(ServiceError):
-    """An upload that ended before its last byte."""
+    """An upload that ended before its last byte. What has arrived is kept."""
 
     reason = "UPLOAD_INCOMPLETE"
+
+
+class WrongOffsetError(ServiceError):
+    """An upload that leaves out bytes which have not arrived."""
+
+    reason = "UPLOAD_OFFSET"
+
+
+class DamagedChunkError(ServiceError):
+    """A chunk that is not what was sent. What came before it is kept."""
+
+    reason = "CHUNK_DAMAGED"
 
 
 class ClusterUnreachableError(ServiceError):
@@ -95,6 +107,12 @@ class StoreUnavailableError(ServiceError):
     """The database does not answer or cannot write."""
 
     reason = "STORE_UNAVAILABLE"
+
+
+class StorageFullError(StoreUnavailableError):
+    """There is no room for a blob: the disk is full, or the limit of what may be stored is reached."""
+
+    reason = "STORAGE_FULL"
 
 
 class StartupError(ServiceError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
@@ -46,24 +47,28 @@ class ModelCatalog:
         module = build(family, config, init_seed)
         if allow_missing:
             _check_patterns(module, allow_missing, weights_digest)
-        if weights_digest:
-            check_digest(weights_digest, field="model.weights_digest")
-            self._load_weights(module, weights_digest, allow_missing)
-        if allow_missing or not weights_digest:
-            weights_digest = self._blobs.put(io.save(state_of(module)))
-        _, full_config = models.family_of(module)
-        full_config = json.loads(json.dumps(full_config))  # as the store gives it back: lists for tuples
-        return self._store.create_model(
-            Model(
-                name=name,
-                family=family,
-                family_config=full_config,
-                weights_digest=weights_digest,
-                init_seed=init_seed,
-                num_parameters=sum(parameter.numel() for parameter in module.parameters()),
-                create_time=datetime.now(UTC),
+        with ExitStack() as held:
+            if weights_digest:
+                held.enter_context(self._blobs.hold(check_digest(weights_digest, field="model.weights_digest")))
+                self._load_weights(module, weights_digest, allow_missing)
+            if allow_missing or not weights_digest:
+                content = io.save(state_of(module))
+                weights_digest = io.digest(content)
+                held.enter_context(self._blobs.hold(weights_digest))
+                self._blobs.put(content, digest=weights_digest)
+            _, full_config = models.family_of(module)
+            full_config = json.loads(json.dumps(full_config))  # as the store gives it back: lists for tuples
+            return self._store.create_model(
+                Model(
+                    name=name,
+                    family=family,
+                    family_config=full_config,
+                    weights_digest=weights_digest,
+                    init_seed=init_seed,
+                    num_parameters=sum(parameter.numel() for parameter in module.parameters()),
+                    create_time=datetime.now(UTC),
+                )
             )
-        )
 
     def get(self, name: str, *, field: str = "name") -> Model:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import logging
 import os
@@ -10,17 +9,18 @@ import socket
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import chainrule.server.cluster as ray_cluster  # isort: split  — before gRPC: it sets the environment of both
-from chainrule.server.blobs import BlobStore
 from chainrule.server.config import ServerConfig
+from chainrule.server.data_folder import open_blobs, open_store, own
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import StartupError
+from chainrule.server.housekeeping import Housekeeping
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.manager import JobManager
@@ -33,7 +33,6 @@ from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
 from chainrule.server.rpc.status import ErrorInterceptor
-from chainrule.server.store import Store
 from chainrule.server.training.attempt import Launcher
 from chainrule.v1 import (
     blob_pb2,
@@ -98,9 +97,9 @@ class Service:
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self._config
         _refuse_public_host(config.host)
-        stack.enter_context(_own(config))
-        blobs = BlobStore(config.data_dir / "blobs")
-        store = _open_store(config)
+        stack.enter_context(own(config.data_dir))
+        blobs = open_blobs(config.data_dir, limit_bytes=config.storage_limit_bytes)
+        store = open_store(config.data_dir)
         stack.callback(store.close)
         models = ModelCatalog(store, blobs)
         datasets = DatasetCatalog(store, blobs)
@@ -135,6 +134,7 @@ class Service:
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         self.port = _bind(server, config)
 
+        await stack.enter_async_context(Housekeeping(store, blobs))
         await jobs.start()
         stack.push_async_callback(jobs.stop)
         await server.start()
@@ -149,15 +149,10 @@ def check_startable(config: ServerConfig) -> None:
     """Find out what would keep a service from starting, before anything that takes long is started for it. Raises
     StartupError."""
     _refuse_public_host(config.host)
-    with _own(config):
-        _open_store(config).close()
+    with own(config.data_dir):
+        open_store(config.data_dir).close()
     if (reason := _why_not(config)) is not None:
         raise _cannot_listen(config, reason)
-
-
-def _open_store(config: ServerConfig) -> Store:
-    """Raises StartupError if it is of another version."""
-    return Store(f"sqlite:///{config.data_dir / 'chainrule.db'}")
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
@@ -199,23 +194,3 @@ def _refuse_public_host(host: str) -> None:
             f"--host {host} is not a loopback address, and there is no authentication yet; "
             "use 127.0.0.1, and a tunnel (for example ssh -L) to reach it from elsewhere"
         )
-
-
-def _own(config: ServerConfig) -> IO[str]:
-    """Take the data folder for this process alone. The lock ends with the process, however it ends."""
-    try:
-        config.data_dir.mkdir(parents=True, exist_ok=True)
-        lock = (config.data_dir / "lock").open("w")
-    except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        raise StartupError(
-            f"--data-dir {config.data_dir} cannot be used: {reason}; choose a folder that you can write to"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.close()
-        raise StartupError(
-            f"--data-dir {config.data_dir} is in use by another server; stop that one, or choose another folder"
-        ) from error
-    return lock

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from chainrule.engine import io
-from chainrule.server.errors import StoreUnavailableError
+from chainrule.server.blobs import BlobStore
+from chainrule.server.errors import StorageFullError, StoreUnavailableError
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.patience import to_the_end as until_written
 from chainrule.server.records import Job, JobState
@@ -730,6 +731,29 @@ async def test_a_store_that_fails_for_a_while_costs_nothing(
     assert [change.reason for change in job.history if change.state is JobState.RECOVERING] == [
         f"database is locked ({method})" for method in methods[:4]
     ]
+    assert job.weights_digest == expected
+    parts.store.close()
+
+
+async def test_a_full_disk_is_waited_out(tmp_path: Path, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose checkpoints cannot be stored does not fail: it goes on once there is room."""
+    parts = Parts(tmp_path, FakeLauncher())
+    name = parts.prepared()
+    real, full = BlobStore.put, 2
+
+    def put(blobs: BlobStore, *args: Any, **kwargs: Any) -> str:
+        nonlocal full
+        if full:
+            full -= 1
+            raise StorageFullError("there is no room for 9 bytes on the disk")
+        return real(blobs, *args, **kwargs)
+
+    monkeypatch.setattr(BlobStore, "put", put)
+    await parts.make_run(name).run()
+    job = parts.store.get_job(name)
+    assert [change.reason for change in job.history if change.state is JobState.RECOVERING] == [
+        "there is no room for 9 bytes on the disk"
+    ] * 2
     assert job.weights_digest == expected
     parts.store.close()
 

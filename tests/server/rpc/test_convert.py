@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf import struct_pb2
 
-from chainrule.server.blobs import Blob
+from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.records import Checkpoint, Job, JobEvent, JobState, Receipt, StateChange
 from chainrule.server.rpc import convert
@@ -51,13 +51,20 @@ def test_a_number_that_json_does_not_have_is_refused_where_it_is(number: float) 
 @pytest.mark.parametrize(
     ("message", "part"),
     [
-        (blob_pb2.WriteBlobRequest(blob=blob_pb2.Blob(digest="d", size_bytes=3)), Blob("d", 3)),
-        (blob_pb2.WriteBlobRequest(chunk=b"xyz"), b"xyz"),
-        (blob_pb2.WriteBlobRequest(chunk=b""), b""),
+        (blob_pb2.WriteBlobRequest(blob=blob_pb2.Blob(digest="d", size_bytes=3)), Announcement(Blob("d", 3))),
+        (
+            blob_pb2.WriteBlobRequest(blob=blob_pb2.Blob(digest="d"), write_offset_bytes=2),
+            Announcement(Blob("d", 0), 2),
+        ),
+        (blob_pb2.WriteBlobRequest(chunk=b"xyz"), Chunk(b"xyz")),
+        (blob_pb2.WriteBlobRequest(chunk=b"xyz", chunk_crc32c=0), Chunk(b"xyz", 0)),
+        (blob_pb2.WriteBlobRequest(chunk=b""), Chunk(b"")),
         (blob_pb2.WriteBlobRequest(), None),
     ],
 )
-def test_a_message_of_an_upload_is_its_part(message: blob_pb2.WriteBlobRequest, part: Blob | bytes | None) -> None:
+def test_a_message_of_an_upload_is_its_part(
+    message: blob_pb2.WriteBlobRequest, part: Announcement | Chunk | None
+) -> None:
     assert convert.upload_part(message) == part
 
 

@@ -13,8 +13,11 @@ from chainrule.client.cli.output import Format
 from chainrule.client.cli.session import Globals
 
 GROUP = "chainrule.commands"
+GROUPS = {"admin": "Look after the data folder of a server that does not run."}
 SUMMARIES = {
     "serve": "Start a server on this machine. Needs chainrule\\[server].",
+    "admin.check": "Look for damaged and missing blobs in the data folder of a server that does not run.",
+    "admin.gc": "Remove what nothing refers to from the data folder of a server that does not run.",
     "cluster.up": "Start a Ray cluster on this machine. Needs chainrule\\[server].",
     "cluster.down": "End a cluster that was started on this machine.",
     "cluster.status": "Show the nodes of a cluster that was started on this machine.",
@@ -44,7 +47,7 @@ def _group(app: typer.Typer, name: str) -> typer.Typer:
     for registered in app.registered_groups:
         if registered.name == name and registered.typer_instance is not None:
             return registered.typer_instance
-    group = typer.Typer(no_args_is_help=True)
+    group = typer.Typer(no_args_is_help=True, help=GROUPS.get(name))
     app.add_typer(group, name=name)
     return group
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Sequence
 
 from chainrule.engine import io
 from chainrule.server.blobs import BlobStore
@@ -23,15 +20,13 @@ from chainrule.server.training.state import TrainingState
 class Checkpoints:
     """The checkpoints of all jobs of a service. Its methods block.
 
-    Two jobs that compute the same have the same blobs. Therefore a blob that is being stored counts as in use before a
-    row of the store refers to it: the job that removes its own checkpoint of the same content leaves it alone.
+    Two jobs that compute the same have the same blobs. Therefore a blob is held while it is being stored, before a row
+    of the store refers to it: the job that removes its own checkpoint of the same content leaves it alone.
     """
 
     def __init__(self, store: Store, blobs: BlobStore) -> None:
         self._store = store
         self._blobs = blobs
-        self._lock = Lock()
-        self._coming: Counter[str] = Counter()
 
     def add(self, job: str, taken: CheckpointTaken) -> None:
         """Store a checkpoint, in place of one of the same step: first its state, then its manifest, then the row that
@@ -46,7 +41,7 @@ class Checkpoints:
             state_bytes=len(content),
         ).to_json()
         before = [known for known in self._store.checkpoints(job) if known.step == taken.step]
-        with self._in_use(state_digest, io.digest(manifest)):
+        with self._blobs.hold(state_digest, io.digest(manifest)):
             self._blobs.put(content, digest=state_digest)
             self._store.add_checkpoint(
                 job,
@@ -86,18 +81,4 @@ class Checkpoints:
 
     def _remove_blobs(self, dropped: Sequence[Checkpoint]) -> None:
         digests = {digest for known in dropped for digest in (known.manifest_digest, known.state_digest)}
-        with self._lock:
-            for digest in self._store.unreferenced(digests):
-                if not self._coming[digest]:
-                    self._blobs.remove(digest)
-
-    @contextmanager
-    def _in_use(self, *digests: str) -> Iterator[None]:
-        with self._lock:
-            self._coming.update(digests)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._coming.subtract(digests)
-                self._coming += Counter()  # leaves out those that are 0
+        self._blobs.discard(digests, self._store.unreferenced)

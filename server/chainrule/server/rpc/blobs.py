@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import google_crc32c
 import grpc
 
 from chainrule.server.blobs import BlobStore
@@ -35,9 +36,20 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
         blob = await self._blobs.receive(convert.upload_part(message) async for message in request_iterator)
         return blob_pb2.Blob(digest=blob.digest, size_bytes=blob.size_bytes)
 
+    async def QueryWriteStatus(
+        self, request: blob_pb2.QueryWriteStatusRequest, context: Context
+    ) -> blob_pb2.QueryWriteStatusResponse:
+        status = await asyncio.to_thread(self._blobs.write_status, request.digest)
+        return blob_pb2.QueryWriteStatusResponse(committed_bytes=status.committed_bytes, complete=status.complete)
+
     async def ReadBlob(
         self, request: blob_pb2.ReadBlobRequest, context: Context
     ) -> AsyncIterator[blob_pb2.ReadBlobResponse]:
-        chunks = self._blobs.chunks(request.digest, offset_bytes=request.offset_bytes, chunk_bytes=READ_CHUNK_BYTES)
+        chunks = self._blobs.chunks(
+            request.digest,
+            offset_bytes=request.offset_bytes,
+            limit_bytes=request.limit_bytes,
+            chunk_bytes=READ_CHUNK_BYTES,
+        )
         while chunk := await asyncio.to_thread(next, chunks, b""):
-            yield blob_pb2.ReadBlobResponse(chunk=chunk)
+            yield blob_pb2.ReadBlobResponse(chunk=chunk, chunk_crc32c=google_crc32c.value(chunk))

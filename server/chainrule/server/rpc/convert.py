@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
 from chainrule.server import records
-from chainrule.server.blobs import Blob
+from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
 from chainrule.server.rpc.configs import training_config, training_config_record
@@ -55,13 +55,13 @@ def dict_to_struct(values: Any) -> struct_pb2.Struct:
     return struct
 
 
-def upload_part(message: blob_pb2.WriteBlobRequest) -> Blob | bytes | None:
+def upload_part(message: blob_pb2.WriteBlobRequest) -> Announcement | Chunk | None:
     """What a message of an upload carries; None if that is nothing."""
     match message.WhichOneof("part"):
         case "blob":
-            return Blob(message.blob.digest, message.blob.size_bytes)
+            return Announcement(Blob(message.blob.digest, message.blob.size_bytes), message.write_offset_bytes)
         case "chunk":
-            return message.chunk
+            return Chunk(message.chunk, message.chunk_crc32c if message.HasField("chunk_crc32c") else None)
         case _:
             return None
 

@@ -178,6 +178,22 @@ class TrainingTables(Database):
         with self._write() as db:
             _delete_checkpoints(db, job, list(steps))
 
+    def references(self) -> dict[str, list[str]]:
+        """All blobs that something refers to, with what does."""
+        found: dict[str, list[str]] = {}
+        queries = (
+            sa.select(schema.models.c.weights_digest, schema.models.c.name),
+            sa.select(schema.datasets.c.digest, schema.datasets.c.name),
+            sa.select(schema.jobs.c.weights_digest, schema.jobs.c.name).where(schema.jobs.c.weights_digest != ""),
+            sa.select(schema.checkpoints.c.manifest_digest, schema.checkpoints.c.job),
+            sa.select(schema.checkpoints.c.state_digest, schema.checkpoints.c.job),
+        )
+        with self._read() as db:
+            for query in queries:
+                for digest, name in db.execute(query):
+                    found.setdefault(digest, []).append(name)
+        return found
+
     def unreferenced(self, digests: Iterable[str]) -> list[str]:
         """Those of some blobs that no model, dataset, job or checkpoint refers to."""
         columns = (

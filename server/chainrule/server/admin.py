@@ -1,0 +1,79 @@
+"""`chainrule admin`: what is done to the data folder of a service that does not run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chainrule.engine import ChainruleError
+from chainrule.server.blobs import BlobStore
+from chainrule.server.data_folder import open_blobs, open_store, own
+from chainrule.server.errors import DamagedBlobError, NotFoundError, StartupError
+from chainrule.server.store import Store
+
+DataDirOption = Annotated[
+    Path,
+    typer.Option(help="Folder of the store and the blobs; no server may be using it.", envvar="CHAINRULE_DATA_DIR"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_DATA_DIR = Path(".chainrule")
+
+
+def gc(
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="Keep what was uploaded, or asked for, in the last hours.")
+    ] = 24.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the blobs that no model, dataset, job or checkpoint refers to. A server does so by itself every hour."""
+    with _opened(data_dir) as (store, blobs):
+        found = blobs.collect(store.unreferenced, grace_s=grace_hours * 3600)
+    if as_json:
+        print(json.dumps({"blobs": found.blobs, "bytes": found.size_bytes}))
+    else:
+        print(f"removed {found.blobs} blobs, {found.size_bytes:,} bytes")
+
+
+def check(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+    """Read every blob that something refers to and compare it with its digest. The exit code is 1 if one is damaged or
+    missing. A damaged blob is moved aside: uploaded again, it is whole again."""
+    wrong = []
+    with _opened(data_dir) as (store, blobs):
+        references = store.references()
+        for digest, names in references.items():
+            try:
+                for _ in blobs.chunks(digest, chunk_bytes=1024**2):
+                    pass
+            except (DamagedBlobError, NotFoundError) as error:
+                wrong.append({"digest": digest, "of": names, "error": error.message})
+    if as_json:
+        print(json.dumps({"blobs": len(references), "wrong": wrong}))
+    else:
+        for one in wrong:
+            print(f"{', '.join(one['of'])}: {one['error']}")
+        print(f"read {len(references)} blobs; {len(wrong)} are damaged or missing")
+    if wrong:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[tuple[Store, BlobStore]]:
+    try:
+        if not (folder / "chainrule.db").exists():
+            raise StartupError(f"--data-dir {folder} is no data folder of a server: there is no chainrule.db in it")
+        with own(folder):
+            store = open_store(folder)
+            try:
+                yield store, open_blobs(folder)
+            finally:
+                store.close()
+    except ChainruleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error

@@ -1,0 +1,16 @@
+"""Blobs: byte strings named by their SHA-256. A blob is there whole or not at all."""
+
+from chainrule.server.blobs.store import MAX_BLOB_BYTES, MAX_DIGESTS, BlobStore, Collected, check_digest
+from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, WriteStatus
+
+__all__ = [
+    "MAX_BLOB_BYTES",
+    "MAX_DIGESTS",
+    "Announcement",
+    "Blob",
+    "BlobStore",
+    "Chunk",
+    "Collected",
+    "WriteStatus",
+    "check_digest",
+]

@@ -1,0 +1,295 @@
+"""What blobs are stored: one file each, named by their SHA-256. A blob is there whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+import re
+import secrets
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from chainrule.server.blobs.files import fsync_folder, publish, room_on_disk
+from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Uploads, WriteStatus
+from chainrule.server.errors import (
+    DamagedBlobError,
+    InvalidRequestError,
+    NotFoundError,
+    StorageFullError,
+    echo,
+)
+
+Unreferenced = Callable[[Sequence[str]], Iterable[str]]
+"""Tells which of some digests nothing refers to."""
+MAX_BLOB_BYTES = 64 * 1024**3
+"""Largest blob that is accepted."""
+MAX_DIGESTS = 1000
+"""Most digests that are looked for at a time."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_COPY_BYTES = 1024**2
+_OURS = "put-"
+_DAMAGED = ".damaged"
+_EMPTY = hashlib.sha256().hexdigest()
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed because nothing referred to it."""
+
+    blobs: int = 0
+    size_bytes: int = 0
+
+
+def check_digest(digest: str, *, field: str) -> str:
+    """The digest, if it is well formed. Nothing else ever becomes part of a path."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidRequestError.of(field, f"{echo(digest)} is not a SHA-256: 64 lower-case hexadecimal digits")
+    return digest
+
+
+class BlobStore:
+    """Blobs in a folder: `{folder}/{first two digits}/{digest}`, uploads in progress in `{folder}/incoming`.
+
+    Args:
+        limit_bytes: most bytes of blobs that are stored; None: as many as the disk holds.
+    """
+
+    def __init__(self, folder: Path, *, limit_bytes: int | None = None) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._incoming = folder / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        fsync_folder(folder.parent)
+        for leftover in self._incoming.glob(f"{_OURS}*"):  # of a crash
+            leftover.unlink()
+        self._uploads = Uploads(self._incoming)
+        self._uploads.expire()
+        self._lock = Lock()
+        self._held: Counter[str] = Counter()
+
+    def path(self, digest: str) -> Path:
+        """Where a blob lies. Raises NotFoundError if it is not there."""
+        if not self.contains(digest):
+            raise NotFoundError(f'there is no blob "{digest}"; upload it with WriteBlob', digest=digest)
+        return self._path(digest)
+
+    def contains(self, digest: str) -> bool:
+        """Whether a blob is there. A file cut off at its beginning counts as missing."""
+        path = self._path(digest)
+        return path.exists() and (digest == _EMPTY or path.stat().st_size > 0)
+
+    def missing(self, digests: list[str]) -> list[str]:
+        """Those that are not there, in the order given. Raises InvalidRequestError if they are too many."""
+        if len(digests) > MAX_DIGESTS:
+            raise InvalidRequestError.of("digests", f"are {len(digests)}; ask for at most {MAX_DIGESTS:,}")
+        return [digest for digest in digests if not self.contains(check_digest(digest, field="digests"))]
+
+    def size(self, digest: str) -> int:
+        """Length of a blob in bytes. Raises NotFoundError."""
+        return self.path(digest).stat().st_size
+
+    def read(self, digest: str) -> bytes:
+        """A blob's content.
+
+        Raises NotFoundError, or DamagedBlobError if it no longer has its digest: it is then missing until it is
+        uploaded again.
+        """
+        content = self.path(digest).read_bytes()
+        self._check(digest, hashlib.sha256(content).hexdigest())
+        return content
+
+    def chunks(self, digest: str, *, offset_bytes: int = 0, limit_bytes: int = 0, chunk_bytes: int) -> Iterator[bytes]:
+        """A blob's content from an offset on, at most `limit_bytes` of it (0: all), in pieces.
+
+        Raises NotFoundError, InvalidRequestError if the blob has fewer bytes than the offset, or, before its last
+        piece, DamagedBlobError as `read` does; only a blob that is read from its beginning to its end can be checked.
+        """
+        path = self.path(digest)
+        size = path.stat().st_size
+        if not 0 <= offset_bytes <= size:
+            raise InvalidRequestError.of("offset_bytes", f"is {offset_bytes}; use 0 to {size}, the size of the blob")
+        if limit_bytes < 0:
+            raise InvalidRequestError.of("limit_bytes", f"is {limit_bytes}; use 0 for all, or more")
+        end = min(size, offset_bytes + limit_bytes) if limit_bytes else size
+        found = hashlib.sha256()
+        with path.open("rb") as file:
+            file.seek(offset_bytes)
+            held = b""  # the last piece: it is not handed out before the whole has been found right
+            while chunk := file.read(min(chunk_bytes, end - file.tell())):
+                found.update(chunk)
+                if held:
+                    yield held
+                held = chunk
+        if offset_bytes == 0 and end == size:
+            self._check(digest, found.hexdigest())
+        if held:
+            yield held
+
+    def put(self, content: bytes | memoryview, *, digest: str | None = None) -> str:
+        """Store a byte string and return its digest, which is computed unless it is known. Raises StorageFullError."""
+        digest = digest or hashlib.sha256(content).hexdigest()
+        temporary = self._incoming / f"{_OURS}{secrets.token_hex(8)}"
+        try:
+            with room_on_disk(len(content), self._folder):
+                with temporary.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                publish(temporary, self._path(digest))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest
+
+    def write_status(self, digest: str) -> WriteStatus:
+        """How much of a blob has arrived."""
+        path = self._path(digest)
+        if self.contains(digest):
+            return WriteStatus(path.stat().st_size, complete=True)
+        return WriteStatus(self._uploads.arrived_bytes(digest), complete=False)
+
+    async def receive(self, parts: AsyncIterator[Announcement | Chunk | None]) -> Blob:
+        """Store what comes in parts: what the blob will be and where the chunks begin, then these. A blob that is there
+        already is not stored again. What comes before an error is kept: see `write_status`.
+
+        Raises InvalidRequestError if the parts are not these, and what `Upload` raises.
+        """
+        announced = await anext(parts, None)
+        if not isinstance(announced, Announcement):
+            raise InvalidRequestError.of("blob", "is not set in the first message; begin with the digest and the size")
+        blob = announced.blob
+        check_digest(blob.digest, field="blob.digest")
+        if not 0 <= blob.size_bytes <= MAX_BLOB_BYTES:
+            raise InvalidRequestError.of("blob.size_bytes", f"is {blob.size_bytes}; use 0 to {MAX_BLOB_BYTES}")
+        if not 0 <= announced.offset_bytes <= blob.size_bytes:
+            raise InvalidRequestError.of(
+                "write_offset_bytes", f"is {announced.offset_bytes}; use 0 to {blob.size_bytes}, the size of the blob"
+            )
+        stored = await asyncio.to_thread(self._stored, blob.digest)
+        if stored is not None:
+            return stored
+        await asyncio.to_thread(self._check_room, blob)
+        upload = self._uploads.open(announced, self._path(blob.digest))
+        try:
+            await asyncio.to_thread(upload.begin)
+            async for chunk in parts:
+                if not isinstance(chunk, Chunk):
+                    raise InvalidRequestError.of("chunk", "is not set; every message after the first carries a chunk")
+                await asyncio.to_thread(upload.write, chunk)
+            await asyncio.to_thread(self._uploads.commit, upload)
+        finally:
+            await asyncio.to_thread(self._uploads.close, upload)
+        return blob
+
+    # --- what may go -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def hold(self, *digests: str) -> Iterator[None]:
+        """Keep blobs that nothing refers to yet from being removed: until what is about to refer to them does."""
+        with self._lock:
+            self._held.update(digests)
+            for digest in digests:
+                with suppress(FileNotFoundError):
+                    os.utime(self._path(digest))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.subtract(digests)
+                self._held += Counter()  # leaves out those that are 0
+
+    def discard(self, digests: Iterable[str], unreferenced: Unreferenced, *, grace_s: float = 0.0) -> Collected:
+        """Remove those of some blobs that nothing refers to, that nobody holds, and that were not stored, or held, in
+        the last `grace_s` seconds. Who reads one at the moment reads it to its end.
+
+        Args:
+            unreferenced: tells which of some digests nothing refers to.
+        """
+        found = Collected()
+        with self._lock:
+            for digest in unreferenced(list(digests)):
+                with suppress(FileNotFoundError):
+                    path = self._path(digest)
+                    facts = path.stat()
+                    if not self._held[digest] and time.time() - facts.st_mtime >= grace_s:
+                        path.unlink()
+                        found = Collected(found.blobs + 1, found.size_bytes + facts.st_size)
+        return found
+
+    def collect(self, unreferenced: Unreferenced, *, grace_s: float) -> Collected:
+        """Look through all blobs for those that may go, as `discard` has it. Uploads that have stopped are given up,
+        and what was damaged is removed."""
+        self._uploads.expire()
+        total = Collected()
+        for path in self._files():
+            with suppress(FileNotFoundError):
+                if path.suffix == _DAMAGED and time.time() - path.stat().st_mtime >= grace_s:
+                    path.unlink()
+        digests = (path.name for path in self._files() if _DIGEST.fullmatch(path.name))
+        while batch := list(itertools.islice(digests, MAX_DIGESTS)):
+            found = self.discard(batch, unreferenced, grace_s=grace_s)
+            total = Collected(total.blobs + found.blobs, total.size_bytes + found.size_bytes)
+        return total
+
+    def stored_bytes(self) -> int:
+        """Size of all blobs, and of what has arrived of others."""
+        total = 0
+        for path in (*self._files(), *self._incoming.iterdir()):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    # --- private -----------------------------------------------------------------------------------------------
+
+    def _files(self) -> Iterator[Path]:
+        return (path for folder in self._folder.glob("[0-9a-f][0-9a-f]") for path in folder.iterdir())
+
+    def _check_room(self, blob: Blob) -> None:
+        """Refuse what will not fit before it is sent."""
+        missing = blob.size_bytes - self._uploads.arrived_bytes(blob.digest)
+        free = shutil.disk_usage(self._folder).free
+        if missing > free:
+            raise StorageFullError(
+                f'there is no room for the {blob.size_bytes:,} bytes of blob "{blob.digest}": {free:,} are free on the '
+                "service's disk; have room made there"
+            )
+        if self._limit_bytes is not None and missing + (stored := self.stored_bytes()) > self._limit_bytes:
+            raise StorageFullError(
+                f'there is no room for the {blob.size_bytes:,} bytes of blob "{blob.digest}": {stored:,} of the '
+                f"{self._limit_bytes:,} that the service may store are taken; delete what is not needed, or serve with "
+                "a larger --storage-limit"
+            )
+
+    def _stored(self, digest: str) -> Blob | None:
+        """The blob, if it is there and whole. One that is damaged is moved aside."""
+        try:
+            with self.hold(digest):
+                return Blob(digest, sum(map(len, self.chunks(digest, offset_bytes=0, chunk_bytes=_COPY_BYTES))))
+        except (NotFoundError, DamagedBlobError):
+            return None
+
+    def _check(self, digest: str, actual: str) -> None:
+        if actual == digest:
+            return
+        path = self._path(digest)
+        aside = path.with_suffix(_DAMAGED)
+        with suppress(FileNotFoundError):  # another reader was faster
+            path.replace(aside)
+        raise DamagedBlobError(
+            f'blob "{digest}" is damaged on disk: its content has SHA-256 {actual}. It was moved to {aside.name} and '
+            "counts as missing: upload it again with WriteBlob",
+            digest=digest,
+            actual=actual,
+        )
+
+    def _path(self, digest: str) -> Path:
+        check_digest(digest, field="digest")
+        return self._folder / digest[:2] / digest

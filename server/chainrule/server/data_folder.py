@@ -1,0 +1,43 @@
+"""The folder of a service: its store, its blobs, and the lock that gives them to one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from chainrule.server.blobs import BlobStore
+from chainrule.server.errors import StartupError
+from chainrule.server.store import Store
+
+
+def own(folder: Path) -> IO[str]:
+    """Take the folder for this process alone; it is made if missing. The lock ends with the process, however it ends,
+    or by closing what is returned. Raises StartupError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise StartupError(
+            f"--data-dir {folder} cannot be used: {reason}; choose a folder that you can write to"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise StartupError(
+            f"--data-dir {folder} is in use by another server; stop that one, or choose another folder"
+        ) from error
+    return lock
+
+
+def open_store(folder: Path) -> Store:
+    """The store in a folder. Raises StartupError if it is of another version."""
+    return Store(f"sqlite:///{folder / 'chainrule.db'}")
+
+
+def open_blobs(folder: Path, *, limit_bytes: int | None = None) -> BlobStore:
+    """The blobs in a folder."""
+    return BlobStore(folder / "blobs", limit_bytes=limit_bytes)

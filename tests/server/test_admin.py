@@ -1,0 +1,85 @@
+"""What is done to a data folder while no server uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from chainrule.server import admin
+from chainrule.server.data_folder import open_blobs, open_store, own
+from chainrule.server.records import Model
+
+app = typer.Typer()
+app.command()(admin.gc)
+app.command()(admin.check)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder with a model whose weights are there, and a blob that nothing refers to."""
+    store, blobs = open_store(tmp_path), open_blobs(tmp_path)
+    for content in (b"weights", b"leftover"):
+        path = blobs.path(blobs.put(content))
+        os.utime(path, (time.time() - 5 * 3600, time.time() - 5 * 3600))
+    store.create_model(Model("models/m", "small_cnn", {}, digest_of(b"weights"), 0, 1, datetime.now(UTC)))
+    store.close()
+    return tmp_path
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_what_nothing_refers_to_is_removed_after_its_grace(folder: Path) -> None:
+    assert run("gc", "--data-dir", str(folder)).stdout == "removed 0 blobs, 0 bytes\n"
+    found = run("gc", "--data-dir", str(folder), "--grace-hours", "4", "--json")
+    assert json.loads(found.stdout) == {"blobs": 1, "bytes": 8}
+    assert open_blobs(folder).contains(digest_of(b"weights"))
+    assert not open_blobs(folder).contains(digest_of(b"leftover"))
+
+
+def test_a_folder_without_damage_is_found_so(folder: Path) -> None:
+    found = run("check", "--data-dir", str(folder))
+    assert (found.exit_code, found.stdout) == (0, "read 1 blobs; 0 are damaged or missing\n")
+
+
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_damaged_and_missing_blobs_are_named_with_what_needs_them(folder: Path, damage: str) -> None:
+    path = open_blobs(folder).path(digest_of(b"weights"))
+    if damage == "flip":
+        path.write_bytes(b"weightz")
+    else:
+        path.unlink()
+    found = run("check", "--data-dir", str(folder))
+    assert found.exit_code == 1
+    assert found.stdout.startswith("models/m: ")
+    assert digest_of(b"weights") in found.stdout
+    [wrong] = json.loads(run("check", "--data-dir", str(folder), "--json").stdout)["wrong"]
+    assert wrong["of"] == ["models/m"]
+
+
+def test_the_folder_of_a_running_server_is_left_alone(folder: Path) -> None:
+    with own(folder):
+        found = run("gc", "--data-dir", str(folder), "--grace-hours", "0")
+    assert found.exit_code == 1
+    assert "is in use by another server" in found.stderr
+    assert open_blobs(folder).contains(digest_of(b"leftover"))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    found = run("gc", "--data-dir", str(tmp_path))
+    assert found.exit_code == 1
+    assert "is no data folder of a server" in found.stderr
+    assert list(tmp_path.iterdir()) == []
