@@ -10,6 +10,7 @@ import pytest
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import InvalidRequestError, Violation
 from chainrule.server.store import Store
+from tests.server.postgresql import postgresql, programs, temporary_folder
 
 
 @pytest.fixture
@@ -17,6 +18,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store = Store(f"sqlite:///{tmp_path / 'store.db'}")
     yield store
     store.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A database of a PostgreSQL server that runs for this session."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with temporary_folder() as folder, postgresql(Path(folder)) as url:
+        yield url
 
 
 @pytest.fixture

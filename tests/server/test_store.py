@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,13 +17,12 @@ from chainrule.server.errors import (
     IllegalStateError,
     InvalidRequestError,
     NotFoundError,
-    StartupError,
 )
 from chainrule.server.records import Dataset, JobFailure, JobState, Model
 from chainrule.server.store import NewJob, Store
-from chainrule.server.store.schema import LAYOUT
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.state import EvaluationMetric, StepMetric
+from tests.server.postgresql import emptied
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = Model("models/m", "small_cnn", {"num_classes": 10}, "a" * 64, 2**64 - 1, 123, NOW)
@@ -58,9 +56,12 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'store.db'}"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return emptied(request.getfixturevalue("postgresql_url"))
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_what_was_stored_is_there_after_a_restart(store: Store, url: str) -> Non
     store.transition(JOB.name, JobState.PREPARING, reason="the cluster has room")
     store.add_metrics(JOB.name, [metric(1), metric(2)])
     add_checkpoint(store, 10, state_digest="d" * 64)
+    store.close()
     again = Store(url)
     try:
         assert new
@@ -437,27 +439,3 @@ def test_the_first_fingerprint_stays(store: Store) -> None:
     store.set_fingerprint(JOB.name, "first")
     store.set_fingerprint(JOB.name, "second")
     assert store.get_job(JOB.name).fingerprint == "first"
-
-
-# --- the file --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("layout", "age"), [(0, "an older"), (LAYOUT - 1, "an older"), (LAYOUT + 1, "a newer")])
-def test_a_file_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path, layout: int, age: str) -> None:
-    path = tmp_path / "other.db"
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE jobs (id INTEGER)")
-        db.execute(f"PRAGMA user_version={layout}")
-    message = rf"{path} was made by {age} chainrule \(its tables have layout {layout}, .* another --data-dir"
-    with pytest.raises(StartupError, match=message):
-        Store(f"sqlite:///{path}")
-    with sqlite3.connect(path) as db:
-        assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("jobs",)]
-
-
-def test_a_file_is_opened_again_by_the_version_that_made_it(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'same.db'}"
-    for _ in range(2):
-        Store(url).close()
-    with sqlite3.connect(tmp_path / "same.db") as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (LAYOUT,)

@@ -13,7 +13,7 @@ import typer
 
 from chainrule.engine import ChainruleError
 from chainrule.server.blobs import BlobStore
-from chainrule.server.data_folder import open_blobs, open_store, own
+from chainrule.server.data_folder import BLOBS_FOLDER, STORE_FILE, open_blobs, open_store, own
 from chainrule.server.errors import DamagedBlobError, NotFoundError, StartupError
 from chainrule.server.store import Store
 
@@ -21,19 +21,24 @@ DataDirOption = Annotated[
     Path,
     typer.Option(help="Folder of the store and the blobs; no server may be using it.", envvar="CHAINRULE_DATA_DIR"),
 ]
+StoreUrlOption = Annotated[
+    str | None,
+    typer.Option(help="SQLAlchemy URL of the store, if it is not in the folder.", envvar="CHAINRULE_STORE_URL"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_DATA_DIR = Path(".chainrule")
 
 
 def gc(
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    store_url: StoreUrlOption = None,
     grace_hours: Annotated[
         float, typer.Option(min=0, help="Keep what was uploaded, or asked for, in the last hours.")
     ] = 24.0,
     as_json: JsonOption = False,
 ) -> None:
     """Remove the blobs that no model, dataset, job or checkpoint refers to. A server does so by itself every hour."""
-    with _opened(data_dir) as (store, blobs):
+    with _opened(data_dir, store_url) as (store, blobs):
         found = blobs.collect(store.unreferenced, grace_s=grace_hours * 3600)
     if as_json:
         print(json.dumps({"blobs": found.blobs, "bytes": found.size_bytes}))
@@ -41,11 +46,13 @@ def gc(
         print(f"removed {found.blobs} blobs, {found.size_bytes:,} bytes")
 
 
-def check(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+def check(
+    data_dir: DataDirOption = DEFAULT_DATA_DIR, store_url: StoreUrlOption = None, as_json: JsonOption = False
+) -> None:
     """Read every blob that something refers to and compare it with its digest. The exit code is 1 if one is damaged or
     missing. A damaged blob is moved aside: uploaded again, it is whole again."""
     wrong = []
-    with _opened(data_dir) as (store, blobs):
+    with _opened(data_dir, store_url) as (store, blobs):
         references = store.references()
         for digest, names in references.items():
             try:
@@ -64,12 +71,12 @@ def check(data_dir: DataDirOption = DEFAULT_DATA_DIR, as_json: JsonOption = Fals
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[tuple[Store, BlobStore]]:
+def _opened(folder: Path, store_url: str | None) -> Iterator[tuple[Store, BlobStore]]:
     try:
-        if not (folder / "chainrule.db").exists():
-            raise StartupError(f"--data-dir {folder} is no data folder of a server: there is no chainrule.db in it")
+        if not (folder / (STORE_FILE if store_url is None else BLOBS_FOLDER)).exists():
+            raise StartupError(f"--data-dir {folder} is no data folder of a server: its store or its blobs are missing")
         with own(folder):
-            store = open_store(folder)
+            store = open_store(folder, store_url)
             try:
                 yield store, open_blobs(folder)
             finally:

@@ -33,6 +33,16 @@ def serve(
     num_cpus: Annotated[
         int | None, typer.Option(min=1, help="Worker places of a cluster started here. [default: the machine's CPUs]")
     ] = None,
+    store_url: Annotated[
+        str | None,
+        typer.Option(
+            help="SQLAlchemy URL of the store, as postgresql+psycopg://USER@HOST/DATABASE. "
+            "[default: a SQLite file in the data folder]",
+            envvar="CHAINRULE_STORE_URL",
+            show_default=False,
+            show_envvar=True,
+        ),
+    ] = None,
     storage_limit: Annotated[
         float | None,
         typer.Option(min=0, help="GB (10⁹ bytes) of blobs to store at most. [default: what the disk holds]"),
@@ -55,6 +65,7 @@ def serve(
         port=port,
         ray_address=ray_address,
         num_cpus=num_cpus,
+        store_url=store_url,
         storage_limit_bytes=None if storage_limit is None else round(storage_limit * 1e9),
     )
     try:

@@ -22,6 +22,8 @@ class ServerConfig:
     """Ray cluster to join, as host:port; None starts one on this machine."""
     num_cpus: int | None = None
     """Worker places of a cluster that is started here; None: the machine's CPUs, at least 2."""
+    store_url: str | None = None
+    """SQLAlchemy URL of the store; None: a SQLite file in the data folder."""
     storage_limit_bytes: int | None = None
     """Most bytes of blobs to store; None: as many as the disk holds."""
     grace_s: float = 2.0

@@ -11,6 +11,9 @@ from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import StartupError
 from chainrule.server.store import Store
 
+STORE_FILE = "chainrule.db"
+BLOBS_FOLDER = "blobs"
+
 
 def own(folder: Path) -> IO[str]:
     """Take the folder for this process alone; it is made if missing. The lock ends with the process, however it ends,
@@ -33,11 +36,11 @@ def own(folder: Path) -> IO[str]:
     return lock
 
 
-def open_store(folder: Path) -> Store:
-    """The store in a folder. Raises StartupError if it is of another version."""
-    return Store(f"sqlite:///{folder / 'chainrule.db'}")
+def open_store(folder: Path, url: str | None = None) -> Store:
+    """The store at a SQLAlchemy URL, or in a folder. Raises StartupError if it cannot be used."""
+    return Store(url or f"sqlite:///{folder / STORE_FILE}")
 
 
 def open_blobs(folder: Path, *, limit_bytes: int | None = None) -> BlobStore:
     """The blobs in a folder."""
-    return BlobStore(folder / "blobs", limit_bytes=limit_bytes)
+    return BlobStore(folder / BLOBS_FOLDER, limit_bytes=limit_bytes)

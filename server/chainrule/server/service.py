@@ -99,7 +99,7 @@ class Service:
         _refuse_public_host(config.host)
         stack.enter_context(own(config.data_dir))
         blobs = open_blobs(config.data_dir, limit_bytes=config.storage_limit_bytes)
-        store = open_store(config.data_dir)
+        store = open_store(config.data_dir, config.store_url)
         stack.callback(store.close)
         models = ModelCatalog(store, blobs)
         datasets = DatasetCatalog(store, blobs)
@@ -150,7 +150,7 @@ def check_startable(config: ServerConfig) -> None:
     StartupError."""
     _refuse_public_host(config.host)
     with own(config.data_dir):
-        open_store(config.data_dir).close()
+        open_store(config.data_dir, config.store_url).close()
     if (reason := _why_not(config)) is not None:
         raise _cannot_listen(config, reason)
 

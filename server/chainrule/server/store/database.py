@@ -11,35 +11,41 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from chainrule.server.errors import InvalidRequestError, NotFoundError, StartupError, StoreUnavailableError
-from chainrule.server.store import schema
+from chainrule.server.store import migrations
 
 BUSY_TIMEOUT_S = 30.0
 """How long a transaction waits for another one's lock."""
 
 
 class Database:
-    """The tables at a SQLAlchemy URL, made if they are not there. Close it when done.
+    """The tables at a SQLAlchemy URL, of SQLite or PostgreSQL: made if they are not there, converted if an earlier
+    version has made them. Close it when done.
 
-    Raises StartupError if they were made by a chainrule whose tables are others.
+    Raises StartupError if it cannot be used: no such database, tables that are not ours, or of a later version; or, on
+    PostgreSQL, another server that uses it. A SQLite file is one server's by the lock of its folder.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _set_up_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
-        with self._write() as db:
-            if self._engine.dialect.name == "sqlite":
-                _check_layout(db, url)
-            schema.metadata.create_all(db)
+        self._engine = _engine(url)
+        self._lock: Connection | None = None
+        try:
+            if self._engine.dialect.name == "postgresql":
+                self._lock = _own(self._engine)
+            with self._write() as db:
+                migrations.bring_up_to_date(db)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
         self._engine.dispose()
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
-        with _available(), self._engine.connect().execution_options(read=True) as db:
+        with _available(), self._engine.connect().execution_options(**_READING[self._engine.dialect.name]) as db:
             yield db
 
     @contextmanager
@@ -93,21 +99,55 @@ def page(
     return rows, str(rows[-1][column.name]) if more else ""
 
 
-# --- SQLite ----------------------------------------------------------------------------------------------------
+# --- engines ---------------------------------------------------------------------------------------------------
+
+_READING: dict[str, dict[str, Any]] = {
+    "sqlite": {"read": True},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+"""Options of a connection that reads: it sees one state of the database."""
+_WRITERS_LOCK, _SERVERS_LOCK = 0x636861696E0001, 0x636861696E0002
+"""Names of advisory locks in PostgreSQL: of the transaction that writes, and of the server."""
 
 
-def _check_layout(db: Connection, url: str) -> None:
-    """Tell a new file from one with these tables, and refuse any other: it would fail later, in the midst of a job."""
-    found = int(db.exec_driver_sql("PRAGMA user_version").scalar_one())
-    if found == 0 and not sa.inspect(db).get_table_names():
-        db.exec_driver_sql(f"PRAGMA user_version={schema.LAYOUT}")
-    elif found != schema.LAYOUT:
-        age = "an older" if found < schema.LAYOUT else "a newer"
+def _engine(url: str) -> sa.Engine:
+    """Raises StartupError if the URL is none that can be used."""
+    try:
+        engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
         raise StartupError(
-            f"the database {url.removeprefix('sqlite:///')} was made by {age} chainrule (its tables have layout "
-            f"{found}, those of this version {schema.LAYOUT}) and cannot be converted; "
-            "serve from another --data-dir, or with the version that made it"
-        )
+            f"--store-url cannot be used: {error}; it is sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE "
+            "with the packages of chainrule[postgresql]"
+        ) from error
+    match engine.dialect.name:
+        case "sqlite":
+            sa.event.listen(engine, "connect", _set_up_sqlite)
+            sa.event.listen(engine, "begin", _begin_sqlite)
+        case "postgresql":
+            sa.event.listen(engine, "begin", _begin_postgresql)
+        case other:
+            raise StartupError(f"--store-url names a database of {other}; use SQLite or PostgreSQL")
+    return engine
+
+
+def _own(engine: sa.Engine) -> Connection:
+    """Take a PostgreSQL database for this server alone: the lock is the connection's. Raises StartupError."""
+    name = engine.url.render_as_string(hide_password=True)
+    try:
+        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    except sa.exc.OperationalError as error:
+        raise StartupError(f"cannot open {name}: {str(error.orig).strip()}") from error
+    if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_SERVERS_LOCK))).scalar():
+        connection.close()
+        raise StartupError(f"{name} is in use by another server; stop that one, or choose another --store-url")
+    return connection
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    """Transactions that write come one after the other, as in SQLite: what one has looked at stays so until its end."""
+    options = connection.get_execution_options()
+    if "postgresql_readonly" not in options and options.get("isolation_level") != "AUTOCOMMIT":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:

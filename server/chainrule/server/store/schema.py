@@ -1,11 +1,25 @@
-"""The tables. Times are integers: microseconds since 1970 UTC."""
+"""The tables. Times are integers: microseconds since 1970 UTC.
+
+Every change here takes a revision in `migrations/versions`, which converts the tables of databases that exist.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+from typing import Any
 
-LAYOUT = 2
-"""Number of what follows, to be raised with every change of it: a file keeps the one it was made with."""
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, TypeDecorator
+from sqlalchemy import Text as AnyText
+
+
+class Text(TypeDecorator[str]):
+    """Text of any length. PostgreSQL's has no NUL; in what processes say of themselves there may be one."""
+
+    impl = AnyText
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:  # noqa: ARG002 — SQLAlchemy's
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
 
 metadata = MetaData()
 
@@ -16,7 +30,7 @@ models = Table(
     Column("name", String(80), nullable=False, unique=True),
     Column("family", String(80), nullable=False),
     Column("family_config", JSON, nullable=False),
-    Column("weights_digest", String(64), nullable=False),
+    Column("weights_digest", String(64), nullable=False, index=True),
     Column("init_seed", String(20), nullable=False),  # 64 bits without a sign do not fit an SQL integer
     Column("num_parameters", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
@@ -27,7 +41,7 @@ datasets = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", String(80), nullable=False, unique=True),
-    Column("digest", String(64), nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
     Column("num_examples", BigInteger, nullable=False),
     Column("input_shape", JSON, nullable=False),
     Column("num_classes", BigInteger, nullable=False),
@@ -52,7 +66,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("running_workers", Integer, nullable=False),
     Column("fingerprint", Text, nullable=False),
-    Column("weights_digest", String(64), nullable=False),
+    Column("weights_digest", String(64), nullable=False, index=True),
     Column("weights_step", BigInteger, nullable=False),
     Column("failure", JSON),
     Column("create_time_us", BigInteger, nullable=False),
