@@ -34,7 +34,7 @@ def postgresql(folder: Path) -> Iterator[str]:
     owner = USER if os.geteuid() == 0 else None  # it does not run as root
     if owner is not None:
         shutil.chown(folder, owner)
-    initdb = [found / "initdb", "-D", folder / "data", "-U", USER, "-A", "trust", "--no-sync"]
+    initdb: list[str | Path] = [found / "initdb", "-D", folder / "data", "-U", USER, "-A", "trust", "--no-sync"]
     subprocess.run(initdb, check=True, capture_output=True, timeout=LIMIT_S, cwd="/", user=owner)
     options = ["-c", "fsync=off", "-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
     with (folder / "log").open("wb") as log:
