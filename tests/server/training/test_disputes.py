@@ -307,3 +307,14 @@ def test_there_is_a_verdict_for_each_bucket(monkeypatch: pytest.MonkeyPatch) -> 
 def test_who_only_watches_gives_no_verdict() -> None:
     partition, _ = waited_for()
     assert partition.verdicts == []
+
+
+def test_a_sum_that_comes_after_its_parts_is_compared_with_theirs() -> None:
+    """Also before they are in the weights."""
+    partition = make_partition(tiny_plan())
+    results = random_results(partition.layout, 4)
+    flipped(results[0]).push(partition, worker=2)
+    results[1].push(partition, worker=2)
+    total = np.frombuffer(results[0].memory, np.float32) + np.frombuffer(results[1].memory, np.float32)
+    Result(Block(0, 2), memoryview(total.tobytes())).push(partition, worker=1)
+    assert [dispute.workers for dispute in partition.disputes] == [(2, 1)]

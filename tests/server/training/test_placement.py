@@ -298,3 +298,22 @@ async def test_a_launch_without_room_for_the_examples_is_no_outage(fake: FakeRay
     fake.error = ray.exceptions.ObjectStoreFullError("Object size is 300 bytes.")
     with pytest.raises(StoreFullError, match="Object size is 300 bytes"):
         await RayLauncher(RayCalls(threads=1)).launch(attempt(PLAN))
+
+
+async def test_ray_that_does_not_say_who_is_there_costs_an_attempt(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    actor = Actor()
+    actor.events.results = [[]]
+
+    def wait(*_: Any, **__: Any) -> Any:
+        raise ray.exceptions.RpcError("no head")
+
+    monkeypatch.setattr(fake, "wait", wait)
+    with pytest.raises(LostPartError, match=r"does not say whether the coordinator of .* is there: no head"):
+        await made(fake, actor).events(4, 10.0)
+
+
+async def test_that_a_process_could_not_begin_is_told(fake: Any, placed: Any) -> None:
+    await placed.start(1)
+    fake.actors[0].running.set_exception(crossed(MemoryError("too much")))
+    await until(lambda: bool(placed.ends))
+    assert "too much" in str(placed.ends)

@@ -296,3 +296,22 @@ async def test_what_cannot_be_started_ends_the_attempt(refusal: Exception, reaso
     assert (end.reason, end.message, end.lost) == (reason, str(refusal), lost)
     assert type(refusal).__name__ in end.traceback
     assert run.placement.stopped
+
+
+async def test_a_partition_that_only_gives_signs_of_life_is_missed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(policies, "STUCK_S", 0.05)
+    async with running() as run:
+        run.progress(1)
+        beating = True
+
+        def beats() -> None:
+            if beating and 0 in run.partitions and len(run.placement.partitions) == 1:
+                run.says(type="beat")
+                asyncio.get_running_loop().call_soon(beats)
+
+        beats()
+        await run.asked_for(lives=2)
+        beating = False
+        assert "parameter server 0 stands still: no report for 0.05 s" in caplog.text

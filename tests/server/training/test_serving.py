@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import threading
 from array import array
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from chainrule.server.training import checkpoint, control, serving
 from chainrule.server.training.config import Validation
 from chainrule.server.training.contributions import WHOLE, Measured
+from chainrule.server.training.limits import allow_descriptors
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
 from chainrule.server.training.remote import through_gateway
@@ -45,7 +47,7 @@ from tests.server.training.bench import (
 )
 from tests.server.training.runs import initial_state
 from tests.server.training.served import FENCE, Served, Worker
-from tests.server.training.stand_ins import IDENTITY
+from tests.server.training.stand_ins import IDENTITY, Exhausted
 
 
 @pytest.fixture(autouse=True)
@@ -459,3 +461,31 @@ def test_disputes_and_verdicts_are_told(serve: Serve) -> None:
     verdict = again.until("verdict")["verdict"]
     assert verdict == {"tick": 0, "block": {"start": 1, "size": 1}, "bucket": 0, "digest": dispute["digests"][0]}
     assert json.dumps(verdict)
+
+
+def test_a_partition_without_descriptors_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(Listener):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.local = Exhausted(fileno=self.local.detach())
+            self.local.setblocking(False)
+
+    monkeypatch.setattr(serving, "Listener", Refusing)
+    served = Served(tiny_plan())
+    try:
+        served.worker().link().until_step(0, 0)
+    finally:
+        served.close()
+
+
+def test_a_partition_may_have_all_descriptors_that_the_system_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
+    try:
+        allow_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1000
+        found = resource.getrlimit(resource.RLIMIT_NOFILE)
+        allow_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == found
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

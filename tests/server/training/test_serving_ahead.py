@@ -98,3 +98,27 @@ def test_a_job_ends_after_all_that_came_while_it_waited(served: Served) -> None:
     served.tell(type="credit", step=3)
     served.until("snapshot", step=6)
     served.until("done", step=6)
+
+
+def test_a_tick_that_was_complete_while_it_waited_is_done_without_another_push() -> None:
+    plan = tiny_plan(
+        2, staleness=2, exact=False, checkpoint_every_steps=2, epochs=1, validation=Validation(fraction=0.2)
+    )
+    served = Served(plan)
+    try:
+        worker = served.worker().link()
+        contribute(worker, 0)
+        contribute(worker, 1)
+        served.until("snapshot", step=2)
+        results = random_results(worker.layout, 4, seed=2)
+        for result in results[:3]:
+            worker.push(result, tick=2)
+        for shard in range(2):
+            worker.push(Result(Block(shard), push_memory(served.layout), Measured(0.5, 1, 1)), tick=3)
+        worker.push(results[3], tick=2)
+        served.until("progress", step=3)
+        served.tell(type="credit", step=2)
+        served.until("snapshot", step=3)
+        served.until("done", step=3)
+    finally:
+        served.close()

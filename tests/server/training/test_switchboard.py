@@ -184,6 +184,21 @@ async def test_a_part_that_does_not_read_holds_nobody_up(board: Board) -> None:
     part.close()
 
 
+async def test_whoever_sends_much_gives_signs_of_life_itself(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other thread may not get its turn."""
+    monkeypatch.setattr(control, "PIECE_BYTES", 100)
+    monkeypatch.setattr(control, "BEAT_INTERVAL_S", 1e6)
+    part = await board.call(local=False)
+    part.beat(lambda: {"tick": 3})
+    monkeypatch.setattr(control, "BEAT_INTERVAL_S", 0.0)
+    memory = memory_of(bytes(1000))
+    await asyncio.to_thread(part.message_with, memory, 1000, type="snapshot")
+    messages = await board.heard(11)
+    assert [message["type"] for message in messages] == ["beat"] * 9 + ["snapshot", "beat"]
+    memory.close()
+    part.close()
+
+
 async def test_signs_of_life_go_between_the_pieces(board: Board) -> None:
     part = await board.call()
     part.message(type="snapshot", blob_bytes=4)

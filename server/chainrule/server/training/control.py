@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from chainrule.server.training.memory import Segment
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import BLOB, SLOT, Connection, Endpoint, connect_local, connect_remote
 
-PIECE_BYTES = 4 * 1024**2
+PIECE_BYTES = 1024**2
 """Size of the pieces in which bytes go to the coordinator."""
 BEAT_INTERVAL_S = 0.25
 """Time between two signs of life."""
@@ -31,11 +32,14 @@ class Control:
         self._local = local
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._describe: Callable[[], dict[str, Any]] | None = None
+        self._said_s = time.monotonic()
 
     def message(self, **fields: Any) -> None:
         """Raises LinkError if the coordinator is gone."""
         with self._lock:
             self.connection.message(**fields)
+        self._said_s = time.monotonic()
 
     def message_with(self, memory: Segment, size: int, **fields: Any) -> None:
         """A message and the first bytes of shared memory, which belong to it: within a machine, the memory itself; else
@@ -50,6 +54,8 @@ class Control:
             with self._lock:
                 self.connection.send(BLOB, left[:PIECE_BYTES])
             left = left[PIECE_BYTES:]
+            if time.monotonic() - self._said_s >= BEAT_INTERVAL_S:  # the other thread may not get its turn
+                self._beat()
 
     def failed(self, error: BaseException, **facts: int) -> None:
         """Say what went wrong; a coordinator that is gone need not know."""
@@ -64,11 +70,16 @@ class Control:
         def work() -> None:
             while not self._ended.wait(BEAT_INTERVAL_S):
                 try:
-                    self.message(type="beat", **describe())
+                    self._beat()
                 except LinkError:  # whoever reads from the connection sees it too
                     return
 
+        self._describe = describe
         threading.Thread(target=work, name="beat", daemon=True).start()
+
+    def _beat(self) -> None:
+        if self._describe is not None:
+            self.message(type="beat", **self._describe())
 
     def close(self) -> None:
         self._ended.set()

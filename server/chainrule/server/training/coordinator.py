@@ -193,8 +193,8 @@ class Coordinator:
         self._crew.fill()
 
     def _partition_is_there(self, line: Line, message: Message) -> None:
-        index = line.who["index"]
-        self._partitions[index] = PartitionPart(index, line, Endpoint(**message["endpoint"]), time.monotonic())
+        index, now_s = line.who["index"], time.monotonic()
+        self._partitions[index] = PartitionPart(index, line, Endpoint(**message["endpoint"]), now_s, now_s)
         if not self._all_there:
             return
         for dispute in self._crew.suspicions:
@@ -258,12 +258,15 @@ class Coordinator:
         self._crew.excuse(now_s)
         self._since_s = now_s
         for part in self._partitions.values():
-            part.seen_s = now_s
+            part.seen_s = part.moved_s = now_s
 
     def _check_partitions(self, now_s: float) -> None:
         signs = {index: part.seen_s for index, part in self._partitions.items()}
+        moves = {index: part.moved_s for index, part in self._partitions.items()}
         if gone := policies.silent(signs, now_s=now_s, lease_s=self._lease_s):
             self.roll_back(f"parameter server {gone[0]} gave no sign of life for {self._lease_s:g} s")
+        elif stuck := policies.silent(moves, now_s=now_s, lease_s=policies.STUCK_S):
+            self.roll_back(f"parameter server {stuck[0]} stands still: no report for {policies.STUCK_S:g} s")
         elif self._wanted and not self._all_there and now_s - self._asked_s > START_TIMEOUT_S:
             self.end(failure(LostPartError(f"the parameter server did not start within {START_TIMEOUT_S:.0f} s")))
 
@@ -327,6 +330,8 @@ class Coordinator:
                 self.end(Failed(message["reason"], message["message"], message["traceback"], lost=False))
             elif (part := self._partitions.get(line.who["index"])) is not None:
                 part.seen_s = time.monotonic()
+                if message["type"] != "beat":
+                    part.moved_s = part.seen_s
                 self._heard_partition(part.index, message, blob)
         else:  # of a life that is over
             line.close()

@@ -48,6 +48,8 @@ class PartitionPart:
     endpoint: Endpoint
     seen_s: float
     """When it was last heard of."""
+    moved_s: float
+    """When it last reported from its loop, not by a sign of life."""
 
 
 @dataclass

@@ -141,8 +141,8 @@ class RayPlacement:
         async def watch() -> None:
             try:
                 await call(running)
-            except LostPartError as error:
-                ended(str(error).strip().splitlines()[0])
+            except Exception as error:  # noqa: BLE001 — whatever it was, the process is not there
+                ended((str(error).strip() or type(error).__name__).splitlines()[0])
             else:
                 ended("it returned")
 
@@ -185,11 +185,18 @@ class RayAttempt:
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         """See Attempt."""
         events: list[Event] = await call(self._actor.events.remote(after, timeout_s))
-        if not events and (await asyncio.to_thread(ray.wait, [self._run], timeout=0))[0]:
+        if not events and await self._has_ended():
             events = await call(self._actor.events.remote(after, 0.0))
             if not events:
                 raise LostPartError(f"the coordinator of {self._job} has ended without a last word")
         return events
+
+    async def _has_ended(self) -> bool:
+        try:
+            ended, _ = await asyncio.to_thread(ray.wait, [self._run], timeout=0)
+        except RayError as error:
+            raise LostPartError(f"Ray does not say whether the coordinator of {self._job} is there: {error}") from error
+        return bool(ended)
 
     async def scale(self, workers: int) -> None:
         """See Attempt."""

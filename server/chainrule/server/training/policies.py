@@ -19,6 +19,8 @@ FIRST_PATIENCE_S = 15.0
 """The same while neither is known."""
 HANGS_S = 600.0
 """Shortest time after which a tick that stands is given to other workers."""
+STUCK_S = 600.0
+"""How long a partition may give signs of life and nothing else before it counts as lost."""
 HANGS = 50.0
 """How many usual ticks it may take before that."""
 MAX_SPECULATIONS = 3

@@ -66,15 +66,23 @@ class Cover(Generic[T]):
         self.values: dict[Block, T] = {}
 
     def add(self, block: Block, value: T) -> bool:
-        """Put in the value of a block; False if it is known already. Raises ReductionError outside the tree."""
+        """Put in the value of a block; False if it is known already, itself or as the sum of its parts. Raises
+        ReductionError outside the tree."""
         if not (0 <= block.start < self.num_shards and block.start % block.size == 0):
             raise ReductionError(f"{block} is no block of a tree over {self.num_shards} shards")
         if any(block in held for held in self.values):
             return False
-        for inside in [held for held in self.values if held in block]:
+        parts = [held for held in self.values if held in block]
+        if sum(map(self._occupied, parts)) == self._occupied(block):
+            return False
+        for inside in parts:
             del self.values[inside]
         self.values[block] = value
         return True
+
+    def _occupied(self, block: Block) -> int:
+        """How many shards of a block there are."""
+        return min(block.size, self.num_shards - block.start)
 
     @property
     def missing(self) -> list[int]:
@@ -84,8 +92,7 @@ class Cover(Generic[T]):
 
     @property
     def complete(self) -> bool:
-        held = sum(min(block.size, self.num_shards - block.start) for block in self.values)
-        return held == self.num_shards
+        return sum(map(self._occupied, self.values)) == self.num_shards
 
     def sum(self, add: Callable[[T, T], T]) -> T:
         """The sum over all shards. Raises ReductionError before it is complete."""

@@ -21,6 +21,7 @@ from chainrule.server.training.contributions import Measured, Push
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import make_layout
+from chainrule.server.training.limits import allow_descriptors
 from chainrule.server.training.memory import Segment, Slot, Weights
 from chainrule.server.training.partition import Partition
 from chainrule.server.training.plan import Plan
@@ -74,6 +75,7 @@ class PartitionSpec:
 def run_partition(spec: PartitionSpec) -> None:
     """Serve until the coordinator says stop or is gone."""
     cr.set_num_threads(1)
+    allow_descriptors()
     who = {"role": "partition", "index": spec.index, "fence": spec.fence}
     try:
         control = connect_control(spec.coordinator, spec.identity, local=spec.local, **who)
@@ -173,7 +175,7 @@ class PartitionServer:
     def _on_connect(self, listening: socket.socket) -> None:
         try:
             connected, _ = listening.accept()
-        except BlockingIOError:
+        except OSError:  # it has gone again, or there are no descriptors for it at the moment
             return
         if not is_of_this_user(connected):
             connected.close()
@@ -235,9 +237,8 @@ class PartitionServer:
         self._partition.verdicts.clear()
         if not done and (behind or self._partition.clocks):
             self._publish_to(link)  # it may have missed some
-        while done:
+        if done:
             self._after_tick()
-            done = self._held is None and self._partition.goes_on()
 
     def _publish(self) -> None:
         for link in list(self._links.values()):
@@ -303,7 +304,7 @@ class PartitionServer:
         later, self._later = self._later, []
         for link, push in later:
             self._on_push(link, push)
-        if later and self._held is None and self._partition.goes_on():
+        while self._held is None and not self._over and self._partition.goes_on():
             self._after_tick()
 
     def _finish(self) -> None:
