@@ -69,7 +69,7 @@ class CopyingPlacement(LocalPlacement):
 def run_copying(spec: WorkerSpec) -> None:
     """As `run_worker`."""
     cr.set_num_threads(1)
-    control = connect_control(spec.coordinator, spec.identity)
+    control = connect_control(spec.coordinator, spec.identity, local=spec.local, role="worker", lease=spec.lease)
     with suppress(LinkError):  # the coordinator is gone: the run is over
         CopyingWorker(spec, control).run()
     control.close()
