@@ -53,7 +53,7 @@ def _act(fault: dict[str, Any], memory: memoryview | None) -> None:
         case "raise":
             raise ArithmeticError("a fault on purpose")
         case "flip" if memory is not None and len(memory):
-            memory[len(memory) // 2] ^= 0x10
+            memory[len(memory) // 8 * 4 + 2] ^= 0x10  # an eighth of a float32: enough for rounding not to hide it
         case other:
             raise ValueError(f"{VARIABLE} has a fault with the action {other!r}")
 
