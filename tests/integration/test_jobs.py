@@ -11,9 +11,9 @@ from chainrule.client import Client, JobCancelledError, JobState
 from chainrule.engine import io
 from tests.integration.conftest import Images, ServerProcess, processes, submit, wait_for
 
-LONG: dict[str, Any] = {"epochs": 40, "batch_size": 4}
-"""A job of 2,000 steps that is long enough, a few seconds, to be disturbed."""
-LONG_STEPS = 2000
+LONG: dict[str, Any] = {"epochs": 20, "batch_size": 4}
+"""A job of 1,000 steps that is long enough, a few seconds, to be disturbed."""
+LONG_STEPS = 1000
 
 
 def test_a_job_tells_its_story(client: Client, images: Images) -> None:

@@ -15,8 +15,8 @@ from chainrule.client import Client, Job
 from chainrule.engine import nn, optim
 from tests.integration.conftest import Images, ServerProcess, network, processes, submit, wait_for
 
-LONG: dict[str, Any] = {"epochs": 40, "batch_size": 4}
-"""A job of 2,000 steps that is long enough, a few seconds, to be disturbed."""
+LONG: dict[str, Any] = {"epochs": 16, "batch_size": 4}
+"""A job of 800 steps that is long enough, a few seconds, to be disturbed."""
 
 
 def finished(job: Job) -> str:
