@@ -53,6 +53,7 @@ PUBLIC = [
     "Settings",
     "Sgd",
     "StateChange",
+    "Tls",
     "TrainingConfig",
     "Unauthenticated",
     "Unavailable",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from chainrule.client.cluster import ModelFamily, Node, ServerInfo
     from chainrule.client.config import Adam, Schedule, Sgd, TrainingConfig, Validation
     from chainrule.client.datasets import Dataset
+    from chainrule.client.encryption import Tls
     from chainrule.client.errors import (
         Aborted,
         AlreadyExists,
@@ -95,6 +96,7 @@ __all__ = [
     "Settings",
     "Sgd",
     "StateChange",
+    "Tls",
     "TrainingConfig",
     "Unauthenticated",
     "Unavailable",
@@ -120,6 +122,7 @@ _HOME = {
         "Validation",
     ),
     "chainrule.client.datasets": ("Dataset",),
+    "chainrule.client.encryption": ("Tls",),
     "chainrule.client.errors": (
         "Aborted",
         "AlreadyExists",

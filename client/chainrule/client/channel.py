@@ -13,6 +13,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
+from chainrule.client.encryption import Tls
 from chainrule.client.errors import (
     Cancelled,
     ClientClosedError,
@@ -106,13 +107,18 @@ class Connection:
     Args:
         address: host:port of the server.
         settings: deadlines and retries.
+        tls: how to encrypt; None: not at all.
     """
 
-    def __init__(self, address: str, settings: Settings) -> None:
+    def __init__(self, address: str, settings: Settings, tls: Tls | None = None) -> None:
         self.address = address
         self.settings = settings
         self._closed = threading.Event()
-        self._channel = grpc.insecure_channel(address, options=channel_options(address))
+        options = channel_options(address)
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.secure_channel(address, tls.credentials(), options=options)
         self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._channel)
 
     @property

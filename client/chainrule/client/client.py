@@ -8,6 +8,7 @@ from chainrule.client.blobs import Blobs
 from chainrule.client.channel import Connection, Settings
 from chainrule.client.cluster import Cluster, Node, ServerInfo
 from chainrule.client.datasets import Datasets
+from chainrule.client.encryption import Tls
 from chainrule.client.errors import DeadlineExceeded, InvalidInputError, Unavailable, unreachable_message
 from chainrule.client.jobs import Jobs
 from chainrule.client.models import Models
@@ -31,14 +32,15 @@ class Client:
     Args:
         address: host:port of the server.
         settings: deadlines and retries.
+        tls: how to encrypt; None: not at all.
 
     Raises:
-        InvalidInputError: `address` is not host:port, with a port from 1 to 65535.
+        InvalidInputError: `address` is not host:port, with a port from 1 to 65535; or a file of `tls` cannot be used.
     """
 
-    def __init__(self, address: str, *, settings: Settings | None = None) -> None:
+    def __init__(self, address: str, *, settings: Settings | None = None, tls: Tls | None = None) -> None:
         _check_address(address)
-        self._connection = Connection(address, settings or Settings())
+        self._connection = Connection(address, settings or Settings(), tls)
         self._cluster = Cluster(self._connection)
         self.blobs = Blobs(self._connection)
         self.models = Models(self._connection, self.blobs)
@@ -46,19 +48,29 @@ class Client:
         self.jobs = Jobs(self._connection, self.blobs)
 
     @classmethod
-    def connect(cls, address: str | None = None, *, timeout_s: float = 10.0, settings: Settings | None = None) -> Self:
+    def connect(
+        cls,
+        address: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        settings: Settings | None = None,
+        tls: Tls | None = None,
+    ) -> Self:
         """A client of the server at `address`, which has answered.
 
         Args:
             address: host:port; by default $CHAINRULE_ADDRESS, and localhost:50051 where that is not set.
             timeout_s: the longest to wait for the server's answer.
             settings: deadlines and retries of the calls to come.
+            tls: how to encrypt; by default as $CHAINRULE_TLS_CA, _CERT and _KEY have it, and not at all where none of
+                these is set.
 
         Raises:
             Unavailable: no server answers there; the message says what to do.
-            InvalidInputError: `address` is not host:port.
+            InvalidInputError: `address` is not host:port, or a file of `tls` cannot be used.
         """
-        client = cls(address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS, settings=settings)
+        address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+        client = cls(address, settings=settings, tls=tls or Tls.from_environment())
         try:
             client.server_info(timeout_s=timeout_s)
         except DeadlineExceeded as error:

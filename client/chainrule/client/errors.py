@@ -236,10 +236,16 @@ ERROR_OF_CODE: Mapping[grpc.StatusCode, type[RpcError]] = {
 
 def unreachable_message(address: str, details: str) -> str:
     """What to tell when no server answers at `address`: what was tried, what came of it, what to do."""
-    return (
+    text = (
         f"cannot reach a chainrule server at {address}: {details or 'no answer'}; "
         'start one with "chainrule serve", or name another with --address or CHAINRULE_ADDRESS'
     )
+    if any(sign in details.lower() for sign in ("handshake", "socket closed")):  # something may be there
+        text += (
+            "; if one is there and asks for TLS, name its authority with --tls-ca (CHAINRULE_TLS_CA), and your certificate "
+            "with --tls-cert and --tls-key where it asks for one"
+        )
+    return text
 
 
 def from_rpc_error(error: grpc.RpcError, *, address: str) -> RpcError:

@@ -1,4 +1,4 @@
-"""`chainrule admin`: what is done to the data folder of a service that does not run."""
+"""`chainrule admin`: what is done around a service, to its data folder while it does not run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from chainrule.engine import ChainruleError
 from chainrule.server.blobs import BlobStore
+from chainrule.server.certificates import make_certificates
 from chainrule.server.data_folder import BLOBS_FOLDER, STORE_FILE, open_blobs, open_store, own
 from chainrule.server.errors import DamagedBlobError, NotFoundError, StartupError
 from chainrule.server.store import Store
@@ -68,6 +69,26 @@ def check(
         print(f"read {len(references)} blobs; {len(wrong)} are damaged or missing")
     if wrong:
         raise typer.Exit(1)
+
+
+def certs(
+    out: Annotated[Path, typer.Option(help="Folder to write to; made if missing.")],
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address that clients reach the server by; several times. [default: localhost]"),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long the certificates are good.")] = 365,
+) -> None:
+    """Make an authority of your own, with certificates of a server and of a client: for trying TLS."""
+    try:
+        make_certificates(out, hosts=host or ["localhost", "127.0.0.1", "::1"], days=days)
+    except OSError as error:
+        print(f"error: {error}; choose another --out", file=sys.stderr)
+        raise typer.Exit(1) from error
+    print(
+        f"chainrule serve --tls-cert {out}/server.pem --tls-key {out}/server.key --tls-client-ca {out}/ca.pem\n"
+        f"chainrule --tls-ca {out}/ca.pem --tls-cert {out}/client.pem --tls-key {out}/client.key jobs ls"
+    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chainrule.engine import ChainruleError
-from chainrule.server.config import DEFAULT_PORT, ServerConfig
+from chainrule.server.config import DEFAULT_PORT, ServerConfig, Tls
 from chainrule.server.errors import StartupError
 
 if TYPE_CHECKING:  # Ray and gRPC are imported when the service starts, not by `chainrule --help`
@@ -24,7 +24,9 @@ def serve(
     data_dir: Annotated[
         Path, typer.Option(help="Folder of the store and the blobs; made if missing.", envvar="CHAINRULE_DATA_DIR")
     ] = Path(".chainrule"),
-    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other than loopback only with --tls-client-ca.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
     ray_address: Annotated[
         str | None,
@@ -32,6 +34,13 @@ def serve(
     ] = None,
     num_cpus: Annotated[
         int | None, typer.Option(min=1, help="Worker places of a cluster started here. [default: the machine's CPUs]")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Encrypt: the server's certificate (PEM); with --tls-key.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Let in only clients with a certificate of these authorities (PEM).")
     ] = None,
     store_url: Annotated[
         str | None,
@@ -59,12 +68,18 @@ def serve(
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    if (tls_cert is None) != (tls_key is None):
+        raise typer.BadParameter("a certificate needs its key, and a key its certificate.", param_hint="--tls-cert")
+    if tls_client_ca is not None and tls_cert is None:
+        raise typer.BadParameter("is of no use without --tls-cert and --tls-key.", param_hint="--tls-client-ca")
+    tls = Tls(tls_cert, tls_key, tls_client_ca) if tls_cert is not None and tls_key is not None else None
     config = ServerConfig(
         data_dir=data_dir,
         host=host,
         port=port,
         ray_address=ray_address,
         num_cpus=num_cpus,
+        tls=tls,
         store_url=store_url,
         storage_limit_bytes=None if storage_limit is None else round(storage_limit * 1e9),
     )

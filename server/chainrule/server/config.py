@@ -9,19 +9,33 @@ DEFAULT_PORT = 50051
 
 
 @dataclass(frozen=True)
+class Tls:
+    """How to encrypt: files in PEM form."""
+
+    cert: Path
+    """The service's certificate, with those in between it and its authority."""
+    key: Path
+    """Its private key."""
+    client_ca: Path | None = None
+    """Authorities of the certificates that clients must have; None: clients need none."""
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """How to serve."""
 
     data_dir: Path
     """Folder of the store and the blobs; made if missing. One server at a time may use it."""
     host: str = "127.0.0.1"
-    """Address to listen on. Only loopback: there is no authentication yet."""
+    """Address to listen on. Other than loopback only where clients have to prove themselves by a certificate."""
     port: int = DEFAULT_PORT
     """Port to listen on; 0 lets the system choose one."""
     ray_address: str | None = None
     """Ray cluster to join, as host:port; None starts one on this machine."""
     num_cpus: int | None = None
     """Worker places of a cluster that is started here; None: the machine's CPUs, at least 2."""
+    tls: Tls | None = None
+    """Encryption; None: none."""
     store_url: str | None = None
     """SQLAlchemy URL of the store; None: a SQLite file in the data folder."""
     storage_limit_bytes: int | None = None

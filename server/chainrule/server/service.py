@@ -19,6 +19,7 @@ import chainrule.server.cluster as ray_cluster  # isort: split  — before gRPC:
 from chainrule.server.config import ServerConfig
 from chainrule.server.data_folder import open_blobs, open_store, own
 from chainrule.server.datasets import DatasetCatalog
+from chainrule.server.encryption import server_credentials
 from chainrule.server.errors import StartupError
 from chainrule.server.housekeeping import Housekeeping
 from chainrule.server.jobs.checkpoints import Checkpoints
@@ -96,7 +97,7 @@ class Service:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self._config
-        _refuse_public_host(config.host)
+        _refuse_public_host(config)
         stack.enter_context(own(config.data_dir))
         blobs = open_blobs(config.data_dir, limit_bytes=config.storage_limit_bytes)
         store = open_store(config.data_dir, config.store_url)
@@ -148,7 +149,9 @@ class Service:
 def check_startable(config: ServerConfig) -> None:
     """Find out what would keep a service from starting, before anything that takes long is started for it. Raises
     StartupError."""
-    _refuse_public_host(config.host)
+    _refuse_public_host(config)
+    if config.tls is not None:
+        server_credentials(config.tls)
     with own(config.data_dir):
         open_store(config.data_dir, config.store_url).close()
     if (reason := _why_not(config)) is not None:
@@ -156,8 +159,11 @@ def check_startable(config: ServerConfig) -> None:
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
+    address = f"{_bracketed(config.host)}:{config.port}"
     try:
-        return server.add_insecure_port(f"{_bracketed(config.host)}:{config.port}")
+        if config.tls is not None:
+            return server.add_secure_port(address, server_credentials(config.tls))
+        return server.add_insecure_port(address)
     except RuntimeError as error:  # gRPC does not say why
         raise _cannot_listen(config, _why_not(config) or "the address was in use a moment ago") from error
 
@@ -184,13 +190,16 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _refuse_public_host(host: str) -> None:
+def _refuse_public_host(config: ServerConfig) -> None:
+    host = config.host
+    if config.tls is not None and config.tls.client_ca is not None:
+        return
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = False
     if not loopback:
         raise StartupError(
-            f"--host {host} is not a loopback address, and there is no authentication yet; "
-            "use 127.0.0.1, and a tunnel (for example ssh -L) to reach it from elsewhere"
+            f"--host {host} is not a loopback address, and anybody who reaches it could use the service; have clients "
+            "prove themselves with --tls-cert, --tls-key and --tls-client-ca, or use 127.0.0.1 and a tunnel"
         )

@@ -35,9 +35,18 @@ def root(
     ctx: typer.Context,
     address: AddressOption = None,
     form: FormatOption = None,
+    tls_ca: Annotated[
+        str | None,
+        typer.Option(envvar="CHAINRULE_TLS_CA", help="Encrypt, and trust servers of these authorities (PEM)."),
+    ] = None,
+    tls_cert: Annotated[
+        str | None,
+        typer.Option(envvar="CHAINRULE_TLS_CERT", help="Certificate, for a server that asks for one (PEM)."),
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(envvar="CHAINRULE_TLS_KEY", help="Its private key (PEM).")] = None,
     _version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Keep the options that were given before the command."""
-    ctx.obj = Globals(address=address, form=form)
+    ctx.obj = Globals(address, form, tls_ca, tls_cert, tls_key)

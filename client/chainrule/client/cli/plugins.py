@@ -13,9 +13,10 @@ from chainrule.client.cli.output import Format
 from chainrule.client.cli.session import Globals
 
 GROUP = "chainrule.commands"
-GROUPS = {"admin": "Look after the data folder of a server that does not run."}
+GROUPS = {"admin": "Look after a server: its data folder while it does not run, and certificates."}
 SUMMARIES = {
     "serve": "Start a server on this machine. Needs chainrule\\[server].",
+    "admin.certs": "Make certificates of an authority of your own, for trying TLS.",
     "admin.check": "Look for damaged and missing blobs in the data folder of a server that does not run.",
     "admin.gc": "Remove what nothing refers to from the data folder of a server that does not run.",
     "cluster.up": "Start a Ray cluster on this machine. Needs chainrule\\[server].",

@@ -36,6 +36,9 @@ class Globals:
 
     address: str | None = None
     form: Format | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,11 @@ def open_session(ctx: typer.Context, address: str | None, form: Format | None) -
     address = address or given.address
     with reported(ctx, form) as output:
         from chainrule.client.client import Client
+        from chainrule.client.encryption import Tls
 
-        with Client.connect(address) as client:
+        has_tls = given.tls_ca or given.tls_cert or given.tls_key
+        tls = Tls(ca=given.tls_ca, cert=given.tls_cert, key=given.tls_key) if has_tls else None
+        with Client.connect(address, tls=tls) as client:
             yield Session(client, output, address)
 
 

@@ -1,0 +1,91 @@
+"""Certificates of an authority of one's own, for trying TLS and for small installations."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+FILES = ("ca.pem", "ca.key", "server.pem", "server.key", "client.pem", "client.key")
+"""What `make_certificates` writes: of the authority, of a server, and of a client; keys are private to the user."""
+
+
+@dataclass(frozen=True)
+class _Issuer:
+    name: x509.Name
+    key: ec.EllipticCurvePrivateKey
+
+
+def make_certificates(folder: Path, *, hosts: Sequence[str], days: int) -> None:
+    """Write the certificates of a new authority, of a server with these host names and addresses, and of a client.
+
+    Raises FileExistsError, with nothing changed, if one of FILES is there already; OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if there := [name for name in FILES if (folder / name).exists()]:
+        raise FileExistsError(f"{folder / there[0]} is there already")
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = _Issuer(_name("chainrule test authority"), key)
+    usage = x509.BasicConstraints(ca=True, path_length=0)
+    _write(folder, "ca", _certificate(authority, authority.name, key, days, usage), key)
+    for name, purpose in (("server", ExtendedKeyUsageOID.SERVER_AUTH), ("client", ExtendedKeyUsageOID.CLIENT_AUTH)):
+        key = ec.generate_private_key(ec.SECP256R1())
+        extensions: list[x509.ExtensionType] = [x509.ExtendedKeyUsage([purpose])]
+        if name == "server":
+            extensions.append(x509.SubjectAlternativeName([_host(host) for host in hosts]))
+        leaf = x509.BasicConstraints(ca=False, path_length=None)
+        certificate = _certificate(authority, _name(f"chainrule {name}"), key, days, leaf, *extensions)
+        _write(folder, name, certificate, key)
+
+
+def _certificate(
+    issuer: _Issuer,
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    days: int,
+    constraints: x509.BasicConstraints,
+    *extensions: x509.ExtensionType,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))  # clocks differ
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(constraints, critical=True)
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(issuer.key, hashes.SHA256())
+
+
+def _write(folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    content = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    descriptor = os.open(folder / f"{name}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
