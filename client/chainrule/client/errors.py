@@ -242,8 +242,8 @@ def unreachable_message(address: str, details: str) -> str:
     )
     if any(sign in details.lower() for sign in ("handshake", "socket closed")):  # something may be there
         text += (
-            "; if one is there and asks for TLS, name its authority with --tls-ca (CHAINRULE_TLS_CA), and your certificate "
-            "with --tls-cert and --tls-key where it asks for one"
+            "; if one is there and asks for TLS, name its authority with --tls-ca (CHAINRULE_TLS_CA), and your "
+            "certificate with --tls-cert and --tls-key where it asks for one"
         )
     return text
 
