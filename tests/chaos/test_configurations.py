@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from chainrule.server.training.config import Adam, Schedule, Sgd
-from chainrule.server.training.coordinator import count_partitions
 from chainrule.server.training.events import CheckpointTaken
+from chainrule.server.training.layout import count_partitions
 from tests.chaos.jobs import Job, assert_same_bits, cnn, disturbed, fault_free, gpt, resnet, validated, with_config
 from tests.server.training.runs import initial_state
 

@@ -10,7 +10,7 @@ import pytest
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import InvalidRequestError, Violation
 from chainrule.server.store import Store
-from tests.server.postgresql import postgresql, programs, temporary_folder
+from tests.server.postgresql import emptied, postgresql, programs, temporary_folder
 
 
 @pytest.fixture
@@ -27,6 +27,14 @@ def postgresql_url() -> Iterator[str]:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
     with temporary_folder() as folder, postgresql(Path(folder)) as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return emptied(request.getfixturevalue("postgresql_url"))
 
 
 @pytest.fixture

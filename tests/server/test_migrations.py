@@ -22,14 +22,6 @@ from tests.server.postgresql import emptied
 FIRST = "0001"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
-    return emptied(request.getfixturevalue("postgresql_url"))
-
-
 @pytest.fixture
 def engine(url: str) -> Iterator[sa.Engine]:
     found = sa.create_engine(url)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +21,6 @@ from chainrule.server.records import Dataset, JobFailure, JobState, Model
 from chainrule.server.store import NewJob, Store
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.state import EvaluationMetric, StepMetric
-from tests.server.postgresql import emptied
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = Model("models/m", "small_cnn", {"num_classes": 10}, "a" * 64, 2**64 - 1, 123, NOW)
@@ -54,14 +52,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'store.db'}"
-    return emptied(request.getfixturevalue("postgresql_url"))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.server.training import checkpoint, coordinator, crew
+from chainrule.server.training import checkpoint, coordinator, crew, layout
 from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.events import (
@@ -34,7 +34,7 @@ class Scripted:
         self.plan = plan
         self.placement = FakePlacement()
         self.coordinator = Coordinator(attempt(plan, workers=workers, **spec), self.placement, lease_s=lease_s)
-        self.count = coordinator.count_partitions(plan)
+        self.count = layout.count_partitions(plan)
         self.partitions: dict[int, FakeLine] = {}
         self.workers: dict[int, FakeLine] = {}
         self.found: list[Event] = []

@@ -18,7 +18,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from chainrule.engine import models
 from chainrule.server.training import checkpoint, policies
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Packed
@@ -40,9 +39,8 @@ from chainrule.server.training.events import (
     ReceiptTaken,
     StepsDone,
 )
-from chainrule.server.training.layout import make_layout
+from chainrule.server.training.layout import count_partitions
 from chainrule.server.training.parts import LAST_WORDS_S, PartitionPart, Placement
-from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block
 from chainrule.server.training.serving import PartitionSpec
 from chainrule.server.training.state import EvaluationMetric, StepMetric, TrainingState
@@ -494,8 +492,3 @@ def failure(error: BaseException) -> Failed:
         reason = NO_ROOM if isinstance(error, PlacementError) else "TRAINING_ERROR"
     text = "".join(traceback.format_exception(error))
     return Failed(reason, str(error), text, lost=isinstance(error, LostPartError | LinkError))
-
-
-def count_partitions(plan: Plan) -> int:
-    """How many partitions a plan has."""
-    return len(make_layout(plan, models.build(plan.family, plan.family_config)).partitions)

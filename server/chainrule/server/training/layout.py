@@ -159,6 +159,11 @@ def with_partitions(plan: Plan, *, nodes: int) -> Plan:
     return replace(plan, config=replace(plan.config, partitions=count))
 
 
+def count_partitions(plan: Plan) -> int:
+    """How many partitions a plan has."""
+    return len(make_layout(plan, models.build(plan.family, plan.family_config)).partitions)
+
+
 def is_trained(name: str, patterns: Iterable[str]) -> bool:
     """Whether a parameter's name fits one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
