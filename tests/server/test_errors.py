@@ -21,7 +21,8 @@ def subclasses(kind: type[ChainruleError]) -> Iterator[type[ChainruleError]]:
 
 
 for _module in pkgutil.walk_packages(chainrule.server.__path__, "chainrule.server."):
-    importlib.import_module(_module.name)
+    if ".migrations." not in _module.name:  # Alembic runs these, and nothing else can
+        importlib.import_module(_module.name)
 ERRORS = {kind for kind in subclasses(ChainruleError) if kind.__module__.startswith("chainrule.server.")}
 
 

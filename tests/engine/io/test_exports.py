@@ -10,7 +10,7 @@ import pytest
 import chainrule.engine as cr
 from chainrule.engine import io
 
-NAMES = ["digest", "load", "load_file", "load_pth", "load_weights", "save", "save_file"]
+NAMES = ["digest", "load", "load_file", "load_pth", "load_weights", "save", "save_file", "save_into", "saved_bytes"]
 
 
 def test_all_is_sorted_and_complete() -> None:
