@@ -72,14 +72,6 @@ def test_a_killed_worker_changes_nothing(client: Client, images: Images, expecte
     assert "RECOVERING" not in [change.state for change in snapshot.history]
 
 
-def test_a_killed_parameter_server_changes_nothing(client: Client, images: Images, expected: str) -> None:
-    job = submit(client, images, workers=2, **LONG)
-    wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
-    os.kill(processes("ray::PartitionActor")[0], signal.SIGKILL)
-    assert finished(job) == expected
-    assert "RECOVERING" in [change.state for change in job.status().history]
-
-
 def test_a_killed_coordinator_changes_nothing(client: Client, images: Images, expected: str) -> None:
     job = submit(client, images, workers=2, **LONG)
     wait_for(lambda: job.status().progress.epoch >= 2, 60, "the second epoch")
