@@ -14,7 +14,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from chainrule.server import admin
+from chainrule.server.blobs import BlobStore
 from chainrule.server.data_folder import open_blobs, open_store, own
+from chainrule.server.errors import StartupError
 from chainrule.server.records import Model
 
 app = typer.Typer()
@@ -25,7 +27,8 @@ app.command()(admin.check)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A data folder with a model whose weights are there, and a blob that nothing refers to."""
-    store, blobs = open_store(tmp_path), open_blobs(tmp_path)
+    store = open_store(tmp_path)
+    blobs = open_blobs(tmp_path, store)
     for content in (b"weights", b"leftover"):
         path = blobs.path(blobs.put(content))
         os.utime(path, (time.time() - 5 * 3600, time.time() - 5 * 3600))
@@ -46,8 +49,8 @@ def test_what_nothing_refers_to_is_removed_after_its_grace(folder: Path) -> None
     assert run("gc", "--data-dir", str(folder)).stdout == "removed 0 blobs, 0 bytes\n"
     found = run("gc", "--data-dir", str(folder), "--grace-hours", "4", "--json")
     assert json.loads(found.stdout) == {"blobs": 1, "bytes": 8}
-    assert open_blobs(folder).contains(digest_of(b"weights"))
-    assert not open_blobs(folder).contains(digest_of(b"leftover"))
+    assert BlobStore(folder / "blobs").contains(digest_of(b"weights"))
+    assert not BlobStore(folder / "blobs").contains(digest_of(b"leftover"))
 
 
 def test_a_folder_without_damage_is_found_so(folder: Path) -> None:
@@ -57,7 +60,7 @@ def test_a_folder_without_damage_is_found_so(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["flip", "remove"])
 def test_damaged_and_missing_blobs_are_named_with_what_needs_them(folder: Path, damage: str) -> None:
-    path = open_blobs(folder).path(digest_of(b"weights"))
+    path = BlobStore(folder / "blobs").path(digest_of(b"weights"))
     if damage == "flip":
         path.write_bytes(b"weightz")
     else:
@@ -75,7 +78,7 @@ def test_the_folder_of_a_running_server_is_left_alone(folder: Path) -> None:
         found = run("gc", "--data-dir", str(folder), "--grace-hours", "0")
     assert found.exit_code == 1
     assert "is in use by another server" in found.stderr
-    assert open_blobs(folder).contains(digest_of(b"leftover"))
+    assert BlobStore(folder / "blobs").contains(digest_of(b"leftover"))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
@@ -83,3 +86,25 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert "is no data folder of a server" in found.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_blobs_of_another_store_are_left_alone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As when --store-url was forgotten: to a new store, all of them are what nothing refers to."""
+    (folder / "chainrule.db").rename(folder / "elsewhere.db")
+    store = open_store(folder)
+    with pytest.raises(StartupError, match="belong to another store than the one that was opened"):
+        open_blobs(folder, store)
+    store.close()
+    assert "belong to another store" in run("gc", "--data-dir", str(folder), "--grace-hours", "0").stderr
+    assert BlobStore(folder / "blobs").contains(digest_of(b"leftover"))
+
+
+def test_a_folder_from_before_blobs_had_an_owner_is_opened_by_the_store_that_refers_to_them(folder: Path) -> None:
+    (folder / "blobs.owner").unlink()
+    assert run("gc", "--data-dir", str(folder)).exit_code == 0
+    assert (folder / "blobs.owner").exists()
+
+
+def test_a_sqlite_store_lies_in_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="is a SQLite file; that one lies in --data-dir"):
+        open_store(tmp_path, f"sqlite:///{tmp_path / 'other.db'}")

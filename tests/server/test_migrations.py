@@ -15,11 +15,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from chainrule.server.errors import StartupError
-from chainrule.server.store import Store, migrations, schema
+from chainrule.server.errors import StartupError, StoreUnavailableError
+from chainrule.server.store import Store, database, migrations, schema
 from tests.server.postgresql import emptied
 
-FIRST = "0001"
+FIRST = migrations.FIRST
 
 
 @pytest.fixture
@@ -117,7 +117,9 @@ def test_tables_of_a_later_version_are_left_alone(url: str, engine: sa.Engine) -
     Store(url).close()
     with engine.begin() as db:
         db.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StartupError, match=r"was made by a newer chainrule \(revision 9999; this version knows"):
+    with pytest.raises(
+        StartupError, match=r"was made by a newer chainrule, or by something else \(revision 9999; this version knows"
+    ):
         Store(url)
     assert revision(engine) == "9999"
 
@@ -160,6 +162,8 @@ def test_a_database_has_one_server(postgresql_url: str) -> None:
         ("nonsense", "--store-url cannot be used: .*postgresql\\+psycopg://USER@HOST/DATABASE"),
         ("oracle+nothing://h/d", "--store-url cannot be used"),
         ("mysql+pymysql://h/d", "--store-url"),
+        ("postgresql+psycopg://u@h:port/d", "--store-url cannot be used"),
+        ("sqlite:////none/at/all/store.db", "cannot open sqlite:////none/at/all/store.db: .*unable to open"),
         ("postgresql+psycopg://u:secret@127.0.0.1:1/d", "cannot open postgresql\\+psycopg://u:\\*\\*\\*@127.0.0.1:1/d"),
     ],
 )
@@ -167,3 +171,40 @@ def test_what_is_no_database_of_ours_is_said_so(url: str, message: str) -> None:
     with pytest.raises(StartupError, match=message) as caught:
         Store(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_text("something else, and long enough to be looked at " * 10)
+    with pytest.raises(StartupError, match=r"cannot open sqlite:.*file is not a database"):
+        Store(f"sqlite:///{tmp_path / 'store.db'}")
+
+
+def test_a_database_that_was_lost_for_a_moment_is_still_this_servers(postgresql_url: str) -> None:
+    url = emptied(postgresql_url)
+    store = Store(url)
+    engine = sa.create_engine(url)
+    others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = 'postgres'"
+    )
+    with engine.begin() as db:
+        db.execute(sa.text(others))
+    store.drop_receipts("jobs/none", after_step=0)
+    with pytest.raises(StartupError, match="is in use by another server"):
+        Store(url)
+    with engine.begin() as db:
+        db.execute(sa.text(others))
+    second = Store(url)  # was quicker
+    with pytest.raises(StoreUnavailableError, match="is in use by another server"):
+        store.drop_receipts("jobs/none", after_step=0)
+    second.close()
+    store.drop_receipts("jobs/none", after_step=0)
+    store.close()
+    engine.dispose()
+
+
+def test_who_writes_does_not_wait_for_ever(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    store = Store(emptied(postgresql_url))
+    with store._write(), pytest.raises(StoreUnavailableError, match="lock timeout"):
+        store.drop_receipts("jobs/none", after_step=0)
+    store.close()

@@ -68,7 +68,7 @@ class Blobs:
                 start = self._connection.call(self._stub.QueryWriteStatus, status).committed_bytes
                 if start > arrived:
                     patience.restore()
-                    arrived = start
+                arrived = start
                 end = min(start + at_a_time, len(content))
                 return self._connection.send(
                     self._stub.WriteBlob, _write_requests(blob, content, start, end, transferred)

@@ -85,6 +85,9 @@ def certs(
     except OSError as error:
         print(f"error: {error}; choose another --out", file=sys.stderr)
         raise typer.Exit(1) from error
+    except (ValueError, OverflowError) as error:
+        print(f"error: no certificate can have this --host or --days: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
     print(
         f"chainrule serve --tls-cert {out}/server.pem --tls-key {out}/server.key --tls-client-ca {out}/ca.pem\n"
         f"chainrule --tls-ca {out}/ca.pem --tls-cert {out}/client.pem --tls-key {out}/client.key jobs ls"
@@ -99,7 +102,7 @@ def _opened(folder: Path, store_url: str | None) -> Iterator[tuple[Store, BlobSt
         with own(folder):
             store = open_store(folder, store_url)
             try:
-                yield store, open_blobs(folder)
+                yield store, open_blobs(folder, store)
             finally:
                 store.close()
     except ChainruleError as error:

@@ -27,22 +27,25 @@ class _Issuer:
 def make_certificates(folder: Path, *, hosts: Sequence[str], days: int) -> None:
     """Write the certificates of a new authority, of a server with these host names and addresses, and of a client.
 
-    Raises FileExistsError, with nothing changed, if one of FILES is there already; OSError.
+    Raises FileExistsError, with nothing changed, if one of FILES is there already; ValueError or OverflowError, with
+    nothing written, for a host or days that a certificate cannot have; OSError.
     """
+    names = x509.SubjectAlternativeName([_host(host) for host in hosts])
     folder.mkdir(parents=True, exist_ok=True)
     if there := [name for name in FILES if (folder / name).exists()]:
         raise FileExistsError(f"{folder / there[0]} is there already")
     key = ec.generate_private_key(ec.SECP256R1())
     authority = _Issuer(_name("chainrule test authority"), key)
     usage = x509.BasicConstraints(ca=True, path_length=0)
-    _write(folder, "ca", _certificate(authority, authority.name, key, days, usage), key)
+    made = {"ca": (_certificate(authority, authority.name, key, days, usage), key)}
     for name, purpose in (("server", ExtendedKeyUsageOID.SERVER_AUTH), ("client", ExtendedKeyUsageOID.CLIENT_AUTH)):
         key = ec.generate_private_key(ec.SECP256R1())
         extensions: list[x509.ExtensionType] = [x509.ExtendedKeyUsage([purpose])]
         if name == "server":
-            extensions.append(x509.SubjectAlternativeName([_host(host) for host in hosts]))
+            extensions.append(names)
         leaf = x509.BasicConstraints(ca=False, path_length=None)
-        certificate = _certificate(authority, _name(f"chainrule {name}"), key, days, leaf, *extensions)
+        made[name] = (_certificate(authority, _name(f"chainrule {name}"), key, days, leaf, *extensions), key)
+    for name, (certificate, key) in made.items():
         _write(folder, name, certificate, key)
 
 

@@ -54,7 +54,10 @@ def serve(
     ] = None,
     storage_limit: Annotated[
         float | None,
-        typer.Option(min=0, help="GB (10⁹ bytes) of blobs to store at most. [default: what the disk holds]"),
+        typer.Option(
+            min=0,
+            help="GB (10⁹ bytes) up to which uploads are taken; what jobs store counts. [default: what the disk holds]",
+        ),
     ] = None,
     address_file: Annotated[
         Path | None, typer.Option(help="File to write HOST:PORT into once the service is ready.")

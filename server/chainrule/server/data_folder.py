@@ -13,6 +13,8 @@ from chainrule.server.store import Store
 
 STORE_FILE = "chainrule.db"
 BLOBS_FOLDER = "blobs"
+OWNER_FILE = "blobs.owner"
+"""Which store the blobs belong to."""
 
 
 def own(folder: Path) -> IO[str]:
@@ -37,10 +39,26 @@ def own(folder: Path) -> IO[str]:
 
 
 def open_store(folder: Path, url: str | None = None) -> Store:
-    """The store at a SQLAlchemy URL, or in a folder. Raises StartupError if it cannot be used."""
+    """The store in a folder, or at a URL of PostgreSQL. Raises StartupError if it cannot be used."""
+    if url is not None and url.startswith("sqlite"):  # it would have no lock
+        raise StartupError(f"--store-url {url} is a SQLite file; that one lies in --data-dir, as {STORE_FILE}")
     return Store(url or f"sqlite:///{folder / STORE_FILE}")
 
 
-def open_blobs(folder: Path, *, limit_bytes: int | None = None) -> BlobStore:
-    """The blobs in a folder."""
-    return BlobStore(folder / BLOBS_FOLDER, limit_bytes=limit_bytes)
+def open_blobs(folder: Path, store: Store, *, limit_bytes: int | None = None) -> BlobStore:
+    """The blobs in a folder, which are those of a store: another would take them for what nothing refers to.
+
+    Raises StartupError if they belong to another store.
+    """
+    blobs = BlobStore(folder / BLOBS_FOLDER, limit_bytes=limit_bytes)
+    owner = folder / OWNER_FILE
+    if not owner.exists() and (
+        store.references() or not blobs.stored_bytes()
+    ):  # both are new, or from before this file
+        owner.write_text(store.identity())
+    if not owner.exists() or owner.read_text() != store.identity():
+        raise StartupError(
+            f"the blobs in --data-dir {folder} belong to another store than the one that was opened; "
+            "name that one with --store-url, or choose another folder"
+        )
+    return blobs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -30,23 +31,31 @@ class Housekeeping:
         self._grace_s = grace_s
 
     async def __aenter__(self) -> Self:
+        self._over = asyncio.Event()
+        self._stopping = threading.Event()
         self._task = asyncio.create_task(self._work())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        self._stopping.set()
+        self._over.set()
+        await self._task  # nothing is looked for, or removed, once this has ended
 
     async def _work(self) -> None:
-        while True:
+        while not self._over.is_set():
             try:
-                found = await asyncio.to_thread(self._blobs.collect, self._store.unreferenced, grace_s=self._grace_s)
-            except (StoreUnavailableError, OSError) as error:
+                await asyncio.to_thread(self._look)
+            except StoreUnavailableError as error:
                 logger.warning("cannot look for blobs that may go: %s", error)
-            else:
-                if found.blobs:
-                    logger.info("removed %d blobs, %d bytes, that nothing referred to", found.blobs, found.size_bytes)
-            await asyncio.sleep(self._interval_s)
+            except Exception:  # the next look may do better, and the service goes on without
+                logger.exception("cannot look for blobs that may go")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._over.wait()
+
+    def _look(self) -> None:
+        found = self._blobs.collect(self._store.unreferenced, grace_s=self._grace_s, stopped=self._stopping.is_set)
+        if found.blobs:
+            logger.info("removed %d blobs, %d bytes, that nothing referred to", found.blobs, found.size_bytes)

@@ -99,9 +99,9 @@ class Service:
         config = self._config
         _refuse_public_host(config)
         stack.enter_context(own(config.data_dir))
-        blobs = open_blobs(config.data_dir, limit_bytes=config.storage_limit_bytes)
         store = open_store(config.data_dir, config.store_url)
         stack.callback(store.close)
+        blobs = open_blobs(config.data_dir, store, limit_bytes=config.storage_limit_bytes)
         models = ModelCatalog(store, blobs)
         datasets = DatasetCatalog(store, blobs)
         checkpoints = Checkpoints(store, blobs)

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 from chainrule.server.blobs.files import fsync_folder, publish, room_on_disk
 from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Uploads, WriteStatus
@@ -60,7 +61,8 @@ class BlobStore:
     """Blobs in a folder: `{folder}/{first two digits}/{digest}`, uploads in progress in `{folder}/incoming`.
 
     Args:
-        limit_bytes: most bytes of blobs that are stored; None: as many as the disk holds.
+        limit_bytes: most bytes of blobs with which something more is taken in; None: as many as the disk holds. What is
+            `put` counts, and is never refused for it.
     """
 
     def __init__(self, folder: Path, *, limit_bytes: int | None = None) -> None:
@@ -91,7 +93,10 @@ class BlobStore:
         """Those that are not there, in the order given. Raises InvalidRequestError if they are too many."""
         if len(digests) > MAX_DIGESTS:
             raise InvalidRequestError.of("digests", f"are {len(digests)}; ask for at most {MAX_DIGESTS:,}")
-        return [digest for digest in digests if not self.contains(check_digest(digest, field="digests"))]
+        missing = [digest for digest in digests if not self.contains(check_digest(digest, field="digests"))]
+        with self._lock:
+            self._renew(set(digests) - set(missing))  # who asks is about to refer to them
+        return missing
 
     def size(self, digest: str) -> int:
         """Length of a blob in bytes. Raises NotFoundError."""
@@ -103,8 +108,9 @@ class BlobStore:
         Raises NotFoundError, or DamagedBlobError if it no longer has its digest: it is then missing until it is
         uploaded again.
         """
-        content = self.path(digest).read_bytes()
-        self._check(digest, hashlib.sha256(content).hexdigest())
+        with self.path(digest).open("rb") as file:
+            content = file.read()
+            self._check(digest, hashlib.sha256(content).hexdigest(), file)
         return content
 
     def chunks(self, digest: str, *, offset_bytes: int = 0, limit_bytes: int = 0, chunk_bytes: int) -> Iterator[bytes]:
@@ -129,8 +135,8 @@ class BlobStore:
                 if held:
                     yield held
                 held = chunk
-        if offset_bytes == 0 and end == size:
-            self._check(digest, found.hexdigest())
+            if offset_bytes == 0 and end == size:
+                self._check(digest, found.hexdigest(), file)
         if held:
             yield held
 
@@ -176,9 +182,9 @@ class BlobStore:
         stored = await asyncio.to_thread(self._stored, blob.digest)
         if stored is not None:
             return stored
-        await asyncio.to_thread(self._check_room, blob)
         upload = self._uploads.open(announced, self._path(blob.digest))
         try:
+            await asyncio.to_thread(self._check_room, blob)
             await asyncio.to_thread(upload.begin)
             async for chunk in parts:
                 if not isinstance(chunk, Chunk):
@@ -196,9 +202,7 @@ class BlobStore:
         """Keep blobs that nothing refers to yet from being removed: until what is about to refer to them does."""
         with self._lock:
             self._held.update(digests)
-            for digest in digests:
-                with suppress(FileNotFoundError):
-                    os.utime(self._path(digest))
+            self._renew(digests)
         try:
             yield
         finally:
@@ -224,7 +228,9 @@ class BlobStore:
                         found = Collected(found.blobs + 1, found.size_bytes + facts.st_size)
         return found
 
-    def collect(self, unreferenced: Unreferenced, *, grace_s: float) -> Collected:
+    def collect(
+        self, unreferenced: Unreferenced, *, grace_s: float, stopped: Callable[[], bool] = lambda: False
+    ) -> Collected:
         """Look through all blobs for those that may go, as `discard` has it. Uploads that have stopped are given up,
         and what was damaged is removed."""
         self._uploads.expire()
@@ -234,7 +240,7 @@ class BlobStore:
                 if path.suffix == _DAMAGED and time.time() - path.stat().st_mtime >= grace_s:
                     path.unlink()
         digests = (path.name for path in self._files() if _DIGEST.fullmatch(path.name))
-        while batch := list(itertools.islice(digests, MAX_DIGESTS)):
+        while not stopped() and (batch := list(itertools.islice(digests, MAX_DIGESTS))):
             found = self.discard(batch, unreferenced, grace_s=grace_s)
             total = Collected(total.blobs + found.blobs, total.size_bytes + found.size_bytes)
         return total
@@ -249,12 +255,17 @@ class BlobStore:
 
     # --- private -----------------------------------------------------------------------------------------------
 
+    def _renew(self, digests: Iterable[str]) -> None:
+        for digest in digests:
+            with suppress(FileNotFoundError):
+                os.utime(self._path(digest))
+
     def _files(self) -> Iterator[Path]:
         return (path for folder in self._folder.glob("[0-9a-f][0-9a-f]") for path in folder.iterdir())
 
     def _check_room(self, blob: Blob) -> None:
-        """Refuse what will not fit before it is sent."""
-        missing = blob.size_bytes - self._uploads.arrived_bytes(blob.digest)
+        """Refuse what will not fit, beside all that is arriving, before it is sent."""
+        missing = self._uploads.expected_bytes()
         free = shutil.disk_usage(self._folder).free
         if missing > free:
             raise StorageFullError(
@@ -276,13 +287,14 @@ class BlobStore:
         except (NotFoundError, DamagedBlobError):
             return None
 
-    def _check(self, digest: str, actual: str) -> None:
+    def _check(self, digest: str, actual: str, file: BinaryIO) -> None:
         if actual == digest:
             return
         path = self._path(digest)
         aside = path.with_suffix(_DAMAGED)
-        with suppress(FileNotFoundError):  # another reader was faster
-            path.replace(aside)
+        with self._lock, suppress(FileNotFoundError):  # another reader was faster
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):  # else it has been uploaded again meanwhile
+                path.replace(aside)
         raise DamagedBlobError(
             f'blob "{digest}" is damaged on disk: its content has SHA-256 {actual}. It was moved to {aside.name} and '
             "counts as missing: upload it again with WriteBlob",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import google_crc32c
 
@@ -98,7 +100,10 @@ class Uploads:
             if partial.users:
                 return
             self._forget(partial)
-        partial.close()
+        if partial.close():
+            with self._lock:
+                if partial.blob.digest not in self._active:  # else the file is another's by now
+                    partial.path.unlink(missing_ok=True)
 
     def arrived_bytes(self, digest: str) -> int:
         """How much of a blob that is not whole yet has arrived."""
@@ -111,12 +116,18 @@ class Uploads:
         except FileNotFoundError:
             return 0
 
+    def expected_bytes(self) -> int:
+        """How much of the blobs that are arriving is yet to come."""
+        with self._lock:
+            return sum(partial.blob.size_bytes - partial.arrived_bytes() for partial in self._active.values())
+
     def expire(self) -> None:
         """Give up the uploads of which nothing has come for longer than LIFETIME_S."""
         with self._lock:
             for path in self._folder.iterdir():
-                if path.name not in self._active and time.time() - path.stat().st_mtime > LIFETIME_S:
-                    path.unlink()
+                with suppress(FileNotFoundError):
+                    if path.name not in self._active and time.time() - path.stat().st_mtime > LIFETIME_S:
+                        path.unlink()
 
     def _forget(self, partial: _Partial) -> None:
         digest = partial.blob.digest
@@ -154,13 +165,14 @@ class _Partial:
     """What has arrived of a blob, for all who send it."""
 
     def __init__(self, path: Path, blob: Blob, target: Path) -> None:
-        self._path = path
+        self.path = path
         self.blob = blob
         self._target = target
         self._lock = Lock()
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         self._hash = hashlib.sha256()
         self._arrived = 0
+        self._closed = False
         self._outcome: Literal["stored", "damaged"] | None = None
         self.users = 0
 
@@ -173,7 +185,7 @@ class _Partial:
                     "blob.size_bytes",
                     f"is {blob.size_bytes}, but the blob is arriving with {self.blob.size_bytes} bytes; one is wrong",
                 )
-            if self._file is None:
+            if self._file is None and not self._closed:  # else who sends this has been cancelled
                 self._load()
             if offset_bytes > self._arrived:
                 raise WrongOffsetError(
@@ -205,10 +217,11 @@ class _Partial:
             new = content[self._arrived - at :]
             if self._file is None:  # who sent this has been cancelled
                 return
-            with room_on_disk(self.blob.size_bytes, self._path.parent):
+            with room_on_disk(self.blob.size_bytes, self.path.parent):
                 self._file.seek(self._arrived)
-                self._file.write(new)
-                self._file.flush()
+                left = memoryview(new)
+                while left:
+                    left = left[self._file.write(left) :]
             self._hash.update(new)
             self._arrived += len(new)
 
@@ -228,26 +241,27 @@ class _Partial:
                 return
             if self._hash.hexdigest() != self.blob.digest:
                 self._outcome = "damaged"
-                self._path.unlink()
+                self.path.unlink()
                 self._refuse_damaged()
-            with room_on_disk(self.blob.size_bytes, self._path.parent):
+            with room_on_disk(self.blob.size_bytes, self.path.parent):
                 os.fsync(self._file.fileno())
-                publish(self._path, self._target)
+                publish(self.path, self._target)
             self._outcome = "stored"
 
-    def close(self) -> None:
-        """Nobody sends it any more. What has arrived stays."""
+    def close(self) -> bool:
+        """Nobody sends it any more. What has arrived stays; true if that is nothing."""
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-                if self._outcome is None and not self._arrived:
-                    self._path.unlink()
+            self._closed = True
+            if self._file is None:
+                return False
+            self._file.close()
+            self._file = None
+            return self._outcome is None and not self._arrived
 
     def _load(self) -> None:
         """Find what arrived earlier."""
-        self._path.touch()
-        self._file = self._path.open("r+b")
+        self.path.touch()
+        self._file = self.path.open("r+b", buffering=0)
         while content := self._file.read(_READ_BYTES):
             self._hash.update(content)
             self._arrived += len(content)

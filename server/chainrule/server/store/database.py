@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from chainrule.server.errors import InvalidRequestError, NotFoundError, StartupError, StoreUnavailableError
-from chainrule.server.store import migrations
+from chainrule.server.store import migrations, schema
 
 BUSY_TIMEOUT_S = 30.0
 """How long a transaction waits for another one's lock."""
@@ -22,25 +23,31 @@ class Database:
     version has made them. Close it when done.
 
     Raises StartupError if it cannot be used: no such database, tables that are not ours, or of a later version; or, on
-    PostgreSQL, another server that uses it. A SQLite file is one server's by the lock of its folder.
+    PostgreSQL, another server that uses it. A SQLite file is one server's by the lock of the folder that it lies in.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._engine = _engine(url)
-        self._lock: Connection | None = None
+        self._ownership = _Ownership(self._engine) if self._engine.dialect.name == "postgresql" else None
         try:
-            if self._engine.dialect.name == "postgresql":
-                self._lock = _own(self._engine)
             with self._write() as db:
                 migrations.bring_up_to_date(db)
+        except (StoreUnavailableError, sa.exc.DBAPIError) as error:
+            self.close()
+            raise StartupError(f"cannot open {shown(self._engine.url)}: {_first_line(error)}") from error
         except BaseException:
             self.close()
             raise
 
+    def identity(self) -> str:
+        """What tells this store from others."""
+        with self._read() as db:
+            return str(db.execute(sa.select(schema.identity.c.id)).scalar_one())
+
     def close(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        if self._ownership is not None:
+            self._ownership.close()
         self._engine.dispose()
 
     @contextmanager
@@ -50,8 +57,11 @@ class Database:
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with _available(), self._engine.begin() as db:
-            yield db
+        with _available():
+            if self._ownership is not None:
+                self._ownership.keep()
+            with self._engine.begin() as db:
+                yield db
 
     def _now_us(self) -> int:
         return round(self._clock() * 1e6)
@@ -62,7 +72,16 @@ def _available() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # locked, full, gone
-        raise StoreUnavailableError(f"the store does not answer: {error.args[0]}") from error
+        raise StoreUnavailableError(f"the store does not answer: {_first_line(error)}") from error
+
+
+def shown(url: sa.URL) -> str:
+    """A database's URL as it may be told."""
+    return url.render_as_string(hide_password=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 # --- queries ---------------------------------------------------------------------------------------------------
@@ -106,15 +125,18 @@ _READING: dict[str, dict[str, Any]] = {
     "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
 }
 """Options of a connection that reads: it sees one state of the database."""
+_PATIENCE = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Of connections to PostgreSQL, in seconds: one whose other side is gone is noticed after a minute."""
 _WRITERS_LOCK, _SERVERS_LOCK = 0x636861696E0001, 0x636861696E0002
 """Names of advisory locks in PostgreSQL: of the transaction that writes, and of the server."""
 
 
 def _engine(url: str) -> sa.Engine:
     """Raises StartupError if the URL is none that can be used."""
+    is_local = url.startswith("sqlite")
     try:
-        engine = sa.create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+        engine = sa.create_engine(url, pool_pre_ping=not is_local, connect_args={} if is_local else _PATIENCE)
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError, ValueError) as error:
         raise StartupError(
             f"--store-url cannot be used: {error}; it is sqlite:///FILE, or postgresql+psycopg://USER@HOST/DATABASE "
             "with the packages of chainrule[postgresql]"
@@ -130,23 +152,49 @@ def _engine(url: str) -> sa.Engine:
     return engine
 
 
-def _own(engine: sa.Engine) -> Connection:
-    """Take a PostgreSQL database for this server alone: the lock is the connection's. Raises StartupError."""
-    name = engine.url.render_as_string(hide_password=True)
-    try:
-        connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-    except sa.exc.OperationalError as error:
-        raise StartupError(f"cannot open {name}: {str(error.orig).strip()}") from error
-    if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_SERVERS_LOCK))).scalar():
-        connection.close()
-        raise StartupError(f"{name} is in use by another server; stop that one, or choose another --store-url")
-    return connection
+class _Ownership:
+    """That a PostgreSQL database is this server's alone: a lock of a connection that is there for nothing else.
+
+    Raises StartupError if the database cannot be opened, or another server has it.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._guard = threading.Lock()
+        try:
+            self._connection = self._taken()
+        except sa.exc.OperationalError as error:
+            raise StartupError(f"cannot open {shown(engine.url)}: {_first_line(error)}") from error
+        except StoreUnavailableError as error:
+            raise StartupError(f"{error}; stop that one, or choose another --store-url") from error
+
+    def keep(self) -> None:
+        """Make sure of it, before something is written. A connection that was lost is made again. Raises
+        StoreUnavailableError if another server has taken the database meanwhile, or OperationalError."""
+        with self._guard:
+            try:
+                self._connection.execute(sa.select(1))
+            except sa.exc.SQLAlchemyError:  # it is gone, or was when this was last tried
+                self._connection.close()
+                self._connection = self._taken()
+
+    def close(self) -> None:
+        with self._guard:
+            self._connection.close()
+
+    def _taken(self) -> Connection:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        if not connection.execute(sa.select(sa.func.pg_try_advisory_lock(_SERVERS_LOCK))).scalar():
+            connection.close()
+            raise StoreUnavailableError(f"{shown(self._engine.url)} is in use by another server")
+        return connection
 
 
 def _begin_postgresql(connection: Connection) -> None:
     """Transactions that write come one after the other, as in SQLite: what one has looked at stays so until its end."""
     options = connection.get_execution_options()
     if "postgresql_readonly" not in options and options.get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S:g}s'")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITERS_LOCK)))
 
 

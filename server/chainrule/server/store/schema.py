@@ -23,6 +23,9 @@ class Text(TypeDecorator[str]):
 
 metadata = MetaData()
 
+identity = Table("identity", metadata, Column("id", String(32), primary_key=True))
+"""One row: what tells this store from others, also from a copy of its tables made anew."""
+
 models = Table(
     "models",
     metadata,

@@ -16,6 +16,10 @@ from chainrule.server.training.wire import Listener, set_up
 
 HANDSHAKE_TIMEOUT_S = 10.0
 """How long whoever calls may take to prove that it belongs to the attempt, and to say what it wants."""
+MAX_GUESTS = 64
+"""How many may be proving at a time that they belong to the attempt; whoever calls then is hung up on."""
+PAUSE_S = 0.1
+"""How long nobody is let in where the system has no room for another."""
 _PIECE = 1 << 16
 
 
@@ -32,6 +36,8 @@ class Door:
         self._context = server_context(listener.identity)
         self._let_in = let_in
         self._closing, self._closed = socket.socketpair()
+        self._over = threading.Event()
+        self._guests = threading.BoundedSemaphore(MAX_GUESTS)
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -41,6 +47,7 @@ class Door:
         self._thread = start_thread("door", partial(self._accept, selector))
 
     def close(self) -> None:
+        self._over.set()
         self._closing.close()
         if self._thread is not None:
             self._thread.join()
@@ -48,22 +55,45 @@ class Door:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         with selector, self._closed:
             while self._closed not in [key.fileobj for key, _ in selector.select()]:
-                with suppress(OSError):  # it has gone again, or there are no descriptors for it at the moment
-                    connected, _ = self._listening.accept()
-                    start_thread("door-guest", partial(self._shake_hands, connected))
+                try:
+                    self._answer(self._listening.accept()[0])
+                except BlockingIOError:  # it has gone again
+                    continue
+                except (OSError, RuntimeError):  # no descriptors or threads at the moment
+                    self._over.wait(PAUSE_S)
+
+    def _answer(self, connected: socket.socket) -> None:
+        if not self._guests.acquire(blocking=False):
+            connected.close()
+            return
+        try:
+            start_thread("door-guest", partial(self._shake_hands, connected))
+        except RuntimeError:
+            self._guests.release()
+            connected.close()
+            raise
 
     def _shake_hands(self, plain: socket.socket) -> None:
         try:
-            plain.settimeout(HANDSHAKE_TIMEOUT_S)
-            set_up(plain)
-            secured = self._context.wrap_socket(plain, server_side=True)
-        except OSError:  # nobody of this attempt
-            plain.close()
+            secured = self._secured(plain)
+        finally:
+            self._guests.release()
+        if secured is None:
             return
         try:
             self._let_in(secured)
         except (OSError, LinkError, ValueError, KeyError, TypeError):
             secured.close()
+
+    def _secured(self, plain: socket.socket) -> ssl.SSLSocket | None:
+        """The connection, once who called has proven itself; None if it has not."""
+        try:
+            plain.settimeout(HANDSHAKE_TIMEOUT_S)
+            set_up(plain)
+            return self._context.wrap_socket(plain, server_side=True)
+        except OSError:  # nobody of this attempt
+            plain.close()
+            return None
 
 
 def pumped(secured: ssl.SSLSocket) -> socket.socket:

@@ -10,21 +10,24 @@ read in order to be able to write.
 from __future__ import annotations
 
 import json
+import logging
+import math
 import secrets
 import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from chainrule.server.training.contributions import place_of_part
-from chainrule.server.training.door import Door, start_thread
+from chainrule.server.training.door import HANDSHAKE_TIMEOUT_S, Door, start_thread
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.machine_copy import KeptCopy, ReadCopy, machine_copy
-from chainrule.server.training.memory import EMPTY, IN_PLACE, WRITING, Segment, Slot, Weights
+from chainrule.server.training.memory import EMPTY, IN_PLACE, WRITING, Segment, SharedMemoryError, Slot, Weights
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import (
     BLOB,
@@ -44,6 +47,8 @@ from chainrule.server.training.wire import (
     connect_local,
     connect_remote,
 )
+
+logger = logging.getLogger(__name__)
 
 MAX_HELLO_BYTES = 1024
 _VERSION = struct.Struct("<q")
@@ -208,6 +213,7 @@ class Portals:
         self._layout = layout
         self._door = Door(listener, self._let_in)
         self._waiting: dict[str, dict[str, _Stream]] = {}
+        self._since_s: dict[str, float] = {}  # of those, by pair
         self._readers: dict[str, set[_Portal]] = {}  # by the number of the copy that they read
         self._lock = threading.Lock()
 
@@ -216,6 +222,15 @@ class Portals:
 
     def close(self) -> None:
         self._door.close()
+        with self._lock:
+            self._hang_up_halves(before_s=math.inf)
+
+    def _hang_up_halves(self, *, before_s: float) -> None:
+        """Give up links whose second connection has not come."""
+        for pair in [pair for pair, since_s in self._since_s.items() if since_s < before_s]:
+            del self._since_s[pair]
+            for stream in self._waiting.pop(pair).values():
+                stream.socket.close()
 
     def _let_in(self, secured: ssl.SSLSocket) -> None:
         stream = _Stream(secured)
@@ -225,11 +240,14 @@ class Portals:
         copy, keeps = str(hello["copy"]), bool(hello["keeps"])
         secured.settimeout(None)
         with self._lock:
+            self._hang_up_halves(before_s=time.monotonic() - HANDSHAKE_TIMEOUT_S)
             ways = self._waiting.setdefault(pair, {})
             ways[way] = stream
             if len(ways) < 2:
+                self._since_s[pair] = time.monotonic()
                 return
             del self._waiting[pair]
+            self._since_s.pop(pair, None)
         with _closing(ways["up"], ways["down"]):
             local = connect_local(self._listener.endpoint)
             assert local is not None
@@ -400,7 +418,9 @@ class _closing:  # noqa: N801 — used as a statement
                 connection.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other direction
             with suppress(OSError):
                 connection.socket.close()
-        return isinstance(error, LinkError | OSError)
+        if isinstance(error, SharedMemoryError):
+            logger.error("a link to another machine has ended: %s", error)
+        return isinstance(error, LinkError | OSError | SharedMemoryError)
 
 
 @contextmanager

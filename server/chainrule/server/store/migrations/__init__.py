@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -10,11 +11,12 @@ from sqlalchemy.engine import Connection
 from chainrule.server.errors import StartupError
 from chainrule.server.store import schema
 
-HEAD = "0002"
+HEAD = "chainrule_0003"
 """The revision that `schema` describes: the last of those in `versions`."""
 
+FIRST = "chainrule_0001"
 _BEFORE_REVISIONS = 2
-"""What SQLite files have as their user_version that were made before there were revisions, with the tables of 0001."""
+"""What SQLite files have as their user_version that were made before there were revisions, with the tables of FIRST."""
 _VERSION = sa.Table("alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True))
 
 
@@ -24,11 +26,12 @@ def bring_up_to_date(db: Connection) -> None:
     tables = sa.inspect(db).get_table_names()
     if not tables:
         schema.metadata.create_all(db)
+        db.execute(schema.identity.insert().values(id=secrets.token_hex(16)))
         _stamp(db, HEAD)
         return
     if _VERSION.name not in tables:
         _check_age(db)
-        _stamp(db, "0001")
+        _stamp(db, FIRST)
     found = db.execute(sa.select(_VERSION.c.version_num)).scalar()
     if found != HEAD:
         _convert(db, str(found))
@@ -60,8 +63,8 @@ def _convert(db: Connection, found: str) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found not in known:
         raise StartupError(
-            f"the database {_name(db)} was made by a newer chainrule (revision {found}; this version knows {HEAD}); "
-            "serve with that version, or from another --data-dir or --store-url"
+            f"the database {_name(db)} was made by a newer chainrule, or by something else (revision {found}; this "
+            f"version knows {HEAD}); serve with what made it, or from another --data-dir or --store-url"
         )
     command.upgrade(config, HEAD)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "chainrule_0002"
+down_revision = "chainrule_0001"
 
 
 def upgrade() -> None:
