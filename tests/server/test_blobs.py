@@ -74,6 +74,19 @@ def test_a_download_from_the_beginning_finds_damage(blobs: BlobStore) -> None:
     assert not blobs.contains(DIGEST)
 
 
+def test_who_has_read_what_was_damaged_leaves_what_came_in_its_place(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
+    blobs.path(DIGEST).write_bytes(CONTENT[:-1] + b"?")
+    slow = blobs.chunks(DIGEST, chunk_bytes=3000)
+    next(slow)
+    with pytest.raises(DamagedBlobError):
+        blobs.read(DIGEST)
+    blobs.put(CONTENT)
+    with pytest.raises(DamagedBlobError):
+        list(slow)
+    assert blobs.read(DIGEST) == CONTENT
+
+
 def test_too_many_digests_at_a_time_are_refused(blobs: BlobStore) -> None:
     with pytest.raises(InvalidRequestError, match="digests: are 1001; ask for at most 1,000"):
         blobs.missing([DIGEST] * 1001)
@@ -183,6 +196,19 @@ def test_all_is_looked_through_but_what_is_new_stays_for_a_while(
     assert [digest for digest in (*digests, referred) if not blobs.contains(digest)] == digests[1:]
     assert not damaged.exists()
     assert blobs.collect(unreferenced, grace_s=0) == Collected(1, 1)
+
+
+def test_who_asks_for_a_blob_keeps_it_for_a_while(blobs: BlobStore) -> None:
+    path = blobs.path(blobs.put(CONTENT))
+    os.utime(path, (0, 0))
+    assert blobs.missing([DIGEST]) == []
+    assert blobs.collect(nothing_refers, grace_s=60) == Collected()
+
+
+def test_whoever_is_told_to_stop_looks_no_further(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
+    assert blobs.collect(nothing_refers, grace_s=0, stopped=lambda: True) == Collected()
+    assert blobs.contains(DIGEST)
 
 
 # --- room ------------------------------------------------------------------------------------------------------

@@ -226,3 +226,15 @@ def test_keys_are_private_and_nothing_is_written_over(tmp_path: Path) -> None:
     assert again.exit_code == 1
     assert "is there already; choose another --out" in again.stderr
     assert (tmp_path / "certs" / "ca.key").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [["--host", "müller.example"], ["--days", "4000000"]])
+def test_what_a_certificate_cannot_have_is_said_and_nothing_written(tmp_path: Path, arguments: list[str]) -> None:
+    import typer
+
+    app = typer.Typer()
+    app.command()(admin.certs)
+    found = CliRunner().invoke(app, ["--out", str(tmp_path / "certs"), *arguments])
+    assert found.exit_code == 1
+    assert "no certificate can have this --host or --days" in found.stderr
+    assert not list(tmp_path.glob("certs/*"))

@@ -7,20 +7,22 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import google_crc32c
 import pytest
 
 from chainrule.server.blobs import MAX_BLOB_BYTES, Announcement, Blob, BlobStore, Chunk, WriteStatus, uploads
-from chainrule.server.blobs.uploads import Upload, Uploads
+from chainrule.server.blobs.uploads import Partial, Upload, Uploads
 from chainrule.server.errors import (
     DamagedBlobError,
     DamagedChunkError,
     IncompleteUploadError,
     InvalidRequestError,
     ServiceError,
+    StorageFullError,
     WrongOffsetError,
 )
 
@@ -191,20 +193,26 @@ class Sender:
 
     def __init__(self, blobs: BlobStore, first: Announcement) -> None:
         self._parts: asyncio.Queue[Part] = asyncio.Queue()
-        self._taken = asyncio.Event()
+        self._taken = asyncio.Semaphore(0)
         self._parts.put_nowait(first)
+        self._untaken = 1
         self.receiving = asyncio.create_task(blobs.receive(self._stream()))
 
     async def _stream(self) -> AsyncIterator[Part]:
         while (part := await self._parts.get()) is not None:
             yield part
-            self._taken.set()  # the receiver asks for the next: it has dealt with this one
+            self._taken.release()  # the receiver asks for the next: it has dealt with this one
+
+    def put(self, part: Part) -> None:
+        self._parts.put_nowait(part)
 
     async def send(self, part: Part) -> None:
-        self._taken.clear()
-        self._parts.put_nowait(part)
-        if part is not None:
-            await self._taken.wait()
+        """Send a part, and wait until all so far have been dealt with."""
+        self.put(part)
+        self._untaken += part is not None
+        while self._untaken:
+            await self._taken.acquire()
+            self._untaken -= 1
 
 
 async def test_several_uploads_of_one_blob_are_one(blobs: BlobStore, tmp_path: Path) -> None:
@@ -247,6 +255,62 @@ async def test_who_lingers_does_not_keep_a_blob_from_being_uploaded_again(blobs:
     await lingering.send(None)
     assert await lingering.receiving == BLOB
     assert blobs.read(DIGEST) == CONTENT
+
+
+async def test_what_is_arriving_counts_for_the_limit(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path, limit_bytes=10_000)
+    one = Sender(blobs, Announcement(BLOB))
+    await one.send(sent(0, 3000))
+    other = hashlib.sha256(b"other").hexdigest()
+    with pytest.raises(StorageFullError, match="3,000 of the 10,000 that the service may store are taken"):
+        await blobs.receive(parts(Announcement(Blob(other, 3001))))
+    await one.send(sent(3000, 7000))
+    await one.send(None)
+    assert await one.receiving == BLOB
+
+
+async def test_who_begins_while_another_ends_keeps_its_file(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one before had sent nothing, and removes its empty file."""
+    first = Sender(blobs, Announcement(BLOB))
+    ended = Partial.close
+
+    def close(partial: Partial) -> bool:
+        monkeypatch.setattr(Partial, "close", ended)
+        is_empty = ended(partial)
+        begun.append(blobs._uploads.open(Announcement(BLOB), blobs._path(DIGEST)))
+        begun[0].begin()
+        return is_empty
+
+    begun: list[Upload] = []
+    monkeypatch.setattr(Partial, "close", close)
+    await first.send(Chunk(b""))
+    await first.send(None)
+    with pytest.raises(IncompleteUploadError):
+        await first.receiving
+    begun[0].write(sent(0, 7000))
+    blobs._uploads.commit(begun[0])
+    assert blobs.read(DIGEST) == CONTENT
+
+
+async def test_a_full_disk_is_said_so_and_what_has_arrived_is_kept(
+    blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Sender(blobs, Announcement(BLOB))
+    await one.send(sent(0, 3000))
+    with monkeypatch.context() as patched:
+        patched.setattr(uploads, "room_on_disk", full)
+        one.put(sent(3000, 7000))
+        with pytest.raises(StorageFullError):
+            await one.receiving
+    assert blobs.write_status(DIGEST) == WriteStatus(3000, complete=False)
+    await blobs.receive(parts(Announcement(BLOB, 3000), sent(3000, 7000)))
+    assert blobs.read(DIGEST) == CONTENT
+
+
+@contextmanager
+def full(*_: object) -> Iterator[None]:
+    raise StorageFullError("there is no room")
+    yield
 
 
 async def test_a_blob_arrives_with_one_size(blobs: BlobStore) -> None:

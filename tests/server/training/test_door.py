@@ -7,11 +7,12 @@ import resource
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
+from chainrule.server.training import door
 from chainrule.server.training.door import Door, pumped
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.tls import client_context, server_context
@@ -210,3 +211,47 @@ def test_descriptors_may_have_large_numbers() -> None:
     line.ends[0].sendall(b"hello")
     assert exactly(line.ends[1], 5) == b"hello"
     line.close()
+
+
+def test_who_calls_while_too_many_prove_themselves_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "MAX_GUESTS", 2)
+    found = Entrance()
+    opened = Door(found.listener, found.let_in)
+    opened.open()
+    try:
+        silent = [
+            socket.create_connection((found.listener.endpoint.host, found.listener.endpoint.port)) for _ in range(3)
+        ]
+        silent[2].settimeout(LIMIT_S)
+        assert silent[2].recv(1) == b""
+        for stranger in silent:
+            stranger.close()
+        while True:  # the places are free again in a moment
+            try:
+                with found.call() as secured:
+                    assert exactly(secured, 7) == b"welcome"
+                break
+            except LinkError:
+                continue
+    finally:
+        opened.close()
+        found.listener.close()
+        for guest in found.guests:
+            guest.close()
+
+
+def test_a_system_without_threads_for_the_moment_lets_in_later(
+    entrance: Entrance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, refusals = door.start_thread, [RuntimeError("can't start new thread")]
+
+    def refusing(name: str, work: Callable[[], None]) -> threading.Thread:
+        if refusals:
+            raise refusals.pop()
+        return start(name, work)
+
+    monkeypatch.setattr(door, "start_thread", refusing)
+    with pytest.raises(LinkError):
+        entrance.call()
+    with entrance.call() as secured:
+        assert exactly(secured, 7) == b"welcome"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,6 +23,7 @@ from chainrule.server.training.tls import make_identity
 from chainrule.server.training.wire import (
     CLOCKS,
     END,
+    HEADER,
     MESSAGE,
     PUSH,
     PUSH_BODY,
@@ -318,3 +321,16 @@ def test_a_partition_that_does_not_listen_is_not_reached() -> None:
     listener.close()
     with pytest.raises(LinkError, match=r"cannot reach 127\.0\.0\.1"):
         through_gateway(endpoint, IDENTITY, LAYOUT)
+
+
+def test_half_a_link_is_not_kept(link: Link) -> None:
+    hello = {"pair": "half", "way": "up", "copy": "none", "keeps": False}
+    with connect_remote(link.listener.endpoint, IDENTITY) as half:
+        half.settimeout(TIMEOUT_S)
+        body = json.dumps(hello).encode()
+        half.sendall(HEADER.pack(len(body), MESSAGE) + body)
+        deadline = time.monotonic() + TIMEOUT_S
+        while "half" not in link.portals._waiting:
+            assert time.monotonic() < deadline
+        link.portals.close()
+        assert half.recv(1) == b""

@@ -69,7 +69,7 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = Lock()
-        self._active: dict[str, _Partial] = {}
+        self._active: dict[str, Partial] = {}
 
     def open(self, announced: Announcement, target: Path) -> Upload:
         """Go on with a blob, or begin; it goes to `target` once it is whole. To be closed with `close`. Does not
@@ -78,7 +78,7 @@ class Uploads:
         with self._lock:
             partial = self._active.get(digest)
             if partial is None:
-                partial = self._active[digest] = _Partial(self._folder / digest, announced.blob, target)
+                partial = self._active[digest] = Partial(self._folder / digest, announced.blob, target)
             partial.users += 1
         return Upload(partial, announced)
 
@@ -129,7 +129,7 @@ class Uploads:
                     if path.name not in self._active and time.time() - path.stat().st_mtime > LIFETIME_S:
                         path.unlink()
 
-    def _forget(self, partial: _Partial) -> None:
+    def _forget(self, partial: Partial) -> None:
         digest = partial.blob.digest
         if self._active.get(digest) is partial:
             del self._active[digest]
@@ -138,7 +138,7 @@ class Uploads:
 class Upload:
     """One caller's part in the upload of a blob."""
 
-    def __init__(self, partial: _Partial, announced: Announcement) -> None:
+    def __init__(self, partial: Partial, announced: Announcement) -> None:
         self.partial = partial
         self._announced = announced
         self._at = announced.offset_bytes
@@ -161,7 +161,7 @@ class Upload:
         self._at += len(chunk.content)
 
 
-class _Partial:
+class Partial:
     """What has arrived of a blob, for all who send it."""
 
     def __init__(self, path: Path, blob: Blob, target: Path) -> None:
