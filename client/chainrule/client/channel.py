@@ -114,6 +114,7 @@ class Connection:
         self.address = address
         self.settings = settings
         self._closed = threading.Event()
+        self._encrypted = tls is not None
         options = channel_options(address)
         if tls is None:
             self._channel = grpc.insecure_channel(address, options=options)
@@ -234,4 +235,4 @@ class Connection:
         except grpc.RpcError as error:
             if self._closed.is_set():
                 raise ClientClosedError(f"the client of {self.address} was closed during a call") from error
-            raise from_rpc_error(error, address=self.address) from error
+            raise from_rpc_error(error, address=self.address, encrypted=self._encrypted) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,13 @@ class Tls:
         if (self.cert is None) != (self.key is None):
             raise InvalidInputError("a client certificate needs its key, and a key its certificate: name both files")
         ca, cert, key = (None if path is None else _read(path) for path in (self.ca, self.cert, self.key))
+        if self.cert is not None and self.key is not None:
+            try:  # gRPC would not say what is wrong
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(self.cert, self.key)
+            except (ssl.SSLError, ValueError) as error:
+                raise InvalidInputError(
+                    f"{os.fspath(self.key)} is not the key of the certificate in {os.fspath(self.cert)}: {error}"
+                ) from error
         return grpc.ssl_channel_credentials(ca, key, cert)
 
 

@@ -234,13 +234,18 @@ ERROR_OF_CODE: Mapping[grpc.StatusCode, type[RpcError]] = {
 }
 
 
-def unreachable_message(address: str, details: str) -> str:
+def unreachable_message(address: str, details: str, *, encrypted: bool = False) -> str:
     """What to tell when no server answers at `address`: what was tried, what came of it, what to do."""
     text = (
         f"cannot reach a chainrule server at {address}: {details or 'no answer'}; "
         'start one with "chainrule serve", or name another with --address or CHAINRULE_ADDRESS'
     )
-    if any(sign in details.lower() for sign in ("handshake", "socket closed")):  # something may be there
+    if encrypted:  # of several addresses, gRPC says what came of any one
+        text += (
+            "; if one is there, either it does not encrypt, or its certificate is not of an authority in --tls-ca, or "
+            "not for this host, or it asks for a certificate of yours, of its authority: --tls-cert and --tls-key"
+        )
+    elif any(sign in details.lower() for sign in ("handshake", "socket closed")):  # something may be there
         text += (
             "; if one is there and asks for TLS, name its authority with --tls-ca (CHAINRULE_TLS_CA), and your "
             "certificate with --tls-cert and --tls-key where it asks for one"
@@ -248,7 +253,7 @@ def unreachable_message(address: str, details: str) -> str:
     return text
 
 
-def from_rpc_error(error: grpc.RpcError, *, address: str) -> RpcError:
+def from_rpc_error(error: grpc.RpcError, *, address: str, encrypted: bool = False) -> RpcError:
     """The exception for what gRPC raised on a call to the server at `address`.
 
     The server's own errors carry google.rpc details. An UNAVAILABLE without any comes from the transport; its
@@ -259,7 +264,7 @@ def from_rpc_error(error: grpc.RpcError, *, address: str) -> RpcError:
         return Unknown(f"the call to {address} failed: {error}")
     code, text, details = error.code(), error.details() or "", _details_of(error)
     if code is grpc.StatusCode.UNAVAILABLE and not details:
-        text = unreachable_message(address, text)
+        text = unreachable_message(address, text, encrypted=encrypted)
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
         text = f"no answer from the server at {address} in time: {text}"
     elif not text:

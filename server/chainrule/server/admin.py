@@ -44,7 +44,9 @@ def gc(
     if as_json:
         print(json.dumps({"blobs": found.blobs, "bytes": found.size_bytes}))
     else:
-        print(f"removed {found.blobs} blobs, {found.size_bytes:,} bytes")
+        print(
+            f"removed {found.blobs} blobs, {found.size_bytes:,} bytes; what is younger than {grace_hours:g} h was kept"
+        )
 
 
 def check(

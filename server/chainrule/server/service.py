@@ -143,7 +143,14 @@ class Service:
         for name in ("", *SERVICES):
             await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
         stack.push_async_callback(healthy.enter_graceful_shutdown)
-        logger.info("serving on %s, data in %s", self.address, config.data_dir)
+        logger.info("serving on %s, %s, data in %s", self.address, _encryption(config), config.data_dir)
+
+
+def _encryption(config: ServerConfig) -> str:
+    if config.tls is None:
+        return "not encrypted"
+    asked = f"for clients with a certificate of {config.tls.client_ca}" if config.tls.client_ca else "for any client"
+    return f"TLS {asked}"
 
 
 def check_startable(config: ServerConfig) -> None:

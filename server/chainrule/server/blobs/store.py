@@ -275,8 +275,8 @@ class BlobStore:
         if self._limit_bytes is not None and missing + (stored := self.stored_bytes()) > self._limit_bytes:
             raise StorageFullError(
                 f'there is no room for the {blob.size_bytes:,} bytes of blob "{blob.digest}": {stored:,} of the '
-                f"{self._limit_bytes:,} that the service may store are taken; delete what is not needed, or serve with "
-                "a larger --storage-limit"
+                f"{self._limit_bytes:,} that the service may store are taken; have what nothing refers to removed with "
+                "chainrule admin gc, or serve with a larger --storage-limit"
             )
 
     def _stored(self, digest: str) -> Blob | None:
