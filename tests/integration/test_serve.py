@@ -83,7 +83,7 @@ def test_what_cannot_work_is_refused_before_ray_is_started(tmp_path: Path, argum
 
 def test_a_public_address_is_refused(ray_address: str, tmp_path: Path) -> None:
     message = refused("--host", "0.0.0.0", "--ray-address", ray_address, "--data-dir", str(tmp_path / "d"))
-    assert "--host 0.0.0.0 is not a loopback address, and there is no authentication yet" in message
+    assert "--host 0.0.0.0 is not a loopback address, and anybody who reaches it could use the service" in message
 
 
 def test_a_server_with_its_own_cluster_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
