@@ -1,4 +1,4 @@
-"""Which of the chaos tests belong to every run of the tests, and what those of the service share."""
+"""What the chaos tests of the service share."""
 
 from __future__ import annotations
 
@@ -12,19 +12,6 @@ pytest.register_assert_rewrite("tests.chaos.jobs", "tests.chaos.service", "tests
 from chainrule.client import Client, Job  # noqa: E402
 from chainrule.server.cluster import LocalCluster  # noqa: E402
 from tests.chaos.service import Service, submit  # noqa: E402
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "whole: takes long; left out unless -m names it, as `make chaos` does")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long, unless it is asked for."""
-    if "whole" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("whole")]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ def test_a_cluster_of_its_own_that_died_is_started_anew_and_ends_with_the_server
     wait_for(lambda: alive_in_session(own.pid) == {}, STOP_TIMEOUT_S, "the cluster to end")
 
 
+@pytest.mark.whole
 def test_a_head_that_was_killed_and_started_again_gets_its_jobs_back(
     tmp_path: Path, cluster: LocalCluster, images: Images
 ) -> None:

@@ -73,7 +73,7 @@ class Cover(Generic[T]):
         if any(block in held for held in self.values):
             return False
         parts = [held for held in self.values if held in block]
-        if sum(map(self._occupied, parts)) == self._occupied(block):
+        if parts and sum(map(self._occupied, parts)) == self._occupied(block):
             return False
         for inside in parts:
             del self.values[inside]
