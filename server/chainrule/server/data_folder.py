@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import IO
 
+from chainrule.engine.io.files import write_whole
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import StartupError
 from chainrule.server.store import Store
@@ -52,10 +53,9 @@ def open_blobs(folder: Path, store: Store, *, limit_bytes: int | None = None) ->
     """
     blobs = BlobStore(folder / BLOBS_FOLDER, limit_bytes=limit_bytes)
     owner = folder / OWNER_FILE
-    if not owner.exists() and (
-        store.references() or not blobs.stored_bytes()
-    ):  # both are new, or from before this file
-        owner.write_text(store.identity())
+    are_unclaimed = not owner.exists()  # both are new, or from before this file
+    if are_unclaimed and (store.references() or not blobs.stored_bytes()):
+        write_whole(owner, [store.identity().encode()])
     if not owner.exists() or owner.read_text() != store.identity():
         raise StartupError(
             f"the blobs in --data-dir {folder} belong to another store than the one that was opened; "

@@ -119,7 +119,8 @@ class Uploads:
     def expected_bytes(self) -> int:
         """How much of the blobs that are arriving is yet to come."""
         with self._lock:
-            return sum(partial.blob.size_bytes - partial.arrived_bytes() for partial in self._active.values())
+            active = list(self._active.values())
+        return sum(partial.blob.size_bytes - partial.arrived_bytes() for partial in active)
 
     def expire(self) -> None:
         """Give up the uploads of which nothing has come for longer than LIFETIME_S."""
