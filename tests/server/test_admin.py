@@ -69,10 +69,10 @@ def test_damaged_and_missing_blobs_are_named_with_what_needs_them(folder: Path, 
         path.unlink()
     found = run("check", "--data-dir", str(folder))
     assert found.exit_code == 1
-    assert found.stdout.startswith("models/m: ")
+    assert found.stdout.startswith("models/m/versions/1: ")
     assert digest_of(b"weights") in found.stdout
     [wrong] = json.loads(run("check", "--data-dir", str(folder), "--json").stdout)["wrong"]
-    assert wrong["of"] == ["models/m"]
+    assert wrong["of"] == ["models/m/versions/1"]
 
 
 def test_the_folder_of_a_running_server_is_left_alone(folder: Path) -> None:

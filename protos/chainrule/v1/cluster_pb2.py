@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hainrule/v1/cluster.proto\x12\x0c\x63hainrule.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xba\x01\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bray_address\x18\x03 \x01(\t\x12\x18\n\x10owns_ray_cluster\x18\x04 \x01(\x08\x12\x0f\n\x07kernels\x18\x05 \x01(\t\x12+\n\x08\x66\x61milies\x18\x06 \x03(\x0b\x32\x19.chainrule.v1.ModelFamily\"E\n\x0bModelFamily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\"\x12\n\x10ListNodesRequest\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.chainrule.v1.Node\"G\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x32\xad\x01\n\x0e\x43lusterService\x12M\n\rGetServerInfo\x12\".chainrule.v1.GetServerInfoRequest\x1a\x18.chainrule.v1.ServerInfo\x12L\n\tListNodes\x12\x1e.chainrule.v1.ListNodesRequest\x1a\x1f.chainrule.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hainrule/v1/cluster.proto\x12\x0c\x63hainrule.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x16\n\x14GetServerInfoRequest\"\xe0\x01\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bray_address\x18\x03 \x01(\t\x12\x18\n\x10owns_ray_cluster\x18\x04 \x01(\x08\x12\x0f\n\x07kernels\x18\x05 \x01(\t\x12+\n\x08\x66\x61milies\x18\x06 \x03(\x0b\x32\x19.chainrule.v1.ModelFamily\x12$\n\x06\x63\x61ller\x18\x07 \x01(\x0b\x32\x14.chainrule.v1.Caller\"7\n\x06\x43\x61ller\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\"E\n\x0bModelFamily\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x03 \x01(\t\"\x12\n\x10ListNodesRequest\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.chainrule.v1.Node\"G\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x32\xad\x01\n\x0e\x43lusterService\x12M\n\rGetServerInfo\x12\".chainrule.v1.GetServerInfoRequest\x1a\x18.chainrule.v1.ServerInfo\x12L\n\tListNodes\x12\x1e.chainrule.v1.ListNodesRequest\x1a\x1f.chainrule.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=77
   _globals['_GETSERVERINFOREQUEST']._serialized_end=99
   _globals['_SERVERINFO']._serialized_start=102
-  _globals['_SERVERINFO']._serialized_end=288
-  _globals['_MODELFAMILY']._serialized_start=290
-  _globals['_MODELFAMILY']._serialized_end=359
-  _globals['_LISTNODESREQUEST']._serialized_start=361
-  _globals['_LISTNODESREQUEST']._serialized_end=379
-  _globals['_LISTNODESRESPONSE']._serialized_start=381
-  _globals['_LISTNODESRESPONSE']._serialized_end=435
-  _globals['_NODE']._serialized_start=437
-  _globals['_NODE']._serialized_end=508
-  _globals['_CLUSTERSERVICE']._serialized_start=511
-  _globals['_CLUSTERSERVICE']._serialized_end=684
+  _globals['_SERVERINFO']._serialized_end=326
+  _globals['_CALLER']._serialized_start=328
+  _globals['_CALLER']._serialized_end=383
+  _globals['_MODELFAMILY']._serialized_start=385
+  _globals['_MODELFAMILY']._serialized_end=454
+  _globals['_LISTNODESREQUEST']._serialized_start=456
+  _globals['_LISTNODESREQUEST']._serialized_end=474
+  _globals['_LISTNODESRESPONSE']._serialized_start=476
+  _globals['_LISTNODESRESPONSE']._serialized_end=530
+  _globals['_NODE']._serialized_start=532
+  _globals['_NODE']._serialized_end=603
+  _globals['_CLUSTERSERVICE']._serialized_start=606
+  _globals['_CLUSTERSERVICE']._serialized_end=779
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,7 @@ class ServerInfo(_message.Message):
     OWNS_RAY_CLUSTER_FIELD_NUMBER: _builtins.int
     KERNELS_FIELD_NUMBER: _builtins.int
     FAMILIES_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of chainrule the server runs, for example "0.1.0"."""
     ray_address: _builtins.str
@@ -64,6 +65,10 @@ class ServerInfo(_message.Message):
     def families(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFamily]:
         """Model families that CreateModel accepts."""
 
+    @_builtins.property
+    def caller(self) -> Global___Caller:
+        """Who asks, as the server knows them."""
+
     def __init__(
         self,
         *,
@@ -73,14 +78,47 @@ class ServerInfo(_message.Message):
         owns_ray_cluster: _builtins.bool = ...,
         kernels: _builtins.str = ...,
         families: _abc.Iterable[Global___ModelFamily] | None = ...,
+        caller: Global___Caller | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["families", b"families", "kernels", b"kernels", "owns_ray_cluster", b"owns_ray_cluster", "ray_address", b"ray_address", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "families", b"families", "kernels", b"kernels", "owns_ray_cluster", b"owns_ray_cluster", "ray_address", b"ray_address", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServerInfo: _TypeAlias = ServerInfo  # noqa: Y015
+
+@_typing.final
+class Caller(_message.Message):
+    """Who calls a server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Resource name of the token they have shown: tokens/{token}. Empty: the server asks for none."""
+    tenant: _builtins.str
+    """Whose models, datasets, jobs and blobs they see; "default" where the server asks for no tokens."""
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What they may do, as in Token.scopes."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scopes", b"scopes", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Caller: _TypeAlias = Caller  # noqa: Y015
 
 @_typing.final
 class ModelFamily(_message.Message):

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -86,6 +87,26 @@ class Job(_message.Message):
     STATE_PAUSED: Job.State.ValueType  # 11
     """Stands still and holds nothing of the cluster, until it is resumed."""
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     DATASET_FIELD_NUMBER: _builtins.int
@@ -103,10 +124,21 @@ class Job(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     EVALUATIONS_FIELD_NUMBER: _builtins.int
     WEIGHTS_STEP_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    RESULT_VERSION_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    DATASET_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: jobs/{job}. Output only."""
     model: _builtins.str
-    """Resource name of the model to train: models/{model}."""
+    """Resource name of the model to train: models/{model}, which stands for its first version, the weights it was created
+    with; models/{model}/versions/{version}; or models/{model}/versions/latest, the newest one when the job is
+    submitted. In answers as it was sent; source_version names the version.
+    """
     dataset: _builtins.str
     """Resource name of the dataset to train on: datasets/{dataset}."""
     state: Global___Job.State.ValueType
@@ -125,6 +157,22 @@ class Job(_message.Message):
     """Steps after which the final weights were taken: fewer than all if training stopped early, or if the best weights
     are the result. 0 until the job has succeeded. Output only.
     """
+    description: _builtins.str
+    """What it is for, at most 1,000 characters."""
+    etag: _builtins.str
+    """Changes whenever anything of the job but its progress does: sent along with a change, it makes sure that nothing
+    else came between. Output only.
+    """
+    priority: _builtins.int
+    """Which of the waiting jobs goes first: the highest, and of equals the one submitted first. From -100 to 100.
+    Default 0.
+    """
+    source_version: _builtins.str
+    """Resource name of the model version the training begins with: models/{model}/versions/{version}. Output only."""
+    result_version: _builtins.str
+    """Resource name of the model version the job has made. Empty until the job has succeeded. Output only."""
+    dataset_digest: _builtins.str
+    """SHA-256 of the dataset it trains on. Output only."""
     @_builtins.property
     def config(self) -> Global___TrainingConfig:
         """How to train."""
@@ -161,6 +209,16 @@ class Job(_message.Message):
     def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
         """Evaluations after each epoch, oldest first: the latest 1,000. Left out by ListJobs. Output only."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Notes for people and programs to find it by: at most 64; keys of 1 to 63 lower-case letters, digits, "_", "-", "."
+        and "/", beginning with a letter; values of at most 63 characters.
+        """
+
+    @_builtins.property
+    def timings(self) -> Global___Timings:
+        """How long it has been in its states. Output only."""
+
     def __init__(
         self,
         *,
@@ -181,10 +239,18 @@ class Job(_message.Message):
         fingerprint: _builtins.str = ...,
         evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
         weights_step: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        description: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        source_version: _builtins.str = ...,
+        result_version: _builtins.str = ...,
+        timings: Global___Timings | None = ...,
+        dataset_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "dataset", b"dataset", "end_time", b"end_time", "error", b"error", "evaluations", b"evaluations", "events", b"events", "fingerprint", b"fingerprint", "history", b"history", "model", b"model", "name", b"name", "progress", b"progress", "running_workers", b"running_workers", "start_time", b"start_time", "state", b"state", "weights_digest", b"weights_digest", "weights_step", b"weights_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "description", b"description", "end_time", b"end_time", "error", b"error", "etag", b"etag", "evaluations", b"evaluations", "events", b"events", "fingerprint", b"fingerprint", "history", b"history", "labels", b"labels", "model", b"model", "name", b"name", "priority", b"priority", "progress", b"progress", "result_version", b"result_version", "running_workers", b"running_workers", "source_version", b"source_version", "start_time", b"start_time", "state", b"state", "timings", b"timings", "weights_digest", b"weights_digest", "weights_step", b"weights_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -600,13 +666,58 @@ class StateChange(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Cause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StateChange._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: StateChange._Cause.ValueType  # 0
+        """Not known: the change is older than the field."""
+        CAUSE_REQUEST: StateChange._Cause.ValueType  # 1
+        """A call of the API."""
+        CAUSE_CAPACITY: StateChange._Cause.ValueType  # 2
+        """The cluster has room, or has not."""
+        CAUSE_TRAINING: StateChange._Cause.ValueType  # 3
+        """The training itself: it has begun, or come to its end."""
+        CAUSE_LOSS: StateChange._Cause.ValueType  # 4
+        """A process of the job, a node or the cluster was lost."""
+        CAUSE_RESTART: StateChange._Cause.ValueType  # 5
+        """The service was restarted."""
+        CAUSE_FAILURE: StateChange._Cause.ValueType  # 6
+        """Something is wrong with the job."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """What brings a change of state about."""
+
+    CAUSE_UNSPECIFIED: StateChange.Cause.ValueType  # 0
+    """Not known: the change is older than the field."""
+    CAUSE_REQUEST: StateChange.Cause.ValueType  # 1
+    """A call of the API."""
+    CAUSE_CAPACITY: StateChange.Cause.ValueType  # 2
+    """The cluster has room, or has not."""
+    CAUSE_TRAINING: StateChange.Cause.ValueType  # 3
+    """The training itself: it has begun, or come to its end."""
+    CAUSE_LOSS: StateChange.Cause.ValueType  # 4
+    """A process of the job, a node or the cluster was lost."""
+    CAUSE_RESTART: StateChange.Cause.ValueType  # 5
+    """The service was restarted."""
+    CAUSE_FAILURE: StateChange.Cause.ValueType  # 6
+    """Something is wrong with the job."""
+
     STATE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     state: Global___Job.State.ValueType
     """The state."""
     reason: _builtins.str
     """Why, in a few words; may be empty."""
+    attempt: _builtins.int
+    """Which attempt at the job it belongs to, from 1; 0 before the first."""
+    cause: Global___StateChange.Cause.ValueType
+    """What brought it about."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -617,14 +728,70 @@ class StateChange(_message.Message):
         state: Global___Job.State.ValueType = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         reason: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        cause: Global___StateChange.Cause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "state", b"state", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cause", b"cause", "reason", b"reason", "state", b"state", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StateChange: _TypeAlias = StateChange  # noqa: Y015
+
+@_typing.final
+class Timings(_message.Message):
+    """How long a job has been in its states, as of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_FIELD_NUMBER: _builtins.int
+    PREPARING_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    RECOVERING_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    ENDING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queued(self) -> _duration_pb2.Duration:
+        """QUEUED."""
+
+    @_builtins.property
+    def preparing(self) -> _duration_pb2.Duration:
+        """PREPARING."""
+
+    @_builtins.property
+    def running(self) -> _duration_pb2.Duration:
+        """RUNNING."""
+
+    @_builtins.property
+    def recovering(self) -> _duration_pb2.Duration:
+        """RECOVERING."""
+
+    @_builtins.property
+    def paused(self) -> _duration_pb2.Duration:
+        """PAUSING and PAUSED."""
+
+    @_builtins.property
+    def ending(self) -> _duration_pb2.Duration:
+        """FINALIZING and CANCELLING."""
+
+    def __init__(
+        self,
+        *,
+        queued: _duration_pb2.Duration | None = ...,
+        preparing: _duration_pb2.Duration | None = ...,
+        running: _duration_pb2.Duration | None = ...,
+        recovering: _duration_pb2.Duration | None = ...,
+        paused: _duration_pb2.Duration | None = ...,
+        ending: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "paused", b"paused", "preparing", b"preparing", "queued", b"queued", "recovering", b"recovering", "running", b"running"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "paused", b"paused", "preparing", b"preparing", "queued", b"queued", "recovering", b"recovering", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -722,7 +889,7 @@ class Metric(_message.Message):
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Position in the job's sequence of metrics, from 1, without gaps."""
+    """Position in the job's sequence of metrics, from 1; without gaps over the latest 10,000 steps, which are all kept."""
     step: _builtins.int
     """Step, from 1."""
     epoch: _builtins.int
@@ -755,6 +922,85 @@ class Metric(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
+@_typing.final
+class LogEntry(_message.Message):
+    """A line, or several that belong together, of what a process of a job has logged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Severity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LogEntry._Severity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SEVERITY_UNSPECIFIED: LogEntry._Severity.ValueType  # 0
+        """Not a severity; in a request: all of them."""
+        SEVERITY_DEBUG: LogEntry._Severity.ValueType  # 1
+        """For who looks for a defect."""
+        SEVERITY_INFO: LogEntry._Severity.ValueType  # 2
+        """What happens."""
+        SEVERITY_WARNING: LogEntry._Severity.ValueType  # 3
+        """What should not be, and is coped with."""
+        SEVERITY_ERROR: LogEntry._Severity.ValueType  # 4
+        """What went wrong."""
+
+    class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+        """How much it matters."""
+
+    SEVERITY_UNSPECIFIED: LogEntry.Severity.ValueType  # 0
+    """Not a severity; in a request: all of them."""
+    SEVERITY_DEBUG: LogEntry.Severity.ValueType  # 1
+    """For who looks for a defect."""
+    SEVERITY_INFO: LogEntry.Severity.ValueType  # 2
+    """What happens."""
+    SEVERITY_WARNING: LogEntry.Severity.ValueType  # 3
+    """What should not be, and is coped with."""
+    SEVERITY_ERROR: LogEntry.Severity.ValueType  # 4
+    """What went wrong."""
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Position in the job's sequence of log entries, from 1; rising, with gaps where entries were not kept."""
+    severity: Global___LogEntry.Severity.ValueType
+    """How much it matters."""
+    source: _builtins.str
+    """Who says it: "service", "coordinator", "partition 0", "worker 3"."""
+    node: _builtins.str
+    """Ray's id of the node it ran on; empty for the service."""
+    attempt: _builtins.int
+    """Which attempt at the job it belongs to, from 1."""
+    message: _builtins.str
+    """What it says."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        severity: Global___LogEntry.Severity.ValueType = ...,
+        source: _builtins.str = ...,
+        node: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message", b"message", "node", b"node", "sequence", b"sequence", "severity", b"severity", "source", b"source", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):
@@ -931,23 +1177,27 @@ class CreateJobRequest(_message.Message):
 
     JOB_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client, at most 128 characters: makes a repeated call answer with the first call's job. Empty:
     every call makes a new job.
     """
+    validate_only: _builtins.bool
+    """Whether to check only: answers with the job as it would be submitted, without a name. Default false."""
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job; model, dataset and config are read, the rest is ignored."""
+        """The job; model, dataset, config, labels, description and priority are read, the rest is ignored."""
 
     def __init__(
         self,
         *,
         job: Global___Job | None = ...,
         request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -983,19 +1233,32 @@ class ListJobsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most jobs to return. Default 50, at most 1,000."""
     page_token: _builtins.str
-    """next_page_token of the page before; empty for the first."""
+    """next_page_token of the page before, with the same filter and order_by; empty for the first."""
+    filter: _builtins.str
+    """Which jobs, as in AIP-160: comparisons (=, !=, <, <=, >, >=, and : for "has") joined by AND, OR and NOT, with
+    parentheses; for example: state = RUNNING AND labels.team = "vision". Fields: name, model, dataset, state,
+    priority, description, labels.KEY, create_time, start_time, end_time, weights_digest. Empty: all.
+    """
+    order_by: _builtins.str
+    """In which order, as in AIP-132: a field (create_time, start_time, end_time, priority, name), and " desc" for the
+    falling one. Default: create_time desc.
+    """
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1013,7 +1276,7 @@ class ListJobsResponse(_message.Message):
     """Token of the next page; empty on the last."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
-        """The jobs, newest first."""
+        """The jobs, in the order asked for."""
 
     def __init__(
         self,
@@ -1030,22 +1293,86 @@ class ListJobsResponse(_message.Message):
 Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateJobRequest(_message.Message):
+    """Changes a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job: its name, what update_mask names and, if it matters, the etag it must still have (otherwise ABORTED)."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """What to change: labels, description, priority; "*" is all of them. Empty: those that are set."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateJobRequest: _TypeAlias = UpdateJobRequest  # noqa: Y015
+
+@_typing.final
+class DeleteJobRequest(_message.Message):
+    """Removes a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: jobs/{job}."""
+    etag: _builtins.str
+    """The etag it must still have (otherwise ABORTED). Empty: any."""
+    allow_missing: _builtins.bool
+    """Whether a job that is not there counts as removed, instead of NOT_FOUND. Default false."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteJobRequest: _TypeAlias = DeleteJobRequest  # noqa: Y015
+
+@_typing.final
 class CancelJobRequest(_message.Message):
     """Asks a job to stop."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: jobs/{job}."""
+    etag: _builtins.str
+    """The etag it must still have (otherwise ABORTED). Empty: any."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1058,16 +1385,20 @@ class PauseJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: jobs/{job}."""
+    etag: _builtins.str
+    """The etag it must still have (otherwise ABORTED). Empty: any."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1080,16 +1411,20 @@ class ResumeJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: jobs/{job}."""
+    etag: _builtins.str
+    """The etag it must still have (otherwise ABORTED). Empty: any."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1104,22 +1439,26 @@ class ScaleJobRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MIN_WORKERS_FIELD_NUMBER: _builtins.int
     MAX_WORKERS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: jobs/{job}."""
     min_workers: _builtins.int
     """Fewest workers to train with, from 1. 0: as it is."""
     max_workers: _builtins.int
     """Most workers, from min_workers on, at most one for each shard. 0: as it is."""
+    etag: _builtins.str
+    """The etag it must still have (otherwise ABORTED). Empty: any."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         min_workers: _builtins.int = ...,
         max_workers: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_workers", b"max_workers", "min_workers", b"min_workers", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "max_workers", b"max_workers", "min_workers", b"min_workers", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1250,6 +1589,126 @@ class ListMetricsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMetricsResponse: _TypeAlias = ListMetricsResponse  # noqa: Y015
+
+@_typing.final
+class StreamLogsRequest(_message.Message):
+    """Asks for logs as they come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    MIN_SEVERITY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the job: jobs/{job}."""
+    after_sequence: _builtins.int
+    """Leave out entries up to this sequence number. Default 0: from the beginning."""
+    min_severity: Global___LogEntry.Severity.ValueType
+    """Leave out entries that matter less. Default: none."""
+    source: _builtins.str
+    """Only of this source, as in LogEntry.source. Empty: of all."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        min_severity: Global___LogEntry.Severity.ValueType = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "min_severity", b"min_severity", "name", b"name", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamLogsRequest: _TypeAlias = StreamLogsRequest  # noqa: Y015
+
+@_typing.final
+class StreamLogsResponse(_message.Message):
+    """The next log entries of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
+        """The entries, in the order of their sequence numbers."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___LogEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamLogsResponse: _TypeAlias = StreamLogsResponse  # noqa: Y015
+
+@_typing.final
+class ListLogsRequest(_message.Message):
+    """Asks for a page of log entries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    MIN_SEVERITY_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the job: jobs/{job}."""
+    after_sequence: _builtins.int
+    """Leave out entries up to this sequence number. Default 0: from the beginning."""
+    min_severity: Global___LogEntry.Severity.ValueType
+    """Leave out entries that matter less. Default: none."""
+    source: _builtins.str
+    """Only of this source, as in LogEntry.source. Empty: of all."""
+    page_size: _builtins.int
+    """Most entries to return. Default 1,000, at most 10,000."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        min_severity: Global___LogEntry.Severity.ValueType = ...,
+        source: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "min_severity", b"min_severity", "name", b"name", "page_size", b"page_size", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLogsRequest: _TypeAlias = ListLogsRequest  # noqa: Y015
+
+@_typing.final
+class ListLogsResponse(_message.Message):
+    """A page of log entries; the next one begins after the last sequence number of this one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
+        """The entries, in the order of their sequence numbers."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___LogEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLogsResponse: _TypeAlias = ListLogsResponse  # noqa: Y015
 
 @_typing.final
 class ListCheckpointsRequest(_message.Message):

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from chainrule.v1 import job_pb2 as chainrule_dot_v1_dot_job__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,16 @@ class JobServiceStub(object):
                 request_serializer=chainrule_dot_v1_dot_job__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
+        self.UpdateJob = channel.unary_unary(
+                '/chainrule.v1.JobService/UpdateJob',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.UpdateJobRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/chainrule.v1.JobService/DeleteJob',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/chainrule.v1.JobService/CancelJob',
                 request_serializer=chainrule_dot_v1_dot_job__pb2.CancelJobRequest.SerializeToString,
@@ -85,6 +96,16 @@ class JobServiceStub(object):
                 request_serializer=chainrule_dot_v1_dot_job__pb2.ListMetricsRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_job__pb2.ListMetricsResponse.FromString,
                 _registered_method=True)
+        self.StreamLogs = channel.unary_stream(
+                '/chainrule.v1.JobService/StreamLogs',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.StreamLogsRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.StreamLogsResponse.FromString,
+                _registered_method=True)
+        self.ListLogs = channel.unary_unary(
+                '/chainrule.v1.JobService/ListLogs',
+                request_serializer=chainrule_dot_v1_dot_job__pb2.ListLogsRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_job__pb2.ListLogsResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/chainrule.v1.JobService/ListCheckpoints',
                 request_serializer=chainrule_dot_v1_dot_job__pb2.ListCheckpointsRequest.SerializeToString,
@@ -117,7 +138,22 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists jobs, newest first, without their events and evaluations.
+        """Lists jobs, newest first unless told otherwise, without their events and evaluations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateJob(self, request, context):
+        """Changes labels, description or priority of a job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Removes a job that has ended, with its metrics, logs and checkpoints; the model version it has made stays. A job
+        that has not ended is refused (FAILED_PRECONDITION): cancel it first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,6 +212,20 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamLogs(self, request, context):
+        """Streams what the job's processes have logged: what was kept first, then what comes, until the job has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLogs(self, request, context):
+        """Lists what the job's processes have logged so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCheckpoints(self, request, context):
         """Lists the checkpoints that are kept, newest first.
         """
@@ -207,6 +257,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListJobs,
                     request_deserializer=chainrule_dot_v1_dot_job__pb2.ListJobsRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'UpdateJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.UpdateJobRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.DeleteJobRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -242,6 +302,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListMetrics,
                     request_deserializer=chainrule_dot_v1_dot_job__pb2.ListMetricsRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_job__pb2.ListMetricsResponse.SerializeToString,
+            ),
+            'StreamLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamLogs,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.StreamLogsRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.StreamLogsResponse.SerializeToString,
+            ),
+            'ListLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogs,
+                    request_deserializer=chainrule_dot_v1_dot_job__pb2.ListLogsRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_job__pb2.ListLogsResponse.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -336,6 +406,60 @@ class JobService(object):
             '/chainrule.v1.JobService/ListJobs',
             chainrule_dot_v1_dot_job__pb2.ListJobsRequest.SerializeToString,
             chainrule_dot_v1_dot_job__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/UpdateJob',
+            chainrule_dot_v1_dot_job__pb2.UpdateJobRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/DeleteJob',
+            chainrule_dot_v1_dot_job__pb2.DeleteJobRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,
@@ -525,6 +649,60 @@ class JobService(object):
             '/chainrule.v1.JobService/ListMetrics',
             chainrule_dot_v1_dot_job__pb2.ListMetricsRequest.SerializeToString,
             chainrule_dot_v1_dot_job__pb2.ListMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/chainrule.v1.JobService/StreamLogs',
+            chainrule_dot_v1_dot_job__pb2.StreamLogsRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.StreamLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.JobService/ListLogs',
+            chainrule_dot_v1_dot_job__pb2.ListLogsRequest.SerializeToString,
+            chainrule_dot_v1_dot_job__pb2.ListLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

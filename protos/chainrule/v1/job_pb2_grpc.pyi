@@ -5,6 +5,7 @@ isort:skip_file
 
 from chainrule.v1 import job_pb2 as _job_pb2
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -40,7 +41,13 @@ class JobServiceStub:
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.GetJobRequest, _job_pb2.Job]
     """Reads one job."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]
-    """Lists jobs, newest first, without their events and evaluations."""
+    """Lists jobs, newest first unless told otherwise, without their events and evaluations."""
+    UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.UpdateJobRequest, _job_pb2.Job]
+    """Changes labels, description or priority of a job."""
+    DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _empty_pb2.Empty]
+    """Removes a job that has ended, with its metrics, logs and checkpoints; the model version it has made stays. A job
+    that has not ended is refused (FAILED_PRECONDITION): cancel it first.
+    """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]
     """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
     or failed is refused (FAILED_PRECONDITION).
@@ -63,6 +70,10 @@ class JobServiceStub:
     """Streams the metrics of each step: those recorded first, then new ones as they come, until the job has ended."""
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListMetricsRequest, _job_pb2.ListMetricsResponse]
     """Lists the metrics recorded so far."""
+    StreamLogs: _grpc.UnaryStreamMultiCallable[_job_pb2.StreamLogsRequest, _job_pb2.StreamLogsResponse]
+    """Streams what the job's processes have logged: what was kept first, then what comes, until the job has ended."""
+    ListLogs: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListLogsRequest, _job_pb2.ListLogsResponse]
+    """Lists what the job's processes have logged so far."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]
     """Lists the checkpoints that are kept, newest first."""
     ListReceipts: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListReceiptsRequest, _job_pb2.ListReceiptsResponse]
@@ -80,7 +91,13 @@ class JobServiceAsyncStub(JobServiceStub):
     GetJob: _aio.UnaryUnaryMultiCallable[_job_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Reads one job."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists jobs, newest first, without their events and evaluations."""
+    """Lists jobs, newest first unless told otherwise, without their events and evaluations."""
+    UpdateJob: _aio.UnaryUnaryMultiCallable[_job_pb2.UpdateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Changes labels, description or priority of a job."""
+    DeleteJob: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a job that has ended, with its metrics, logs and checkpoints; the model version it has made stays. A job
+    that has not ended is refused (FAILED_PRECONDITION): cancel it first.
+    """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Asks a job to stop. Answers with the job CANCELLING or CANCELLED, also when asked again; a job that has succeeded
     or failed is refused (FAILED_PRECONDITION).
@@ -103,6 +120,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """Streams the metrics of each step: those recorded first, then new ones as they come, until the job has ended."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_job_pb2.ListMetricsRequest, _job_pb2.ListMetricsResponse]  # type: ignore[assignment]
     """Lists the metrics recorded so far."""
+    StreamLogs: _aio.UnaryStreamMultiCallable[_job_pb2.StreamLogsRequest, _job_pb2.StreamLogsResponse]  # type: ignore[assignment]
+    """Streams what the job's processes have logged: what was kept first, then what comes, until the job has ended."""
+    ListLogs: _aio.UnaryUnaryMultiCallable[_job_pb2.ListLogsRequest, _job_pb2.ListLogsResponse]  # type: ignore[assignment]
+    """Lists what the job's processes have logged so far."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_job_pb2.ListCheckpointsRequest, _job_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists the checkpoints that are kept, newest first."""
     ListReceipts: _aio.UnaryUnaryMultiCallable[_job_pb2.ListReceiptsRequest, _job_pb2.ListReceiptsResponse]  # type: ignore[assignment]
@@ -135,7 +156,25 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListJobsResponse, _abc.Awaitable[_job_pb2.ListJobsResponse]]:
-        """Lists jobs, newest first, without their events and evaluations."""
+        """Lists jobs, newest first unless told otherwise, without their events and evaluations."""
+
+    @_abc_1.abstractmethod
+    def UpdateJob(
+        self,
+        request: _job_pb2.UpdateJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Changes labels, description or priority of a job."""
+
+    @_abc_1.abstractmethod
+    def DeleteJob(
+        self,
+        request: _job_pb2.DeleteJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a job that has ended, with its metrics, logs and checkpoints; the model version it has made stays. A job
+        that has not ended is refused (FAILED_PRECONDITION): cancel it first.
+        """
 
     @_abc_1.abstractmethod
     def CancelJob(
@@ -200,6 +239,22 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListMetricsResponse, _abc.Awaitable[_job_pb2.ListMetricsResponse]]:
         """Lists the metrics recorded so far."""
+
+    @_abc_1.abstractmethod
+    def StreamLogs(
+        self,
+        request: _job_pb2.StreamLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_pb2.StreamLogsResponse], _abc.AsyncIterator[_job_pb2.StreamLogsResponse]]:
+        """Streams what the job's processes have logged: what was kept first, then what comes, until the job has ended."""
+
+    @_abc_1.abstractmethod
+    def ListLogs(
+        self,
+        request: _job_pb2.ListLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.ListLogsResponse, _abc.Awaitable[_job_pb2.ListLogsResponse]]:
+        """Lists what the job's processes have logged so far."""
 
     @_abc_1.abstractmethod
     def ListCheckpoints(

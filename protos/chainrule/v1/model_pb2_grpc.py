@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from chainrule.v1 import model_pb2 as chainrule_dot_v1_dot_model__pb2
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -26,7 +27,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Models: named architectures with weights.
+    """Models: named architectures with weights, in versions.
     """
 
     def __init__(self, channel):
@@ -50,15 +51,40 @@ class ModelServiceStub(object):
                 request_serializer=chainrule_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=chainrule_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.UpdateModel = channel.unary_unary(
+                '/chainrule.v1.ModelService/UpdateModel',
+                request_serializer=chainrule_dot_v1_dot_model__pb2.UpdateModelRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_model__pb2.Model.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/chainrule.v1.ModelService/DeleteModel',
+                request_serializer=chainrule_dot_v1_dot_model__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.GetModelVersion = channel.unary_unary(
+                '/chainrule.v1.ModelService/GetModelVersion',
+                request_serializer=chainrule_dot_v1_dot_model__pb2.GetModelVersionRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_model__pb2.ModelVersion.FromString,
+                _registered_method=True)
+        self.ListModelVersions = channel.unary_unary(
+                '/chainrule.v1.ModelService/ListModelVersions',
+                request_serializer=chainrule_dot_v1_dot_model__pb2.ListModelVersionsRequest.SerializeToString,
+                response_deserializer=chainrule_dot_v1_dot_model__pb2.ListModelVersionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/chainrule.v1.ModelService/DeleteModelVersion',
+                request_serializer=chainrule_dot_v1_dot_model__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
-    """Models: named architectures with weights.
+    """Models: named architectures with weights, in versions.
     """
 
     def CreateModel(self, request, context):
-        """Makes a model. The same name with the same architecture and weights answers with the model that is already
-        there; with anything else it is refused (ALREADY_EXISTS).
+        """Makes a model with its first version. The same name with the same architecture and weights answers with the model
+        that is already there; with anything else it is refused (ALREADY_EXISTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +98,43 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists models, newest first.
+        """Lists models, newest first unless told otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateModel(self, request, context):
+        """Changes labels or description of a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Removes a model with all its versions. One that jobs use which have not ended is refused (FAILED_PRECONDITION).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModelVersion(self, request, context):
+        """Reads one version of a model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelVersions(self, request, context):
+        """Lists the versions of a model, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModelVersion(self, request, context):
+        """Removes a version of a model. The first one, and one that jobs use which have not ended, are refused
+        (FAILED_PRECONDITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +158,31 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=chainrule_dot_v1_dot_model__pb2.ListModelsRequest.FromString,
                     response_serializer=chainrule_dot_v1_dot_model__pb2.ListModelsResponse.SerializeToString,
             ),
+            'UpdateModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateModel,
+                    request_deserializer=chainrule_dot_v1_dot_model__pb2.UpdateModelRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_model__pb2.Model.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=chainrule_dot_v1_dot_model__pb2.DeleteModelRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'GetModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModelVersion,
+                    request_deserializer=chainrule_dot_v1_dot_model__pb2.GetModelVersionRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_model__pb2.ModelVersion.SerializeToString,
+            ),
+            'ListModelVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelVersions,
+                    request_deserializer=chainrule_dot_v1_dot_model__pb2.ListModelVersionsRequest.FromString,
+                    response_serializer=chainrule_dot_v1_dot_model__pb2.ListModelVersionsResponse.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=chainrule_dot_v1_dot_model__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'chainrule.v1.ModelService', rpc_method_handlers)
@@ -105,7 +192,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Models: named architectures with weights.
+    """Models: named architectures with weights, in versions.
     """
 
     @staticmethod
@@ -179,6 +266,141 @@ class ModelService(object):
             '/chainrule.v1.ModelService/ListModels',
             chainrule_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
             chainrule_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.ModelService/UpdateModel',
+            chainrule_dot_v1_dot_model__pb2.UpdateModelRequest.SerializeToString,
+            chainrule_dot_v1_dot_model__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.ModelService/DeleteModel',
+            chainrule_dot_v1_dot_model__pb2.DeleteModelRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.ModelService/GetModelVersion',
+            chainrule_dot_v1_dot_model__pb2.GetModelVersionRequest.SerializeToString,
+            chainrule_dot_v1_dot_model__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.ModelService/ListModelVersions',
+            chainrule_dot_v1_dot_model__pb2.ListModelVersionsRequest.SerializeToString,
+            chainrule_dot_v1_dot_model__pb2.ListModelVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/chainrule.v1.ModelService/DeleteModelVersion',
+            chainrule_dot_v1_dot_model__pb2.DeleteModelVersionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from chainrule.v1 import model_pb2 as _model_pb2
 from collections import abc as _abc
+from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -27,37 +28,61 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Models: named architectures with weights."""
+    """Models: named architectures with weights, in versions."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     CreateModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.CreateModelRequest, _model_pb2.Model]
-    """Makes a model. The same name with the same architecture and weights answers with the model that is already
-    there; with anything else it is refused (ALREADY_EXISTS).
+    """Makes a model with its first version. The same name with the same architecture and weights answers with the model
+    that is already there; with anything else it is refused (ALREADY_EXISTS).
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.Model]
     """Reads one model."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
-    """Lists models, newest first."""
+    """Lists models, newest first unless told otherwise."""
+    UpdateModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UpdateModelRequest, _model_pb2.Model]
+    """Changes labels or description of a model."""
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _empty_pb2.Empty]
+    """Removes a model with all its versions. One that jobs use which have not ended is refused (FAILED_PRECONDITION)."""
+    GetModelVersion: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelVersionRequest, _model_pb2.ModelVersion]
+    """Reads one version of a model."""
+    ListModelVersions: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelVersionsRequest, _model_pb2.ListModelVersionsResponse]
+    """Lists the versions of a model, newest first."""
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_model_pb2.DeleteModelVersionRequest, _empty_pb2.Empty]
+    """Removes a version of a model. The first one, and one that jobs use which have not ended, are refused
+    (FAILED_PRECONDITION).
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Models: named architectures with weights."""
+    """Models: named architectures with weights, in versions."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateModel: _aio.UnaryUnaryMultiCallable[_model_pb2.CreateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
-    """Makes a model. The same name with the same architecture and weights answers with the model that is already
-    there; with anything else it is refused (ALREADY_EXISTS).
+    """Makes a model with its first version. The same name with the same architecture and weights answers with the model
+    that is already there; with anything else it is refused (ALREADY_EXISTS).
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.Model]  # type: ignore[assignment]
     """Reads one model."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists models, newest first."""
+    """Lists models, newest first unless told otherwise."""
+    UpdateModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UpdateModelRequest, _model_pb2.Model]  # type: ignore[assignment]
+    """Changes labels or description of a model."""
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteModelRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a model with all its versions. One that jobs use which have not ended is refused (FAILED_PRECONDITION)."""
+    GetModelVersion: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelVersionRequest, _model_pb2.ModelVersion]  # type: ignore[assignment]
+    """Reads one version of a model."""
+    ListModelVersions: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelVersionsRequest, _model_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
+    """Lists the versions of a model, newest first."""
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_model_pb2.DeleteModelVersionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a version of a model. The first one, and one that jobs use which have not ended, are refused
+    (FAILED_PRECONDITION).
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Models: named architectures with weights."""
+    """Models: named architectures with weights, in versions."""
 
     @_abc_1.abstractmethod
     def CreateModel(
@@ -65,8 +90,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.CreateModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
-        """Makes a model. The same name with the same architecture and weights answers with the model that is already
-        there; with anything else it is refused (ALREADY_EXISTS).
+        """Makes a model with its first version. The same name with the same architecture and weights answers with the model
+        that is already there; with anything else it is refused (ALREADY_EXISTS).
         """
 
     @_abc_1.abstractmethod
@@ -83,6 +108,48 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ListModelsResponse, _abc.Awaitable[_model_pb2.ListModelsResponse]]:
-        """Lists models, newest first."""
+        """Lists models, newest first unless told otherwise."""
+
+    @_abc_1.abstractmethod
+    def UpdateModel(
+        self,
+        request: _model_pb2.UpdateModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.Model, _abc.Awaitable[_model_pb2.Model]]:
+        """Changes labels or description of a model."""
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _model_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a model with all its versions. One that jobs use which have not ended is refused (FAILED_PRECONDITION)."""
+
+    @_abc_1.abstractmethod
+    def GetModelVersion(
+        self,
+        request: _model_pb2.GetModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.ModelVersion, _abc.Awaitable[_model_pb2.ModelVersion]]:
+        """Reads one version of a model."""
+
+    @_abc_1.abstractmethod
+    def ListModelVersions(
+        self,
+        request: _model_pb2.ListModelVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.ListModelVersionsResponse, _abc.Awaitable[_model_pb2.ListModelVersionsResponse]]:
+        """Lists the versions of a model, newest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _model_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a version of a model. The first one, and one that jobs use which have not ended, are refused
+        (FAILED_PRECONDITION).
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,6 +11,8 @@ from chainrule.server.records import Dataset, Model
 from chainrule.server.store import rows, schema
 from chainrule.server.store.database import Database, find, get, page
 
+_OWNED = {"tenant": schema.DEFAULT_TENANT, "labels": {}, "description": "", "revision": 1}
+
 
 class CatalogTables(Database):
     """What can be trained, and on what."""
@@ -22,9 +24,24 @@ class CatalogTables(Database):
         with self._write() as db:
             row = find(db, schema.models, model.name)
             if row is None:
-                values = asdict(model) | {"init_seed": str(model.init_seed), "create_time_us": self._now_us()}
+                now = self._now_us()
+                values = asdict(model) | {"init_seed": str(model.init_seed), "create_time_us": now}
                 del values["create_time"]
-                db.execute(schema.models.insert().values(**values))
+                db.execute(schema.models.insert().values(**values, **_OWNED, last_version=1))
+                db.execute(
+                    schema.model_versions.insert().values(
+                        tenant=schema.DEFAULT_TENANT,
+                        model=model.name,
+                        number=1,
+                        weights_digest=model.weights_digest,
+                        job="",
+                        parent=0,
+                        dataset="",
+                        dataset_digest="",
+                        step=0,
+                        create_time_us=now,
+                    )
+                )
                 return rows.model(get(db, schema.models, model.name))
             known = rows.model(row)
             wanted = (model.family, dict(model.family_config), model.weights_digest)
@@ -56,7 +73,7 @@ class CatalogTables(Database):
             if row is None:
                 values = asdict(dataset) | {"create_time_us": self._now_us()}
                 del values["create_time"]
-                db.execute(schema.datasets.insert().values(**values))
+                db.execute(schema.datasets.insert().values(**values, **_OWNED))
                 return rows.dataset(get(db, schema.datasets, dataset.name))
             known = rows.dataset(row)
             if known.digest != dataset.digest:

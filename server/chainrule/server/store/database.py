@@ -31,7 +31,7 @@ class Database:
         self._engine = _engine(url)
         self._ownership = _Ownership(self._engine) if self._engine.dialect.name == "postgresql" else None
         try:
-            with self._write() as db:
+            with self._write(rebuilding=True) as db:
                 migrations.bring_up_to_date(db)
         except (StoreUnavailableError, sa.exc.DBAPIError) as error:
             self.close()
@@ -56,11 +56,11 @@ class Database:
             yield db
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def _write(self, *, rebuilding: bool = False) -> Iterator[Connection]:
         with _available():
             if self._ownership is not None:
                 self._ownership.keep()
-            with self._engine.begin() as db:
+            with self._engine.connect().execution_options(rebuilding=rebuilding) as db, db.begin():
                 yield db
 
     def _now_us(self) -> int:
@@ -203,12 +203,15 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")  # what was acknowledged survives a power cut
-    cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={round(BUSY_TIMEOUT_S * 1000)}")
     cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """A write takes its lock at once: one that began as a read could find that it must start again."""
-    reading = connection.get_execution_options().get("read", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    """A write takes its lock at once: one that began as a read could find that it must start again. One that rebuilds
+    tables drops what others refer to for a moment; the setting has no effect within a transaction."""
+    options = connection.get_execution_options()
+    driver = connection.connection.driver_connection
+    assert driver is not None  # of a connection in use
+    driver.execute(f"PRAGMA foreign_keys={'OFF' if options.get('rebuilding') else 'ON'}")
+    connection.exec_driver_sql("BEGIN" if options.get("read") else "BEGIN IMMEDIATE")

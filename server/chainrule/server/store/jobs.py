@@ -50,9 +50,15 @@ class JobTables(Database):
             db.execute(
                 schema.jobs.insert().values(
                     name=new.name,
-                    request_id=new.request_id or None,
-                    payload_digest=new.payload_digest,
+                    tenant=schema.DEFAULT_TENANT,
+                    labels={},
+                    description="",
+                    revision=1,
+                    priority=0,
                     model=new.model,
+                    source_version=1,
+                    result_version=0,
+                    dataset_digest="",
                     dataset=new.dataset,
                     config=configs.to_values(new.config),
                     total_steps=new.total_steps,
@@ -65,6 +71,16 @@ class JobTables(Database):
                     create_time_us=now,
                 )
             )
+            if new.request_id:
+                db.execute(
+                    schema.requests.insert().values(
+                        tenant=schema.DEFAULT_TENANT,
+                        request_id=new.request_id,
+                        payload_digest=new.payload_digest,
+                        resource=new.name,
+                        time_us=now,
+                    )
+                )
             _record(db, new.name, JobState.QUEUED, "submitted", now)
             return rows.job(db, get(db, schema.jobs, new.name)), True
 
@@ -193,17 +209,17 @@ class JobTables(Database):
     def _job_of_request(self, db: Connection, request_id: str, payload_digest: str) -> Job | None:
         if not request_id:
             return None
-        query = sa.select(schema.jobs).where(schema.jobs.c.request_id == request_id)
+        query = sa.select(schema.requests).where(schema.requests.c.request_id == request_id)
         row = db.execute(query).mappings().first()
         if row is None:
             return None
         if row["payload_digest"] != payload_digest:
             raise AlreadyExistsError(
-                f'request_id "{request_id}" has already made "{row["name"]}" from another payload; '
+                f'request_id "{request_id}" has already made "{row["resource"]}" from another payload; '
                 "use a new request_id for another job",
-                name=row["name"],
+                name=row["resource"],
             )
-        return rows.job(db, row)
+        return rows.job(db, get(db, schema.jobs, row["resource"]))
 
     def _move(self, db: Connection, name: str, to: JobState, reason: str, values: Mapping[str, Any]) -> Job:
         now = self._now_us()
@@ -222,4 +238,8 @@ def _refused(job: Job, remedy: str) -> IllegalStateError:
 
 
 def _record(db: Connection, job: str, state: JobState, reason: str, now_us: int) -> None:
-    db.execute(schema.job_history.insert().values(job=job, state=state.value, reason=reason, time_us=now_us))
+    db.execute(
+        schema.job_history.insert().values(
+            job=job, state=state.value, reason=reason, time_us=now_us, attempt=0, cause=""
+        )
+    )

@@ -7,7 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy import Text as AnyText
 
 
@@ -23,27 +36,58 @@ class Text(TypeDecorator[str]):
 
 metadata = MetaData()
 
+DEFAULT_TENANT = "default"
+"""Whose everything is where the server asks for no tokens."""
+
 identity = Table("identity", metadata, Column("id", String(32), primary_key=True))
 """One row: what tells this store from others, also from a copy of its tables made anew."""
+
+# --- what can be trained, and on what ---------------------------------------------------------------------------
 
 models = Table(
     "models",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(80), nullable=False, unique=True),
+    Column("tenant", String(63), nullable=False),
+    Column("name", String(80), nullable=False),
     Column("family", String(80), nullable=False),
     Column("family_config", JSON, nullable=False),
     Column("weights_digest", String(64), nullable=False, index=True),
     Column("init_seed", String(20), nullable=False),  # 64 bits without a sign do not fit an SQL integer
     Column("num_parameters", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("last_version", Integer, nullable=False),
+    UniqueConstraint("tenant", "name", name="uq_models"),
+)
+"""`revision` counts changes; `last_version` is the highest version number given out, also if that one was removed."""
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("tenant", String(63), nullable=False),
+    Column("model", String(80), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("weights_digest", String(64), nullable=False, index=True),
+    Column("job", String(80), nullable=False),  # empty: the model was created with it
+    Column("parent", Integer, nullable=False),  # number of the version the job began with; 0: none
+    Column("dataset", String(80), nullable=False),
+    Column("dataset_digest", String(64), nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    UniqueConstraint("tenant", "model", "number", name="uq_model_versions"),
+    ForeignKeyConstraint(["tenant", "model"], ["models.tenant", "models.name"], name="fk_model_versions_model"),
 )
 
 datasets = Table(
     "datasets",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", String(80), nullable=False, unique=True),
+    Column("tenant", String(63), nullable=False),
+    Column("name", String(80), nullable=False),
     Column("digest", String(64), nullable=False, index=True),
     Column("num_examples", BigInteger, nullable=False),
     Column("input_shape", JSON, nullable=False),
@@ -52,17 +96,24 @@ datasets = Table(
     Column("target_shape", JSON, nullable=False),
     Column("num_tokens", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    UniqueConstraint("tenant", "name", name="uq_datasets"),
 )
+
+# --- jobs -------------------------------------------------------------------------------------------------------
 
 jobs = Table(
     "jobs",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", String(80), nullable=False, unique=True),
-    Column("request_id", String(128), unique=True),
-    Column("payload_digest", String(64), nullable=False),
-    Column("model", ForeignKey("models.name"), nullable=False),
-    Column("dataset", ForeignKey("datasets.name"), nullable=False),
+    Column("tenant", String(63), nullable=False, index=True),
+    Column("model", String(80), nullable=False),
+    Column("source_version", Integer, nullable=False),
+    Column("dataset", String(80), nullable=False),
+    Column("dataset_digest", String(64), nullable=False),
     Column("config", JSON, nullable=False),
     Column("total_steps", BigInteger, nullable=False),
     Column("state", String(20), nullable=False, index=True),
@@ -71,11 +122,17 @@ jobs = Table(
     Column("fingerprint", Text, nullable=False),
     Column("weights_digest", String(64), nullable=False, index=True),
     Column("weights_step", BigInteger, nullable=False),
+    Column("result_version", Integer, nullable=False),
     Column("failure", JSON),
     Column("create_time_us", BigInteger, nullable=False),
     Column("start_time_us", BigInteger),
     Column("end_time_us", BigInteger),
+    Column("labels", JSON, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
 )
+"""Names are drawn at random: no two tenants have the same. Model and dataset may be removed once the job has ended."""
 
 job_history = Table(
     "job_history",
@@ -85,6 +142,8 @@ job_history = Table(
     Column("state", String(20), nullable=False),
     Column("reason", Text, nullable=False),
     Column("time_us", BigInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("cause", String(20), nullable=False),  # empty: not known
 )
 
 job_events = Table(
@@ -143,3 +202,65 @@ checkpoints = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
 )
+
+job_logs = Table(
+    "job_logs",
+    metadata,
+    Column("job", ForeignKey("jobs.name"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("time_us", BigInteger, nullable=False),
+    Column("severity", Integer, nullable=False),  # as the numbers of `logging`
+    Column("source", String(40), nullable=False),
+    Column("node", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+# --- who asks, and what was asked -------------------------------------------------------------------------------
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("payload_digest", String(64), nullable=False),
+    Column("resource", String(80), nullable=False),
+    Column("time_us", BigInteger, nullable=False, index=True),
+)
+"""What a request id has made. The payload's digest tells a repeated request from another one."""
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(80), nullable=False, unique=True),
+    Column("tenant", String(63), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("secret_digest", String(64), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("create_time_us", BigInteger, nullable=False),
+    Column("expire_time_us", BigInteger),
+    Column("revoke_time_us", BigInteger),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("time_us", BigInteger, nullable=False, index=True),
+    Column("token", String(80), nullable=False),
+    Column("tenant", String(63), nullable=False),
+    Column("peer", String(128), nullable=False),
+    Column("method", String(128), nullable=False),
+    Column("resource", String(160), nullable=False),
+    Column("code", String(32), nullable=False),
+)
+
+blob_grants = Table(
+    "blob_grants",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("digest", String(64), primary_key=True, index=True),
+    Column("time_us", BigInteger, nullable=False),
+)
+"""Who has uploaded a blob, and may read it without having anything yet that refers to it."""

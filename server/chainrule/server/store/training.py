@@ -181,8 +181,9 @@ class TrainingTables(Database):
     def references(self) -> dict[str, list[str]]:
         """All blobs that something refers to, with what does."""
         found: dict[str, list[str]] = {}
+        versions = schema.model_versions.c
         queries = (
-            sa.select(schema.models.c.weights_digest, schema.models.c.name),
+            sa.select(versions.weights_digest, versions.model + "/versions/" + sa.cast(versions.number, sa.String)),
             sa.select(schema.datasets.c.digest, schema.datasets.c.name),
             sa.select(schema.jobs.c.weights_digest, schema.jobs.c.name).where(schema.jobs.c.weights_digest != ""),
             sa.select(schema.checkpoints.c.manifest_digest, schema.checkpoints.c.job),
@@ -197,7 +198,7 @@ class TrainingTables(Database):
     def unreferenced(self, digests: Iterable[str]) -> list[str]:
         """Those of some blobs that no model, dataset, job or checkpoint refers to."""
         columns = (
-            schema.models.c.weights_digest,
+            schema.model_versions.c.weights_digest,
             schema.datasets.c.digest,
             schema.jobs.c.weights_digest,
             schema.checkpoints.c.manifest_digest,
