@@ -18,7 +18,7 @@ from chainrule.server.jobs.patience import until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.records import Checkpoint, Job, JobState, Receipt
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import StepMetric
 
@@ -109,19 +109,19 @@ class JobManager:
         """Raises NotFoundError."""
         return await asyncio.to_thread(self._store.get_job, names.existing("jobs", name))
 
-    async def page(self, page_size: int, page_token: str) -> tuple[list[Job], str]:
-        """A page, newest first, and the token of the next."""
-        return await asyncio.to_thread(self._store.list_jobs, page_size, page_token)
+    async def page(self, asked: PageRequest) -> tuple[list[Job], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return await asyncio.to_thread(self._store.list_jobs, asked)
 
     async def metrics(self, name: str, *, after_step: int, limit: int) -> list[StepMetric]:
         """Raises NotFoundError."""
         name = names.existing("jobs", name)
         return await asyncio.to_thread(self._store.metrics, name, after_step=after_step, limit=limit)
 
-    async def checkpoints(self, name: str, page_size: int, page_token: str) -> tuple[list[Checkpoint], str]:
-        """A page, newest first, and the token of the next. Raises NotFoundError."""
+    async def checkpoints(self, name: str, asked: PageRequest) -> tuple[list[Checkpoint], str]:
+        """A page, newest first, and the token of the next. Raises NotFoundError or InvalidRequestError."""
         name = names.existing("jobs", name)
-        return await asyncio.to_thread(self._store.list_checkpoints, name, page_size, page_token)
+        return await asyncio.to_thread(self._store.list_checkpoints, name, asked)
 
     async def receipts(self, name: str, *, after_step: int, limit: int) -> list[Receipt]:
         """Raises NotFoundError."""

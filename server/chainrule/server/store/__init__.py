@@ -1,6 +1,7 @@
 """The durable store: what the service remembers across restarts, in a SQL database."""
 
 from chainrule.server.store.jobs import NewJob
+from chainrule.server.store.paging import PageRequest
 from chainrule.server.store.store import Store
 
-__all__ = ["NewJob", "Store"]
+__all__ = ["NewJob", "PageRequest", "Store"]

@@ -11,8 +11,9 @@ from sqlalchemy.engine import Connection
 
 from chainrule.server.errors import AlreadyExistsError, IllegalStateError
 from chainrule.server.records import TRANSITIONS, Job, JobFailure, JobState
-from chainrule.server.store import configs, rows, schema
-from chainrule.server.store.database import Database, get, page
+from chainrule.server.store import configs, listings, rows, schema
+from chainrule.server.store.database import Database, get
+from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.training.config import TrainingConfig
 
 _WITH_WORKERS = (JobState.RUNNING, JobState.RECOVERING, JobState.PAUSING)
@@ -94,10 +95,11 @@ class JobTables(Database):
         with self._read() as db:
             return rows.job(db, get(db, schema.jobs, name))
 
-    def list_jobs(self, page_size: int, page_token: str) -> tuple[list[Job], str]:
-        """A page, newest first, and the token of the next; the jobs come without their events and evaluations."""
+    def list_jobs(self, asked: PageRequest) -> tuple[list[Job], str]:
+        """A page, and the token of the next; the jobs come without their events and evaluations. Raises
+        InvalidRequestError."""
         with self._read() as db:
-            found, token = page(db, sa.select(schema.jobs), schema.jobs.c.id, page_size, page_token)
+            found, token = page(db, sa.select(schema.jobs), listings.JOBS, asked)
             return [rows.job(db, row, whole=False) for row in found], token
 
     def unfinished_jobs(self) -> list[Job]:
