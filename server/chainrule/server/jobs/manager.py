@@ -26,7 +26,7 @@ from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.records import Cause, Checkpoint, Job, JobState, Receipt
-from chainrule.server.store import JobChange, Store
+from chainrule.server.store import JobChange, PageRequest, Store
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import StepMetric
 
@@ -138,21 +138,19 @@ class JobManager:
         """Raises NotFoundError."""
         return await asyncio.to_thread(self._store.get_job, names.existing("jobs", name), tenant=tenant)
 
-    async def page(self, page_size: int, page_token: str, *, tenant: str) -> tuple[list[Job], str]:
-        """A page, newest first, and the token of the next."""
-        return await asyncio.to_thread(self._store.list_jobs, page_size, page_token, tenant=tenant)
+    async def page(self, asked: PageRequest, *, tenant: str) -> tuple[list[Job], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return await asyncio.to_thread(self._store.list_jobs, asked, tenant=tenant)
 
     async def metrics(self, name: str, *, after_step: int, limit: int, tenant: str) -> list[StepMetric]:
         """Raises NotFoundError."""
         name = names.existing("jobs", name)
         return await asyncio.to_thread(self._store.metrics, name, after_step=after_step, limit=limit, tenant=tenant)
 
-    async def checkpoints(
-        self, name: str, page_size: int, page_token: str, *, tenant: str
-    ) -> tuple[list[Checkpoint], str]:
-        """A page, newest first, and the token of the next. Raises NotFoundError."""
+    async def checkpoints(self, name: str, asked: PageRequest, *, tenant: str) -> tuple[list[Checkpoint], str]:
+        """A page, newest first, and the token of the next. Raises NotFoundError or InvalidRequestError."""
         name = names.existing("jobs", name)
-        return await asyncio.to_thread(self._store.list_checkpoints, name, page_size, page_token, tenant=tenant)
+        return await asyncio.to_thread(self._store.list_checkpoints, name, asked, tenant=tenant)
 
     async def receipts(self, name: str, *, after_step: int, limit: int, tenant: str) -> list[Receipt]:
         """Raises NotFoundError."""
@@ -200,8 +198,8 @@ class JobManager:
         return job
 
     async def pause(self, name: str, *, tenant: str, etag: str = "") -> Job:
-        """Begin to pause a job; one that is pausing or paused already stays so. Raises NotFoundError, StaleEtagError, or
-        IllegalStateError if it is on its way out or has ended."""
+        """Begin to pause a job; one that is pausing or paused already stays so. Raises NotFoundError,
+        StaleEtagError, or IllegalStateError if it is on its way out or has ended."""
         name = names.existing("jobs", name)
         job, began = await asyncio.to_thread(self._store.pause, name, tenant=tenant, etag=etag)
         if began:

@@ -42,8 +42,8 @@ def in_turn(
 ) -> list[Demand]:
     """The waiting jobs that may start as soon as there is room, the next one first.
 
-    The highest priority goes first, and of equals the one submitted first. A job whose tenant has as many jobs as it may
-    is left out: what it waits for is not room, so it keeps nobody else from starting.
+    The highest priority goes first, and of equals the one submitted first. A job whose tenant has as many jobs as it
+    may is left out: what it waits for is not room, so it keeps nobody else from starting.
 
     Args:
         waiting: in order of submission.

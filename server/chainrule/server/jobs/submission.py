@@ -77,9 +77,9 @@ class Submissions:
     def submit(self, submission: Submission, *, cluster_cpus: float) -> tuple[Job, bool]:
         """Store a job as QUEUED; True with it if it is new.
 
-        Raises InvalidRequestError, NotFoundError (model or dataset; or the job that the request id has made was removed),
-        AlreadyExistsError (request id used for another payload), QueueFullError or IllegalStateError (the cluster is too
-        small).
+        Raises InvalidRequestError, NotFoundError (model or dataset; or the job that the request id has made was
+        removed), AlreadyExistsError (request id used for another payload), QueueFullError or IllegalStateError (the
+        cluster is too small).
         """
         return self._store.create_job(self._checked(submission, cluster_cpus), max_waiting=self._max_waiting)
 

@@ -12,7 +12,7 @@ from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.manager import JobManager
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
-from chainrule.server.rpc.paging import page_size, page_token
+from chainrule.server.rpc.paging import page_request, page_size
 from chainrule.v1 import job_pb2, job_pb2_grpc
 
 DEFAULT_METRICS = 1000
@@ -39,8 +39,8 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         return convert.job(await self._jobs.get(request.name, tenant=caller().tenant))
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:
-        size, token = page_size(request.page_size), page_token(request.page_token)
-        page, token = await self._jobs.page(size, token, tenant=caller().tenant)
+        asked = page_request(request.page_size, request.page_token, filter=request.filter, order_by=request.order_by)
+        page, token = await self._jobs.page(asked, tenant=caller().tenant)
         return job_pb2.ListJobsResponse(jobs=map(convert.job, page), next_page_token=token)
 
     async def UpdateJob(self, request: job_pb2.UpdateJobRequest, context: Context) -> job_pb2.Job:
@@ -92,8 +92,8 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     async def ListCheckpoints(
         self, request: job_pb2.ListCheckpointsRequest, context: Context
     ) -> job_pb2.ListCheckpointsResponse:
-        size, token = page_size(request.page_size), page_token(request.page_token)
-        page, token = await self._jobs.checkpoints(request.name, size, token, tenant=caller().tenant)
+        asked = page_request(request.page_size, request.page_token)
+        page, token = await self._jobs.checkpoints(request.name, asked, tenant=caller().tenant)
         return job_pb2.ListCheckpointsResponse(checkpoints=map(convert.checkpoint, page), next_page_token=token)
 
     async def ListReceipts(

@@ -17,8 +17,9 @@ from chainrule.server.errors import (
     StaleEtagError,
 )
 from chainrule.server.records import TRANSITIONS, Cause, Job, JobFailure, JobState, etag
-from chainrule.server.store import configs, rows, schema, versions
-from chainrule.server.store.database import Database, page
+from chainrule.server.store import configs, listings, rows, schema, versions
+from chainrule.server.store.database import Database
+from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.store.versions import Inputs
 from chainrule.server.training.config import TrainingConfig
 
@@ -86,9 +87,9 @@ class JobTables(Database):
         Args:
             max_waiting: most jobs of the tenant that may be QUEUED; None: any number.
 
-        Raises AlreadyExistsError if the request id stands for another payload; NotFoundError if it stands for a job that
-        was removed since, or for what the job is made of; QueueFullError; or IllegalStateError if that is not what the
-        job was checked with.
+        Raises AlreadyExistsError if the request id stands for another payload; NotFoundError if it stands for a job
+        that was removed since, or for what the job is made of; QueueFullError; or IllegalStateError if that is not what
+        the job was checked with.
         """
         with self._write() as db:
             known = self._job_of_request(db, new.tenant, new.request_id, new.payload_digest)
@@ -115,13 +116,14 @@ class JobTables(Database):
         with self._read() as db:
             return rows.job(db, rows.job_row(db, name, tenant))
 
-    def list_jobs(self, page_size: int, page_token: str, *, tenant: str | None = None) -> tuple[list[Job], str]:
-        """A page, newest first, and the token of the next; the jobs come without their events and evaluations."""
+    def list_jobs(self, asked: PageRequest, *, tenant: str | None = None) -> tuple[list[Job], str]:
+        """A page, and the token of the next; the jobs come without their events and evaluations. Raises
+        InvalidRequestError."""
         query = sa.select(schema.jobs)
         if tenant is not None:
             query = query.where(schema.jobs.c.tenant == tenant)
         with self._read() as db:
-            found, token = page(db, query, schema.jobs.c.id, page_size, page_token)
+            found, token = page(db, query, listings.JOBS, asked, scope=tenant or "")
             return [rows.job(db, row, whole=False) for row in found], token
 
     def unfinished_jobs(self) -> list[Job]:
@@ -391,8 +393,8 @@ def _check_queue(db: Connection, tenant: str, max_waiting: int) -> None:
     waiting = sa.select(sa.func.count()).where(table.tenant == tenant, table.state == JobState.QUEUED.value)
     if (found := db.execute(waiting).scalar_one()) >= max_waiting:
         raise QueueFullError(
-            f"{found:,} jobs wait already, and no more than {max_waiting:,} may; try again once some have begun, cancel "
-            "some, or have the service started with a larger --queue-limit",
+            f"{found:,} jobs wait already, and no more than {max_waiting:,} may; try again once some have begun, "
+            "cancel some, or have the service started with a larger --queue-limit",
             waiting=str(found),
         )
 

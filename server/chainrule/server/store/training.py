@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from chainrule.server.records import NO_RECEIPT, Checkpoint, Receipt
-from chainrule.server.store import rows, schema
-from chainrule.server.store.database import Database, page
+from chainrule.server.store import listings, rows, schema
+from chainrule.server.store.database import Database
+from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 ALL_METRICS_STEPS = 10_000
@@ -176,15 +177,15 @@ class TrainingTables(Database):
             return [rows.checkpoint(row, best) for row in db.execute(query).mappings()]
 
     def list_checkpoints(
-        self, job: str, page_size: int, page_token: str, *, tenant: str | None = None
+        self, job: str, asked: PageRequest, *, tenant: str | None = None
     ) -> tuple[list[Checkpoint], str]:
         """A page of a job's checkpoints, latest first, and the token of the next. Raises NotFoundError if there is no
-        such job."""
+        such job, or InvalidRequestError."""
         table = schema.checkpoints
         with self._read() as db:
             rows.job_row(db, job, tenant)
             query = sa.select(table).where(table.c.job == job)
-            found, token = page(db, query, table.c.step, page_size, page_token)
+            found, token = page(db, query, listings.CHECKPOINTS, asked, scope=job)
             best = _best_step(db, job)
             return [rows.checkpoint(row, best) for row in found], token
 
