@@ -45,12 +45,12 @@ class Submission:
         """Digest of everything but the request id and the tenant. What is not set is left out, so that the digest stays
         the same where a later version can be asked for more."""
         payload: dict[str, object] = {"model": self.model, "dataset": self.dataset, "config": asdict(self.config)}
-        more: dict[str, object] = {
-            "labels": dict(self.labels),
-            "description": self.description,
-            "priority": self.priority,
-        }
-        payload |= {key: value for key, value in more.items() if value}
+        if self.labels:
+            payload["labels"] = dict(self.labels)
+        if self.description:
+            payload["description"] = self.description
+        if self.priority:
+            payload["priority"] = self.priority
         return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
 
 

@@ -50,9 +50,8 @@ class TrainingTables(Database):
             ]
             if new:
                 db.execute(schema.metrics.insert(), new)
-                _thin_out(
-                    db, name, known - ALL_METRICS_STEPS, max(metric.step for metric in metrics) - ALL_METRICS_STEPS
-                )
+                last = max(metric.step for metric in metrics)
+                _thin_out(db, name, known - ALL_METRICS_STEPS, last - ALL_METRICS_STEPS)
 
     def metrics(self, name: str, *, after_step: int, limit: int, tenant: str | None = None) -> list[StepMetric]:
         """Metrics of the steps after `after_step`, in order. Raises NotFoundError if there is no such job."""
