@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chainrule.engine import ChainruleError
-from chainrule.server.config import DEFAULT_PORT, ServerConfig, Tls
+from chainrule.server.config import DEFAULT_PORT, DEFAULT_QUEUE_LIMIT, ServerConfig, Tls
 from chainrule.server.errors import StartupError
 
 if TYPE_CHECKING:  # Ray and gRPC are imported when the service starts, not by `chainrule --help`
@@ -59,6 +59,13 @@ def serve(
             help="GB (10⁹ bytes) up to which uploads are taken; what jobs store counts. [default: what the disk holds]",
         ),
     ] = None,
+    tenant_jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most jobs of one tenant that run at a time. [default: all there is room for]"),
+    ] = None,
+    queue_limit: Annotated[
+        int, typer.Option(min=1, help="Most jobs of one tenant that wait in the queue; more are refused.")
+    ] = DEFAULT_QUEUE_LIMIT,
     address_file: Annotated[
         Path | None, typer.Option(help="File to write HOST:PORT into once the service is ready.")
     ] = None,
@@ -85,6 +92,8 @@ def serve(
         tls=tls,
         store_url=store_url,
         storage_limit_bytes=None if storage_limit is None else round(storage_limit * 1e9),
+        max_tenant_jobs=tenant_jobs,
+        queue_limit=queue_limit,
     )
     try:
         run(config, address_file)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_PORT = 50051
+DEFAULT_QUEUE_LIMIT = 1000
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,9 @@ class ServerConfig:
     """SQLAlchemy URL of the store; None: a SQLite file in the data folder."""
     storage_limit_bytes: int | None = None
     """Most bytes of blobs to store; None: as many as the disk holds."""
+    max_tenant_jobs: int | None = None
+    """Most jobs of one tenant that have workers at a time; None: as many as there is room for."""
+    queue_limit: int = DEFAULT_QUEUE_LIMIT
+    """Most jobs of one tenant that wait in the queue; more are refused."""
     grace_s: float = 2.0
     """How long running calls may go on once the service is told to stop, in seconds."""

@@ -14,7 +14,7 @@ from chainrule.server import names
 from chainrule.server.blobs import BlobStore, check_digest
 from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Dataset
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
 from chainrule.server.training.examples import Examples
 
 MAX_CLASSES = 2**31 - 1
@@ -56,9 +56,9 @@ class DatasetCatalog:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""
         return self._store.get_dataset(names.existing("datasets", name, field=field))
 
-    def page(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
-        """A page, newest first, and the token of the next."""
-        return self._store.list_datasets(page_size, page_token)
+    def page(self, asked: PageRequest) -> tuple[list[Dataset], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return self._store.list_datasets(asked)
 
     def load(self, dataset: Dataset) -> Examples:
         """The examples."""

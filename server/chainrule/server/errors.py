@@ -67,6 +67,18 @@ class IllegalStateError(ServiceError):
     reason = "ILLEGAL_STATE"
 
 
+class StaleEtagError(ServiceError):
+    """A change that was meant for another revision of a resource than it has now."""
+
+    reason = "STALE_ETAG"
+
+
+class QueueFullError(ServiceError):
+    """A job that finds too many others waiting."""
+
+    reason = "QUEUE_FULL"
+
+
 class DamagedBlobError(ServiceError):
     """Content that does not have the digest it should have."""
 

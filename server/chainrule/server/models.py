@@ -14,7 +14,7 @@ from chainrule.server import names
 from chainrule.server.blobs import BlobStore, check_digest
 from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Model
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
 from chainrule.server.training.state import Arrays
 
 MAX_PARAMETERS = 100_000_000
@@ -74,9 +74,9 @@ class ModelCatalog:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""
         return self._store.get_model(names.existing("models", name, field=field))
 
-    def page(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
-        """A page, newest first, and the token of the next."""
-        return self._store.list_models(page_size, page_token)
+    def page(self, asked: PageRequest) -> tuple[list[Model], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return self._store.list_models(asked)
 
     def load(self, model: Model) -> nn.Module:
         """The network with its weights."""

@@ -108,9 +108,11 @@ class Service:
         feed = Feed()
         jobs = JobManager(
             store,
-            Submissions(store, models, datasets),
+            Submissions(store, models, max_waiting=config.queue_limit),
             self._cluster,
             feed,
+            checkpoints,
+            max_tenant_jobs=config.max_tenant_jobs,
             make_run=lambda name, workers: JobRun(
                 name,
                 workers=workers,

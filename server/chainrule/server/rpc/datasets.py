@@ -9,7 +9,7 @@ import grpc
 
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.rpc import convert
-from chainrule.server.rpc.paging import page_size, page_token
+from chainrule.server.rpc.paging import page_request
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,7 +31,6 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     async def ListDatasets(
         self, request: dataset_pb2.ListDatasetsRequest, context: Context
     ) -> dataset_pb2.ListDatasetsResponse:
-        page, token = await asyncio.to_thread(
-            self._datasets.page, page_size(request.page_size), page_token(request.page_token)
-        )
+        asked = page_request(request.page_size, request.page_token, filter=request.filter, order_by=request.order_by)
+        page, token = await asyncio.to_thread(self._datasets.page, asked)
         return dataset_pb2.ListDatasetsResponse(datasets=map(convert.dataset, page), next_page_token=token)

@@ -19,7 +19,7 @@ from chainrule.server import errors
 DOMAIN = "chainrule"
 """Domain of the reasons in ErrorInfo."""
 RETRY_DELAY_S = 2
-"""After how long to try again what is unavailable."""
+"""After how long to try again what is unavailable, or has no room now."""
 
 MAX_TEXT_BYTES = 1000
 """Longest message or description; of what is longer, the middle is left out."""
@@ -34,6 +34,8 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.IllegalStateError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.StaleEtagError: grpc.StatusCode.ABORTED,
+    errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DamagedBlobError: grpc.StatusCode.DATA_LOSS,
     errors.DamagedChunkError: grpc.StatusCode.DATA_LOSS,
     errors.IncompleteUploadError: grpc.StatusCode.ABORTED,
@@ -80,7 +82,7 @@ def status_of(error: BaseException, method: str) -> status_pb2.Status:
     ]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error.violations))
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is grpc.StatusCode.UNAVAILABLE or isinstance(error, errors.QueueFullError):
         details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_DELAY_S)))
     return _status(code, error.message, details)
 
