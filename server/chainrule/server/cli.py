@@ -20,74 +20,26 @@ if TYPE_CHECKING:  # Ray and gRPC are imported when the service starts, not by `
     from chainrule.server.cluster import RayCluster
 
 
+@options_of(ServerConfig)
 def serve(
-    data_dir: Annotated[
-        Path, typer.Option(help="Folder of the store and the blobs; made if missing.", envvar="CHAINRULE_DATA_DIR")
-    ] = Path(".chainrule"),
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; other than loopback only with --tls-client-ca.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to join, as HOST:PORT (see chainrule cluster up). Without it one starts here."),
+    given: Mapping[str, object],
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with settings; an option, or a variable, comes first.")
     ] = None,
-    num_cpus: Annotated[
-        int | None, typer.Option(min=1, help="Worker places of a cluster started here. [default: the machine's CPUs]")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="Encrypt: the server's certificate (PEM); with --tls-key.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
-    tls_client_ca: Annotated[
-        Path | None, typer.Option(help="Let in only clients with a certificate of these authorities (PEM).")
-    ] = None,
-    store_url: Annotated[
-        str | None,
-        typer.Option(
-            help="SQLAlchemy URL of the store, as postgresql+psycopg://USER@HOST/DATABASE. "
-            "[default: a SQLite file in the data folder]",
-            envvar="CHAINRULE_STORE_URL",
-            show_default=False,
-            show_envvar=True,
-        ),
-    ] = None,
-    storage_limit: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="GB (10⁹ bytes) up to which uploads are taken; what jobs store counts. [default: what the disk holds]",
-        ),
-    ] = None,
-    address_file: Annotated[
-        Path | None, typer.Option(help="File to write HOST:PORT into once the service is ready.")
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print all settings as they are, as a file for --config, and end.")
+    ] = False,
 ) -> None:
-    """Serve until SIGINT (Ctrl-C) or SIGTERM. Jobs that run then go on at the next start."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-    if (tls_cert is None) != (tls_key is None):
-        raise typer.BadParameter("a certificate needs its key, and a key its certificate.", param_hint="--tls-cert")
-    if tls_client_ca is not None and tls_cert is None:
-        raise typer.BadParameter("is of no use without --tls-cert and --tls-key.", param_hint="--tls-client-ca")
-    tls = Tls(tls_cert, tls_key, tls_client_ca) if tls_cert is not None and tls_key is not None else None
-    config = ServerConfig(
-        data_dir=data_dir,
-        host=host,
-        port=port,
-        ray_address=ray_address,
-        num_cpus=num_cpus,
-        tls=tls,
-        store_url=store_url,
-        storage_limit_bytes=None if storage_limit is None else round(storage_limit * 1e9),
-    )
+    """Serve until SIGINT (Ctrl-C) or SIGTERM; a second one does not wait for calls. Jobs that run then go on at the next
+    start. Each option has a variable, CHAINRULE_SERVE_ and its name, and a key in the file of --config."""
     try:
-        run(config, address_file)
+        loaded = Loaded(ServerConfig, given, file=config_file)
+        if show_config:
+            print(loaded.template(), end="")
+            return
+        config = loaded.config
+        logs.set_up(config.log_format, verbose=config.verbose)
+        run(config)
     except ImportError as error:
         print(
             f"chainrule serve needs the server's packages ({error}): pip install 'chainrule[server]'", file=sys.stderr
