@@ -1,4 +1,4 @@
-"""Settings of the service. A field of `ServerConfig` is an option of `chainrule serve`, a variable and a key of its file."""
+"""Settings of the service. A field of `ServerConfig` is an option of `chainrule serve`, a variable, a key of a file."""
 
 from __future__ import annotations
 

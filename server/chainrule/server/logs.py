@@ -7,8 +7,6 @@ import logging
 import re
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,17 +30,13 @@ class Subject:
     """Resource name."""
 
 
-_current: ContextVar[Subject] = ContextVar("subject", default=Subject())
-
-
-def subject() -> Subject:
-    """What this coroutine, or the thread that it has called, is doing."""
-    return _current.get()
+_NOTHING = Subject()
+_current: ContextVar[Subject] = ContextVar("subject", default=_NOTHING)
 
 
 def begin_call(method: str, request_id: str | bytes | None) -> str:
-    """Have what is logged from here on, in this context, carry a call. Returns the call's id: the one that came with it,
-    if it is well formed, else one that is drawn."""
+    """Have what is logged from here on, in this context, carry a call. Returns the call's id: the one that came with
+    it, if it is well formed, else one that is drawn."""
     if not isinstance(request_id, str) or not _WELL_FORMED.fullmatch(request_id):
         request_id = secrets.token_hex(8)
     _current.set(Subject(request_id, method))
@@ -52,16 +46,6 @@ def begin_call(method: str, request_id: str | bytes | None) -> str:
 def set_job(job: str) -> None:
     """Have what is logged from here on, in this context, carry a job."""
     _current.set(replace(_current.get(), job=job))
-
-
-@contextmanager
-def about_job(job: str) -> Iterator[None]:
-    """Have what is logged within carry a job."""
-    token = _current.set(replace(_current.get(), job=job))
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 class SubjectFilter(logging.Filter):

@@ -119,7 +119,7 @@ class Loaded(Generic[T]):
         file: TOML file to read; None: none.
         environment: variables.
 
-    Raises StartupError for a file that cannot be read, a key that it cannot have, or a value that a setting cannot have.
+    Raises StartupError for a file that cannot be read, a key that is none, or a value that a setting cannot have.
     """
 
     def __init__(
@@ -199,7 +199,8 @@ def options_of(cls: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
     has other options of its own."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
+        taken = inspect.signature(command, eval_str=True).parameters.values()
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in taken if p.name != "given"]
         settings = settings_of(cls)
 
         def run(**arguments: Any) -> None:
@@ -223,7 +224,7 @@ def _parameter(one: Setting) -> inspect.Parameter:
     names = [f"--{one.option}/--no-{one.option}" if kind is bool else f"--{one.option}"]
     if one.about.short:
         names.append(one.about.short)
-    numeric = {} if kind not in (int, float) else {"min": one.about.least, "max": one.about.most}
+    numeric: dict[str, Any] = {} if kind not in (int, float) else {"min": one.about.least, "max": one.about.most}
     if kind is int:
         numeric = {name: None if limit is None else int(limit) for name, limit in numeric.items()}
     option = typer.Option(*names, help=(one.about.help + shown).replace("[", "\\["), show_default=False, **numeric)

@@ -35,7 +35,9 @@ class CensusTables(Database):
         """Whether nothing has been stored yet."""
         tables = (schema.models, schema.datasets, schema.jobs, schema.tokens)
         with self._read() as db:
-            return all(db.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is None for table in tables)
+            return all(
+                db.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is None for table in tables
+            )
 
     def faults(self) -> list[str]:
         """What is inconsistent in the tables, one sentence each; what they say of blobs is not looked at."""

@@ -1,7 +1,7 @@
 """An HTTP server for GET /metrics and GET /healthz, in the service's event loop.
 
-It is written here because it has two addresses, no state and no need of a thread: what stops the loop stops its answers,
-and that is what a probe is to find out. Each connection carries one request.
+It is written here because it has two addresses, no state and no need of a thread: what stops the loop stops its
+answers, and that is what a probe is to find out. Each connection carries one request.
 """
 
 from __future__ import annotations

@@ -62,9 +62,7 @@ class Metrics:
             "Steps that jobs have reported; those that were computed again count again.",
             registry=self.registry,
         )
-        self.examples = Counter(
-            "chainrule_training_examples", "Examples of these steps.", registry=self.registry
-        )
+        self.examples = Counter("chainrule_training_examples", "Examples of these steps.", registry=self.registry)
         self.recoveries = Counter(
             "chainrule_training_recoveries",
             "What was lost while jobs trained and had to be made up for.",
