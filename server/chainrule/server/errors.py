@@ -127,10 +127,22 @@ class StorageFullError(StoreUnavailableError):
     reason = "STORAGE_FULL"
 
 
+class StoppingError(ServiceError):
+    """The service takes no more calls: it is on its way out."""
+
+    reason = "STOPPING"
+
+
 class StartupError(ServiceError):
     """The service cannot start as configured."""
 
     reason = "STARTUP"
+
+
+class BackupError(ServiceError):
+    """A backup that cannot be made, or not be restored."""
+
+    reason = "BACKUP"
 
 
 def echo(value: object) -> str:

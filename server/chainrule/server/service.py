@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -15,9 +16,10 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+import chainrule.engine as cr
 import chainrule.server.cluster as ray_cluster  # isort: split  — before gRPC: it sets the environment of both
 from chainrule.server.config import ServerConfig
-from chainrule.server.data_folder import open_blobs, open_store, own
+from chainrule.server.data_folder import note_owner, open_blobs, open_store, own
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.encryption import server_credentials
 from chainrule.server.errors import StartupError
@@ -29,11 +31,16 @@ from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submissions
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc.blobs import BlobServicer
+from chainrule.server.rpc.calls import CallInterceptor, Calls
 from chainrule.server.rpc.cluster import ClusterServicer
 from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
 from chainrule.server.rpc.status import ErrorInterceptor
+from chainrule.server.telemetry.attempts import CountingLauncher
+from chainrule.server.telemetry.endpoint import MetricsEndpoint
+from chainrule.server.telemetry.metrics import Metrics, measure_loop_lag
+from chainrule.server.telemetry.tracing import Tracing
 from chainrule.server.training.attempt import Launcher
 from chainrule.v1 import (
     blob_pb2,
@@ -49,6 +56,8 @@ from chainrule.v1 import (
 )
 
 MAX_MESSAGE_BYTES = 16 * 1024**2
+FLUSH_S = 1.0
+"""How long the last answers may take to be sent: a watch of health does not end by itself."""
 
 SERVICES = tuple(
     descriptor.full_name
@@ -78,6 +87,10 @@ class Service:
         self._closing = AsyncExitStack()
         self.port = 0
         """Port it listens on, once entered."""
+        self.metrics_address = ""
+        """Where its metrics are, as host:port, once entered; empty: nowhere."""
+        self._serving = False
+        self._calls = Calls()
 
     @property
     def address(self) -> str:
@@ -90,6 +103,10 @@ class Service:
             self._closing = opening.pop_all()
         return self
 
+    def hurry(self) -> None:
+        """Wait no more, on the way out, for calls that are being answered."""
+        self._calls.hurry()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -98,7 +115,7 @@ class Service:
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self._config
         _refuse_public_host(config)
-        stack.enter_context(own(config.data_dir))
+        lock = stack.enter_context(own(config.data_dir))
         store = open_store(config.data_dir, config.store_url)
         stack.callback(store.close)
         blobs = open_blobs(config.data_dir, store, limit_bytes=config.storage_limit_bytes)
@@ -106,6 +123,9 @@ class Service:
         datasets = DatasetCatalog(store, blobs)
         checkpoints = Checkpoints(store, blobs)
         feed = Feed()
+        metrics = Metrics(kernels=cr.kernels.info().name)
+        metrics.watch(store, blobs)
+        launcher = CountingLauncher(self._launcher, metrics)
         jobs = JobManager(
             store,
             Submissions(store, models, max_waiting=config.queue_limit),
@@ -121,12 +141,16 @@ class Service:
                 models=models,
                 datasets=datasets,
                 checkpoints=checkpoints,
-                launcher=self._launcher,
+                launcher=launcher,
                 feed=feed,
             ),
         )
 
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        tracing = None if config.otlp_endpoint is None else Tracing(config.otlp_endpoint)
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+        interceptors = [CallInterceptor(self._calls, metrics, tracing), ErrorInterceptor()]
+        server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets), server)
@@ -136,16 +160,36 @@ class Service:
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         self.port = _bind(server, config)
+        if config.metrics_port is not None:
+            await self._tell_metrics(stack, metrics)
 
         await stack.enter_async_context(Housekeeping(store, blobs))
         await jobs.start()
         stack.push_async_callback(jobs.stop)
         await server.start()
-        stack.push_async_callback(server.stop, config.grace_s)
+        stack.push_async_callback(server.stop, FLUSH_S)
+        stack.push_async_callback(self._calls.drain, config.grace_s)
         for name in ("", *SERVICES):
             await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
         stack.push_async_callback(healthy.enter_graceful_shutdown)
+        self._serving = True
+        note_owner(lock, self.address)
         logger.info("serving on %s, %s, data in %s", self.address, _encryption(config), config.data_dir)
+
+    async def _tell_metrics(self, stack: AsyncExitStack, metrics: Metrics) -> None:
+        config = self._config
+        assert config.metrics_port is not None
+        endpoint = MetricsEndpoint(
+            metrics,
+            host=config.metrics_host,
+            port=config.metrics_port,
+            is_serving=lambda: self._serving and not self._calls.draining,
+        )
+        await stack.enter_async_context(endpoint)
+        measuring = asyncio.create_task(measure_loop_lag(metrics))
+        stack.callback(measuring.cancel)
+        self.metrics_address = f"{_bracketed(config.metrics_host)}:{endpoint.port}"
+        logger.info("metrics on http://%s/metrics", self.metrics_address)
 
 
 def _encryption(config: ServerConfig) -> str:

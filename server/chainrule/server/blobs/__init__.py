@@ -1,6 +1,6 @@
 """Blobs: byte strings named by their SHA-256. A blob is there whole or not at all."""
 
-from chainrule.server.blobs.store import MAX_BLOB_BYTES, MAX_DIGESTS, BlobStore, Collected, check_digest
+from chainrule.server.blobs.store import MAX_BLOB_BYTES, MAX_DIGESTS, BlobStore, Collected, Usage, check_digest
 from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, WriteStatus
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "BlobStore",
     "Chunk",
     "Collected",
+    "Usage",
     "WriteStatus",
     "check_digest",
 ]

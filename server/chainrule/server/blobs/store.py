@@ -43,6 +43,14 @@ _EMPTY = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What is stored."""
+
+    blobs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Collected:
     """What was removed because nothing referred to it."""
 
@@ -252,6 +260,18 @@ class BlobStore:
             with suppress(FileNotFoundError):
                 total += path.stat().st_size
         return total
+
+    def usage(self) -> Usage:
+        """How many blobs there are, and their size; without what is arriving."""
+        sizes = []
+        for path in self._files():
+            with suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        return Usage(len(sizes), sum(sizes))
+
+    def uploads_in_progress(self) -> int:
+        """How many blobs are arriving now, each counted once however many send it."""
+        return self._uploads.in_progress()
 
     # --- private -----------------------------------------------------------------------------------------------
 

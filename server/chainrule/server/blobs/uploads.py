@@ -122,6 +122,11 @@ class Uploads:
             active = list(self._active.values())
         return sum(partial.blob.size_bytes - partial.arrived_bytes() for partial in active)
 
+    def in_progress(self) -> int:
+        """How many blobs somebody sends at the moment."""
+        with self._lock:
+            return len(self._active)
+
     def expire(self) -> None:
         """Give up the uploads of which nothing has come for longer than LIFETIME_S."""
         with self._lock:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
+from chainrule.server import logs
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
@@ -89,6 +90,7 @@ class JobRun:
 
     async def run(self) -> None:
         """Run the job until it has ended, is paused or waits in the queue again."""
+        logs.set_job(self._name)
         try:
             try:
                 await self._begin()

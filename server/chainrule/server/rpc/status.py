@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, cast
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from chainrule.engine import ChainruleError
 from chainrule.server import errors
+from chainrule.server.rpc.wrapping import Answer, Context, Continuation, Handler, Stream, wrapped
 
 DOMAIN = "chainrule"
 """Domain of the reasons in ErrorInfo."""
@@ -44,6 +45,7 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ClusterUnreachableError: grpc.StatusCode.UNAVAILABLE,
     errors.StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.StoppingError: grpc.StatusCode.UNAVAILABLE,
 }
 """The code of each error. One that is not here, nor a subclass of one that is, is INTERNAL: a defect."""
 
@@ -123,39 +125,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Ends calls whose handler raised with the status of what it raised."""
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith("/chainrule."):  # health and reflection speak for themselves
             return handler
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            return make(cast(Any, _guard_stream(cast(Any, inner), method)), **codecs)
-        make = (
-            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        return wrapped(
+            handler,
+            answer=lambda inner: _guard_unary(inner, method),
+            stream=lambda inner: _guard_stream(inner, method),
         )
-        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        return make(cast(Any, _guard_unary(cast(Any, inner), method)), **codecs)
 
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def _guard_unary(
-    inner: Callable[[Any, Context], Awaitable[Any]], method: str
-) -> Callable[[Any, Context], Awaitable[Any]]:
+def _guard_unary(inner: Answer, method: str) -> Answer:
     async def guarded(request: Any, context: Context) -> Any:
         try:
             return await inner(request, context)
@@ -165,9 +148,7 @@ def _guard_unary(
     return guarded
 
 
-def _guard_stream(
-    inner: Callable[[Any, Context], AsyncIterator[Any]], method: str
-) -> Callable[[Any, Context], AsyncIterator[Any]]:
+def _guard_stream(inner: Stream, method: str) -> Stream:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for response in inner(request, context):
@@ -182,4 +163,5 @@ async def _abort(context: Context, error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):  # the handler has ended the call itself
         raise error
     status = rpc_status.to_status(status_of(error, method))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    sent = context.trailing_metadata() or ()  # what goes with every answer; abort would leave it out
+    await context.abort(status.code, status.details, (*sent, *status.trailing_metadata))

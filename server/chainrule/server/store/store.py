@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from chainrule.server.store.catalog import CatalogTables
+from chainrule.server.store.census import CensusTables
 from chainrule.server.store.jobs import JobTables
 from chainrule.server.store.training import TrainingTables
 
 
-class Store(CatalogTables, JobTables, TrainingTables):
+class Store(CatalogTables, JobTables, TrainingTables, CensusTables):
     """The store at a SQLAlchemy URL. Close it when done. Raises StartupError if its tables are of another version."""
