@@ -25,7 +25,7 @@ def serve(
         Path, typer.Option(help="Folder of the store and the blobs; made if missing.", envvar="CHAINRULE_DATA_DIR")
     ] = Path(".chainrule"),
     host: Annotated[
-        str, typer.Option(help="Address to listen on; other than loopback only with --tls-client-ca.")
+        str, typer.Option(help="Address to listen on; other than loopback with TLS and --tokens or --tls-client-ca.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
     ray_address: Annotated[
@@ -41,6 +41,24 @@ def serve(
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
     tls_client_ca: Annotated[
         Path | None, typer.Option(help="Let in only clients with a certificate of these authorities (PEM).")
+    ] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Let in only calls with a token (see chainrule admin token-create).")
+    ] = False,
+    insecure_public: Annotated[
+        bool, typer.Option("--insecure-public", help="Listen on any --host, unprotected: for networks you trust.")
+    ] = False,
+    rate_limit: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Calls a second of one caller. [default: 200 with --tokens, else any number]"),
+    ] = None,
+    stream_limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Open streams of one caller. [default: 100 with --tokens, else any number]"),
+    ] = None,
+    tenant_storage_limit: Annotated[
+        float | None,
+        typer.Option(min=0, help="GB (10⁹ bytes) up to which uploads of one tenant are taken; with --tokens."),
     ] = None,
     store_url: Annotated[
         str | None,
@@ -75,6 +93,8 @@ def serve(
         raise typer.BadParameter("a certificate needs its key, and a key its certificate.", param_hint="--tls-cert")
     if tls_client_ca is not None and tls_cert is None:
         raise typer.BadParameter("is of no use without --tls-cert and --tls-key.", param_hint="--tls-client-ca")
+    if tenant_storage_limit is not None and not tokens:
+        raise typer.BadParameter("is of no use without --tokens.", param_hint="--tenant-storage-limit")
     tls = Tls(tls_cert, tls_key, tls_client_ca) if tls_cert is not None and tls_key is not None else None
     config = ServerConfig(
         data_dir=data_dir,
@@ -84,7 +104,12 @@ def serve(
         num_cpus=num_cpus,
         tls=tls,
         store_url=store_url,
-        storage_limit_bytes=None if storage_limit is None else round(storage_limit * 1e9),
+        storage_limit_bytes=_bytes(storage_limit),
+        require_tokens=tokens,
+        insecure_public=insecure_public,
+        rate_limit_per_s=rate_limit,
+        stream_limit=stream_limit,
+        tenant_storage_limit_bytes=_bytes(tenant_storage_limit),
     )
     try:
         run(config, address_file)
@@ -146,6 +171,10 @@ async def _started(cluster: RayCluster, stop: asyncio.Event) -> bool:
         starting.cancel()
         stopping.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else round(gigabytes * 1e9)
 
 
 def _write_whole(path: Path, text: str) -> None:
