@@ -14,7 +14,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from chainrule.server.blobs import MAX_BLOB_BYTES, Announcement, Blob, BlobStore, Chunk, Sender, WriteStatus, uploads
+from chainrule.server.blobs import MAX_BLOB_BYTES, Announcement, Blob, BlobStore, Chunk, WriteStatus, uploads
 from chainrule.server.blobs.uploads import Partial, Upload, Uploads
 from chainrule.server.errors import (
     DamagedBlobError,
@@ -277,7 +277,7 @@ async def test_who_begins_while_another_ends_keeps_its_file(blobs: BlobStore, mo
     def close(partial: Partial) -> bool:
         monkeypatch.setattr(Partial, "close", ended)
         is_empty = ended(partial)
-        begun.append(blobs._uploads.open(Announcement(BLOB), blobs._path(DIGEST), Sender()))
+        begun.append(blobs._uploads.open(Announcement(BLOB), blobs._path(DIGEST), uploads.Sender()))
         begun[0].begin()
         return is_empty
 
