@@ -112,9 +112,9 @@ class Killer:
         def _write(database: Database, **options: Any) -> Any:
             return transaction(database, sys._getframe(1).f_code.co_name, **options)
 
-        def _move(tables: JobTables, db: Any, name: str, to: JobState, *arguments: Any, **options: Any) -> Any:
+        def _move(tables: JobTables, db: Any, row: Any, to: JobState, *arguments: Any, **options: Any) -> Any:
             self._moved.to = to.value
-            return move(tables, db, name, to, *arguments, **options)
+            return move(tables, db, row, to, *arguments, **options)
 
         Database._write = _write  # type: ignore[assignment, method-assign]
         JobTables._move = _move  # type: ignore[assignment, method-assign]

@@ -277,7 +277,7 @@ async def test_who_begins_while_another_ends_keeps_its_file(blobs: BlobStore, mo
     def close(partial: Partial) -> bool:
         monkeypatch.setattr(Partial, "close", ended)
         is_empty = ended(partial)
-        begun.append(blobs._uploads.open(Announcement(BLOB), blobs._path(DIGEST)))
+        begun.append(blobs._uploads.open(Announcement(BLOB), blobs._path(DIGEST), uploads.Sender()))
         begun[0].begin()
         return is_empty
 

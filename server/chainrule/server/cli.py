@@ -40,7 +40,7 @@ def serve(
             print(loaded.template(), end="")
             return
         config = loaded.config
-        _refuse_half_tls(config)
+        _refuse_halves(config)
         logs.set_up(config.log_format, verbose=config.verbose)
         run(config)
     except ImportError as error:
@@ -53,11 +53,13 @@ def serve(
         raise typer.Exit(1) from error
 
 
-def _refuse_half_tls(config: ServerConfig) -> None:
+def _refuse_halves(config: ServerConfig) -> None:
     if (config.tls_cert is None) != (config.tls_key is None):
         raise typer.BadParameter("a certificate needs its key, and a key its certificate.", param_hint="--tls-cert")
     if config.tls_client_ca is not None and config.tls_cert is None:
         raise typer.BadParameter("is of no use without --tls-cert and --tls-key.", param_hint="--tls-client-ca")
+    if config.tenant_storage_limit_gb is not None and not config.require_tokens:
+        raise typer.BadParameter("is of no use without --tokens.", param_hint="--tenant-storage-limit")
 
 
 def run(config: ServerConfig) -> None:

@@ -60,7 +60,9 @@ class ServerConfig:
         "Folder of the store and the blobs; made if missing. One server at a time may use it.",
         variable="CHAINRULE_DATA_DIR",
     )
-    host: str = setting("127.0.0.1", "Address to listen on; other than loopback only with --tls-client-ca.")
+    host: str = setting(
+        "127.0.0.1", "Address to listen on; other than loopback with TLS and --tokens or --tls-client-ca."
+    )
     port: int = setting(DEFAULT_PORT, "Port to listen on; 0: any free one.", least=0, most=MAX_PORT)
     ray_address: str | None = setting(
         None,
@@ -92,6 +94,30 @@ class ServerConfig:
         option="storage-limit",
         least=0,
         example=500,
+    )
+    require_tokens: bool = setting(
+        False, "Let in only calls with a token (see chainrule admin token-create).", option="tokens"
+    )
+    insecure_public: bool = setting(False, "Listen on any --host, unprotected: for networks you trust.")
+    rate_limit_per_s: float | None = setting(
+        None,
+        "Calls a second of one caller, twice as many at once. Without it: 200 with --tokens, else any number.",
+        option="rate-limit",
+        least=0.001,
+        example=200,
+    )
+    stream_limit: int | None = setting(
+        None,
+        "Open streams of one caller, uploads included. Without it: 100 with --tokens, else any number.",
+        least=1,
+        example=100,
+    )
+    tenant_storage_limit_gb: float | None = setting(
+        None,
+        "GB (10⁹ bytes) up to which uploads of one tenant are taken; with --tokens.",
+        option="tenant-storage-limit",
+        least=0,
+        example=50,
     )
     max_tenant_jobs: int | None = setting(
         None,
@@ -140,4 +166,13 @@ class ServerConfig:
     @property
     def storage_limit_bytes(self) -> int | None:
         """Most bytes of blobs to store; None: as many as the disk holds."""
-        return None if self.storage_limit_gb is None else round(self.storage_limit_gb * 1e9)
+        return _bytes(self.storage_limit_gb)
+
+    @property
+    def tenant_storage_limit_bytes(self) -> int | None:
+        """Most bytes of blobs of a tenant with which it may upload more; None: no limit of its own."""
+        return _bytes(self.tenant_storage_limit_gb)
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else round(gigabytes * 1e9)

@@ -133,6 +133,29 @@ class StoppingError(ServiceError):
     reason = "STOPPING"
 
 
+class UnauthenticatedError(ServiceError):
+    """A call without a token, or with one that is not good."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(ServiceError):
+    """A call that the caller's token does not allow."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class TooManyCallsError(ServiceError):
+    """A caller that asks more often, or for more at a time, than it may."""
+
+    reason = "TOO_MANY_CALLS"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after_s = retry_after_s
+        """When it may ask again."""
+
+
 class StartupError(ServiceError):
     """The service cannot start as configured."""
 

@@ -19,7 +19,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from chainrule.server.blobs.files import fsync_folder, publish, room_on_disk
-from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Uploads, WriteStatus
+from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Sender, Uploads, WriteStatus
 from chainrule.server.errors import (
     DamagedBlobError,
     InvalidRequestError,
@@ -65,6 +65,21 @@ def check_digest(digest: str, *, field: str) -> str:
     return digest
 
 
+def check_digests(digests: Sequence[str]) -> Sequence[str]:
+    """The digests to look for, if they are well formed and not too many. Raises InvalidRequestError."""
+    if len(digests) > MAX_DIGESTS:
+        raise InvalidRequestError.of("digests", f"are {len(digests)}; ask for at most {MAX_DIGESTS:,}")
+    return [check_digest(digest, field="digests") for digest in digests]
+
+
+def no_blob(digest: str) -> NotFoundError:
+    """What is said of a blob that is not there, or not for who asks."""
+    return NotFoundError(f'there is no blob "{digest}"; upload it with WriteBlob', digest=digest)
+
+
+_ANYBODY = Sender()
+
+
 class BlobStore:
     """Blobs in a folder: `{folder}/{first two digits}/{digest}`, uploads in progress in `{folder}/incoming`.
 
@@ -89,7 +104,7 @@ class BlobStore:
     def path(self, digest: str) -> Path:
         """Where a blob lies. Raises NotFoundError if it is not there."""
         if not self.contains(digest):
-            raise NotFoundError(f'there is no blob "{digest}"; upload it with WriteBlob', digest=digest)
+            raise no_blob(digest)
         return self._path(digest)
 
     def contains(self, digest: str) -> bool:
@@ -97,11 +112,9 @@ class BlobStore:
         path = self._path(digest)
         return path.exists() and (digest == _EMPTY or path.stat().st_size > 0)
 
-    def missing(self, digests: list[str]) -> list[str]:
+    def missing(self, digests: Sequence[str]) -> list[str]:
         """Those that are not there, in the order given. Raises InvalidRequestError if they are too many."""
-        if len(digests) > MAX_DIGESTS:
-            raise InvalidRequestError.of("digests", f"are {len(digests)}; ask for at most {MAX_DIGESTS:,}")
-        missing = [digest for digest in digests if not self.contains(check_digest(digest, field="digests"))]
+        missing = [digest for digest in check_digests(digests) if not self.contains(digest)]
         with self._lock:
             self._renew(set(digests) - set(missing))  # who asks is about to refer to them
         return missing
@@ -163,16 +176,17 @@ class BlobStore:
             temporary.unlink(missing_ok=True)
         return digest
 
-    def write_status(self, digest: str) -> WriteStatus:
+    def write_status(self, digest: str, sender: Sender = _ANYBODY) -> WriteStatus:
         """How much of a blob has arrived."""
         path = self._path(digest)
-        if self.contains(digest):
+        if self.contains(digest) and sender.knows(digest):
             return WriteStatus(path.stat().st_size, complete=True)
-        return WriteStatus(self._uploads.arrived_bytes(digest), complete=False)
+        return WriteStatus(self._uploads.arrived_bytes(digest, sender), complete=False)
 
-    async def receive(self, parts: AsyncIterator[Announcement | Chunk | None]) -> Blob:
+    async def receive(self, parts: AsyncIterator[Announcement | Chunk | None], sender: Sender = _ANYBODY) -> Blob:
         """Store what comes in parts: what the blob will be and where the chunks begin, then these. A blob that is there
-        already is not stored again. What comes before an error is kept: see `write_status`.
+        already, and that the sender may know to be there, is not stored again. What comes before an error is kept: see
+        `write_status`.
 
         Raises InvalidRequestError if the parts are not these, and what `Upload` raises.
         """
@@ -187,12 +201,12 @@ class BlobStore:
             raise InvalidRequestError.of(
                 "write_offset_bytes", f"is {announced.offset_bytes}; use 0 to {blob.size_bytes}, the size of the blob"
             )
-        stored = await asyncio.to_thread(self._stored, blob.digest)
+        stored = await asyncio.to_thread(self._stored, blob.digest, sender)
         if stored is not None:
             return stored
-        upload = self._uploads.open(announced, self._path(blob.digest))
+        upload = self._uploads.open(announced, self._path(blob.digest), sender)
         try:
-            await asyncio.to_thread(self._check_room, blob)
+            await asyncio.to_thread(self._check_room, blob, sender)
             await asyncio.to_thread(upload.begin)
             async for chunk in parts:
                 if not isinstance(chunk, Chunk):
@@ -283,8 +297,9 @@ class BlobStore:
     def _files(self) -> Iterator[Path]:
         return (path for folder in self._folder.glob("[0-9a-f][0-9a-f]") for path in folder.iterdir())
 
-    def _check_room(self, blob: Blob) -> None:
+    def _check_room(self, blob: Blob, sender: Sender) -> None:
         """Refuse what will not fit, beside all that is arriving, before it is sent."""
+        sender.check_room(blob, self._uploads.begun_bytes(sender))
         missing = self._uploads.expected_bytes()
         free = shutil.disk_usage(self._folder).free
         if missing > free:
@@ -299,8 +314,10 @@ class BlobStore:
                 "chainrule admin gc, or serve with a larger --storage-limit"
             )
 
-    def _stored(self, digest: str) -> Blob | None:
-        """The blob, if it is there and whole. One that is damaged is moved aside."""
+    def _stored(self, digest: str, sender: Sender) -> Blob | None:
+        """The blob, if it is there and whole, and the sender may know it. One that is damaged is moved aside."""
+        if not sender.knows(digest):
+            return None
         try:
             with self.hold(digest):
                 return Blob(digest, sum(map(len, self.chunks(digest, offset_bytes=0, chunk_bytes=_COPY_BYTES))))

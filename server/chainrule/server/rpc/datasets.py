@@ -9,6 +9,7 @@ import grpc
 
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.rpc import convert
+from chainrule.server.rpc.caller import caller
 from chainrule.server.rpc.paging import page_request
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
 
@@ -22,7 +23,9 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         self._datasets = datasets
 
     async def CreateDataset(self, request: dataset_pb2.CreateDatasetRequest, context: Context) -> dataset_pb2.Dataset:
-        created = await asyncio.to_thread(self._datasets.create, request.dataset_id, digest=request.dataset.digest)
+        created = await asyncio.to_thread(
+            self._datasets.create, request.dataset_id, digest=request.dataset.digest, tenant=caller().tenant
+        )
         return convert.dataset(created)
 
     async def GetDataset(self, request: dataset_pb2.GetDatasetRequest, context: Context) -> dataset_pb2.Dataset:

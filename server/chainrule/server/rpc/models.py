@@ -10,6 +10,7 @@ import grpc
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
+from chainrule.server.rpc.caller import caller
 from chainrule.server.rpc.paging import page_request
 from chainrule.v1 import model_pb2, model_pb2_grpc
 
@@ -33,6 +34,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             weights_digest=request.model.weights_digest,
             init_seed=request.model.init_seed,
             allow_missing=list(request.allow_missing),
+            tenant=caller().tenant,
         )
         return convert.model(created)
 

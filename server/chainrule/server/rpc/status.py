@@ -43,6 +43,9 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.WrongOffsetError: grpc.StatusCode.OUT_OF_RANGE,
     errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooManyCallsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.ClusterUnreachableError: grpc.StatusCode.UNAVAILABLE,
     errors.StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.StoppingError: grpc.StatusCode.UNAVAILABLE,
@@ -85,8 +88,16 @@ def status_of(error: BaseException, method: str) -> status_pb2.Status:
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error.violations))
     if code is grpc.StatusCode.UNAVAILABLE or isinstance(error, errors.QueueFullError):
-        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_DELAY_S)))
+        details.append(_retry_info(RETRY_DELAY_S))
+    if isinstance(error, errors.TooManyCallsError):
+        details.append(_retry_info(error.retry_after_s))
     return _status(code, error.message, details)
+
+
+def _retry_info(delay_s: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(round(delay_s * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:
