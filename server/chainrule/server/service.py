@@ -24,6 +24,8 @@ from chainrule.server.errors import StartupError
 from chainrule.server.housekeeping import Housekeeping
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.following import Following
+from chainrule.server.jobs.logs import ServiceLogs
 from chainrule.server.jobs.manager import JobManager
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submissions
@@ -106,6 +108,7 @@ class Service:
         datasets = DatasetCatalog(store, blobs)
         checkpoints = Checkpoints(store, blobs)
         feed = Feed()
+        logs = ServiceLogs(store, feed)
         jobs = JobManager(
             store,
             Submissions(store, models, datasets),
@@ -122,6 +125,7 @@ class Service:
                 launcher=self._launcher,
                 feed=feed,
             ),
+            following=Following(store, feed, settle=logs.settle),
         )
 
         server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
@@ -135,6 +139,7 @@ class Service:
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         self.port = _bind(server, config)
 
+        await stack.enter_async_context(logs)
         await stack.enter_async_context(Housekeeping(store, blobs))
         await jobs.start()
         stack.push_async_callback(jobs.stop)

@@ -14,6 +14,7 @@ from chainrule.server.errors import ClusterUnreachableError, IllegalStateError, 
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.checks import scaled
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.following import Following
 from chainrule.server.jobs.patience import until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
@@ -60,12 +61,15 @@ class JobManager:
         capacity: Capacity,
         feed: Feed,
         make_run: Callable[[str, int], JobRun],
+        following: Following | None = None,
     ) -> None:
         self._store = store
         self._submissions = submissions
         self._capacity = capacity
         self._feed = feed
         self._make_run = make_run
+        self.following = following or Following(store, feed)
+        """Streams of what jobs log."""
         self._running: dict[str, Running] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()

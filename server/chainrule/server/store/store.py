@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from chainrule.server.store.catalog import CatalogTables
 from chainrule.server.store.jobs import JobTables
+from chainrule.server.store.logs import LogTables
 from chainrule.server.store.training import TrainingTables
 
 
-class Store(CatalogTables, JobTables, TrainingTables):
+class Store(CatalogTables, JobTables, LogTables, TrainingTables):
     """The store at a SQLAlchemy URL. Close it when done. Raises StartupError if its tables are of another version."""
