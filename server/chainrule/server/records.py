@@ -193,6 +193,24 @@ class Job:
 
 
 @dataclass(frozen=True)
+class LogRecord:
+    """A stored entry of a job's log."""
+
+    sequence: int
+    """From 1, rising."""
+    time: datetime
+    severity: int
+    """As the numbers of `logging`."""
+    source: str
+    """Who says it: "service", "coordinator", "partition 0", "worker 3"."""
+    node: str
+    """Ray's id of the node it ran on; empty for the service."""
+    attempt: int
+    """Of the job, from 1; 0: before the first."""
+    message: str
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A stored checkpoint of a job."""
 

@@ -28,6 +28,8 @@ from chainrule.server.errors import StartupError
 from chainrule.server.housekeeping import Housekeeping
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.following import Following
+from chainrule.server.jobs.logs import ServiceLogs
 from chainrule.server.jobs.manager import JobManager
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submissions
@@ -138,6 +140,7 @@ class Service:
         metrics = Metrics(kernels=cr.kernels.info().name)
         metrics.watch(store, blobs)
         launcher = CountingLauncher(self._launcher, metrics)
+        logs = ServiceLogs(store, feed)
         jobs = JobManager(
             store,
             Submissions(store, models, max_waiting=config.queue_limit),
@@ -156,6 +159,7 @@ class Service:
                 launcher=launcher,
                 feed=feed,
             ),
+            following=Following(store, feed, settle=logs.settle),
         )
 
         tracing = None if config.otlp_endpoint is None else Tracing(config.otlp_endpoint)
@@ -181,6 +185,7 @@ class Service:
         if config.metrics_port is not None:
             await self._tell_metrics(stack, metrics)
 
+        await stack.enter_async_context(logs)
         await stack.enter_async_context(Housekeeping(store, blobs))
         await jobs.start()
         stack.push_async_callback(jobs.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from chainrule.server.errors import InvalidRequestError
 from chainrule.server.records import JobState
 from chainrule.server.rpc.configs import training_config
 from chainrule.server.rpc.jobs import JobServicer
+from chainrule.server.training.logs import LogEntry
 from chainrule.v1 import job_pb2
 from tests.server.conftest import refusal
 from tests.server.jobs.service_parts import CONFIG, FINGERPRINT, FakeLauncher, Parts, standing_after
@@ -98,3 +100,33 @@ async def test_a_page_token_that_is_none_is_refused(parts: Parts, jobs: JobServi
     with pytest.raises(InvalidRequestError) as caught:
         await jobs.ListCheckpoints(job_pb2.ListCheckpointsRequest(name=name, page_token="x"), CONTEXT)
     assert refusal(caught).field == "page_token"
+
+
+async def test_logs_are_listed_and_streamed_from_a_sequence_number_on(parts: Parts, jobs: JobServicer) -> None:
+    name = parts.prepared()
+    entries = [LogEntry(1_500_000, logging.INFO, "ready", "worker 1", "n"), LogEntry(2, logging.CRITICAL, "fails")]
+    parts.store.add_logs(name, entries)
+    listed = await jobs.ListLogs(job_pb2.ListLogsRequest(name=name), CONTEXT)
+    first, second = listed.entries
+    assert (first.sequence, first.source, first.node, first.message) == (1, "worker 1", "n", "ready")
+    assert (first.time.ToMicroseconds(), first.severity) == (1_500_000, job_pb2.LogEntry.SEVERITY_INFO)
+    assert second.severity == job_pb2.LogEntry.SEVERITY_ERROR
+    one = await jobs.ListLogs(job_pb2.ListLogsRequest(name=name, page_size=1, after_sequence=1), CONTEXT)
+    assert list(one.entries) == [second]
+    errors = job_pb2.ListLogsRequest(name=name, min_severity=job_pb2.LogEntry.SEVERITY_WARNING)
+    assert list((await jobs.ListLogs(errors, CONTEXT)).entries) == [second]
+    parts.store.transition(name, JobState.CANCELLING)
+    parts.store.transition(name, JobState.CANCELLED)
+    stream = jobs.StreamLogs(job_pb2.StreamLogsRequest(name=name, after_sequence=1), CONTEXT)
+    assert [list(response.entries) async for response in stream] == [[second]]
+
+
+@pytest.mark.parametrize(("field", "value"), [("min_severity", 9), ("after_sequence", -1), ("page_size", -1)])
+async def test_a_question_for_logs_that_makes_no_sense_is_refused(
+    parts: Parts, jobs: JobServicer, field: str, value: int
+) -> None:
+    request = job_pb2.ListLogsRequest(name=parts.prepared())
+    setattr(request, field, value)
+    with pytest.raises(InvalidRequestError) as caught:
+        await jobs.ListLogs(request, CONTEXT)
+    assert refusal(caught).field == field

@@ -22,6 +22,7 @@ from chainrule.server.jobs import policies
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.checks import check_priority, scaled
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.following import Following
 from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
@@ -78,6 +79,7 @@ class JobManager:
         checkpoints: Checkpoints,
         make_run: Callable[[str, int], JobRun],
         *,
+        following: Following | None = None,
         max_tenant_jobs: int | None = None,
     ) -> None:
         self._store = store
@@ -87,6 +89,8 @@ class JobManager:
         self._checkpoints = checkpoints
         self._make_run = make_run
         self._max_tenant_jobs = max_tenant_jobs
+        self.following = following or Following(store, feed)
+        """Streams of what jobs log."""
         self._running: dict[str, Running] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chainrule.server.errors import IllegalStateError
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.logs import IN_JOB_LOGS
 from chainrule.server.jobs.patience import to_the_end
 from chainrule.server.jobs.transitions import Transitions
 from chainrule.server.records import Cause, Job, JobState
@@ -17,6 +18,7 @@ from chainrule.server.training.events import (
     Evaluated,
     Failed,
     Incident,
+    Logged,
     ReceiptTaken,
     Started,
     StepsDone,
@@ -28,7 +30,7 @@ from chainrule.server.training.state import StepMetric
 NOT_REPRODUCIBLE = "NOT_REPRODUCIBLE"
 """Reason of a job that computed a step again and came to another state."""
 
-Report = Started | StepsDone | Evaluated | CheckpointTaken | ReceiptTaken | Incident | WorkersChanged
+Report = Started | StepsDone | Evaluated | CheckpointTaken | ReceiptTaken | Incident | WorkersChanged | Logged
 """The events that do not end an attempt."""
 
 logger = logging.getLogger(__name__)
@@ -116,8 +118,10 @@ class Recorder:
             case ReceiptTaken():
                 failed = await self._chain(event)
             case Incident():
-                logger.info("%s: %s: %s", self._job, event.kind, event.message)
+                logger.info("%s: %s: %s", self._job, event.kind, event.message, **IN_JOB_LOGS)
                 await self._tell(event)
+            case Logged(entries):
+                await to_the_end(self._store.add_logs, self._job, entries)
             case WorkersChanged():
                 await self._count_workers(event)
         self._feed.ring(self._job)

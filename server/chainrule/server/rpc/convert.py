@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from datetime import UTC, datetime
 from typing import Any
@@ -234,6 +235,42 @@ def checkpoint(record: records.Checkpoint) -> job_pb2.Checkpoint:
 
 def receipt(record: records.Receipt) -> job_pb2.Receipt:
     return job_pb2.Receipt(step=record.step, state_digest=record.state_digest, chain_digest=record.chain_digest)
+
+
+_SEVERITIES = {
+    logging.DEBUG: job_pb2.LogEntry.SEVERITY_DEBUG,
+    logging.INFO: job_pb2.LogEntry.SEVERITY_INFO,
+    logging.WARNING: job_pb2.LogEntry.SEVERITY_WARNING,
+    logging.ERROR: job_pb2.LogEntry.SEVERITY_ERROR,
+}
+
+
+def severity_number(asked: job_pb2.LogEntry.Severity.ValueType) -> int:
+    """The number of `logging` that entries of a severity have at least; 0 for all. Raises InvalidRequestError."""
+    if asked == job_pb2.LogEntry.SEVERITY_UNSPECIFIED:
+        return 0
+    for number, severity in _SEVERITIES.items():
+        if severity == asked:
+            return number
+    raise InvalidRequestError.of("min_severity", f"is {asked}, which is not a severity; use SEVERITY_DEBUG to _ERROR")
+
+
+def severity(number: int) -> job_pb2.LogEntry.Severity.ValueType:
+    """The severity of a number of `logging`: the nearest that is not above it."""
+    below = [severity for least, severity in _SEVERITIES.items() if least <= number]
+    return below[-1] if below else job_pb2.LogEntry.SEVERITY_DEBUG
+
+
+def log_entry(record: records.LogRecord) -> job_pb2.LogEntry:
+    return job_pb2.LogEntry(
+        sequence=record.sequence,
+        time=timestamp(record.time),
+        severity=severity(record.severity),
+        source=record.source,
+        node=record.node,
+        attempt=record.attempt,
+        message=record.message,
+    )
 
 
 def submission(request: job_pb2.CreateJobRequest, *, tenant: str) -> Submission:

@@ -19,6 +19,8 @@ DEFAULT_METRICS = 1000
 MAX_METRICS = 10_000
 DEFAULT_RECEIPTS = 1000
 MAX_RECEIPTS = 10_000
+DEFAULT_LOGS = 1000
+MAX_LOGS = 10_000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -103,6 +105,34 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         after = _from_zero("after_step", request.after_step)
         receipts = await self._jobs.receipts(request.name, after_step=after, limit=limit, tenant=caller().tenant)
         return job_pb2.ListReceiptsResponse(receipts=map(convert.receipt, receipts))
+
+    # --- logs --------------------------------------------------------------------------------------------------
+
+    async def StreamLogs(
+        self, request: job_pb2.StreamLogsRequest, context: Context
+    ) -> AsyncIterator[job_pb2.StreamLogsResponse]:
+        after = _from_zero("after_sequence", request.after_sequence)
+        pages = self._jobs.following.stream_logs(
+            request.name,
+            tenant=caller().tenant,
+            after_sequence=after,
+            min_severity=convert.severity_number(request.min_severity),
+            source=request.source,
+        )
+        async for page in pages:
+            yield job_pb2.StreamLogsResponse(entries=map(convert.log_entry, page))
+
+    async def ListLogs(self, request: job_pb2.ListLogsRequest, context: Context) -> job_pb2.ListLogsResponse:
+        limit = page_size(request.page_size, default=DEFAULT_LOGS, most=MAX_LOGS)
+        page = await self._jobs.following.logs(
+            request.name,
+            tenant=caller().tenant,
+            after_sequence=_from_zero("after_sequence", request.after_sequence),
+            limit=limit,
+            min_severity=convert.severity_number(request.min_severity),
+            source=request.source,
+        )
+        return job_pb2.ListLogsResponse(entries=map(convert.log_entry, page))
 
 
 def _from_zero(field: str, asked: int) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from chainrule.server.callers import AuditEntry, Token
 from chainrule.server.errors import AlreadyExistsError
-from chainrule.server.store import listings, schema
+from chainrule.server.store import listings, rows, schema
 from chainrule.server.store.database import Database, get
 from chainrule.server.store.paging import PageRequest, page
 

@@ -18,6 +18,7 @@ from chainrule.server.records import (
     JobEvent,
     JobFailure,
     JobState,
+    LogRecord,
     Model,
     Progress,
     Receipt,
@@ -206,6 +207,18 @@ def checkpoint(row: RowMapping, best_step: int | None) -> Checkpoint:
         size_bytes=row["size_bytes"],
         create_time=time(row["create_time_us"]),
         is_best=row["step"] == best_step,
+    )
+
+
+def log(row: RowMapping) -> LogRecord:
+    return LogRecord(
+        sequence=row["sequence"],
+        time=time(row["time_us"]),
+        severity=row["severity"],
+        source=row["source"],
+        node=row["node"],
+        attempt=row["attempt"],
+        message=row["message"],
     )
 
 
