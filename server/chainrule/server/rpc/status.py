@@ -15,6 +15,7 @@ from grpc_status import rpc_status
 
 from chainrule.engine import ChainruleError
 from chainrule.server import errors
+from chainrule.server.rpc.requests import checked, decoder
 
 DOMAIN = "chainrule"
 """Domain of the reasons in ErrorInfo."""
@@ -118,7 +119,8 @@ def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> stat
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends calls whose handler raised with the status of what it raised."""
+    """Ends calls whose handler raised with the status of what it raised, and those whose request cannot be taken. What
+    looks at requests outside of it may see an Unacceptable."""
 
     async def intercept_service(
         self,
@@ -130,7 +132,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith("/chainrule."):  # health and reflection speak for themselves
             return handler
         codecs = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": decoder(cast(Any, handler.request_deserializer)),
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
@@ -140,12 +142,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            return make(cast(Any, _guard_stream(cast(Any, inner), method)), **codecs)
+            return make(cast(Any, _guard_stream(checked(cast(Any, inner)), method)), **codecs)
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        return make(cast(Any, _guard_unary(cast(Any, inner), method)), **codecs)
+        return make(cast(Any, _guard_unary(checked(cast(Any, inner)), method)), **codecs)
 
 
 Context = grpc.aio.ServicerContext[Any, Any]
