@@ -1,4 +1,4 @@
-"""Requests that no honest client makes: valid ones with damaged bytes, fields out of range, and streams out of order."""
+"""Requests that no honest client makes: damaged bytes, fields out of range, streams in disorder."""
 
 from __future__ import annotations
 

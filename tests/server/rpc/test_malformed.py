@@ -35,7 +35,7 @@ GROWTH_BYTES = 64 * 1024**2
 DEFECTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED)
 TOO_LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 UNREAD = "Internal error from Core"
-"""What this client says of a call that the server has ended while it was sending: it has not read the server's answer."""
+"""What this client says of a call that the server has ended while it was sending: it has not read the answer."""
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ async def answer(channel: grpc.aio.Channel, request: Malformed) -> tuple[grpc.St
     return await called.code(), ""
 
 
-class GivenUp(Exception):
+class GivenUpError(Exception):
     """A client that sends no more."""
 
 
@@ -193,7 +193,7 @@ async def messages(request: Malformed) -> AsyncIterator[bytes]:
     for message in request.messages:
         yield message
     if request.cancelled:
-        raise GivenUp
+        raise GivenUpError
 
 
 def drawn(requests: Requests, driven: list[MethodDescriptor], count: int) -> Iterator[Malformed]:
@@ -212,7 +212,7 @@ def memory_bytes() -> int:
 
 def assert_only_blobs_are_left(folder: Path) -> None:
     """Every file that the service has is its database, a blob under its own name, or the beginning of one."""
-    for file in (path for path in folder.rglob("*") if path.is_file()):
+    for file in filter(Path.is_file, folder.rglob("*")):
         place = file.relative_to(folder)
         if re.fullmatch(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}", str(place)):
             assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name

@@ -18,8 +18,8 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Unacceptable:
-    """Stands for a request, or for one of a stream, until the call is answered: gRPC takes what is raised while it decodes
-    for a failure of the service."""
+    """Stands for a request, or for one of a stream, until the call is answered: what is raised while gRPC decodes it
+    counts as a failure of the service."""
 
     error: InvalidRequestError
     """What is wrong with it."""
