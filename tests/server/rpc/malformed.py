@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import EncodeError, Message
 
 from tests.server.rpc.serving import message_class, path
 
+Field = Any
+"""A FieldDescriptor, of which protobuf has two kinds."""
 Pool = Mapping[str, Sequence[Any]]
 """Values that make sense, by the name of a field, or by "message.field" where they differ."""
 
@@ -77,7 +79,8 @@ class Requests:
         return message
 
     def _fill(self, message: Message, depth: int = 0) -> None:
-        for field in message.DESCRIPTOR.fields:
+        fields: Sequence[Field] = message.DESCRIPTOR.fields
+        for field in fields:
             if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name):
                 continue
             if self._random.random() < 0.2 + 0.25 * depth:  # the more are set, the less likely are they to go together
@@ -89,7 +92,7 @@ class Requests:
                 child.SetInParent()
                 self._fill(child, depth + 1)
 
-    def _sensible(self, field: FieldDescriptor) -> Any:
+    def _sensible(self, field: Field) -> Any:
         for name in (f"{field.containing_type.name}.{field.name}", field.name):
             if name in self._pool:
                 return self._random.choice(self._pool[name])
@@ -102,7 +105,7 @@ class Requests:
             return self._random.random() < 0.5
         return self._random.choice((0, 1, 2, 5))
 
-    def _put(self, message: Message, field: FieldDescriptor, value: Any) -> None:
+    def _put(self, message: Message, field: Field, value: Any) -> None:
         if field.is_repeated:
             getattr(message, field.name).append(value)
         else:
@@ -165,7 +168,7 @@ class Requests:
 
     def _spoil(self, message: Message) -> None:
         """Give one field, of the message or of one within, a value that it should not have."""
-        fields = message.DESCRIPTOR.fields
+        fields: Sequence[Field] = message.DESCRIPTOR.fields
         if not fields:
             return
         field = self._random.choice(fields)
@@ -183,7 +186,7 @@ class Requests:
             child.SetInParent()
             self._spoil(child)
 
-    def _spoil_scalar(self, message: Message, field: FieldDescriptor) -> None:
+    def _spoil_scalar(self, message: Message, field: Field) -> None:
         if not field.is_repeated:
             setattr(message, field.name, self._hostile(field))
             return
@@ -193,8 +196,8 @@ class Requests:
         else:
             values.extend(self._hostile(field) for _ in range(self._random.randint(1, 3)))
 
-    def _spoil_map(self, message: Message, field: FieldDescriptor) -> None:
-        entry: Descriptor = field.message_type
+    def _spoil_map(self, message: Message, field: Field) -> None:
+        entry = field.message_type
         values = getattr(message, field.name)
         for i in range(self._random.choice((1, 2, 65))):
             key = self._hostile(entry.fields_by_name["key"]) if self._random.random() < 0.5 else f"k{i}"
@@ -227,7 +230,7 @@ class Requests:
             for _ in range(self._random.choice((0, 1, 500))):
                 value.list_value.values.add().number_value = self._random.choice(DOUBLES)
 
-    def _hostile(self, field: FieldDescriptor) -> Any:
+    def _hostile(self, field: Field) -> Any:
         kind = field.cpp_type
         if kind == FieldDescriptor.CPPTYPE_STRING:
             if field.type == FieldDescriptor.TYPE_BYTES:
@@ -285,8 +288,8 @@ class Requests:
         return [message.SerializeToString() for message in (first, *chunks)]
 
 
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
+def _is_map(field: Field) -> bool:
+    return bool(field.message_type.GetOptions().map_entry)
 
 
 DOUBLES = (math.nan, math.inf, -math.inf, -1.0, -0.0, 1e308, 5e-324, 0.5, 2.0**53, 1e-3, 1_000_000.0)

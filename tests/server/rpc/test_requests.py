@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from google.protobuf import json_format, struct_pb2
 from google.protobuf.message import Message
 
 from chainrule.server.errors import InvalidRequestError
@@ -12,13 +13,15 @@ from chainrule.server.rpc.requests import Unacceptable, checked, decoder
 from chainrule.v1 import blob_pb2, job_pb2, model_pb2
 from tests.server.conftest import refusal
 
+Config, CreateJob, Job = job_pb2.TrainingConfig, job_pb2.CreateJobRequest, job_pb2.Job
+
 
 def decoded(message: Message) -> Message | Unacceptable:
     return decoder(type(message).FromString)(message.SerializeToString())
 
 
 def test_a_message_is_what_was_sent() -> None:
-    message = job_pb2.CreateJobRequest(job={"model": "models/m", "config": {"clip_norm": 2.0}})
+    message = CreateJob(job=Job(model="models/m", config=Config(clip_norm=2.0)))
     assert b"\0" in message.SerializeToString()
     assert decoded(message) == message
 
@@ -32,12 +35,12 @@ def test_zeros_in_bytes_are_no_text() -> None:
     ("message", "field"),
     [
         (job_pb2.GetJobRequest(name="jobs/\0"), "name"),
-        (job_pb2.CreateJobRequest(job={"labels": {"a\0": "b"}}), "job.labels"),
-        (job_pb2.CreateJobRequest(job={"labels": {"a": "b\0"}}), "job.labels"),
-        (job_pb2.CreateJobRequest(job={"config": {"trainable": ["*", "\0"]}}), "job.config.trainable[1]"),
+        (CreateJob(job=Job(labels={"a\0": "b"})), "job.labels"),
+        (CreateJob(job=Job(labels={"a": "b\0"})), "job.labels"),
+        (CreateJob(job=Job(config=Config(trainable=["*", "\0"]))), "job.config.trainable[1]"),
         (
-            model_pb2.CreateModelRequest(model={"builtin": {"config": {"a": ["b", "\0"]}}}),
-            "model.builtin.config.fields.list_value.values[1].string_value",
+            model_pb2.Builtin(config=json_format.Parse('{"a": ["b", "\\u0000"]}', struct_pb2.Struct())),
+            "config.fields.list_value.values[1].string_value",
         ),
     ],
 )

@@ -131,7 +131,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith("/chainrule."):  # health and reflection speak for themselves
             return handler
-        codecs = {
+        codecs: dict[str, Any] = {
             "request_deserializer": decoder(cast(Any, handler.request_deserializer)),
             "response_serializer": handler.response_serializer,
         }
