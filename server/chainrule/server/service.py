@@ -33,6 +33,7 @@ from chainrule.server.rpc.cluster import ClusterServicer
 from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.training.attempt import Launcher
 from chainrule.v1 import (
@@ -124,7 +125,7 @@ class Service:
             ),
         )
 
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+        server = grpc.aio.server(interceptors=[ErrorInterceptor(), RequestInterceptor()], options=_OPTIONS)
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets), server)

@@ -20,6 +20,7 @@ from chainrule.server.rpc.cluster import ClusterServicer
 from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.v1 import (
     access_pb2,
@@ -84,7 +85,7 @@ def servicers(parts: Parts) -> dict[str, Any]:
 async def serving(parts: Parts, *outermost: grpc.aio.ServerInterceptor) -> AsyncIterator[str]:
     """Serve what is answered of the API, as the service does; gives the address. The parts stay the caller's."""
     server = grpc.aio.server(
-        interceptors=[*outermost, ErrorInterceptor()],
+        interceptors=[*outermost, ErrorInterceptor(), RequestInterceptor()],
         options=[
             ("grpc.max_receive_message_length", service.MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", service.MAX_MESSAGE_BYTES),

@@ -15,7 +15,6 @@ from grpc_status import rpc_status
 
 from chainrule.engine import ChainruleError
 from chainrule.server import errors
-from chainrule.server.rpc.requests import checked, decoder
 
 DOMAIN = "chainrule"
 """Domain of the reasons in ErrorInfo."""
@@ -119,8 +118,7 @@ def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> stat
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends calls whose handler raised with the status of what it raised, and those whose request cannot be taken. What
-    looks at requests outside of it may see an Unacceptable."""
+    """Ends calls whose handler raised with the status of what it raised."""
 
     async def intercept_service(
         self,
@@ -131,8 +129,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not method.startswith("/chainrule."):  # health and reflection speak for themselves
             return handler
-        codecs: dict[str, Any] = {
-            "request_deserializer": decoder(cast(Any, handler.request_deserializer)),
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
         if handler.response_streaming:
@@ -142,12 +140,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            return make(cast(Any, _guard_stream(checked(cast(Any, inner)), method)), **codecs)
+            return make(cast(Any, _guard_stream(cast(Any, inner), method)), **codecs)
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        return make(cast(Any, _guard_unary(checked(cast(Any, inner)), method)), **codecs)
+        return make(cast(Any, _guard_unary(cast(Any, inner), method)), **codecs)
 
 
 Context = grpc.aio.ServicerContext[Any, Any]
