@@ -20,7 +20,7 @@ test: .venv/dev.installed  ## run the tests
 # SEED makes the random schedules those of another run; DURATION is how many seconds they are played for at least.
 chaos: .venv/dev.installed  ## kill, halt and scale real jobs, at random too (SEED=..., DURATION=... seconds)
 	$(BIN)/python -m pytest -q tests/chaos -m "whole or not whole"
-	$(BIN)/python -m pytest -q tests/integration -m whole
+	$(BIN)/python -m pytest -q tests/integration tests/server -m whole
 	$(BIN)/python -m tests.chaos --duration $(or $(DURATION),120) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/dev.installed  ## check format, style, types, layers and protos

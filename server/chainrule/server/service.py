@@ -44,6 +44,7 @@ from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.gate import GateInterceptor
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.scopes import SERVICES
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.telemetry.attempts import CountingLauncher
@@ -170,6 +171,7 @@ class Service:
             CallInterceptor(self._calls, metrics, tracing),
             ErrorInterceptor(),
             GateInterceptor(doorkeeper, AuditLog(store)),
+            RequestInterceptor(),
         ]
         server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(tokens), server)

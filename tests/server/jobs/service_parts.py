@@ -241,10 +241,16 @@ class Parts:
     """Everything between the servicers and Ray."""
 
     def __init__(
-        self, folder: Path, launcher: FakeLauncher, *, cpus: float = 4, max_tenant_jobs: int | None = None
+        self,
+        folder: Path,
+        launcher: FakeLauncher,
+        *,
+        cpus: float = 4,
+        max_tenant_jobs: int | None = None,
+        store_url: str = "",
     ) -> None:
         self.blobs = BlobStore(folder / "blobs")
-        self.store = Store(f"sqlite:///{folder / 'store.db'}")
+        self.store = Store(store_url or f"sqlite:///{folder / 'store.db'}")
         self.models = ModelCatalog(self.store, self.blobs)
         self.datasets = DatasetCatalog(self.store, self.blobs)
         self.checkpoints = Checkpoints(self.store, self.blobs)
