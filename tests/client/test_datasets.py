@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from chainrule.client import Client, InvalidInputError
-from chainrule.client.datasets import to_examples
+from chainrule.client.examples import to_examples
 from chainrule.engine import io
 from tests.client.fake_server import FakeServer
 
