@@ -80,6 +80,7 @@ class FakeServer(
         self._takes: dict[str, deque[list[Any]]] = defaultdict(deque)
         self._changed = threading.Condition()
         self._stopping = False
+        self._hanging = 0
         self.port = 0
         self.start()
 
@@ -136,14 +137,29 @@ class FakeServer(
         """What a method was asked so far, oldest first."""
         return [request for name, request in self.calls if name == method]
 
+    def await_calls(self, method: str, number: int = 1) -> None:
+        """Wait until a method was called so often."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests(method)) >= number, timeout=10)
+
+    def await_no_calls(self) -> None:
+        """Wait until no call of a silent method is under way, as when its callers have given up."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._hanging == 0, timeout=10)
+
     def _enter(self, method: str, request: Message, context: grpc.ServicerContext) -> None:
-        self.calls.append((method, request))
+        with self._changed:
+            self.calls.append((method, request))
+            self._changed.notify_all()
         if self._failures[method]:
             self._failures[method].popleft().end(context)
         if method in self.silent:
             context.add_callback(self._wake)
             with self._changed:
+                self._hanging += 1
                 self._changed.wait_for(lambda: self._stopping or not context.is_active(), timeout=10)
+                self._hanging -= 1
+                self._changed.notify_all()
 
     def _play(self, method: str, context: grpc.ServicerContext) -> Iterator[Any]:
         for item in self._takes[method].popleft():
@@ -284,6 +300,8 @@ class FakeServer(
             num_classes=3,
             size_bytes=len(self.blobs[request.dataset.digest]),
             create_time=NOW,
+            labels=request.dataset.labels,
+            description=request.dataset.description,
         )
         return self.datasets[name]
 
