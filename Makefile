@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test chaos lint protos clean
+.PHONY: help demo test chaos lint protos docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +35,9 @@ lint: .venv/dev.installed  ## check format, style, types, layers and protos
 protos: .venv/dev.installed  ## regenerate the Python stubs of protos/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos \
 		--grpc_python_out=protos --mypy_out=quiet:protos --mypy_grpc_out=quiet:protos protos/chainrule/v1/*.proto
+
+docs: .venv/dev.installed  ## write docs/api.md anew from the comments of protos/
+	PYTHONPATH=. $(BIN)/python tools/api_reference.py
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .demo dist
