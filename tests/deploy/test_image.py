@@ -122,7 +122,7 @@ def test_a_node_that_ends_joins_again_while_the_service_goes_on(tmp_path: Path) 
     """The service here is one that ends when a node has joined for the second time."""
     os.mkfifo(tmp_path / "joined")
     fake(tmp_path, "ray", f'echo "$@" >> {tmp_path}/nodes; echo joined > {tmp_path}/joined')
-    fake(tmp_path, "chainrule", f'echo "$@"; read first < {tmp_path}/joined; read second < {tmp_path}/joined')
+    fake(tmp_path, "chainrule", f'echo "$@"; exec 3<> {tmp_path}/joined; read first <&3; read second <&3')
     variables = {"CHAINRULE_RAY_ADDRESS": "head:6379", "CHAINRULE_REJOIN_DELAY_S": "0.01"}
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **variables}
     with subprocess.Popen(
