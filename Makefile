@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test chaos lint protos client clean
+.PHONY: help demo test chaos lint protos client docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -39,6 +39,9 @@ protos: .venv/dev.installed  ## regenerate the Python stubs of protos/
 
 client: .venv/dev.installed  ## derive the client for threads from the one for asyncio
 	@$(BIN)/python client/derive.py
+
+docs: .venv/dev.installed  ## write docs/api.md anew from the comments of protos/
+	PYTHONPATH=. $(BIN)/python tools/api_reference.py
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .demo dist

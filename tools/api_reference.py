@@ -43,8 +43,8 @@ ERRORS = """\
 
 Every error of the service comes as a `google.rpc.Status` with an `ErrorInfo` (domain `{domain}`, one of the reasons
 below, metadata with the names and values that the message speaks of). INVALID_ARGUMENT has a `BadRequest` with the path
-of each field that is wrong; UNAVAILABLE has a `RetryInfo` ({delay} s). INTERNAL is a defect of the service: its reason is
-`INTERNAL`, and the metadata has an `incident` to look for in the service's log.
+of each field that is wrong; UNAVAILABLE has a `RetryInfo` ({delay} s). INTERNAL is a defect of the service: its reason
+is `INTERNAL`, and the metadata has an `incident` to look for in the service's log.
 """
 
 
@@ -95,12 +95,9 @@ def reference(files: Sequence[FileDescriptorProto]) -> str:
 
 def error_rows() -> list[tuple[str, str, str]]:
     """Code, reason and meaning of each error that a client can be told about, by code and reason."""
-    rows = set()
-    for kind in _descendants(errors.ServiceError):
-        code = code_of(kind.__new__(kind)).name
-        if code != "INTERNAL":
-            rows.add((code, f"`{kind.reason}`", _one_line(kind.__doc__ or "")))
-    return sorted(rows)
+    kinds = [it for it in vars(errors).values() if isinstance(it, type) and issubclass(it, errors.ServiceError)]
+    rows = [(code_of(kind.__new__(kind)).name, f"`{kind.reason}`", _one_line(kind.__doc__ or "")) for kind in kinds]
+    return sorted(row for row in rows if row[0] != "INTERNAL")
 
 
 # --- services ----------------------------------------------------------------------------------------------------
@@ -228,12 +225,6 @@ def _one_line(comment: str) -> str:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
-def _descendants(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _descendants(child)
 
 
 if __name__ == "__main__":
