@@ -67,6 +67,12 @@ class IllegalStateError(ServiceError):
     reason = "ILLEGAL_STATE"
 
 
+class StaleEtagError(ServiceError):
+    """A change that was meant for what a resource was before it changed."""
+
+    reason = "ETAG_MISMATCH"
+
+
 class DamagedBlobError(ServiceError):
     """Content that does not have the digest it should have."""
 

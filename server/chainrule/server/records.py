@@ -64,9 +64,39 @@ class Model:
     family: str
     family_config: Mapping[str, object]
     weights_digest: str
+    """Of the first version."""
     init_seed: int
     num_parameters: int
     create_time: datetime
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    revision: int = 1
+    """Counts the changes."""
+    latest_version: int = 1
+    """Number of its newest version."""
+
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others, and from those of models that had the name before."""
+        return _etag_of(self.revision, self.create_time)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Weights of a model."""
+
+    model: str
+    number: int
+    weights_digest: str
+    create_time: datetime
+    job: str = ""
+    """Which has made it; empty: the model was created with it."""
+    parent: int = 0
+    """Number of the version that the job began with; 0: none."""
+    dataset: str = ""
+    dataset_digest: str = ""
+    step: int = 0
+    """Steps of the job after which the weights were taken."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +114,15 @@ class Dataset:
     """Shape of one target: (), or (T,) where each token has one."""
     num_tokens: int = 0
     """The highest token plus one where inputs are tokens; 0 where they are float32 features."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    revision: int = 1
+    """Counts the changes."""
+
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others, and from those of datasets that had the name before."""
+        return _etag_of(self.revision, self.create_time)
 
 
 @dataclass(frozen=True)
@@ -175,6 +214,11 @@ class Checkpoint:
     """Whether the evaluation at its step is the best of the job's so far."""
 
 
+def etag(revision: int) -> str:
+    """How a revision looks to clients, who compare it only."""
+    return f"r{revision}"
+
+
 NO_RECEIPT = "0" * 64
 """What the first receipt of a job is chained to."""
 
@@ -193,3 +237,7 @@ class Receipt:
         """The receipt that follows the one with this chain digest, NO_RECEIPT for the first."""
         chained = hashlib.sha256(f"{chain_digest} {step} {state_digest}".encode()).hexdigest()
         return cls(step, state_digest, chained)
+
+
+def _etag_of(revision: int, create_time: datetime) -> str:
+    return f"{etag(revision)}-{round(create_time.timestamp() * 1e6):x}"
