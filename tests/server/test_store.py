@@ -19,6 +19,7 @@ from chainrule.server.errors import (
 )
 from chainrule.server.records import Dataset, JobFailure, JobState, Model
 from chainrule.server.store import NewJob, PageRequest, Store
+from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
@@ -36,7 +37,7 @@ CONFIG = TrainingConfig(
     trainable=("fc.*", "conv1.weight"),
     validation=Validation(fraction=0.1),
 )
-JOB = NewJob("jobs/j", "request-1", "c" * 64, MODEL.name, DATASET.name, CONFIG, total_steps=20)
+JOB = NewJob("jobs/j", Request("request-1", "c" * 64), MODEL.name, DATASET.name, CONFIG, total_steps=20)
 
 
 class Clock:
@@ -111,12 +112,12 @@ def test_a_repeated_request_id_answers_with_the_first_job(store: Store) -> None:
 def test_a_request_id_with_another_payload_is_refused(store: Store) -> None:
     store.create_job(JOB)
     with pytest.raises(AlreadyExistsError, match='"request-1" has already made "jobs/j" from another payload'):
-        store.create_job(replace(JOB, name="jobs/other", payload_digest="e" * 64))
+        store.create_job(replace(JOB, name="jobs/other", request=Request("request-1", "e" * 64)))
 
 
 def test_jobs_without_request_id_are_all_new(store: Store) -> None:
-    store.create_job(replace(JOB, name="jobs/a", request_id=""))
-    _, new = store.create_job(replace(JOB, name="jobs/b", request_id=""))
+    store.create_job(replace(JOB, name="jobs/a", request=NO_REQUEST))
+    _, new = store.create_job(replace(JOB, name="jobs/b", request=NO_REQUEST))
     assert new
 
 
@@ -341,7 +342,7 @@ def test_attempts_are_numbered_without_repeats(store: Store) -> None:
 
 def test_pages_cover_all_newest_first(store: Store) -> None:
     for index in range(5):
-        store.create_job(replace(JOB, name=f"jobs/j{index}", request_id=""))
+        store.create_job(replace(JOB, name=f"jobs/j{index}", request=NO_REQUEST))
     names, token = [], ""
     while True:
         page, token = store.list_jobs(PageRequest(2, token))
@@ -364,7 +365,7 @@ def test_what_is_not_there_is_not_found(store: Store, get: str) -> None:
 
 def test_unfinished_jobs_are_those_that_have_not_ended(store: Store) -> None:
     for name in ("jobs/a", "jobs/b"):
-        store.create_job(replace(JOB, name=name, request_id=""))
+        store.create_job(replace(JOB, name=name, request=NO_REQUEST))
     store.transition("jobs/a", JobState.CANCELLING)
     store.transition("jobs/a", JobState.CANCELLED)
     assert [job.name for job in store.unfinished_jobs()] == ["jobs/b"]

@@ -110,7 +110,7 @@ def job(record: records.Job) -> job_pb2.Job:
         weights_step=record.weights_step,
         labels=record.labels,
         description=record.description,
-        etag=records.etag(record.revision),
+        etag=record.etag,
         priority=record.priority,
         source_version=_version(record.model, record.source_version),
         result_version=_version(record.model, record.result_version),

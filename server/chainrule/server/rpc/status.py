@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import grpc
@@ -47,6 +47,15 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
 }
 """The code of each error. One that is not here, nor a subclass of one that is, is INTERNAL: a defect."""
 
+RESOURCE_TYPES = {
+    "datasets": "chainrule.v1.Dataset",
+    "jobs": "chainrule.v1.Job",
+    "models": "chainrule.v1.Model",
+    "models/versions": "chainrule.v1.ModelVersion",
+    "tokens": "chainrule.v1.Token",
+}
+"""Types of resources in ResourceInfo, by the collections that their names go through."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -82,9 +91,26 @@ def status_of(error: BaseException, method: str) -> status_pb2.Status:
     ]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error.violations))
+    if (resource := _resource_info(error.metadata)) is not None:
+        details.append(resource)
     if code is grpc.StatusCode.UNAVAILABLE or isinstance(error, errors.QueueFullError):
         details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_DELAY_S)))
     return _status(code, error.message, details)
+
+
+def _resource_info(metadata: Mapping[str, str]) -> error_details_pb2.ResourceInfo | None:
+    """What an error is about, if it is about something that has a name or a digest."""
+    if (digest := metadata.get("digest")) is not None:
+        return error_details_pb2.ResourceInfo(
+            resource_type="chainrule.v1.Blob", resource_name=_cut(digest, MAX_METADATA_BYTES)
+        )
+    name = metadata.get("name", "")
+    collections = "/".join(name.split("/")[::2])
+    if collections not in RESOURCE_TYPES:
+        return None
+    return error_details_pb2.ResourceInfo(
+        resource_type=RESOURCE_TYPES[collections], resource_name=_cut(name, MAX_METADATA_BYTES)
+    )
 
 
 def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:

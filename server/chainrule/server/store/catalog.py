@@ -27,8 +27,8 @@ class CatalogTables(Database):
             if row is None:
                 now = self._now_us()
                 values = asdict(model) | {"init_seed": str(model.init_seed), "create_time_us": now}
-                del values["create_time"]
-                db.execute(schema.models.insert().values(**values, **_OWNED, last_version=1))
+                del values["create_time"], values["latest_version"]
+                db.execute(schema.models.insert().values(**(values | _OWNED), last_version=1))
                 db.execute(
                     schema.model_versions.insert().values(
                         tenant=schema.DEFAULT_TENANT,
@@ -74,7 +74,7 @@ class CatalogTables(Database):
             if row is None:
                 values = asdict(dataset) | {"create_time_us": self._now_us()}
                 del values["create_time"]
-                db.execute(schema.datasets.insert().values(**values, **_OWNED))
+                db.execute(schema.datasets.insert().values(**(values | _OWNED)))
                 return rows.dataset(get(db, schema.datasets, dataset.name))
             known = rows.dataset(row)
             if known.digest != dataset.digest:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from chainrule.server.errors import NotFoundError
 from chainrule.server.records import (
     Cause,
     Checkpoint,
@@ -62,16 +61,6 @@ def dataset(row: RowMapping) -> Dataset:
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------
-
-
-def job_row(db: Connection, name: str, tenant: str | None = None) -> RowMapping:
-    """The row of a job, if the tenant has it; None: whoever does. Raises NotFoundError, in the same words whether
-    somebody else has such a job or nobody."""
-    query = sa.select(schema.jobs).where(schema.jobs.c.name == name)
-    row = db.execute(query).mappings().first()
-    if row is None or tenant not in (None, row["tenant"]):
-        raise NotFoundError(f'there is no job "{name}"; list what there is with: chainrule jobs ls', name=name)
-    return row
 
 
 def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
