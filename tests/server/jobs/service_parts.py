@@ -20,7 +20,7 @@ from chainrule.server.jobs.manager import JobManager
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.models import ModelCatalog
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Cause, Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training import checkpoint
@@ -290,7 +290,7 @@ class Parts:
     def prepared(self, config: TrainingConfig = CONFIG) -> str:
         """A job that may begin."""
         job, _ = self.submissions.submit(self.submission(config), cluster_cpus=4)
-        self.store.transition(job.name, JobState.PREPARING)
+        self.store.transition(job.name, JobState.PREPARING, cause=Cause.CAPACITY)
         return job.name
 
     async def ended(self, name: str) -> Job:
