@@ -11,6 +11,7 @@ from chainrule.server.jobs.submission import make_plan
 from chainrule.server.models import ModelCatalog, state_of, tied_names
 from chainrule.server.records import Checkpoint, Model
 from chainrule.server.store import Store
+from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import CheckpointError
 from chainrule.server.training.examples import Examples
@@ -34,10 +35,11 @@ class Loader:
     def spec(self, workers: int) -> tuple[AttemptSpec, Setback | None]:
         """The next attempt, with that many workers, and what it has to make up for."""
         job = self._store.get_job(self._job)
-        model = self._store.get_model(job.model)
-        dataset = self._store.get_dataset(job.dataset)
+        model = self._store.get_model(job.model, tenant=DEFAULT_TENANT)
+        dataset = self._store.get_dataset(job.dataset, tenant=DEFAULT_TENANT)
         config = job.config
-        second = self._store.get_dataset(config.validation.dataset) if config.validation.dataset else None
+        validation = config.validation.dataset
+        second = self._store.get_dataset(validation, tenant=DEFAULT_TENANT) if validation else None
         plan = make_plan(model, dataset, second, config)
         state = self._last_state() or self._first_state(model)
         if not config.exact:  # what is computed again may be something else

@@ -29,6 +29,7 @@ from chainrule.server.models import ModelCatalog
 from chainrule.server.ray_calls import StoreFullError
 from chainrule.server.records import Job, JobFailure, JobState
 from chainrule.server.store import Store
+from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.attempt import Attempt, AttemptSpec, Launcher
 from chainrule.server.training.checkpoint import CheckpointError
 from chainrule.server.training.errors import LostPartError, PlacementError
@@ -269,7 +270,7 @@ class JobRun:
         return None
 
     def _store_weights(self, step: int) -> str:
-        model = self._store.get_model(self._store.get_job(self._name).model)
+        model = self._store.get_model(self._store.get_job(self._name).model, tenant=DEFAULT_TENANT)
         state = self._loader.state_at(step)
         return self._blobs.put(self._models.trained(model, state.weights()))
 

@@ -18,6 +18,7 @@ from chainrule.server.jobs.checks import check_config
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Store
+from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.plan import Plan
 
@@ -70,11 +71,11 @@ class Submissions:
         violations = check_config(config)
         if violations:
             raise InvalidRequestError(violations)
-        model = self._models.get(submission.model, field="job.model")
-        dataset = self._datasets.get(submission.dataset, field="job.dataset")
+        model = self._models.get(submission.model, tenant=DEFAULT_TENANT, field="job.model")
+        dataset = self._datasets.get(submission.dataset, tenant=DEFAULT_TENANT, field="job.dataset")
         validation = None
         if config.validation.dataset:
-            validation = self._datasets.get(config.validation.dataset, field=_VALIDATION)
+            validation = self._datasets.get(config.validation.dataset, tenant=DEFAULT_TENANT, field=_VALIDATION)
         self._try_model(model, dataset, validation, config)
         if config.min_workers > cluster_cpus:
             raise IllegalStateError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 
-from chainrule.server import records
+from chainrule.server import names, records
 from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
@@ -74,6 +74,23 @@ def model(record: records.Model) -> model_pb2.Model:
         init_seed=record.init_seed,
         num_parameters=record.num_parameters,
         create_time=timestamp(record.create_time),
+        labels=record.labels,
+        description=record.description,
+        etag=record.etag,
+        latest_version=names.version(record.name, record.latest_version),
+    )
+
+
+def model_version(record: records.ModelVersion) -> model_pb2.ModelVersion:
+    return model_pb2.ModelVersion(
+        name=names.version(record.model, record.number),
+        weights_digest=record.weights_digest,
+        job=record.job,
+        parent_version=names.version(record.model, record.parent) if record.parent else "",
+        dataset=record.dataset,
+        dataset_digest=record.dataset_digest,
+        step=record.step,
+        create_time=timestamp(record.create_time),
     )
 
 
@@ -86,6 +103,9 @@ def dataset(record: records.Dataset) -> dataset_pb2.Dataset:
         num_classes=record.num_classes,
         size_bytes=record.size_bytes,
         create_time=timestamp(record.create_time),
+        labels=record.labels,
+        description=record.description,
+        etag=record.etag,
     )
 
 
