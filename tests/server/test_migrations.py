@@ -80,7 +80,7 @@ def test_tables_of_an_earlier_revision_are_converted_with_what_is_in_them(url: s
         )  # fmt: skip
     for _ in range(2):
         store = Store(url)
-        assert store.get_model("models/m").num_parameters == 2
+        assert store.get_model("models/m", tenant="default").num_parameters == 2
         store.close()
     assert (revision(engine), differences(engine)) == (migrations.HEAD, [])
 

@@ -22,7 +22,13 @@ def catalog(store: Store, blobs: BlobStore) -> ModelCatalog:
 
 
 def create(catalog: ModelCatalog, model_id: str = "m", **arguments: Any) -> Model:
-    defaults = {"family": "small_cnn", "config": {"width": 4.0}, "weights_digest": "", "init_seed": 1}
+    defaults = {
+        "family": "small_cnn",
+        "config": {"width": 4.0},
+        "weights_digest": "",
+        "init_seed": 1,
+        "tenant": "default",
+    }
     return catalog.create(model_id, **{**defaults, **arguments})
 
 
@@ -32,7 +38,7 @@ def test_a_model_without_weights_is_initialised_from_its_seed(catalog: ModelCata
     assert model.weights_digest == io.digest(io.save(built.state_dict()))
     assert model.num_parameters == models.family("small_cnn").num_parameters({"width": 4})
     assert model.family_config == {"in_channels": 1, "image_size": 8, "width": 4, "num_classes": 10, "dropout": 0.0}
-    assert catalog.get("models/m") == model
+    assert catalog.get("models/m", tenant="default") == model
     assert io.save(catalog.load(model).state_dict()) == blobs.read(model.weights_digest)
 
 
@@ -185,5 +191,5 @@ def test_a_tied_parameter_may_be_in_the_weights_once(catalog: ModelCatalog, blob
 def test_a_name_that_is_none_is_refused_in_the_field_it_was_given_in(catalog: ModelCatalog) -> None:
     for field in ("name", "job.model"):
         with pytest.raises(InvalidRequestError) as caught:
-            catalog.get("", field=field)
+            catalog.get("", tenant="default", field=field)
         assert refusal(caught).field == field

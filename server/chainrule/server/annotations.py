@@ -22,7 +22,7 @@ class AnnotationChange:
     description: str | None = None
 
 
-def violations_of(*, labels: Mapping[str, str], description: str, field: str) -> list[Violation]:
+def annotation_violations(*, labels: Mapping[str, str], description: str, field: str) -> list[Violation]:
     """What is wrong with the labels and the description of a resource, which the request has in `field`."""
     found = []
     if len(labels) > MAX_LABELS:
@@ -49,8 +49,13 @@ def violations_of(*, labels: Mapping[str, str], description: str, field: str) ->
     return found
 
 
-def check(*, labels: Mapping[str, str], description: str, field: str) -> None:
+def check_annotations(*, labels: Mapping[str, str], description: str, field: str) -> None:
     """Raises InvalidRequestError naming all that is wrong with them."""
-    found = violations_of(labels=labels, description=description, field=field)
+    found = annotation_violations(labels=labels, description=description, field=field)
     if found:
         raise InvalidRequestError(found)
+
+
+def check_annotation_change(change: AnnotationChange, *, field: str) -> None:
+    """As `check_annotations`, of what is to be changed."""
+    check_annotations(labels=change.labels or {}, description=change.description or "", field=field)

@@ -279,13 +279,15 @@ class Parts:
         """A job that trains a small network on random images; they, and others to evaluate on ("datasets/v"), are
         created if they are not there."""
         self.dataset("v", seed=1)
-        model = self.models.create("m", family="small_cnn", config={"width": 4}, weights_digest="", init_seed=1)
+        model = self.models.create(
+            "m", family="small_cnn", config={"width": 4}, weights_digest="", init_seed=1, tenant="default"
+        )
         return Submission(model.name, self.dataset("d"), config, request_id)
 
     def dataset(self, dataset_id: str, seed: int = 0) -> str:
         data = examples(seed)
         digest = self.blobs.put(io.save({"inputs": data.inputs, "targets": data.targets}))
-        return self.datasets.create(dataset_id, digest=digest).name
+        return self.datasets.create(dataset_id, digest=digest, tenant="default").name
 
     def prepared(self, config: TrainingConfig = CONFIG) -> str:
         """A job that may begin."""

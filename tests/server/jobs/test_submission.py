@@ -38,7 +38,9 @@ class Catalogs:
         self.models = ModelCatalog(store, blobs)
         self.datasets = DatasetCatalog(store, blobs)
         self.submissions = Submissions(store, self.models)
-        self.models.create("m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0)
+        self.models.create(
+            "m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0, tenant="default"
+        )
         self.create_dataset("d", (1, 8, 8))
 
     def create_dataset(self, dataset_id: str, shape: tuple[int, ...], label: int = 9, count: int = 10) -> str:
@@ -46,12 +48,14 @@ class Catalogs:
 
     def create(self, dataset_id: str, inputs: np.ndarray, targets: np.ndarray) -> str:
         digest = self.blobs.put(io.save({"inputs": inputs, "targets": targets}))
-        return self.datasets.create(dataset_id, digest=digest).name
+        return self.datasets.create(dataset_id, digest=digest, tenant="default").name
 
     def create_gpt(self, **config: Any) -> str:
         """A GPT of 16 tokens and at most 8 in a row."""
         small = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1, **config}
-        return self.models.create("gpt", family="gpt", config=small, weights_digest="", init_seed=0).name
+        return self.models.create(
+            "gpt", family="gpt", config=small, weights_digest="", init_seed=0, tenant="default"
+        ).name
 
     def submit(self, cpus: float = 4, **fields: Any) -> tuple[JobState, bool]:
         submission = Submission(**{"model": "models/m", "dataset": "datasets/d", "config": CONFIG, **fields})
@@ -287,7 +291,9 @@ def test_a_second_dataset_must_be_there_and_look_like_the_first(catalogs: Catalo
 
 
 def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs) -> None:
-    catalogs.models.create("mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0)
+    catalogs.models.create(
+        "mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0, tenant="default"
+    )
     features = catalogs.create_dataset("features", (6,))
     tokens = catalogs.create("tokens", TOKENS, TOKENS[:, 0])
     with pytest.raises(InvalidRequestError, match=r"are tokens, but those of .* are float32 features") as caught:
@@ -298,7 +304,7 @@ def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs)
 
 
 def test_a_model_whose_weights_are_damaged_is_refused(catalogs: Catalogs) -> None:
-    digest = catalogs.models.get("models/m").weights_digest
+    digest = catalogs.models.get("models/m", tenant="default").weights_digest
     path = catalogs.blobs.path(digest)
     content = path.read_bytes()
     path.write_bytes(content[:-1])

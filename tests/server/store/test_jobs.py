@@ -29,8 +29,8 @@ END = (JobState.PREPARING, JobState.FINALIZING)
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
     store = Store(url)
-    store.create_model(MODEL)
-    store.create_dataset(DATASET)
+    store.create_model(MODEL, tenant=TENANT)
+    store.create_dataset(DATASET, tenant=TENANT)
     yield store
     store.close()
 

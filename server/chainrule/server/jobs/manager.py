@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from chainrule.server import names
-from chainrule.server.annotations import violations_of
+from chainrule.server.annotations import annotation_violations
 from chainrule.server.errors import (
     ClusterUnreachableError,
     IllegalStateError,
@@ -165,7 +165,7 @@ class JobManager:
         InvalidRequestError."""
         name = names.existing("jobs", name, field="job.name")
         violations = [
-            *violations_of(labels=change.labels or {}, description=change.description or "", field="job"),
+            *annotation_violations(labels=change.labels or {}, description=change.description or "", field="job"),
             *check_priority(change.priority or 0),
         ]
         if violations:

@@ -11,13 +11,12 @@ import numpy as np
 import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
-from chainrule.server.annotations import violations_of
+from chainrule.server.annotations import annotation_violations
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
-from chainrule.server.store import NewJob, Store
-from chainrule.server.store.requests import Request
+from chainrule.server.store import NewJob, Request, Store
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.plan import Plan
@@ -89,7 +88,7 @@ class Submissions:
         request, config = submission.request(), submission.config
         violations = [
             *check_config(config),
-            *violations_of(labels=submission.labels, description=submission.description, field="job"),
+            *annotation_violations(labels=submission.labels, description=submission.description, field="job"),
             *check_priority(submission.priority),
         ]
         if violations:

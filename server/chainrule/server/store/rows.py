@@ -18,6 +18,7 @@ from chainrule.server.records import (
     JobFailure,
     JobState,
     Model,
+    ModelVersion,
     Progress,
     Receipt,
     StateChange,
@@ -34,7 +35,8 @@ MAX_EVALUATIONS = 1000
 """Most evaluations that a job is shown with."""
 
 
-def model(row: RowMapping) -> Model:
+def model(row: RowMapping, *, latest_version: int | None = None) -> Model:
+    """A model; `latest_version` is the number of its newest version, None: the last that was given out."""
     return Model(
         name=row["name"],
         family=row["family"],
@@ -43,6 +45,24 @@ def model(row: RowMapping) -> Model:
         init_seed=int(row["init_seed"]),
         num_parameters=row["num_parameters"],
         create_time=time(row["create_time_us"]),
+        labels=row["labels"],
+        description=row["description"],
+        revision=row["revision"],
+        latest_version=row["last_version"] if latest_version is None else latest_version,
+    )
+
+
+def model_version(row: RowMapping) -> ModelVersion:
+    return ModelVersion(
+        model=row["model"],
+        number=row["number"],
+        weights_digest=row["weights_digest"],
+        create_time=time(row["create_time_us"]),
+        job=row["job"],
+        parent=row["parent"],
+        dataset=row["dataset"],
+        dataset_digest=row["dataset_digest"],
+        step=row["step"],
     )
 
 
@@ -57,6 +77,9 @@ def dataset(row: RowMapping) -> Dataset:
         create_time=time(row["create_time_us"]),
         target_shape=tuple(row["target_shape"]),
         num_tokens=row["num_tokens"],
+        labels=row["labels"],
+        description=row["description"],
+        revision=row["revision"],
     )
 
 
