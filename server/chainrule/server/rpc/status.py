@@ -105,8 +105,9 @@ def _resource_info(metadata: Mapping[str, str]) -> error_details_pb2.ResourceInf
             resource_type="chainrule.v1.Blob", resource_name=_cut(digest, MAX_METADATA_BYTES)
         )
     name = metadata.get("name", "")
-    collections = "/".join(name.split("/")[::2])
-    if collections not in RESOURCE_TYPES:
+    parts = name.split("/")
+    collections = "/".join(parts[::2])
+    if collections not in RESOURCE_TYPES or len(parts) % 2:
         return None
     return error_details_pb2.ResourceInfo(
         resource_type=RESOURCE_TYPES[collections], resource_name=_cut(name, MAX_METADATA_BYTES)
