@@ -61,6 +61,18 @@ def test_what_is_no_name_of_a_version_is_refused_in_its_field(name: str) -> None
     assert caught.value.violations[0].field == "parent"
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("models/m", ("models/m", 1)),
+        ("models/m/versions/3", ("models/m", 3)),
+        ("models/m/versions/latest", ("models/m", None)),
+    ],
+)
+def test_a_job_begins_with_the_first_version_unless_it_names_one(name: str, source: tuple[str, int | None]) -> None:
+    assert names.model_source(name, field="job.model") == source
+
+
 def test_random_ids_are_ids_and_differ() -> None:
     ids = {names.random_id() for _ in range(1000)}
     assert len(ids) == 1000

@@ -203,6 +203,10 @@ class FakeLauncher:
         self.launched = asyncio.Event()
         """Set once there is an attempt."""
 
+    def runs_on(self) -> None:
+        """Have all attempts to come run to their end."""
+        self._script.clear()
+
     @property
     def first_steps(self) -> list[int]:
         return [spec.state.step for spec in self.specs]

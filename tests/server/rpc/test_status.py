@@ -41,6 +41,7 @@ def details(error: Exception) -> dict[str, object]:
         (errors.AlreadyExistsError("m"), grpc.StatusCode.ALREADY_EXISTS),
         (errors.IllegalStateError("m"), grpc.StatusCode.FAILED_PRECONDITION),
         (errors.StaleEtagError("m"), grpc.StatusCode.ABORTED),
+        (errors.QueueFullError("m"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (errors.DamagedBlobError("m"), grpc.StatusCode.DATA_LOSS),
         (errors.IncompleteUploadError("m"), grpc.StatusCode.ABORTED),
         (errors.ClusterUnreachableError("m"), grpc.StatusCode.UNAVAILABLE),
@@ -105,8 +106,9 @@ def test_errors_about_no_resource_name_none(metadata: dict[str, str]) -> None:
     assert "ResourceInfo" not in details(errors.IllegalStateError("m", **metadata))
 
 
-def test_what_is_unavailable_says_when_to_try_again() -> None:
-    retry = details(errors.ClusterUnreachableError("m"))["RetryInfo"]
+@pytest.mark.parametrize("error", [errors.ClusterUnreachableError("m"), errors.QueueFullError("m")])
+def test_what_passes_by_itself_says_when_to_try_again(error: Exception) -> None:
+    retry = details(error)["RetryInfo"]
     assert isinstance(retry, error_details_pb2.RetryInfo)
     assert retry.retry_delay.seconds > 0
 
