@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from chainrule.server.models import MAX_PARAMETERS, ModelCatalog, build, tied_names
 from chainrule.server.records import Model
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Request, Store
 from tests.server.conftest import refusal
 
 
@@ -193,3 +195,46 @@ def test_a_name_that_is_none_is_refused_in_the_field_it_was_given_in(catalog: Mo
         with pytest.raises(InvalidRequestError) as caught:
             catalog.get("", tenant="default", field=field)
         assert refusal(caught).field == field
+
+
+# --- what is removed, and what comes twice ---------------------------------------------------------------------
+
+
+def test_weights_go_once_no_model_has_them(catalog: ModelCatalog, store: Store, blobs: BlobStore) -> None:
+    digests = {create(catalog, name).weights_digest for name in ("m", "n")}
+    [digest] = digests
+    catalog.delete("models/m", tenant="default")
+    assert blobs.collect(store.unreferenced, grace_s=0).blobs == 0
+    catalog.delete("models/n", tenant="default")
+    assert blobs.contains(digest)  # somebody may be about to refer to it
+    assert blobs.collect(store.unreferenced, grace_s=0).blobs == 1
+
+
+def test_a_call_that_comes_again_while_the_first_still_runs_has_one_effect(
+    catalog: ModelCatalog, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_have_looked = threading.Barrier(2)
+    look = store.model_of_request
+
+    def looked(request: Request, *, tenant: str) -> Model | None:
+        found = look(request, tenant=tenant)
+        both_have_looked.wait(timeout=60)
+        return found
+
+    monkeypatch.setattr(store, "model_of_request", looked)
+    request = Request("r", "p")
+    with ThreadPoolExecutor() as pool:
+        calls = [pool.submit(create, catalog, request=request) for _ in range(2)]
+        first, second = (call.result() for call in calls)
+    assert first == second == catalog.get("models/m", tenant="default")
+    versions, _ = catalog.versions("models/m", PageRequest(), tenant="default")
+    assert [version.number for version in versions] == [1]
+
+
+def test_a_repeated_call_is_answered_without_doing_the_work_again(
+    catalog: ModelCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request("r", "p")
+    made = create(catalog, request=request)
+    monkeypatch.setattr(models, "build", lambda *_, **__: pytest.fail("it was built"))
+    assert create(catalog, request=request) == made
