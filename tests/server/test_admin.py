@@ -32,7 +32,9 @@ def folder(tmp_path: Path) -> Path:
     for content in (b"weights", b"leftover"):
         path = blobs.path(blobs.put(content))
         os.utime(path, (time.time() - 5 * 3600, time.time() - 5 * 3600))
-    store.create_model(Model("models/m", "small_cnn", {}, digest_of(b"weights"), 0, 1, datetime.now(UTC)))
+    store.create_model(
+        Model("models/m", "small_cnn", {}, digest_of(b"weights"), 0, 1, datetime.now(UTC)), tenant="default"
+    )
     store.close()
     return tmp_path
 

@@ -20,6 +20,7 @@ from chainrule.server.errors import (
 )
 from chainrule.server.records import Dataset, JobFailure, JobState, LogRecord, Model
 from chainrule.server.store import NewJob, PageRequest, Store
+from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.logs import LogEntry
 from chainrule.server.training.state import EvaluationMetric, StepMetric
@@ -38,7 +39,7 @@ CONFIG = TrainingConfig(
     trainable=("fc.*", "conv1.weight"),
     validation=Validation(fraction=0.1),
 )
-JOB = NewJob("jobs/j", "request-1", "c" * 64, MODEL.name, DATASET.name, CONFIG, total_steps=20)
+JOB = NewJob("jobs/j", Request("request-1", "c" * 64), MODEL.name, DATASET.name, CONFIG, total_steps=20)
 
 
 class Clock:
@@ -59,8 +60,8 @@ def clock() -> Clock:
 @pytest.fixture
 def store(url: str, clock: Clock) -> Iterator[Store]:
     store = Store(url, clock=clock)
-    store.create_model(MODEL)
-    store.create_dataset(DATASET)
+    store.create_model(MODEL, tenant="default")
+    store.create_dataset(DATASET, tenant="default")
     yield store
     store.close()
 
@@ -78,9 +79,9 @@ def test_what_was_stored_is_there_after_a_restart(store: Store, url: str) -> Non
     again = Store(url)
     try:
         assert new
-        assert again.get_model(MODEL.name).init_seed == 2**64 - 1
-        assert again.get_dataset(DATASET.name) == replace(
-            DATASET, create_time=again.get_dataset(DATASET.name).create_time
+        assert again.get_model(MODEL.name, tenant="default").init_seed == 2**64 - 1
+        assert again.get_dataset(DATASET.name, tenant="default") == replace(
+            DATASET, create_time=again.get_dataset(DATASET.name, tenant="default").create_time
         )
         assert again.get_job(JOB.name).config == CONFIG
         assert again.get_job(JOB.name).history[-1].reason == "the cluster has room"
@@ -92,15 +93,17 @@ def test_what_was_stored_is_there_after_a_restart(store: Store, url: str) -> Non
 
 
 def test_the_same_model_or_dataset_again_is_the_one_that_is_there(store: Store) -> None:
-    assert store.create_model(replace(MODEL, create_time=datetime.now(UTC))) == store.get_model(MODEL.name)
-    assert store.create_dataset(DATASET) == store.get_dataset(DATASET.name)
+    assert store.create_model(replace(MODEL, create_time=datetime.now(UTC)), tenant="default") == store.get_model(
+        MODEL.name, tenant="default"
+    )
+    assert store.create_dataset(DATASET, tenant="default") == store.get_dataset(DATASET.name, tenant="default")
 
 
 def test_another_model_or_dataset_of_that_name_is_refused(store: Store) -> None:
     with pytest.raises(AlreadyExistsError, match='already a model "models/m"'):
-        store.create_model(replace(MODEL, weights_digest="f" * 64))
+        store.create_model(replace(MODEL, weights_digest="f" * 64), tenant="default")
     with pytest.raises(AlreadyExistsError, match='already a dataset "datasets/d" with other content'):
-        store.create_dataset(replace(DATASET, digest="f" * 64))
+        store.create_dataset(replace(DATASET, digest="f" * 64), tenant="default")
 
 
 def test_a_repeated_request_id_answers_with_the_first_job(store: Store) -> None:
@@ -113,12 +116,12 @@ def test_a_repeated_request_id_answers_with_the_first_job(store: Store) -> None:
 def test_a_request_id_with_another_payload_is_refused(store: Store) -> None:
     store.create_job(JOB)
     with pytest.raises(AlreadyExistsError, match='"request-1" has already made "jobs/j" from another payload'):
-        store.create_job(replace(JOB, name="jobs/other", payload_digest="e" * 64))
+        store.create_job(replace(JOB, name="jobs/other", request=Request("request-1", "e" * 64)))
 
 
 def test_jobs_without_request_id_are_all_new(store: Store) -> None:
-    store.create_job(replace(JOB, name="jobs/a", request_id=""))
-    _, new = store.create_job(replace(JOB, name="jobs/b", request_id=""))
+    store.create_job(replace(JOB, name="jobs/a", request=NO_REQUEST))
+    _, new = store.create_job(replace(JOB, name="jobs/b", request=NO_REQUEST))
     assert new
 
 
@@ -343,7 +346,7 @@ def test_attempts_are_numbered_without_repeats(store: Store) -> None:
 
 def test_pages_cover_all_newest_first(store: Store) -> None:
     for index in range(5):
-        store.create_job(replace(JOB, name=f"jobs/j{index}", request_id=""))
+        store.create_job(replace(JOB, name=f"jobs/j{index}", request=NO_REQUEST))
     names, token = [], ""
     while True:
         page, token = store.list_jobs(PageRequest(2, token))
@@ -358,15 +361,14 @@ def test_a_page_token_that_is_none_is_refused(store: Store) -> None:
         store.list_jobs(PageRequest(2, "x"))
 
 
-@pytest.mark.parametrize("get", ["get_model", "get_dataset", "get_job"])
-def test_what_is_not_there_is_not_found(store: Store, get: str) -> None:
+def test_what_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(NotFoundError, match='"things/x"'):
-        getattr(store, get)("things/x")
+        store.get_job("things/x")
 
 
 def test_unfinished_jobs_are_those_that_have_not_ended(store: Store) -> None:
     for name in ("jobs/a", "jobs/b"):
-        store.create_job(replace(JOB, name=name, request_id=""))
+        store.create_job(replace(JOB, name=name, request=NO_REQUEST))
     store.transition("jobs/a", JobState.CANCELLING)
     store.transition("jobs/a", JobState.CANCELLED)
     assert [job.name for job in store.unfinished_jobs()] == ["jobs/b"]

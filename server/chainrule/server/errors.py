@@ -68,9 +68,9 @@ class IllegalStateError(ServiceError):
 
 
 class StaleEtagError(ServiceError):
-    """A change that was meant for another revision of a resource than it has now."""
+    """A change that was meant for what a resource was before it changed."""
 
-    reason = "STALE_ETAG"
+    reason = "ETAG_MISMATCH"
 
 
 class QueueFullError(ServiceError):

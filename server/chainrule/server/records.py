@@ -81,9 +81,39 @@ class Model:
     family: str
     family_config: Mapping[str, object]
     weights_digest: str
+    """Of the first version."""
     init_seed: int
     num_parameters: int
     create_time: datetime
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    revision: int = 1
+    """Counts the changes."""
+    latest_version: int = 1
+    """Number of its newest version."""
+
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others, and from those of models that had the name before."""
+        return _etag_of(self.revision, self.create_time)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Weights of a model."""
+
+    model: str
+    number: int
+    weights_digest: str
+    create_time: datetime
+    job: str = ""
+    """Which has made it; empty: the model was created with it."""
+    parent: int = 0
+    """Number of the version that the job began with; 0: none."""
+    dataset: str = ""
+    dataset_digest: str = ""
+    step: int = 0
+    """Steps of the job after which the weights were taken."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +131,15 @@ class Dataset:
     """Shape of one target: (), or (T,) where each token has one."""
     num_tokens: int = 0
     """The highest token plus one where inputs are tokens; 0 where they are float32 features."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    revision: int = 1
+    """Counts the changes."""
+
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others, and from those of datasets that had the name before."""
+        return _etag_of(self.revision, self.create_time)
 
 
 @dataclass(frozen=True)
@@ -191,6 +230,11 @@ class Job:
     """Number of the version that it has made; 0: none."""
     dataset_digest: str = ""
 
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others."""
+        return _etag_of(self.revision, self.create_time)
+
 
 @dataclass(frozen=True)
 class LogRecord:
@@ -250,3 +294,7 @@ class Receipt:
         """The receipt that follows the one with this chain digest, NO_RECEIPT for the first."""
         chained = hashlib.sha256(f"{chain_digest} {step} {state_digest}".encode()).hexdigest()
         return cls(step, state_digest, chained)
+
+
+def _etag_of(revision: int, create_time: datetime) -> str:
+    return f"{etag(revision)}-{round(create_time.timestamp() * 1e6):x}"

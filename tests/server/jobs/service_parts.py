@@ -20,7 +20,7 @@ from chainrule.server.jobs.manager import JobManager
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.models import ModelCatalog
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Cause, Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training import checkpoint
@@ -203,6 +203,10 @@ class FakeLauncher:
         self.launched = asyncio.Event()
         """Set once there is an attempt."""
 
+    def runs_on(self) -> None:
+        """Have all attempts to come run to their end."""
+        self._script.clear()
+
     @property
     def first_steps(self) -> list[int]:
         return [spec.state.step for spec in self.specs]
@@ -285,18 +289,20 @@ class Parts:
         """A job that trains a small network on random images; they, and others to evaluate on ("datasets/v"), are
         created if they are not there."""
         self.dataset("v", seed=1)
-        model = self.models.create("m", family="small_cnn", config={"width": 4}, weights_digest="", init_seed=1)
+        model = self.models.create(
+            "m", family="small_cnn", config={"width": 4}, weights_digest="", init_seed=1, tenant="default"
+        )
         return Submission(model.name, self.dataset("d"), config, request_id)
 
     def dataset(self, dataset_id: str, seed: int = 0) -> str:
         data = examples(seed)
         digest = self.blobs.put(io.save({"inputs": data.inputs, "targets": data.targets}))
-        return self.datasets.create(dataset_id, digest=digest).name
+        return self.datasets.create(dataset_id, digest=digest, tenant="default").name
 
     def prepared(self, config: TrainingConfig = CONFIG) -> str:
         """A job that may begin."""
         job, _ = self.submissions.submit(self.submission(config), cluster_cpus=4)
-        self.store.transition(job.name, JobState.PREPARING)
+        self.store.transition(job.name, JobState.PREPARING, cause=Cause.CAPACITY)
         return job.name
 
     async def ended(self, name: str) -> Job:

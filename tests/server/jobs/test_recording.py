@@ -27,7 +27,9 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
     def make() -> tuple[Recorder, Callable[[], Job]]:
         name = parts.prepared(replace(CONFIG, min_workers=2, max_workers=4))
         job = parts.store.get_job(name)
-        plan = make_plan(parts.store.get_model(job.model), parts.store.get_dataset(job.dataset), None, job.config)
+        model = parts.store.get_model(job.model, tenant="default")
+        dataset = parts.store.get_dataset(job.dataset, tenant="default")
+        plan = make_plan(model, dataset, None, job.config)
         recorder = Recorder(
             name,
             plan,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from chainrule.server import names
+from chainrule.server.annotations import annotation_violations
 from chainrule.server.errors import (
     ClusterUnreachableError,
     IllegalStateError,
@@ -167,7 +168,10 @@ class JobManager:
         """Change what a job is found by or how soon it goes. Raises NotFoundError, StaleEtagError or
         InvalidRequestError."""
         name = names.existing("jobs", name, field="job.name")
-        violations = [] if change.priority is None else check_priority(change.priority)
+        violations = [
+            *annotation_violations(labels=change.labels or {}, description=change.description or "", field="job"),
+            *check_priority(change.priority or 0),
+        ]
         if violations:
             raise InvalidRequestError(violations)
         job = await asyncio.to_thread(self._store.update_job, name, change, tenant=tenant, etag=etag)

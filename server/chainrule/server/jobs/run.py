@@ -121,8 +121,12 @@ class JobRun:
                 outcome: Finished | Failed | Paused | None = await self._attempt()
                 if isinstance(outcome, Finished):
                     outcome = await self._finalize(outcome.step)
-            except (ClusterUnreachableError, StoreUnavailableError) as error:
-                outages += 1  # cannot reach is not failed: wait as long as it takes
+            except (ClusterUnreachableError, StoreUnavailableError, OSError) as error:
+                # Cannot reach is not failed: wait as long as it takes. A folder that is gone, or a disk that does not
+                # answer, says no more about the job than a cluster does.
+                outages += 1
+                if isinstance(error, OSError):
+                    logger.warning("%s: waits for what it needs", self._name, exc_info=error)
                 if not await self._recover(str(error), policies.delay(outages)):
                     return
                 continue
@@ -288,7 +292,9 @@ class JobRun:
         """Wait before the next attempt, unless a pause is asked for. False if one was asked for before: the job is
         PAUSED then, and what was lost is computed again once it is resumed."""
         try:
-            await self._transitions.move(JobState.RECOVERING, reason, cause=Cause.LOSS)
+            last = (await self._job()).history[-1]
+            if (last.state, last.reason) != (JobState.RECOVERING, reason):  # an outage that lasts is told once
+                await self._transitions.move(JobState.RECOVERING, reason, cause=Cause.LOSS)
         except IllegalStateError:  # it is PAUSING; or CANCELLING, which cannot become PAUSED either
             why = f"a part was lost while pausing: {reason}"
             await self._transitions.move(JobState.PAUSED, why, cause=Cause.LOSS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -13,16 +11,16 @@ import numpy as np
 import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
+from chainrule.server.annotations import annotation_violations
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
-from chainrule.server.store import NewJob, Store
+from chainrule.server.store import NewJob, Request, Store
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.plan import Plan
 
-MAX_REQUEST_ID_LENGTH = 128
 _VALIDATION = "job.config.validation.dataset"
 
 
@@ -40,18 +38,17 @@ class Submission:
     description: str = ""
     priority: int = 0
 
-    @property
-    def payload_digest(self) -> str:
-        """Digest of everything but the request id and the tenant. What is not set is left out, so that the digest stays
-        the same where a later version can be asked for more."""
-        payload: dict[str, object] = {"model": self.model, "dataset": self.dataset, "config": asdict(self.config)}
-        if self.labels:
-            payload["labels"] = dict(self.labels)
-        if self.description:
-            payload["description"] = self.description
-        if self.priority:
-            payload["priority"] = self.priority
-        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+    def request(self) -> Request:
+        """The call that makes it, of whoever makes it. Raises InvalidRequestError."""
+        return Request.of(
+            self.request_id,
+            model=self.model,
+            dataset=self.dataset,
+            config=asdict(self.config),
+            labels=dict(self.labels),
+            description=self.description,
+            priority=self.priority,
+        )
 
 
 class Submissions:
@@ -72,7 +69,7 @@ class Submissions:
         since."""
         if not submission.request_id:
             return None
-        return self._store.find_job_of_request(submission.tenant, submission.request_id, submission.payload_digest)
+        return self._store.find_job_of_request(submission.request(), tenant=submission.tenant)
 
     def submit(self, submission: Submission, *, cluster_cpus: float) -> tuple[Job, bool]:
         """Store a job as QUEUED; True with it if it is new.
@@ -88,12 +85,12 @@ class Submissions:
         return self._store.preview_job(self._checked(submission, cluster_cpus), max_waiting=self._max_waiting)
 
     def _checked(self, submission: Submission, cluster_cpus: float) -> NewJob:
-        if len(submission.request_id) > MAX_REQUEST_ID_LENGTH:
-            raise InvalidRequestError.of(
-                "request_id", f"it has {len(submission.request_id)} characters; use at most {MAX_REQUEST_ID_LENGTH}"
-            )
-        config = submission.config
-        violations = check_config(config) + check_priority(submission.priority)
+        request, config = submission.request(), submission.config
+        violations = [
+            *check_config(config),
+            *annotation_violations(labels=submission.labels, description=submission.description, field="job"),
+            *check_priority(submission.priority),
+        ]
         if violations:
             raise InvalidRequestError(violations)
         model, version = names.model_source(submission.model, field="job.model")
@@ -113,8 +110,7 @@ class Submissions:
             )
         return NewJob(
             name=f"jobs/{names.random_id()}",
-            request_id=submission.request_id,
-            payload_digest=submission.payload_digest,
+            request=request,
             model=model,
             dataset=dataset,
             config=config,

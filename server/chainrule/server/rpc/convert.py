@@ -9,13 +9,13 @@ from typing import Any
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
-from chainrule.server import records
+from chainrule.server import names, records
 from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
 from chainrule.server.jobs.timings import Timings, timings
 from chainrule.server.rpc.configs import training_config, training_config_record
-from chainrule.server.rpc.masks import update_mask
+from chainrule.server.rpc.masks import ANNOTATIONS, changed_fields
 from chainrule.server.store import JobChange
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 from chainrule.v1 import blob_pb2, dataset_pb2, job_pb2, model_pb2
@@ -78,6 +78,23 @@ def model(record: records.Model) -> model_pb2.Model:
         init_seed=record.init_seed,
         num_parameters=record.num_parameters,
         create_time=timestamp(record.create_time),
+        labels=record.labels,
+        description=record.description,
+        etag=record.etag,
+        latest_version=names.version(record.name, record.latest_version),
+    )
+
+
+def model_version(record: records.ModelVersion) -> model_pb2.ModelVersion:
+    return model_pb2.ModelVersion(
+        name=names.version(record.model, record.number),
+        weights_digest=record.weights_digest,
+        job=record.job,
+        parent_version=names.version(record.model, record.parent) if record.parent else "",
+        dataset=record.dataset,
+        dataset_digest=record.dataset_digest,
+        step=record.step,
+        create_time=timestamp(record.create_time),
     )
 
 
@@ -90,6 +107,9 @@ def dataset(record: records.Dataset) -> dataset_pb2.Dataset:
         num_classes=record.num_classes,
         size_bytes=record.size_bytes,
         create_time=timestamp(record.create_time),
+        labels=record.labels,
+        description=record.description,
+        etag=record.etag,
     )
 
 
@@ -111,10 +131,10 @@ def job(record: records.Job) -> job_pb2.Job:
         weights_step=record.weights_step,
         labels=record.labels,
         description=record.description,
-        etag=records.etag(record.revision),
+        etag=record.etag,
         priority=record.priority,
-        source_version=_version(record.model, record.source_version),
-        result_version=_version(record.model, record.result_version),
+        source_version=names.version(record.model, record.source_version),
+        result_version=names.version(record.model, record.result_version) if record.result_version else "",
         timings=job_timings(timings(record.history, now=datetime.now(UTC))),
         dataset_digest=record.dataset_digest,
     )
@@ -162,10 +182,6 @@ def _duration(seconds: float) -> duration_pb2.Duration:
     message = duration_pb2.Duration()
     message.FromNanoseconds(round(seconds * 1e6) * 1000)
     return message
-
-
-def _version(model: str, number: int) -> str:
-    return f"{model}/versions/{number}" if number else ""
 
 
 def job_state(state: records.JobState) -> job_pb2.Job.State.ValueType:
@@ -289,7 +305,7 @@ def submission(request: job_pb2.CreateJobRequest, *, tenant: str) -> Submission:
 def job_change(request: job_pb2.UpdateJobRequest) -> JobChange:
     """What is to be changed of a job. Raises InvalidRequestError naming what of update_mask cannot be."""
     asked = request.job
-    masked = update_mask(request.update_mask, asked, of=("labels", "description", "priority"))
+    masked = changed_fields(asked, request.update_mask, mutable=(*ANNOTATIONS, "priority"))
     return JobChange(
         labels=dict(asked.labels) if "labels" in masked else None,
         description=asked.description if "description" in masked else None,

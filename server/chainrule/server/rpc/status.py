@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -52,6 +52,15 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
 }
 """The code of each error. One that is not here, nor a subclass of one that is, is INTERNAL: a defect."""
 
+RESOURCE_TYPES = {
+    "datasets": "chainrule.v1.Dataset",
+    "jobs": "chainrule.v1.Job",
+    "models": "chainrule.v1.Model",
+    "models/versions": "chainrule.v1.ModelVersion",
+    "tokens": "chainrule.v1.Token",
+}
+"""Types of resources in ResourceInfo, by the collections that their names go through."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -87,6 +96,8 @@ def status_of(error: BaseException, method: str) -> status_pb2.Status:
     ]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error.violations))
+    if (resource := _resource_info(error.metadata)) is not None:
+        details.append(resource)
     if code is grpc.StatusCode.UNAVAILABLE or isinstance(error, errors.QueueFullError):
         details.append(_retry_info(RETRY_DELAY_S))
     if isinstance(error, errors.TooManyCallsError):
@@ -98,6 +109,22 @@ def _retry_info(delay_s: float) -> error_details_pb2.RetryInfo:
     delay = duration_pb2.Duration()
     delay.FromNanoseconds(round(delay_s * 1e9))
     return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _resource_info(metadata: Mapping[str, str]) -> error_details_pb2.ResourceInfo | None:
+    """What an error is about, if it is about something that has a name or a digest."""
+    if (digest := metadata.get("digest")) is not None:
+        return error_details_pb2.ResourceInfo(
+            resource_type="chainrule.v1.Blob", resource_name=_cut(digest, MAX_METADATA_BYTES)
+        )
+    name = metadata.get("name", "")
+    parts = name.split("/")
+    collections = "/".join(parts[::2])
+    if collections not in RESOURCE_TYPES or len(parts) % 2:
+        return None
+    return error_details_pb2.ResourceInfo(
+        resource_type=RESOURCE_TYPES[collections], resource_name=_cut(name, MAX_METADATA_BYTES)
+    )
 
 
 def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:

@@ -2,7 +2,8 @@
 
 from chainrule.server.store.jobs import JobChange, NewJob
 from chainrule.server.store.paging import PageRequest
+from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.store.store import Store
 from chainrule.server.store.versions import Inputs
 
-__all__ = ["Inputs", "JobChange", "NewJob", "PageRequest", "Store"]
+__all__ = ["NO_REQUEST", "Inputs", "JobChange", "NewJob", "PageRequest", "Request", "Store"]

@@ -87,14 +87,17 @@ def _first_line(error: Exception) -> str:
 # --- queries ---------------------------------------------------------------------------------------------------
 
 
-def find(db: Connection, table: sa.Table, name: str) -> RowMapping | None:
-    """The row of a resource, if there is one."""
-    return db.execute(sa.select(table).where(table.c.name == name)).mappings().first()
+def find(db: Connection, table: sa.Table, name: str, *, tenant: str | None = None) -> RowMapping | None:
+    """The row of a resource of a tenant, if there is one; None: of any, where no two have the same names."""
+    query = sa.select(table).where(table.c.name == name)
+    if tenant is not None:
+        query = query.where(table.c.tenant == tenant)
+    return db.execute(query).mappings().first()
 
 
-def get(db: Connection, table: sa.Table, name: str) -> RowMapping:
-    """The row of a resource. Raises NotFoundError."""
-    row = find(db, table, name)
+def get(db: Connection, table: sa.Table, name: str, *, tenant: str | None = None) -> RowMapping:
+    """As `find`; raises NotFoundError, in the same words whether nobody has it or somebody else."""
+    row = find(db, table, name, tenant=tenant)
     if row is None:
         kind = table.name.removesuffix("s")
         raise NotFoundError(

@@ -25,6 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from chainrule.server.annotations import LABEL_KEY
 from chainrule.server.errors import InvalidRequestError, echo
 
 MAX_LENGTH = 2000
@@ -49,7 +50,6 @@ class Field(Protocol):
 _ORDERS: Mapping[str, Operator] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-_LABEL_KEY = re.compile(r"[a-z][a-z0-9_./-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Labels:
 
     def of(self, key: str) -> Text:
         """The field that one label is. Raises ValueError if there is no such label."""
-        if not _LABEL_KEY.fullmatch(key):
+        if not LABEL_KEY.fullmatch(key):
             raise ValueError(
                 f"{echo(key)} is no key of a label; one is 1 to 63 lower-case letters, digits, and characters of _-./, "
                 "and begins with a letter"

@@ -9,17 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from chainrule.server.errors import (
-    AlreadyExistsError,
-    IllegalStateError,
-    NotFoundError,
-    QueueFullError,
-    StaleEtagError,
-)
-from chainrule.server.records import TRANSITIONS, Cause, Job, JobFailure, JobState, etag
-from chainrule.server.store import configs, listings, rows, schema, versions
-from chainrule.server.store.database import Database
+from chainrule.server.annotations import AnnotationChange
+from chainrule.server.errors import IllegalStateError, QueueFullError, StaleEtagError, echo
+from chainrule.server.records import TRANSITIONS, Cause, Job, JobFailure, JobState
+from chainrule.server.store import configs, listings, requests, rows, schema, versions
+from chainrule.server.store.database import Database, get
 from chainrule.server.store.paging import PageRequest, page
+from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.store.versions import Inputs
 from chainrule.server.training.config import TrainingConfig
 
@@ -42,10 +38,8 @@ class NewJob:
     """A job as submitted."""
 
     name: str
-    request_id: str
-    """Empty: none."""
-    payload_digest: str
-    """Digest of what was asked for: tells a repeated request from another one."""
+    request: Request
+    """The call that makes it."""
     model: str
     dataset: str
     config: TrainingConfig
@@ -61,12 +55,11 @@ class NewJob:
 
 
 @dataclass(frozen=True)
-class JobChange:
-    """What of a job is to be changed; None stays as it is."""
+class JobChange(AnnotationChange):
+    """What of a job is to be changed."""
 
-    labels: Mapping[str, str] | None = None
-    description: str | None = None
     priority: int | None = None
+    """None: it stays."""
 
 
 class JobTables(Database):
@@ -92,29 +85,30 @@ class JobTables(Database):
         the job was checked with.
         """
         with self._write() as db:
-            known = self._job_of_request(db, new.tenant, new.request_id, new.payload_digest)
-            if known is not None:
-                return known, False
+            made = requests.made(db, schema.jobs, new.request, tenant=new.tenant)
+            if made is not None:
+                return rows.job(db, made), False
             return self._insert(db, new, max_waiting), True
 
     def preview_job(self, new: NewJob, *, max_waiting: int | None = None) -> Job:
         """The job as `create_job` would store it, and what that raises; nothing is stored."""
         with self._write() as db:
-            self._job_of_request(db, new.tenant, new.request_id, new.payload_digest)
-            job = self._insert(db, replace(new, request_id=""), max_waiting)
+            requests.made(db, schema.jobs, new.request, tenant=new.tenant)
+            job = self._insert(db, replace(new, request=NO_REQUEST), max_waiting)
             db.rollback()
             return job
 
-    def find_job_of_request(self, tenant: str, request_id: str, payload_digest: str) -> Job | None:
-        """The job a request id has made, if any. Raises AlreadyExistsError if it was made of another payload, or
+    def find_job_of_request(self, request: Request, *, tenant: str) -> Job | None:
+        """The job a request has made, if any. Raises AlreadyExistsError if it was made of another payload, or
         NotFoundError if it was removed since."""
         with self._read() as db:
-            return self._job_of_request(db, tenant, request_id, payload_digest)
+            made = requests.made(db, schema.jobs, request, tenant=tenant)
+            return None if made is None else rows.job(db, made)
 
     def get_job(self, name: str, *, tenant: str | None = None) -> Job:
         """Raises NotFoundError."""
         with self._read() as db:
-            return rows.job(db, rows.job_row(db, name, tenant))
+            return rows.job(db, get(db, schema.jobs, name, tenant=tenant))
 
     def list_jobs(self, asked: PageRequest, *, tenant: str | None = None) -> tuple[list[Job], str]:
         """A page, and the token of the next; the jobs come without their events and evaluations. Raises
@@ -150,7 +144,7 @@ class JobTables(Database):
         """Move a job to another state; one that has SUCCEEDED makes a version of its model. Raises IllegalStateError if
         that state cannot follow the present one."""
         with self._write() as db:
-            row = rows.job_row(db, name)
+            row = get(db, schema.jobs, name)
             state = JobState(row["state"])
             if to not in TRANSITIONS[state]:
                 raise IllegalStateError(
@@ -256,7 +250,7 @@ class JobTables(Database):
         with self._write() as db:
             update = schema.jobs.update().where(schema.jobs.c.name == name)
             db.execute(update.values(attempt=schema.jobs.c.attempt + 1))
-            return int(rows.job_row(db, name)["attempt"])
+            return int(get(db, schema.jobs, name)["attempt"])
 
     def set_running_workers(self, name: str, workers: int) -> None:
         """Remember how many workers a job has now. One that can have none keeps none."""
@@ -272,28 +266,6 @@ class JobTables(Database):
             db.execute(unknown.values(fingerprint=fingerprint))
 
     # --- private -----------------------------------------------------------------------------------------------
-
-    def _job_of_request(self, db: Connection, tenant: str, request_id: str, payload_digest: str) -> Job | None:
-        if not request_id:
-            return None
-        table = schema.requests
-        query = sa.select(table).where(table.c.tenant == tenant, table.c.request_id == request_id)
-        row = db.execute(query).mappings().first()
-        if row is None:
-            return None
-        made = row["resource"]
-        if row["payload_digest"] != payload_digest:
-            raise AlreadyExistsError(
-                f'request_id "{request_id}" has already made "{made}" from another payload; '
-                "use a new request_id for another job",
-                name=made,
-            )
-        try:
-            return rows.job(db, rows.job_row(db, made, tenant))
-        except NotFoundError as error:
-            raise NotFoundError(
-                f'"{made}" was made by this request and removed since; use a new request_id for another job', name=made
-            ) from error
 
     def _insert(self, db: Connection, new: NewJob, max_waiting: int | None) -> Job:
         found = versions.inputs(
@@ -334,32 +306,23 @@ class JobTables(Database):
             "create_time_us": now,
         }
         db.execute(schema.jobs.insert().values(**values))
-        if new.request_id:
-            db.execute(
-                schema.requests.insert().values(
-                    tenant=new.tenant,
-                    request_id=new.request_id,
-                    payload_digest=new.payload_digest,
-                    resource=new.name,
-                    time_us=now,
-                )
-            )
-        row = rows.job_row(db, new.name)
+        requests.record(db, new.request, new.name, tenant=new.tenant, now_us=now)
+        row = get(db, schema.jobs, new.name)
         _record(db, row, JobState.QUEUED, Cause.REQUEST, "submitted", now)
         return rows.job(db, row)
 
-    def _addressed(self, db: Connection, name: str, tenant: str | None, asked_etag: str) -> tuple[RowMapping, Job]:
+    def _addressed(self, db: Connection, name: str, tenant: str | None, etag: str) -> tuple[RowMapping, Job]:
         """The job that somebody asks to change. Raises NotFoundError or StaleEtagError."""
-        row = rows.job_row(db, name, tenant)
-        present = etag(row["revision"])
-        if asked_etag and asked_etag != present:
+        row = get(db, schema.jobs, name, tenant=tenant)
+        job = rows.job(db, row)
+        if etag and etag != job.etag:
             raise StaleEtagError(
-                f'job "{name}" has changed: its etag is "{present}", no longer "{asked_etag[:40]}"; read it again, and '
+                f'job "{name}" has changed: its etag is "{job.etag}", no longer {echo(etag)}; read it again, and '
                 "decide anew",
                 name=name,
-                etag=present,
+                etag=job.etag,
             )
-        return row, rows.job(db, row)
+        return row, job
 
     def _move(
         self,
@@ -385,7 +348,7 @@ def _changed(db: Connection, row: RowMapping, values: Mapping[str, Any]) -> Job:
     name = row["name"]
     update = schema.jobs.update().where(schema.jobs.c.name == name)
     db.execute(update.values(**values, revision=schema.jobs.c.revision + 1))
-    return rows.job(db, rows.job_row(db, name))
+    return rows.job(db, get(db, schema.jobs, name))
 
 
 def _check_queue(db: Connection, tenant: str, max_waiting: int) -> None:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from chainrule.server.errors import NotFoundError
 from chainrule.server.records import (
     Cause,
     Checkpoint,
@@ -20,6 +19,7 @@ from chainrule.server.records import (
     JobState,
     LogRecord,
     Model,
+    ModelVersion,
     Progress,
     Receipt,
     StateChange,
@@ -36,7 +36,8 @@ MAX_EVALUATIONS = 1000
 """Most evaluations that a job is shown with."""
 
 
-def model(row: RowMapping) -> Model:
+def model(row: RowMapping, *, latest_version: int | None = None) -> Model:
+    """A model; `latest_version` is the number of its newest version, None: the last that was given out."""
     return Model(
         name=row["name"],
         family=row["family"],
@@ -45,6 +46,24 @@ def model(row: RowMapping) -> Model:
         init_seed=int(row["init_seed"]),
         num_parameters=row["num_parameters"],
         create_time=time(row["create_time_us"]),
+        labels=row["labels"],
+        description=row["description"],
+        revision=row["revision"],
+        latest_version=row["last_version"] if latest_version is None else latest_version,
+    )
+
+
+def model_version(row: RowMapping) -> ModelVersion:
+    return ModelVersion(
+        model=row["model"],
+        number=row["number"],
+        weights_digest=row["weights_digest"],
+        create_time=time(row["create_time_us"]),
+        job=row["job"],
+        parent=row["parent"],
+        dataset=row["dataset"],
+        dataset_digest=row["dataset_digest"],
+        step=row["step"],
     )
 
 
@@ -59,20 +78,13 @@ def dataset(row: RowMapping) -> Dataset:
         create_time=time(row["create_time_us"]),
         target_shape=tuple(row["target_shape"]),
         num_tokens=row["num_tokens"],
+        labels=row["labels"],
+        description=row["description"],
+        revision=row["revision"],
     )
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------
-
-
-def job_row(db: Connection, name: str, tenant: str | None = None) -> RowMapping:
-    """The row of a job, if the tenant has it; None: whoever does. Raises NotFoundError, in the same words whether
-    somebody else has such a job or nobody."""
-    query = sa.select(schema.jobs).where(schema.jobs.c.name == name)
-    row = db.execute(query).mappings().first()
-    if row is None or tenant not in (None, row["tenant"]):
-        raise NotFoundError(f'there is no job "{name}"; list what there is with: chainrule jobs ls', name=name)
-    return row
 
 
 def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from chainrule.server.records import NO_RECEIPT, Checkpoint, Receipt
 from chainrule.server.store import listings, rows, schema
-from chainrule.server.store.database import Database
+from chainrule.server.store.database import Database, get
 from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
@@ -58,7 +58,7 @@ class TrainingTables(Database):
         table = schema.metrics.c
         query = sa.select(schema.metrics).where(table.job == name, table.step > after_step)
         with self._read() as db:
-            rows.job_row(db, name, tenant)
+            get(db, schema.jobs, name, tenant=tenant)
             found = db.execute(query.order_by(table.step).limit(limit)).mappings().all()
         return [rows.metric(row) for row in found]
 
@@ -143,7 +143,7 @@ class TrainingTables(Database):
         table = schema.receipts.c
         query = sa.select(schema.receipts).where(table.job == name, table.step > after_step)
         with self._read() as db:
-            rows.job_row(db, name, tenant)
+            get(db, schema.jobs, name, tenant=tenant)
             found = db.execute(query.order_by(table.step).limit(limit)).mappings().all()
         return [rows.receipt(row) for row in found]
 
@@ -182,7 +182,7 @@ class TrainingTables(Database):
         such job, or InvalidRequestError."""
         table = schema.checkpoints
         with self._read() as db:
-            rows.job_row(db, job, tenant)
+            get(db, schema.jobs, job, tenant=tenant)
             query = sa.select(table).where(table.c.job == job)
             found, token = page(db, query, listings.CHECKPOINTS, asked, scope=job)
             best = _best_step(db, job)

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from chainrule.server.errors import NotFoundError
 from chainrule.server.records import Dataset, Model
 from chainrule.server.store import rows, schema
+from chainrule.server.store.database import get
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def inputs(
 
     Raises NotFoundError.
     """
-    row = _owned(db, schema.models, tenant, model)
+    row = get(db, schema.models, model, tenant=tenant)
     table = schema.model_versions
     of_model = sa.select(table).where(table.c.tenant == tenant, table.c.model == model)
     if version is not None:
@@ -54,8 +55,8 @@ def inputs(
     return Inputs(
         model=replace(rows.model(row), weights_digest=found["weights_digest"]),
         version=found["number"],
-        dataset=rows.dataset(_owned(db, schema.datasets, tenant, dataset)),
-        validation=rows.dataset(_owned(db, schema.datasets, tenant, validation)) if validation else None,
+        dataset=rows.dataset(get(db, schema.datasets, dataset, tenant=tenant)),
+        validation=rows.dataset(get(db, schema.datasets, validation, tenant=tenant)) if validation else None,
     )
 
 
@@ -88,13 +89,3 @@ def append(db: Connection, job: RowMapping, *, weights_digest: str, step: int, n
         )
     )
     return int(number)
-
-
-def _owned(db: Connection, table: sa.Table, tenant: str, name: str) -> RowMapping:
-    row = db.execute(sa.select(table).where(table.c.tenant == tenant, table.c.name == name)).mappings().first()
-    if row is None:
-        kind = table.name.removesuffix("s")
-        raise NotFoundError(
-            f'there is no {kind} "{name}"; list what there is with: chainrule {table.name} ls', name=name
-        )
-    return row
