@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chainrule.client.access import AuditEntry, NewToken, Token
     from chainrule.client.channel import Settings
     from chainrule.client.client import Client
     from chainrule.client.cluster import ModelFamily, Node, ServerInfo
@@ -58,6 +59,7 @@ __all__ = [
     "Aborted",
     "Adam",
     "AlreadyExists",
+    "AuditEntry",
     "Cancelled",
     "Checkpoint",
     "Client",
@@ -82,6 +84,7 @@ __all__ = [
     "Metric",
     "Model",
     "ModelFamily",
+    "NewToken",
     "Node",
     "NotFound",
     "OutOfRange",
@@ -97,6 +100,7 @@ __all__ = [
     "Sgd",
     "StateChange",
     "Tls",
+    "Token",
     "TrainingConfig",
     "Unauthenticated",
     "Unavailable",
@@ -107,6 +111,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "chainrule.client.access": (
+        "AuditEntry",
+        "NewToken",
+        "Token",
+    ),
     "chainrule.client.channel": ("Settings",),
     "chainrule.client.client": ("Client",),
     "chainrule.client.cluster": (

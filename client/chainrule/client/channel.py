@@ -13,6 +13,7 @@ from typing import TypeVar
 import grpc
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
+from chainrule.client.credentials import metadata_of
 from chainrule.client.encryption import Tls
 from chainrule.client.errors import (
     Cancelled,
@@ -24,14 +25,14 @@ from chainrule.client.errors import (
     from_rpc_error,
 )
 from chainrule.client.retry import Patience, RetryPolicy
-from chainrule.v1 import blob_pb2, cluster_pb2, cluster_pb2_grpc, dataset_pb2, job_pb2, model_pb2
+from chainrule.v1 import access_pb2, blob_pb2, cluster_pb2, cluster_pb2_grpc, dataset_pb2, job_pb2, model_pb2
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 SERVICE_FILES: tuple[FileDescriptor, ...] = tuple(
-    module.DESCRIPTOR for module in (blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2)
+    module.DESCRIPTOR for module in (access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2)
 )
 LOOPBACK_HOSTS = ("localhost:", "127.", "[::1]:")
 
@@ -58,7 +59,7 @@ def is_idempotent(method: MethodDescriptor) -> bool:
     """
     if method.client_streaming or method.server_streaming:
         return False
-    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Scale"))
+    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Revoke", "Scale"))
 
 
 def service_config() -> dict[str, object]:
@@ -108,13 +109,15 @@ class Connection:
         address: host:port of the server.
         settings: deadlines and retries.
         tls: how to encrypt; None: not at all.
+        token: the secret that every call shows; None: none.
     """
 
-    def __init__(self, address: str, settings: Settings, tls: Tls | None = None) -> None:
+    def __init__(self, address: str, settings: Settings, tls: Tls | None = None, *, token: str | None = None) -> None:
         self.address = address
         self.settings = settings
         self._closed = threading.Event()
         self._encrypted = tls is not None
+        self._metadata = metadata_of(token, address, encrypted=self._encrypted)
         options = channel_options(address)
         if tls is None:
             self._channel = grpc.insecure_channel(address, options=options)
@@ -146,7 +149,11 @@ class Connection:
             ClientClosedError: the client is closed.
         """
         with self._translated():
-            return method(request, timeout=self.settings.call_timeout_s if timeout_s is None else timeout_s)
+            return method(
+                request,
+                timeout=self.settings.call_timeout_s if timeout_s is None else timeout_s,
+                metadata=self._metadata,
+            )
 
     def send(self, method: grpc.StreamUnaryMultiCallable[Request, Response], requests: Iterable[Request]) -> Response:
         """Many requests, one answer; within settings.transfer_timeout_s.
@@ -156,7 +163,7 @@ class Connection:
             ClientClosedError: the client is closed.
         """
         with self._translated():
-            return method(iter(requests), timeout=self.settings.transfer_timeout_s)
+            return method(iter(requests), timeout=self.settings.transfer_timeout_s, metadata=self._metadata)
 
     def patience(self) -> Patience:
         """For an operation of several calls: how long to try again."""
@@ -220,7 +227,7 @@ class Connection:
         self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request, timeout_s: float
     ) -> Iterator[Response]:
         with self._translated():
-            stream = method(request, timeout=timeout_s)
+            stream = method(request, timeout=timeout_s, metadata=self._metadata)
             try:
                 yield from stream
             finally:
