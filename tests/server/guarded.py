@@ -18,7 +18,7 @@ from chainrule.engine import io
 from chainrule.server.access import NewToken, TokenCatalog, digest_of, draw_secret
 from chainrule.server.cluster import RayCluster
 from chainrule.server.config import ServerConfig
-from chainrule.server.data_folder import open_store
+from chainrule.server.data_folder import open_store, own
 from chainrule.server.service import Service
 from chainrule.v1 import (
     access_pb2,
@@ -52,10 +52,11 @@ def make_token(
 ) -> str:
     """Put a token into the data folder of a service that does not run; returns its secret."""
     secret = draw_secret()
-    store = open_store(folder)
     new = NewToken(token_id, tenant, tuple(scopes), digest_of(secret), expire_time=expire_time)
-    TokenCatalog(store).create(new, tenant="default")
-    store.close()
+    with own(folder):
+        store = open_store(folder)
+        TokenCatalog(store).create(new, tenant="default")
+        store.close()
     return secret
 
 

@@ -133,6 +133,8 @@ class Named:
         fields = request.DESCRIPTOR.fields_by_name
         if "name" in fields:
             request.name = versioned
+        elif "parent" in fields:
+            request.parent = name
         elif type(request).__name__.startswith("Update"):
             getattr(request, kind).name = name
         elif kind in fields and fields[kind].message_type is None:

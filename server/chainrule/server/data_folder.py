@@ -27,10 +27,10 @@ OWNER_FILE = "blobs.owner"
 
 
 def own(folder: Path) -> IO[str]:
-    """Take the folder for this process alone; it is made if missing. The lock ends with the process, however it ends,
-    or by closing what is returned. Raises StartupError."""
+    """Take the folder for this process alone; it is made if missing, and then private to the user. The lock ends with
+    the process, however it ends, or by closing what is returned. Raises StartupError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (folder / LOCK_FILE).open("a+")
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
