@@ -38,9 +38,9 @@ from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.telemetry.attempts import CountingLauncher
-from chainrule.server.telemetry.endpoint import MetricsEndpoint
+from chainrule.server.telemetry.endpoint import MetricsEndpoint, endpoint_refused
 from chainrule.server.telemetry.metrics import Metrics, measure_loop_lag
-from chainrule.server.telemetry.tracing import Tracing
+from chainrule.server.telemetry.tracing import Tracing, check_tracing
 from chainrule.server.training.attempt import Launcher
 from chainrule.v1 import (
     blob_pb2,
@@ -205,8 +205,14 @@ def check_startable(config: ServerConfig) -> None:
         server_credentials(config.tls)
     with own(config.data_dir):
         open_store(config.data_dir, config.store_url).close()
-    if (reason := _why_not(config)) is not None:
+    if (reason := _why_not(config.host, config.port)) is not None:
         raise _cannot_listen(config, reason)
+    if config.otlp_endpoint is not None:
+        check_tracing(config.otlp_endpoint)
+    if config.metrics_port is not None:
+        reason = _why_not(config.metrics_host, config.metrics_port)
+        if reason is not None:
+            raise endpoint_refused(config.metrics_host, config.metrics_port, reason)
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
@@ -216,15 +222,17 @@ def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
             return server.add_secure_port(address, server_credentials(config.tls))
         return server.add_insecure_port(address)
     except RuntimeError as error:  # gRPC does not say why
-        raise _cannot_listen(config, _why_not(config) or "the address was in use a moment ago") from error
+        raise _cannot_listen(
+            config, _why_not(config.host, config.port) or "the address was in use a moment ago"
+        ) from error
 
 
-def _why_not(config: ServerConfig) -> str | None:
-    """Why nothing can listen where it should; None if it can."""
-    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+def _why_not(host: str, port: int) -> str | None:
+    """Why nothing can listen there; None if it can."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does
         try:
-            probe.bind((config.host, config.port))
+            probe.bind((host, port))
         except OSError as error:
             return os.strerror(error.errno or 0).lower()
     return None
