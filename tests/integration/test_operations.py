@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -26,7 +27,6 @@ from chainrule.v1 import blob_pb2, blob_pb2_grpc, cluster_pb2, cluster_pb2_grpc,
 from tests.integration.conftest import STOP_TIMEOUT_S, Images, ServerProcess, submit, wait_for
 
 MakeServer = Callable[..., ServerProcess]
-Metadata = dict[str, str | bytes]
 
 
 def get(url: str) -> tuple[int, str]:
@@ -53,6 +53,21 @@ def samples(server: ServerProcess) -> dict[str, float]:
     return found
 
 
+def trailing(call: Any) -> dict[str, Any]:
+    """What came with the end of a call, or of one that failed."""
+    return dict(call.trailing_metadata())
+
+
+def status_of(call: Any) -> Any:
+    """The google.rpc.Status that a call failed with."""
+    return rpc_status.from_call(call)
+
+
+def call_bytes(channel: Any, path: str) -> None:
+    """Call a method that no stub has."""
+    channel.unary_unary(path)(b"", timeout=30)
+
+
 def log_lines(server: ServerProcess) -> list[dict[str, str]]:
     return [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
 
@@ -74,18 +89,17 @@ def test_numbers_and_log_tell_of_calls_and_of_a_job(looked_after: ServerProcess,
     with grpc.insecure_channel(looked_after.address) as channel:
         jobs = job_pb2_grpc.JobServiceStub(channel)
         _, call = jobs.GetJob.with_call(
-            job_pb2.GetJobRequest(name=job.name), metadata=[("x-request-id", "mine-1")], timeout=30
+            job_pb2.GetJobRequest(name=job.name), metadata=(("x-request-id", "mine-1"),), timeout=30
         )
-        assert dict(call.trailing_metadata())["x-request-id"] == "mine-1"
+        assert trailing(call)["x-request-id"] == "mine-1"
         with pytest.raises(grpc.RpcError) as refused:
             jobs.GetJob(job_pb2.GetJobRequest(name="jobs/none"), timeout=30)
-        trailing = dict(refused.value.trailing_metadata())
-        assert len(trailing["x-request-id"]) == 16
+        assert len(trailing(refused.value)["x-request-id"]) == 16
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-        assert rpc_status.from_call(refused.value) is not None  # the details are still there
+        assert "grpc-status-details-bin" in trailing(refused.value)
         for i in range(3):
             with pytest.raises(grpc.RpcError):
-                channel.unary_unary(f"/chainrule.v1.JobService/Nothing{i}")(b"", timeout=30)
+                call_bytes(channel, f"/chainrule.v1.JobService/Nothing{i}")
     found = samples(looked_after)
     assert found['chainrule_grpc_calls_total{code="OK",method="JobService/CreateJob"}'] == 1
     assert found['chainrule_grpc_calls_total{code="NOT_FOUND",method="JobService/GetJob"}'] == 1
@@ -119,7 +133,7 @@ class Slow:
         yield blob_pb2.WriteBlobRequest(chunk=self._content[-1:])
 
 
-def begin_upload(channel: grpc.Channel, content: bytes) -> tuple[Slow, grpc.Future]:
+def begin_upload(channel: grpc.Channel, content: bytes) -> tuple[Slow, Any]:
     """An upload that has begun, as far as the server is concerned."""
     from hashlib import sha256
 
@@ -140,7 +154,7 @@ def test_a_server_that_is_told_to_stop_drains(looked_after: ServerProcess, image
     """Health says so, new calls are refused with a time to try again, followers are sent away, an upload ends, and the
     job goes on at the next start."""
     with grpc.insecure_channel(looked_after.address) as channel, Client.connect(looked_after.address) as client:
-        health = health_pb2_grpc.HealthStub(channel)
+        health: Any = health_pb2_grpc.HealthStub(channel)
         jobs = job_pb2_grpc.JobServiceStub(channel)
         job = submit(client, images, epochs=2000)
         following = iter(jobs.WatchJob(job_pb2.WatchJobRequest(name=job.name), timeout=120))
@@ -153,7 +167,7 @@ def test_a_server_that_is_told_to_stop_drains(looked_after: ServerProcess, image
             for _ in following:
                 pass
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert "being stopped" in ended.value.details()
+        assert "being stopped" in str(ended.value.details())
         answer = health.Check(health_pb2.HealthCheckRequest(), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert get(f"http://{metrics_of(looked_after)}/healthz") == (503, "draining\n")
@@ -161,7 +175,7 @@ def test_a_server_that_is_told_to_stop_drains(looked_after: ServerProcess, image
             cluster_pb2_grpc.ClusterServiceStub(channel).GetServerInfo(cluster_pb2.GetServerInfoRequest(), timeout=30)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         retry = error_details_pb2.RetryInfo()
-        assert any(detail.Unpack(retry) for detail in rpc_status.from_call(refused.value).details)
+        assert any(detail.Unpack(retry) for detail in status_of(refused.value).details)
         assert retry.retry_delay.seconds == 2
 
         assert not looked_after.has_ended()

@@ -144,11 +144,7 @@ class Service:
             ),
         )
 
-        tracing = None if config.otlp_endpoint is None else Tracing(config.otlp_endpoint)
-        if tracing is not None:
-            stack.push_async_callback(tracing.close)
-        interceptors = [CallInterceptor(self._calls, metrics, tracing), ErrorInterceptor()]
-        server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        server = grpc.aio.server(interceptors=self._interceptors(stack, metrics), options=_OPTIONS)
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets), server)
@@ -173,6 +169,13 @@ class Service:
         self._serving = True
         note_owner(lock, self.address)
         logger.info("serving on %s, %s, data in %s", self.address, _encryption(config), config.data_dir)
+
+    def _interceptors(self, stack: AsyncExitStack, metrics: Metrics) -> list[grpc.aio.ServerInterceptor]:
+        """Those of every call, from the outermost on."""
+        tracing = None if self._config.otlp_endpoint is None else Tracing(self._config.otlp_endpoint)
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+        return [CallInterceptor(self._calls, metrics, tracing), ErrorInterceptor()]
 
     async def _tell_metrics(self, stack: AsyncExitStack, metrics: Metrics) -> None:
         config = self._config

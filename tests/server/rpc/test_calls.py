@@ -147,7 +147,7 @@ async def test_methods_that_there_are_none_of_are_one_series() -> None:
 
 
 async def test_health_is_left_alone() -> None:
-    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: None)
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: None)
     assert await Around()._handler("/grpc.health.v1.Health/Check", handler) is handler
 
 

@@ -133,7 +133,8 @@ async def test_blobs_that_arrive_are_counted(store: Store, blobs: BlobStore, met
 
 async def test_a_late_loop_is_seen(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop has no time for the measuring for 0.3 s, by its own clock."""
-    now_s, slept = 5.0, []
+    now_s = 5.0
+    slept: list[float] = []
 
     async def sleep(delay_s: float) -> None:
         nonlocal now_s
