@@ -12,8 +12,8 @@ from chainrule.server.errors import StartupError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-STOP_TIMEOUT_MS = 5_000
-"""How long spans that are left may take to be sent when the service stops."""
+EXPORT_TIMEOUT_S = 3.0
+"""How long a batch of spans may take to be sent, with all that is tried again. The service waits for the last one."""
 
 
 class Span(Protocol):
@@ -56,7 +56,7 @@ class Tracing:
 
         resource = Resource.create({"service.name": "chainrule", "service.version": version("chainrule")})
         self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)))
         self._tracer = self._provider.get_tracer("chainrule.server")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -76,7 +76,6 @@ class Tracing:
 
     async def close(self) -> None:
         """Send what is left."""
-        await asyncio.to_thread(self._provider.force_flush, STOP_TIMEOUT_MS)
         await asyncio.to_thread(self._provider.shutdown)
 
 
