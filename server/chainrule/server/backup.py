@@ -169,7 +169,7 @@ def _add_blob(tar: tarfile.TarFile, digest: str, size_bytes: int, blobs: BlobSto
 def _add(tar: tarfile.TarFile, name: str, source: _Source, size_bytes: int) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode = size_bytes, 0o600
-    tar.addfile(member, source)  # reads from it, and nothing else
+    tar.addfile(member, source)
 
 
 class _Source(Protocol):

@@ -48,9 +48,9 @@ from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.scopes import SERVICES
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.telemetry.attempts import CountingLauncher
-from chainrule.server.telemetry.endpoint import MetricsEndpoint
+from chainrule.server.telemetry.endpoint import MetricsEndpoint, endpoint_refused
 from chainrule.server.telemetry.metrics import Metrics, measure_loop_lag
-from chainrule.server.telemetry.tracing import Tracing
+from chainrule.server.telemetry.tracing import Tracing, check_tracing
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.attempt import Launcher
 from chainrule.v1 import (
@@ -163,17 +163,9 @@ class Service:
             following=Following(store, feed, settle=logs.settle),
         )
 
-        tracing = None if config.otlp_endpoint is None else Tracing(config.otlp_endpoint)
-        if tracing is not None:
-            stack.push_async_callback(tracing.close)
         doorkeeper = Doorkeeper(tokens, asks=config.require_tokens, limits=limits_of(config))
-        interceptors = [
-            CallInterceptor(self._calls, metrics, tracing),
-            ErrorInterceptor(),
-            GateInterceptor(doorkeeper, AuditLog(store)),
-            RequestInterceptor(),
-        ]
-        server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        gate = GateInterceptor(doorkeeper, AuditLog(store))
+        server = grpc.aio.server(interceptors=self._interceptors(stack, metrics, gate), options=_OPTIONS)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(tokens), server)
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(tenant_blobs), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
@@ -203,6 +195,15 @@ class Service:
         logger.info("serving on %s, %s, %s, data in %s", self.address, _encryption(config), asked, config.data_dir)
         if not is_loopback_host(config.host) and config.insecure_public:
             logger.warning("serving on %s as --insecure-public has it", self.address)
+
+    def _interceptors(
+        self, stack: AsyncExitStack, metrics: Metrics, gate: GateInterceptor
+    ) -> list[grpc.aio.ServerInterceptor]:
+        """Those of every call, from the outermost on."""
+        tracing = None if self._config.otlp_endpoint is None else Tracing(self._config.otlp_endpoint)
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+        return [CallInterceptor(self._calls, metrics, tracing), ErrorInterceptor(), gate, RequestInterceptor()]
 
     async def _tell_metrics(self, stack: AsyncExitStack, metrics: Metrics) -> None:
         config = self._config
@@ -243,8 +244,14 @@ def check_startable(config: ServerConfig) -> None:
         server_credentials(config.tls)
     with own(config.data_dir):
         open_store(config.data_dir, config.store_url).close()
-    if (reason := _why_not(config)) is not None:
+    if (reason := _why_not(config.host, config.port)) is not None:
         raise _cannot_listen(config, reason)
+    if config.otlp_endpoint is not None:
+        check_tracing(config.otlp_endpoint)
+    if config.metrics_port is not None:
+        reason = _why_not(config.metrics_host, config.metrics_port)
+        if reason is not None:
+            raise endpoint_refused(config.metrics_host, config.metrics_port, reason)
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
@@ -254,15 +261,17 @@ def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
             return server.add_secure_port(address, server_credentials(config.tls))
         return server.add_insecure_port(address)
     except RuntimeError as error:  # gRPC does not say why
-        raise _cannot_listen(config, _why_not(config) or "the address was in use a moment ago") from error
+        raise _cannot_listen(
+            config, _why_not(config.host, config.port) or "the address was in use a moment ago"
+        ) from error
 
 
-def _why_not(config: ServerConfig) -> str | None:
-    """Why nothing can listen where it should; None if it can."""
-    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+def _why_not(host: str, port: int) -> str | None:
+    """Why nothing can listen there; None if it can."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does
         try:
-            probe.bind((config.host, config.port))
+            probe.bind((host, port))
         except OSError as error:
             return os.strerror(error.errno or 0).lower()
     return None

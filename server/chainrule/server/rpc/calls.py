@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from grpc_status import rpc_status
@@ -218,7 +218,8 @@ class _Code:
         elif error is not None and not isinstance(error, grpc.aio.AbortError):
             self.name = grpc.StatusCode.UNKNOWN.name
         else:
-            self.name = _CODES.get(cast(Any, self._context.code()) or 0, grpc.StatusCode.UNKNOWN.name)
+            code: Any = self._context.code()  # a number or, where none was set, 0; the stubs have it otherwise
+            self.name = code.name if isinstance(code, grpc.StatusCode) else _CODES[code or 0]
 
 
 async def _refuse(context: Context, error: StoppingError, method: str) -> None:

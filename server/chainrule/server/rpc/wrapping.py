@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs only
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
 Answer = Callable[[Any, Context], Awaitable[Any]]
 """What takes a request, or the iterator of several, and gives one response."""
 Stream = Callable[[Any, Context], AsyncIterator[Any]]

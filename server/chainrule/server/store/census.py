@@ -94,7 +94,9 @@ def _without_weights(db: Connection) -> Iterator[str]:
 
 def _histories(db: Connection) -> Iterator[str]:
     """Each job's history is a way through the allowed transitions that ends in its state."""
-    states = dict(db.execute(sa.select(schema.jobs.c.name, schema.jobs.c.state)).tuples().all())
+    states = {
+        row["name"]: row["state"] for row in db.execute(sa.select(schema.jobs.c.name, schema.jobs.c.state)).mappings()
+    }
     history = schema.job_history.c
     reached: dict[str, str] = {}
     for job, state in db.execute(sa.select(history.job, history.state).order_by(history.job, history.id)):

@@ -55,10 +55,7 @@ class MetricsEndpoint:
             )
         except OSError as error:
             reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
-            raise StartupError(
-                f"cannot listen on {self._host}:{self.port} for metrics: {reason}; choose another --metrics-port "
-                "(0: any free one) or --metrics-host"
-            ) from error
+            raise endpoint_refused(self._host, self.port, reason) from error
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -112,6 +109,14 @@ class MetricsEndpoint:
             logger.exception("the metrics cannot be collected")
             return 500, _TEXT, b"the metrics cannot be collected; the log of the service says why\n"
         return 200, content_type, body
+
+
+def endpoint_refused(host: str, port: int, reason: str) -> StartupError:
+    """That nothing can listen there, why not, and what to do."""
+    return StartupError(
+        f"cannot listen on {host}:{port} for metrics: {reason}; choose another --metrics-port (0: any free one) or "
+        "--metrics-host"
+    )
 
 
 async def _head_of(reader: asyncio.StreamReader) -> str:

@@ -12,8 +12,8 @@ from chainrule.server.errors import StartupError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
-STOP_TIMEOUT_MS = 5_000
-"""How long spans that are left may take to be sent when the service stops."""
+EXPORT_TIMEOUT_S = 3.0
+"""How long a batch of spans may take to be sent, with all that is tried again. The service waits for the last one."""
 
 
 class Span(Protocol):
@@ -23,6 +23,19 @@ class Span(Protocol):
         """It was answered with a gRPC code, as "NOT_FOUND"."""
 
 
+def check_tracing(endpoint: str) -> None:
+    """Raises StartupError if the packages are not installed, or the URL is none."""
+    try:
+        import opentelemetry.exporter.otlp.proto.grpc.trace_exporter
+        import opentelemetry.sdk.trace  # noqa: F401 — whether they are there
+    except ImportError as error:
+        raise StartupError(
+            f"--otlp-endpoint needs packages that are not installed ({error}): pip install 'chainrule[telemetry]'"
+        ) from error
+    if not endpoint.startswith(("http://", "https://")):
+        raise StartupError(f"--otlp-endpoint {endpoint} is no URL; one looks like http://localhost:4317")
+
+
 class Tracing:
     """Makes spans and sends them, a batch at a time from a thread of its own. Close it when done.
 
@@ -30,25 +43,20 @@ class Tracing:
         endpoint: URL of the collector, as http://localhost:4317: OTLP over gRPC.
         exporter: what sends spans, in place of that.
 
-    Raises StartupError if the packages are not installed, or the URL is none.
+    Raises StartupError as `check_tracing` does.
     """
 
     def __init__(self, endpoint: str, *, exporter: SpanExporter | None = None) -> None:
-        try:
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
-            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-        except ImportError as error:
-            raise StartupError(
-                f"--otlp-endpoint needs packages that are not installed ({error}): pip install 'chainrule[telemetry]'"
-            ) from error
-        if not endpoint.startswith(("http://", "https://")):
-            raise StartupError(f"--otlp-endpoint {endpoint} is no URL; one looks like http://localhost:4317")
+        check_tracing(endpoint)
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
         resource = Resource.create({"service.name": "chainrule", "service.version": version("chainrule")})
         self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=endpoint)))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)))
         self._tracer = self._provider.get_tracer("chainrule.server")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -68,7 +76,6 @@ class Tracing:
 
     async def close(self) -> None:
         """Send what is left."""
-        await asyncio.to_thread(self._provider.force_flush, STOP_TIMEOUT_MS)
         await asyncio.to_thread(self._provider.shutdown)
 
 
