@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
@@ -46,11 +46,11 @@ class World:
     job: str = ""
     dataset_digest: str = ""
 
-    async def ask(self, name: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def ask(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         """A call as JSON has it. Raises RpcError."""
         method = descriptor(name)
         message = json_format.ParseDict(request, message_class(method)(), ignore_unknown_fields=False)
-        called = self.channel.unary_unary(path(method))
+        called: Any = self.channel.unary_unary(path(method))
         content = await asyncio.to_thread(called, message.SerializeToString(), timeout=30)
         answer = message_factory.GetMessageClass(method.output_type).FromString(content)
         return dict(json_format.MessageToDict(answer, always_print_fields_with_no_presence=True))
@@ -61,7 +61,8 @@ class World:
 
     def _watch(self, states: tuple[str, ...]) -> dict[str, Any]:
         request = job_pb2.WatchJobRequest(name=self.job).SerializeToString()
-        watching = self.channel.unary_stream(path(descriptor("WatchJob")))(request, timeout=30)
+        watch: Any = self.channel.unary_stream(path(descriptor("WatchJob")))
+        watching = watch(request, timeout=30)
         for content in watching:
             job = job_pb2.Job.FromString(content)
             if job_pb2.Job.State.Name(job.state) in states:
@@ -159,7 +160,7 @@ class Case:
     """A method that changes something."""
 
     method: str
-    request: Callable[[World], Mapping[str, Any]]
+    request: Callable[[World], dict[str, Any]]
     effect: Callable[[World], Awaitable[object]]
     """What there is to be seen of it."""
     once: object
@@ -298,7 +299,7 @@ async def outcome(call: Awaitable[object]) -> grpc.StatusCode:
     try:
         await call
     except grpc.RpcError as error:
-        return cast(grpc.StatusCode, error.code())
+        return error.code()
     return grpc.StatusCode.OK
 
 
