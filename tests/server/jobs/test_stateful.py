@@ -35,11 +35,13 @@ from chainrule.server.training.events import Event, Failed, Finished, Started
 from tests.server.jobs.service_parts import (
     CONFIG,
     FINGERPRINT,
+    Course,
     FakeAttempt,
     FakeLauncher,
     Item,
     Parts,
     steps,
+    to_the_end,
 )
 
 T = TypeVar("T")
@@ -110,8 +112,11 @@ def led(spec: AttemptSpec) -> Iterator[Item]:
 class LedLauncher(FakeLauncher):
     """Its attempts do a step, end, fail or are lost when they are told to."""
 
+    course: Course = staticmethod(led)
+    """Of the attempts to come."""
+
     async def launch(self, spec: AttemptSpec) -> FakeAttempt:
-        self._script[:] = [led]
+        self._script[:] = [self.course]
         return await super().launch(spec)
 
     def running(self) -> list[FakeAttempt]:
@@ -163,14 +168,12 @@ class Jobs(RuleBasedStateMachine):
 
     async def see_through(self) -> None:
         """Whatever has happened, every job can be brought to its end."""
+        self.launcher.course = to_the_end
+        for attempt in self.launcher.running():
+            finish(attempt)
         for name in self.known:
-            while not (job := await self.service.until(name, S.PAUSED, S.RUNNING, *ENDS)).state.terminal:
-                if job.state is S.PAUSED:
-                    await self.service.resume(name)
-                else:
-                    for attempt in self.launcher.running():
-                        finish(attempt)
-                    await self.service.until(name, *ENDS)
+            while not (job := await self.service.until(name, S.PAUSED, *ENDS)).state.terminal:
+                await self.service.resume(job.name)
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
         """Do it, with all else that is going on."""
