@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import EncodeError, Message
 
-from tests.server.rpc.serving import message_class, path
+from tests.server.rpc.whole_api import message_class, path
 
 Field = Any
 """A FieldDescriptor, of which protobuf has two kinds."""

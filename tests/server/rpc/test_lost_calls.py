@@ -21,7 +21,7 @@ from chainrule.server.jobs import manager
 from chainrule.v1 import job_pb2
 from tests.server.jobs.service_parts import FakeLauncher, Parts, examples, standing_after
 from tests.server.rpc.losses import Line, LosingInterceptor, Loss
-from tests.server.rpc.serving import message_class, methods, path, serving
+from tests.server.rpc.whole_api import message_class, methods, path, serving
 
 READING = ("Get", "List", "Find", "Query", "Read", "Watch", "Stream")
 BLOB = b"weights" * 100_000

@@ -23,7 +23,7 @@ from chainrule.server.records import Job
 from chainrule.v1 import cluster_pb2, cluster_pb2_grpc, job_pb2, model_pb2, model_pb2_grpc
 from tests.server.jobs.service_parts import FakeLauncher, Parts
 from tests.server.rpc.malformed import Malformed, Pool, Requests
-from tests.server.rpc.serving import answered, call, methods, path, serving
+from tests.server.rpc.whole_api import answered, call, methods, path, serving
 
 AT_ONCE = 16
 DEADLINE_S = 60.0
