@@ -68,10 +68,10 @@ async def known_values(parts: Parts, address: str) -> Pool:
         request = job_pb2.CreateJobRequest(
             job=job_pb2.Job(model=asked.model, dataset=asked.dataset, config=config), request_id="r1"
         )
-        job = await jobs.CreateJob(request)
-        async for job in jobs.WatchJob(job_pb2.WatchJobRequest(name=job.name), timeout=DEADLINE_S):
-            state = job.state
-        assert state == job_pb2.Job.STATE_SUCCEEDED
+        created = await jobs.CreateJob(request)
+        async for seen in jobs.WatchJob(job_pb2.WatchJobRequest(name=created.name), timeout=DEADLINE_S):
+            job = seen
+        assert job.state == job_pb2.Job.STATE_SUCCEEDED
         model = await model_pb2_grpc.ModelServiceStub(channel).GetModel(model_pb2.GetModelRequest(name=job.model))
         datasets = dataset_pb2_grpc.DatasetServiceStub(channel)
         dataset = await datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=job.dataset))
@@ -123,7 +123,7 @@ def pool(job: job_pb2.Job, model: model_pb2.Model, dataset: dataset_pb2.Dataset)
         "order_by": ("", "create_time", "name desc"),
         "paths": ("labels", "description", "priority", "*"),
         "etag": ("", "1", model.weights_digest),
-        "allow_missing": ("*", "*.weight"),
+        "CreateModelRequest.allow_missing": ("*", "*.weight"),
         "trainable": ("*", "*.bias"),
         "source": ("", "worker", "coordinator"),
         "description": ("for the tests", ""),
