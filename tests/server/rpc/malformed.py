@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import EncodeError, Message
 
-from tests.server.rpc.serving import message_class, path
+from tests.server.rpc.whole_api import message_class, path
 
 Field = Any
 """A FieldDescriptor, of which protobuf has two kinds."""
@@ -87,6 +87,8 @@ class Requests:
                 continue
             if field.message_type is None:
                 self._put(message, field, self._sensible(field))
+            elif field.name == "labels":
+                message.labels["team"] = "vision"  # type: ignore[attr-defined]  # a message of some type
             elif not field.is_repeated and field.message_type.name != "Struct":
                 child = getattr(message, field.name)
                 child.SetInParent()

@@ -19,11 +19,19 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
 from chainrule.server.jobs import manager
-from chainrule.server.records import Job
-from chainrule.v1 import cluster_pb2, cluster_pb2_grpc, job_pb2, model_pb2, model_pb2_grpc
+from chainrule.v1 import (
+    cluster_pb2,
+    cluster_pb2_grpc,
+    dataset_pb2,
+    dataset_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 from tests.server.jobs.service_parts import FakeLauncher, Parts
 from tests.server.rpc.malformed import Malformed, Pool, Requests
-from tests.server.rpc.serving import answered, call, methods, path, serving
+from tests.server.rpc.whole_api import answered, call, methods, path, serving
 
 AT_ONCE = 16
 DEADLINE_S = 60.0
@@ -51,14 +59,26 @@ def parts(tmp_path: Path, url: str) -> Iterator[Parts]:
     parts.store.close()
 
 
-async def ended_job(parts: Parts) -> Job:
-    """A job that has ended, on a model and a dataset that are there; the parts' manager runs."""
-    return await parts.ended((await parts.manager.submit(parts.submission(request_id="r1"))).name)
+async def known_values(parts: Parts, address: str) -> Pool:
+    """Values that mean something to a service that has a model, a dataset, and a job that has ended."""
+    asked = parts.submission()
+    async with grpc.aio.insecure_channel(address) as channel:
+        jobs = job_pb2_grpc.JobServiceStub(channel)
+        config = job_pb2.TrainingConfig(epochs=1, batch_size=16)
+        request = job_pb2.CreateJobRequest(
+            job=job_pb2.Job(model=asked.model, dataset=asked.dataset, config=config), request_id="r1"
+        )
+        created = await jobs.CreateJob(request)
+        async for seen in jobs.WatchJob(job_pb2.WatchJobRequest(name=created.name), timeout=DEADLINE_S):
+            job = seen
+        assert job.state == job_pb2.Job.STATE_SUCCEEDED
+        model = await model_pb2_grpc.ModelServiceStub(channel).GetModel(model_pb2.GetModelRequest(name=job.model))
+        datasets = dataset_pb2_grpc.DatasetServiceStub(channel)
+        dataset = await datasets.GetDataset(dataset_pb2.GetDatasetRequest(name=job.dataset))
+    return pool(job, model, dataset)
 
 
-def pool(job: Job, parts: Parts) -> Pool:
-    """Values that mean something to a service that has this job."""
-    model, dataset = parts.models.get(job.model), parts.datasets.get(job.dataset)
+def pool(job: job_pb2.Job, model: model_pb2.Model, dataset: dataset_pb2.Dataset) -> Pool:
     jobs, models, datasets = (job.name, "jobs/none"), (job.model, "models/n"), (job.dataset, "datasets/v")
     versions = (f"{job.model}/versions/1", f"{job.model}/versions/2", "models/n/versions/1")
     names: dict[str, tuple[Any, ...]] = {
@@ -103,7 +123,7 @@ def pool(job: Job, parts: Parts) -> Pool:
         "order_by": ("", "create_time", "name desc"),
         "paths": ("labels", "description", "priority", "*"),
         "etag": ("", "1", model.weights_digest),
-        "allow_missing": ("*", "*.weight"),
+        "CreateModelRequest.allow_missing": ("*", "*.weight"),
         "trainable": ("*", "*.bias"),
         "source": ("", "worker", "coordinator"),
         "description": ("for the tests", ""),
@@ -236,8 +256,7 @@ async def harmless(
     """Play so many requests; whatever they are, the service is afterwards as one that has had others."""
     before = asyncio.all_tasks()
     async with serving(parts) as address:
-        job = await ended_job(parts)
-        requests, driven = Requests(seed, pool(job, parts)), answered(parts)
+        requests, driven = Requests(seed, await known_values(parts, address)), answered(parts)
         warm = await play(address, drawn(requests, driven, warm_up))
         at_first = memory_bytes()
         played = await play(address, drawn(requests, driven, count - warm_up))

@@ -82,10 +82,14 @@ def servicers(parts: Parts) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serving(parts: Parts, *outermost: grpc.aio.ServerInterceptor) -> AsyncIterator[str]:
-    """Serve what is answered of the API, as the service does; gives the address. The parts stay the caller's."""
+async def serving(parts: Parts, *behind: grpc.aio.ServerInterceptor) -> AsyncIterator[str]:
+    """Serve what is answered of the API, as the service does; gives the address. The parts stay the caller's.
+
+    Args:
+        behind: interceptors that stand behind the one that answers errors.
+    """
     server = grpc.aio.server(
-        interceptors=[*outermost, ErrorInterceptor(), RequestInterceptor()],
+        interceptors=[ErrorInterceptor(), *behind, RequestInterceptor()],
         options=[
             ("grpc.max_receive_message_length", service.MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", service.MAX_MESSAGE_BYTES),
