@@ -54,6 +54,7 @@ def test_goals_are_met_from_their_side() -> None:
 
 def test_the_table_shows_the_median_and_what_went_wrong() -> None:
     lines = table([Figure(RATIO, (0.5, 0.7, 0.65), ("loaded",)), Figure(TIME, problem="no room")]).splitlines()
-    assert lines[2].split() == [*"rate over that of an echo".split(), "0.65", "0.5", "0.7", "≥", "0.6", "met"]
+    assert lines[2].startswith("rate over that of an echo ")
+    assert lines[2].split()[-6:] == ["0.65", "0.5", "0.7", "≥", "0.6", "met"]
     assert lines[3].split()[-4:] == ["failed", "≤", "1", "s"]
     assert lines[4:] == ["first-step FAILED: no room", "calls: loaded"]
