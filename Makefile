@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test chaos lint protos clean
+.PHONY: help demo test chaos lint protos client clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -20,7 +20,7 @@ test: .venv/dev.installed  ## run the tests
 # SEED makes the random schedules those of another run; DURATION is how many seconds they are played for at least.
 chaos: .venv/dev.installed  ## kill, halt and scale real jobs, at random too (SEED=..., DURATION=... seconds)
 	$(BIN)/python -m pytest -q tests/chaos -m "whole or not whole"
-	$(BIN)/python -m pytest -q tests/integration -m whole
+	$(BIN)/python -m pytest -q tests/integration tests/server -m whole
 	$(BIN)/python -m tests.chaos --duration $(or $(DURATION),120) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/dev.installed  ## check format, style, types, layers and protos
@@ -28,6 +28,7 @@ lint: .venv/dev.installed  ## check format, style, types, layers and protos
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python client/derive.py --check
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf breaking --against protos/baseline.binpb
@@ -35,6 +36,9 @@ lint: .venv/dev.installed  ## check format, style, types, layers and protos
 protos: .venv/dev.installed  ## regenerate the Python stubs of protos/
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=protos \
 		--grpc_python_out=protos --mypy_out=quiet:protos --mypy_grpc_out=quiet:protos protos/chainrule/v1/*.proto
+
+client: .venv/dev.installed  ## derive the client for threads from the one for asyncio
+	@$(BIN)/python client/derive.py
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .demo dist

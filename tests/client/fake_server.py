@@ -6,19 +6,14 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import google_crc32c
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status
-from grpc_status import rpc_status
 
 from chainrule.v1 import (
     blob_pb2,
@@ -32,43 +27,12 @@ from chainrule.v1 import (
     model_pb2,
     model_pb2_grpc,
 )
+from tests.client.fake_store import BREAK, Failure, delete, find, page, update
 
-T = TypeVar("T")
+__all__ = ["BREAK", "FAMILIES", "NOW", "Failure", "FakeServer", "chained", "log_entry", "metric", "read_response"]
+
 NOW = Timestamp(seconds=1_750_000_000)
 FAMILIES = (cluster_pb2.ModelFamily(name="small_cnn", description="Two blocks.", config_json='{"num_classes": 10}'),)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """An answer that is an error."""
-
-    code: grpc.StatusCode
-    message: str = ""
-    reason: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    violations: Mapping[str, str] = field(default_factory=dict)
-    retry_after_s: int | None = None
-
-    def end(self, context: grpc.ServicerContext) -> None:
-        """End the call with it."""
-        details: list[Message] = []
-        if self.reason:
-            details.append(ErrorInfo(reason=self.reason, domain="chainrule", metadata=self.metadata))
-        if self.violations:
-            fields = [BadRequest.FieldViolation(field=f, description=d) for f, d in self.violations.items()]
-            details.append(BadRequest(field_violations=fields))
-        if self.retry_after_s is not None:
-            details.append(RetryInfo(retry_delay=Duration(seconds=self.retry_after_s)))
-        if not details:
-            context.abort(self.code, self.message)
-        packed = [AnyMessage() for _ in details]
-        for box, detail in zip(packed, details, strict=True):
-            box.Pack(detail)
-        status = Status(code=self.code.value[0], message=self.message, details=packed)
-        context.abort_with_status(rpc_status.to_status(status))
-
-
-BREAK = Failure(code=grpc.StatusCode.UNAVAILABLE, message="connection lost")
 
 
 def read_response(chunk: bytes) -> blob_pb2.ReadBlobResponse:
@@ -100,10 +64,12 @@ class FakeServer(
         self.sent: list[blob_pb2.WriteBlobRequest] = []  # all messages of the last WriteBlob
         self.models: dict[str, model_pb2.Model] = {}
         self.datasets: dict[str, dataset_pb2.Dataset] = {}
+        self.versions: dict[str, model_pb2.ModelVersion] = {}
         self.jobs: dict[str, job_pb2.Job] = {}
         self.metrics: list[job_pb2.Metric] = []
         self.metrics_of: dict[str, list[job_pb2.Metric]] = {}
         self.receipts: dict[str, list[job_pb2.Receipt]] = {}
+        self.logs: list[job_pb2.LogEntry] = []
         self.checkpoints: list[job_pb2.Checkpoint] = []
         self.job_of_request: dict[str, str] = {}
         self.first_job = job_pb2.Job(state=job_pb2.Job.STATE_QUEUED)
@@ -114,6 +80,7 @@ class FakeServer(
         self._takes: dict[str, deque[list[Any]]] = defaultdict(deque)
         self._changed = threading.Condition()
         self._stopping = False
+        self._hanging = 0
         self.port = 0
         self.start()
 
@@ -170,14 +137,29 @@ class FakeServer(
         """What a method was asked so far, oldest first."""
         return [request for name, request in self.calls if name == method]
 
+    def await_calls(self, method: str, number: int = 1) -> None:
+        """Wait until a method was called so often."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.requests(method)) >= number, timeout=10)
+
+    def await_no_calls(self) -> None:
+        """Wait until no call of a silent method is under way, as when its callers have given up."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._hanging == 0, timeout=10)
+
     def _enter(self, method: str, request: Message, context: grpc.ServicerContext) -> None:
-        self.calls.append((method, request))
+        with self._changed:
+            self.calls.append((method, request))
+            self._changed.notify_all()
         if self._failures[method]:
             self._failures[method].popleft().end(context)
         if method in self.silent:
             context.add_callback(self._wake)
             with self._changed:
+                self._hanging += 1
                 self._changed.wait_for(lambda: self._stopping or not context.is_active(), timeout=10)
+                self._hanging -= 1
+                self._changed.notify_all()
 
     def _play(self, method: str, context: grpc.ServicerContext) -> Iterator[Any]:
         for item in self._takes[method].popleft():
@@ -271,8 +253,37 @@ class FakeServer(
         self, request: model_pb2.ListModelsRequest, context: grpc.ServicerContext
     ) -> model_pb2.ListModelsResponse:
         self._enter("ListModels", request, context)
-        models, token = _page(list(self.models.values())[::-1], request.page_token)
+        models, token = page(list(self.models.values())[::-1], request.page_token)
         return model_pb2.ListModelsResponse(models=models, next_page_token=token)
+
+    def UpdateModel(self, request: model_pb2.UpdateModelRequest, context: grpc.ServicerContext) -> model_pb2.Model:
+        self._enter("UpdateModel", request, context)
+        return update(self.models, request.model, request.update_mask, context)
+
+    def DeleteModel(self, request: model_pb2.DeleteModelRequest, context: grpc.ServicerContext) -> Empty:
+        self._enter("DeleteModel", request, context)
+        return delete(self.models, request, context)
+
+    def GetModelVersion(
+        self, request: model_pb2.GetModelVersionRequest, context: grpc.ServicerContext
+    ) -> model_pb2.ModelVersion:
+        self._enter("GetModelVersion", request, context)
+        model, _, number = request.name.partition("/versions/")
+        known = [name for name in self.versions if name.startswith(f"{model}/versions/")]
+        return find(self.versions, known[-1] if known and number == "latest" else request.name, context)
+
+    def ListModelVersions(
+        self, request: model_pb2.ListModelVersionsRequest, context: grpc.ServicerContext
+    ) -> model_pb2.ListModelVersionsResponse:
+        self._enter("ListModelVersions", request, context)
+        find(self.models, request.parent, context)
+        known = [version for version in self.versions.values() if version.name.startswith(f"{request.parent}/")]
+        versions, token = page(known[::-1], request.page_token)
+        return model_pb2.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
+
+    def DeleteModelVersion(self, request: model_pb2.DeleteModelVersionRequest, context: grpc.ServicerContext) -> Empty:
+        self._enter("DeleteModelVersion", request, context)
+        return delete(self.versions, request, context)
 
     # DatasetService
 
@@ -289,6 +300,8 @@ class FakeServer(
             num_classes=3,
             size_bytes=len(self.blobs[request.dataset.digest]),
             create_time=NOW,
+            labels=request.dataset.labels,
+            description=request.dataset.description,
         )
         return self.datasets[name]
 
@@ -300,13 +313,25 @@ class FakeServer(
         self, request: dataset_pb2.ListDatasetsRequest, context: grpc.ServicerContext
     ) -> dataset_pb2.ListDatasetsResponse:
         self._enter("ListDatasets", request, context)
-        datasets, token = _page(list(self.datasets.values())[::-1], request.page_token)
+        datasets, token = page(list(self.datasets.values())[::-1], request.page_token)
         return dataset_pb2.ListDatasetsResponse(datasets=datasets, next_page_token=token)
+
+    def UpdateDataset(
+        self, request: dataset_pb2.UpdateDatasetRequest, context: grpc.ServicerContext
+    ) -> dataset_pb2.Dataset:
+        self._enter("UpdateDataset", request, context)
+        return update(self.datasets, request.dataset, request.update_mask, context)
+
+    def DeleteDataset(self, request: dataset_pb2.DeleteDatasetRequest, context: grpc.ServicerContext) -> Empty:
+        self._enter("DeleteDataset", request, context)
+        return delete(self.datasets, request, context)
 
     # JobService
 
     def CreateJob(self, request: job_pb2.CreateJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
         self._enter("CreateJob", request, context)
+        if request.validate_only:
+            return request.job
         name = self.job_of_request.setdefault(request.request_id, f"jobs/{len(self.job_of_request) + 1}")
         if name not in self.jobs:
             job = job_pb2.Job(name=name, create_time=NOW)
@@ -321,8 +346,16 @@ class FakeServer(
 
     def ListJobs(self, request: job_pb2.ListJobsRequest, context: grpc.ServicerContext) -> job_pb2.ListJobsResponse:
         self._enter("ListJobs", request, context)
-        jobs, token = _page(list(self.jobs.values())[::-1], request.page_token)
+        jobs, token = page(list(self.jobs.values())[::-1], request.page_token)
         return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    def UpdateJob(self, request: job_pb2.UpdateJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
+        self._enter("UpdateJob", request, context)
+        return update(self.jobs, request.job, request.update_mask, context)
+
+    def DeleteJob(self, request: job_pb2.DeleteJobRequest, context: grpc.ServicerContext) -> Empty:
+        self._enter("DeleteJob", request, context)
+        return delete(self.jobs, request, context)
 
     def CancelJob(self, request: job_pb2.CancelJobRequest, context: grpc.ServicerContext) -> job_pb2.Job:
         self._enter("CancelJob", request, context)
@@ -379,11 +412,24 @@ class FakeServer(
         later = [m for m in metrics if m.sequence > request.after_sequence]
         return job_pb2.ListMetricsResponse(metrics=later[:2])
 
+    def StreamLogs(
+        self, request: job_pb2.StreamLogsRequest, context: grpc.ServicerContext
+    ) -> Iterator[job_pb2.StreamLogsResponse]:
+        self._enter("StreamLogs", request, context)
+        if self._takes["StreamLogs"]:
+            yield from self._play("StreamLogs", context)
+            return
+        yield job_pb2.StreamLogsResponse(entries=self._logs(request))
+
+    def ListLogs(self, request: job_pb2.ListLogsRequest, context: grpc.ServicerContext) -> job_pb2.ListLogsResponse:
+        self._enter("ListLogs", request, context)
+        return job_pb2.ListLogsResponse(entries=self._logs(request)[:2])
+
     def ListCheckpoints(
         self, request: job_pb2.ListCheckpointsRequest, context: grpc.ServicerContext
     ) -> job_pb2.ListCheckpointsResponse:
         self._enter("ListCheckpoints", request, context)
-        checkpoints, token = _page(self.checkpoints[::-1], request.page_token)
+        checkpoints, token = page(self.checkpoints[::-1], request.page_token)
         return job_pb2.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
 
     def ListReceipts(
@@ -392,6 +438,15 @@ class FakeServer(
         self._enter("ListReceipts", request, context)
         later = [r for r in self.receipts.get(request.name, []) if r.step > request.after_step]
         return job_pb2.ListReceiptsResponse(receipts=later[:2])
+
+    def _logs(self, request: job_pb2.StreamLogsRequest | job_pb2.ListLogsRequest) -> list[job_pb2.LogEntry]:
+        return [
+            entry
+            for entry in self.logs
+            if entry.sequence > request.after_sequence
+            and entry.severity >= request.min_severity
+            and request.source in ("", entry.source)
+        ]
 
     def _job(self, name: str, context: grpc.ServicerContext) -> job_pb2.Job:
         if name not in self.jobs:
@@ -425,7 +480,9 @@ def chained(states: Mapping[int, str]) -> list[job_pb2.Receipt]:
     return receipts
 
 
-def _page(things: list[T], token: str) -> tuple[list[T], str]:
-    """Two things a page; the token is the index of the next page's first."""
-    start = int(token or 0)
-    return things[start : start + 2], str(start + 2) if start + 2 < len(things) else ""
+def log_entry(sequence: int, message: str, *, source: str = "coordinator", severity: str = "INFO") -> job_pb2.LogEntry:
+    """An entry of a job's logs."""
+    told = job_pb2.LogEntry.Severity.Value(f"SEVERITY_{severity}")
+    return job_pb2.LogEntry(
+        sequence=sequence, time=NOW, severity=told, source=source, node="a1", attempt=1, message=message
+    )

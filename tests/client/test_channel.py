@@ -15,7 +15,7 @@ from chainrule.client import (
     Settings,
     Unavailable,
 )
-from chainrule.client.channel import channel_options, service_config
+from chainrule.client.transport import channel_options, service_config
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import BREAK, Failure, FakeServer
 
@@ -35,18 +35,25 @@ def test_exactly_the_idempotent_calls_are_repeated() -> None:
         "CreateDataset",
         "CreateJob",
         "CreateModel",
+        "CreateToken",
         "FindMissingBlobs",
         "GetDataset",
         "GetJob",
         "GetModel",
+        "GetModelVersion",
         "GetServerInfo",
+        "GetToken",
+        "ListAuditEntries",
         "ListCheckpoints",
         "ListDatasets",
         "ListJobs",
+        "ListLogs",
         "ListMetrics",
+        "ListModelVersions",
         "ListModels",
         "ListNodes",
         "ListReceipts",
+        "ListTokens",
         "PauseJob",
         "ResumeJob",
         "ScaleJob",

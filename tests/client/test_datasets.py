@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
 
-from chainrule.client import Client, InvalidInputError
-from chainrule.client.datasets import to_examples
+from chainrule.client import Aborted, Client, NotFound
 from chainrule.engine import io
 from tests.client.fake_server import FakeServer
 
@@ -41,79 +39,33 @@ def test_datasets_are_listed_newest_first(client: Client) -> None:
     assert [dataset.name for dataset in client.datasets.list()] == ["datasets/c", "datasets/b", "datasets/a"]
 
 
-@pytest.mark.parametrize(
-    "inputs", [INPUTS, INPUTS.astype(np.float64), INPUTS.astype(np.uint8), INPUTS > 3, INPUTS[:, :, ::-1], [[1.5], [2]]]
-)
-def test_inputs_become_contiguous_float32(inputs: ArrayLike) -> None:
-    converted = to_examples(inputs=inputs, targets=TARGETS)["inputs"]
-    assert converted.dtype == np.float32
-    assert converted.flags.c_contiguous
-    np.testing.assert_array_equal(converted, inputs)
-
-
-@pytest.mark.parametrize("targets", [[0, 1, 2], np.array([0, 1], np.uint8), np.array([0.0, 2.0]), np.arange(8)[::2]])
-def test_targets_become_contiguous_int64(targets: ArrayLike) -> None:
-    converted = to_examples(inputs=INPUTS, targets=targets)["targets"]
-    assert converted.dtype == np.int64
-    assert converted.flags.c_contiguous
-    np.testing.assert_array_equal(converted, targets)
-
-
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        ([0.0, 1.5], r"targets\[1\] is 1\.5; class labels must be whole numbers"),
-        ([0.0, np.nan], r"targets\[1\] is nan"),
-        (np.array([0, 2**64 - 1], np.uint64), r"targets\[1\] is 18446744073709551615"),
-        (["zero", "one"], "targets have dtype <U4"),
-        (np.array([0, None]), "targets have dtype object"),
-    ],
-)
-def test_targets_that_are_no_labels_are_refused_here(targets: ArrayLike, message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        to_examples(inputs=INPUTS, targets=targets)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        (np.array([1e300, 1.0]), "inputs of dtype float64 hold values beyond the range of float32"),
-        (np.array([1j]), "inputs have dtype complex128"),
-        (["a"], "inputs have dtype <U1"),
-    ],
-)
-def test_inputs_that_do_not_fit_float32_are_refused_here(inputs: ArrayLike, message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        to_examples(inputs=inputs, targets=TARGETS)
-
-
-def test_what_is_wrong_with_the_values_is_the_servers_to_say() -> None:
-    examples = to_examples(inputs=[np.nan, np.inf], targets=[-1])
-    np.testing.assert_array_equal(examples["inputs"], np.array([np.nan, np.inf], np.float32))
-    np.testing.assert_array_equal(examples["targets"], [-1])
-
-
-# Tokens
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float64])
-def test_tokens_become_contiguous_int64(dtype: type[np.generic]) -> None:
-    inputs = np.array([[1, 2, 70000 if dtype != np.uint16 else 7], [3, 0, 4]]).astype(dtype)[:, ::-1]
-    converted = to_examples(inputs=inputs, targets=[[0, 1, 2], [2, 1, 0]], tokens=True)
-    assert converted["inputs"].dtype == np.int64
-    assert converted["targets"].shape == (2, 3)
-    assert converted["inputs"].flags.c_contiguous
-    np.testing.assert_array_equal(converted["inputs"], inputs)
-
-
-def test_a_token_with_a_fraction_is_refused_by_its_place() -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        to_examples(inputs=[[1.0, 2.0], [3.0, 4.5]], targets=[0, 1], tokens=True)
-    assert str(caught.value) == "inputs[1, 1] is 4.5; tokens must be whole numbers that fit int64"
-
-
 def test_tokens_are_sent_as_such(server: FakeServer, client: Client) -> None:
     made = client.datasets.create("text", inputs=[[1, 2], [3, 4]], targets=[[2, 3], [4, 5]], tokens=True)
     sent = io.load(server.blobs[made.digest])
     assert sent["inputs"].dtype == np.int64
     assert sent["targets"].tolist() == [[2, 3], [4, 5]]
+
+
+def test_a_dataset_has_labels_and_a_description_that_can_be_changed(server: FakeServer, client: Client) -> None:
+    made = client.datasets.create("d", inputs=[[1.0]], targets=[0], labels={"team": "vision"}, description="small")
+    [request] = server.requests("CreateDataset")
+    assert (dict(request.dataset.labels), request.dataset.description) == ({"team": "vision"}, "small")
+    assert request.request_id
+    changed = client.datasets.update(made, description="smaller")
+    assert (changed.description, changed.etag) == ("smaller", "1")
+    with pytest.raises(Aborted):
+        client.datasets.update("d", labels={}, etag="0")
+
+
+def test_a_dataset_can_be_removed(server: FakeServer, client: Client) -> None:
+    client.datasets.delete(client.datasets.create("d", inputs=[[1.0]], targets=[0]))
+    assert server.datasets == {}
+    client.datasets.delete("d", missing_ok=True)
+    with pytest.raises(NotFound):
+        client.datasets.delete("d")
+
+
+def test_datasets_are_filtered_and_ordered_by_the_server(server: FakeServer, client: Client) -> None:
+    client.datasets.list(filter="num_examples > 3", order_by="name desc", limit=5)
+    [request] = server.requests("ListDatasets")
+    assert (request.filter, request.order_by, request.page_size) == ("num_examples > 3", "name desc", 5)

@@ -133,3 +133,13 @@ def test_errors_survive_pickling(kind: type[ChainruleError]) -> None:
     assert type(copy) is kind
     assert str(copy) == "it is so"
     assert vars(copy) == vars(error)
+
+
+def test_what_an_error_is_about_is_told(server: FakeServer, client: Client, job: str) -> None:
+    resource = ("chainrule.v1.Job", "jobs/1")
+    server.fail("CancelJob", Failure(code=grpc.StatusCode.NOT_FOUND, message="no such job", resource=resource))
+    error = cancel(client, job)
+    assert (error.resource_type, error.resource_name) == resource
+    server.fail("CancelJob", Failure(code=grpc.StatusCode.NOT_FOUND, message="no such job"))
+    error = cancel(client, job)
+    assert (error.resource_type, error.resource_name) == ("", "")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from chainrule.client import (
+    Aborted,
     Adam,
     AlreadyExists,
     Checkpoint,
@@ -33,7 +34,7 @@ from chainrule.client import (
 from chainrule.client.config import from_message, to_message
 from chainrule.client.wire import INT32, POSITIVE_INT32, UINT64
 from chainrule.engine import io
-from chainrule.v1 import job_pb2
+from chainrule.v1 import job_pb2, model_pb2
 from tests.client.fake_server import BREAK, NOW, Failure, FakeServer, chained, metric
 
 State = job_pb2.Job.State
@@ -259,6 +260,47 @@ def test_scaling_to_nothing_is_refused_here_with_the_remedy(server: FakeServer, 
     assert server.requests("ScaleJob") == []
 
 
+# Changing and removing
+
+
+def test_a_job_can_be_changed_by_name_and_by_handle(server: FakeServer, client: Client) -> None:
+    job = client.jobs.create(model="m", dataset="d", labels={"a": "1"}, priority=5)
+    assert client.jobs.update(job, priority=0).labels == {"a": "1"}
+    changed = job.update(labels={"b": "2"}, description="better")
+    assert (changed.labels, changed.description, changed.priority) == ({"b": "2"}, "better", 0)
+    with pytest.raises(Aborted):
+        client.jobs.update("1", description="stale", etag="1")
+    with pytest.raises(InvalidInputError, match="nothing says what to change"):
+        job.update()
+    masks = [list(request.update_mask.paths) for request in server.requests("UpdateJob")]
+    assert masks == [["priority"], ["labels", "description"], ["description"]]
+
+
+def test_a_job_can_be_removed_by_name_and_by_handle(server: FakeServer, client: Client) -> None:
+    client.jobs.create(model="m", dataset="d").delete()
+    client.jobs.delete("1", missing_ok=True)
+    with pytest.raises(NotFound):
+        client.jobs.delete("jobs/1")
+    assert server.jobs == {}
+
+
+def test_steering_may_insist_on_what_was_seen(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=RUNNING)
+    job = client.jobs.get("1")
+    job.scale(2, etag="7")
+    job.pause(etag="8")
+    job.resume(etag="9")
+    job.cancel(etag="10")
+    verbs = ("ScaleJob", "PauseJob", "ResumeJob", "CancelJob")
+    assert [request.etag for verb in verbs for request in server.requests(verb)] == ["7", "8", "9", "10"]
+
+
+def test_jobs_are_filtered_and_ordered_by_the_server(server: FakeServer, client: Client) -> None:
+    client.jobs.list(filter="state = RUNNING", order_by="priority desc")
+    [request] = server.requests("ListJobs")
+    assert (request.filter, request.order_by) == ("state = RUNNING", "priority desc")
+
+
 # Waiting
 
 
@@ -416,6 +458,17 @@ def test_a_comparison_with_a_job_that_is_not_there_is_not_found(server: FakeServ
     job = trained(server, client, "jobs/1", [0.5])
     with pytest.raises(NotFound, match="there is no jobs/9"):
         job.verify("9")
+
+
+def test_jobs_that_began_with_other_versions_are_told_apart(server: FakeServer, client: Client) -> None:
+    first, second = trained(server, client, "jobs/1", [0.5]), trained(server, client, "jobs/2", [0.5])
+    for job, digest in (("jobs/1", "a" * 64), ("jobs/2", "b" * 64)):
+        version = f"models/m/versions/{job[-1]}"
+        server.versions[version] = model_pb2.ModelVersion(name=version, weights_digest=digest, create_time=NOW)
+        server.put_job(name=job, model=version, source_version=version)
+    assert first.verify(second).differences == (
+        f"model: mlp {{}}, weights {'a' * 64} against mlp {{}}, weights {'b' * 64}",
+    )
 
 
 # Weights

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from chainrule.client import AlreadyExists, Client, InvalidInputError, NotFound
+from chainrule.client import Aborted, AlreadyExists, Client, FailedPrecondition, InvalidInputError, NotFound
 from chainrule.engine import io, models, nn
-from tests.client.fake_server import FakeServer
+from chainrule.v1 import model_pb2
+from tests.client.fake_server import NOW, FakeServer
 
 
 @pytest.fixture
@@ -120,3 +121,126 @@ def test_a_model_cannot_be_changed(client: Client) -> None:
     model = client.models.create_from_family("digits", "small_cnn")
     with pytest.raises(dataclasses.FrozenInstanceError):
         model.name = "models/other"  # type: ignore[misc]
+
+
+# Labels, changes and removal
+
+
+def test_a_model_has_labels_and_a_description(server: FakeServer, client: Client, module: nn.Module) -> None:
+    model = client.models.create("digits", module, labels={"team": "vision"}, description="for trying")
+    assert (model.labels, model.description) == ({"team": "vision"}, "for trying")
+    assert client.models.get("digits") == model
+
+
+def test_labels_that_are_no_texts_are_refused_here(server: FakeServer, client: Client) -> None:
+    with pytest.raises(InvalidInputError, match=r"labels has 'team': 3; both must be texts"):
+        client.models.create_from_family("m", "mlp", labels={"team": 3})  # type: ignore[dict-item]
+    with pytest.raises(InvalidInputError, match=r"labels is 'team=vision'; it must be a mapping"):
+        client.models.create_from_family("m", "mlp", labels="team=vision")  # type: ignore[arg-type]
+    assert server.requests("CreateModel") == []
+
+
+def test_every_creation_has_a_request_id_of_its_own(server: FakeServer, client: Client) -> None:
+    client.models.create_from_family("m", "mlp")
+    client.models.create_from_family("m", "mlp")
+    client.models.create_from_family("m", "mlp", request_id="mine")
+    first, second, third = (request.request_id for request in server.requests("CreateModel"))
+    assert first
+    assert first != second
+    assert third == "mine"
+
+
+def test_a_change_names_what_it_changes_and_leaves_the_rest(server: FakeServer, client: Client) -> None:
+    model = client.models.create_from_family("m", "mlp", labels={"a": "1"}, description="before")
+    assert client.models.update(model, description="after").labels == {"a": "1"}
+    changed = client.models.update("m", labels={})
+    assert (changed.labels, changed.description) == ({}, "after")
+    assert [list(r.update_mask.paths) for r in server.requests("UpdateModel")] == [["description"], ["labels"]]
+
+
+def test_a_change_of_nothing_is_refused_here(server: FakeServer, client: Client) -> None:
+    with pytest.raises(InvalidInputError, match="nothing says what to change"):
+        client.models.update("m")
+    assert server.requests("UpdateModel") == []
+
+
+def test_a_change_may_insist_on_what_was_seen(client: Client) -> None:
+    seen = client.models.update(client.models.create_from_family("m", "mlp"), description="one")
+    client.models.update("m", description="two", etag=seen.etag)
+    with pytest.raises(Aborted, match=f'not "{seen.etag}"'):
+        client.models.update("m", description="three", etag=seen.etag)
+    with pytest.raises(Aborted):
+        client.models.delete("m", etag=seen.etag)
+
+
+def test_a_model_can_be_removed(client: Client) -> None:
+    client.models.delete(client.models.create_from_family("m", "mlp"))
+    with pytest.raises(NotFound):
+        client.models.delete("m")
+    client.models.delete("m", missing_ok=True)
+    assert client.models.list() == ()
+
+
+def test_a_list_is_filtered_and_ordered_by_the_server(server: FakeServer, client: Client) -> None:
+    client.models.list(filter='family = "mlp"', order_by="name")
+    [request] = server.requests("ListModels")
+    assert (request.filter, request.order_by) == ('family = "mlp"', "name")
+
+
+# Versions
+
+
+def add_versions(server: FakeServer, client: Client) -> dict[str, np.ndarray]:
+    """Two versions of models/m; the second was made by a job, and its weights are the answer."""
+    client.models.create_from_family("m", "mlp")
+    weights = {"weight": np.arange(3, dtype=np.float32)}
+    content = io.save(weights)
+    server.blobs[io.digest(content)] = content
+    first, second = "models/m/versions/1", "models/m/versions/2"
+    server.versions[first] = model_pb2.ModelVersion(name=first, create_time=NOW)
+    server.versions[second] = model_pb2.ModelVersion(
+        name=second,
+        weights_digest=io.digest(content),
+        job="jobs/1",
+        parent_version=first,
+        dataset="datasets/d",
+        dataset_digest="d" * 64,
+        step=7,
+        create_time=NOW,
+    )
+    return weights
+
+
+def test_versions_are_listed_newest_first_and_tell_where_they_come_from(server: FakeServer, client: Client) -> None:
+    add_versions(server, client)
+    second, first = client.models.versions("m")
+    assert (second.number, second.job, second.parent_version, second.step) == (2, "jobs/1", "models/m/versions/1", 7)
+    assert (second.dataset, second.dataset_digest) == ("datasets/d", "d" * 64)
+    assert (first.number, first.job, first.parent_version, first.weights_digest) == (1, None, None, None)
+
+
+def test_a_version_is_found_by_number_by_name_and_as_the_newest(server: FakeServer, client: Client) -> None:
+    add_versions(server, client)
+    assert client.models.version("m", 1).name == "models/m/versions/1"
+    assert client.models.version("m/versions/1") == client.models.version("m", 1)
+    assert client.models.version(client.models.get("m")).name == "models/m/versions/2"
+    with pytest.raises(NotFound, match="there is no models/m/versions/3"):
+        client.models.version("m", 3)
+
+
+def test_the_weights_of_a_version_are_arrays_by_name(server: FakeServer, client: Client) -> None:
+    weights = add_versions(server, client)
+    np.testing.assert_array_equal(client.models.version("m").weights()["weight"], weights["weight"], strict=True)
+    with pytest.raises(FailedPrecondition, match="models/m/versions/1 has no file of weights"):
+        client.models.version("m", 1).weights()
+
+
+def test_a_version_can_be_removed(server: FakeServer, client: Client) -> None:
+    add_versions(server, client)
+    client.models.delete_version(client.models.version("m", 2))
+    assert list(server.versions) == ["models/m/versions/1"]
+    client.models.delete_version("m/versions/2", missing_ok=True)
+    with pytest.raises(NotFound):
+        client.models.delete_version("m/versions/2")
+    with pytest.raises(InvalidInputError, match='"models/m" is no version of a model, as "models/m/versions/2" would'):
+        client.models.delete_version("m")

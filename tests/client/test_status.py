@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from google.protobuf.duration_pb2 import Duration
 
 from chainrule.client import (
+    Cause,
     Client,
     Evaluation,
     JobEvent,
     JobFailure,
     JobState,
+    Timings,
 )
-from chainrule.client.status import state_from_message
+from chainrule.client.status import state_from_message, status_from_message
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import NOW, FakeServer
 
@@ -89,3 +91,27 @@ def test_every_state_of_the_api_has_its_name_here() -> None:
 def test_a_state_of_a_newer_server_is_unknown() -> None:
     assert state_from_message(State.ValueType(99)) is JobState.UNKNOWN
     assert state_from_message(job_pb2.Job.STATE_UNSPECIFIED) is JobState.UNKNOWN
+
+
+def test_a_status_tells_where_a_job_comes_from_what_it_made_and_how_long_it_took() -> None:
+    job = job_pb2.Job(
+        name="jobs/1",
+        source_version="models/m/versions/1",
+        result_version="models/m/versions/2",
+        dataset_digest="d" * 64,
+        labels={"team": "vision"},
+        description="try",
+        priority=3,
+        etag="7",
+    )
+    job.timings.queued.FromMilliseconds(1500)
+    job.timings.ending.FromSeconds(2)
+    change = job.history.add(state=job_pb2.Job.STATE_RUNNING, attempt=2, cause=job_pb2.StateChange.CAUSE_LOSS)
+    status = status_from_message(job)
+    assert (status.source_version, status.result_version) == ("models/m/versions/1", "models/m/versions/2")
+    assert (status.dataset_digest, status.labels, status.description) == ("d" * 64, {"team": "vision"}, "try")
+    assert (status.priority, status.etag) == (3, "7")
+    assert status.timings == Timings(queued_s=1.5, ending_s=2.0)
+    assert (status.history[0].attempt, status.history[0].cause) == (2, Cause.LOSS)
+    change.cause = 99  # type: ignore[assignment]
+    assert status_from_message(job).history[0].cause is Cause.UNKNOWN

@@ -49,7 +49,7 @@ def test_what_nothing_refers_to_is_removed_after_its_grace(folder: Path) -> None
     assert (
         run("gc", "--data-dir", str(folder)).stdout == "removed 0 blobs, 0 bytes; what is younger than 24 h was kept\n"
     )
-    found = run("gc", "--data-dir", str(folder), "--grace-hours", "4", "--json")
+    found = run("gc", "--data-dir", str(folder), "--grace-hours", "4", "--format", "json")
     assert json.loads(found.stdout) == {"blobs": 1, "bytes": 8}
     assert BlobStore(folder / "blobs").contains(digest_of(b"weights"))
     assert not BlobStore(folder / "blobs").contains(digest_of(b"leftover"))
@@ -71,7 +71,7 @@ def test_damaged_and_missing_blobs_are_named_with_what_needs_them(folder: Path, 
     assert found.exit_code == 1
     assert found.stdout.startswith("models/m/versions/1: ")
     assert digest_of(b"weights") in found.stdout
-    [wrong] = json.loads(run("check", "--data-dir", str(folder), "--json").stdout)["wrong"]
+    [wrong] = json.loads(run("check", "--data-dir", str(folder), "--format", "json").stdout)["wrong"]
     assert wrong["of"] == ["models/m/versions/1"]
 
 

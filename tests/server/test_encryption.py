@@ -177,9 +177,15 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_a_server_says_which_of_its_files_is_wrong(
     folder: Path, tmp_path: Path, cert: str, key: str, client_ca: str | None, message: str
 ) -> None:
-    tls = ServerTls(folder / cert, folder / key, None if client_ca is None else folder / client_ca)
+    config = ServerConfig(
+        tmp_path,
+        port=0,
+        tls_cert=folder / cert,
+        tls_key=folder / key,
+        tls_client_ca=None if client_ca is None else folder / client_ca,
+    )
     with pytest.raises(StartupError, match=message):
-        check_startable(ServerConfig(tmp_path, port=0, tls=tls))
+        check_startable(config)
 
 
 # --- addresses that others reach -------------------------------------------------------------------------------
@@ -187,9 +193,9 @@ def test_a_server_says_which_of_its_files_is_wrong(
 
 @pytest.mark.parametrize("has_tls", [False, True])
 def test_without_proof_of_clients_only_this_machine_is_served(folder: Path, tmp_path: Path, has_tls: bool) -> None:
-    tls = ServerTls(folder / "server.pem", folder / "server.key") if has_tls else None
+    cert, key = (folder / "server.pem", folder / "server.key") if has_tls else (None, None)
     with pytest.raises(StartupError, match=r"--host 0\.0\.0\.0 is not a loopback address.*--tls-client-ca"):
-        check_startable(ServerConfig(tmp_path, host="0.0.0.0", port=0, tls=tls))
+        check_startable(ServerConfig(tmp_path, host="0.0.0.0", port=0, tls_cert=cert, tls_key=key))
 
 
 @pytest.mark.parametrize(

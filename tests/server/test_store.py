@@ -19,7 +19,7 @@ from chainrule.server.errors import (
     NotFoundError,
 )
 from chainrule.server.records import Dataset, JobFailure, JobState, LogRecord, Model
-from chainrule.server.store import NewJob, Store
+from chainrule.server.store import NewJob, PageRequest, Store
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.logs import LogEntry
 from chainrule.server.training.state import EvaluationMetric, StepMetric
@@ -244,7 +244,7 @@ def test_lists_leave_out_events_and_evaluations(store: Store) -> None:
     store.create_job(JOB)
     store.add_event(JOB.name, "warning", "look", step=0)
     store.add_evaluation(JOB.name, evaluation(1, 0.5))
-    [listed], _ = store.list_jobs(10, "")
+    [listed], _ = store.list_jobs(PageRequest())
     assert (listed.events, listed.evaluations) == ((), ())
     assert store.unfinished_jobs() == [listed]
 
@@ -298,12 +298,12 @@ def test_pages_of_checkpoints_cover_all_newest_first(store: Store) -> None:
     store.create_job(JOB)
     for step in (10, 20, 30):
         add_checkpoint(store, step)
-    first, token = store.list_checkpoints(JOB.name, 2, "")
-    rest, end = store.list_checkpoints(JOB.name, 2, token)
+    first, token = store.list_checkpoints(JOB.name, PageRequest(2))
+    rest, end = store.list_checkpoints(JOB.name, PageRequest(2, token))
     assert [known.step for known in (*first, *rest)] == [30, 20, 10]
     assert end == ""
     with pytest.raises(NotFoundError, match='"jobs/x"'):
-        store.list_checkpoints("jobs/x", 2, "")
+        store.list_checkpoints("jobs/x", PageRequest())
 
 
 def test_blobs_are_unreferenced_if_nothing_names_them(store: Store) -> None:
@@ -346,7 +346,7 @@ def test_pages_cover_all_newest_first(store: Store) -> None:
         store.create_job(replace(JOB, name=f"jobs/j{index}", request_id=""))
     names, token = [], ""
     while True:
-        page, token = store.list_jobs(2, token)
+        page, token = store.list_jobs(PageRequest(2, token))
         names += [job.name for job in page]
         if not token:
             break
@@ -355,7 +355,7 @@ def test_pages_cover_all_newest_first(store: Store) -> None:
 
 def test_a_page_token_that_is_none_is_refused(store: Store) -> None:
     with pytest.raises(InvalidRequestError, match="page_token: 'x'"):
-        store.list_jobs(2, "x")
+        store.list_jobs(PageRequest(2, "x"))
 
 
 @pytest.mark.parametrize("get", ["get_model", "get_dataset", "get_job"])

@@ -7,11 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chainrule.client.channel import Settings
+    from chainrule.client.aio.client import AsyncClient
+    from chainrule.client.aio.jobs import AsyncJob
+    from chainrule.client.aio.models import AsyncModelVersion
     from chainrule.client.client import Client
-    from chainrule.client.cluster import ModelFamily, Node, ServerInfo
-    from chainrule.client.config import Adam, Schedule, Sgd, TrainingConfig, Validation
-    from chainrule.client.datasets import Dataset
+    from chainrule.client.config import (
+        Adam,
+        Schedule,
+        Sgd,
+        TrainingConfig,
+        Validation,
+    )
     from chainrule.client.encryption import Tls
     from chainrule.client.errors import (
         Aborted,
@@ -38,27 +44,51 @@ if TYPE_CHECKING:
         Unknown,
     )
     from chainrule.client.jobs import Job
-    from chainrule.client.models import Model
+    from chainrule.client.models import ModelVersion
+    from chainrule.client.records import (
+        LogEntry,
+        Metric,
+        Metrics,
+        Severity,
+    )
+    from chainrule.client.resources import (
+        Caller,
+        Dataset,
+        Model,
+        ModelFamily,
+        Node,
+        ServerInfo,
+    )
     from chainrule.client.retry import RetryPolicy
     from chainrule.client.status import (
+        Cause,
         Checkpoint,
         Evaluation,
         JobEvent,
         JobFailure,
         JobState,
         JobStatus,
-        Metric,
         Progress,
         Receipt,
         StateChange,
+        Timings,
     )
-    from chainrule.client.verification import Evidence, Verification
+    from chainrule.client.transport import Settings
+    from chainrule.client.verification import (
+        Evidence,
+        Verification,
+    )
 
 __all__ = [
     "Aborted",
     "Adam",
     "AlreadyExists",
+    "AsyncClient",
+    "AsyncJob",
+    "AsyncModelVersion",
+    "Caller",
     "Cancelled",
+    "Cause",
     "Checkpoint",
     "Client",
     "ClientClosedError",
@@ -79,9 +109,12 @@ __all__ = [
     "JobFailure",
     "JobState",
     "JobStatus",
+    "LogEntry",
     "Metric",
+    "Metrics",
     "Model",
     "ModelFamily",
+    "ModelVersion",
     "Node",
     "NotFound",
     "OutOfRange",
@@ -94,8 +127,10 @@ __all__ = [
     "Schedule",
     "ServerInfo",
     "Settings",
+    "Severity",
     "Sgd",
     "StateChange",
+    "Timings",
     "Tls",
     "TrainingConfig",
     "Unauthenticated",
@@ -107,13 +142,10 @@ __all__ = [
 ]
 
 _HOME = {
-    "chainrule.client.channel": ("Settings",),
+    "chainrule.client.aio.client": ("AsyncClient",),
+    "chainrule.client.aio.jobs": ("AsyncJob",),
+    "chainrule.client.aio.models": ("AsyncModelVersion",),
     "chainrule.client.client": ("Client",),
-    "chainrule.client.cluster": (
-        "ModelFamily",
-        "Node",
-        "ServerInfo",
-    ),
     "chainrule.client.config": (
         "Adam",
         "Schedule",
@@ -121,7 +153,6 @@ _HOME = {
         "TrainingConfig",
         "Validation",
     ),
-    "chainrule.client.datasets": ("Dataset",),
     "chainrule.client.encryption": ("Tls",),
     "chainrule.client.errors": (
         "Aborted",
@@ -148,20 +179,36 @@ _HOME = {
         "Unknown",
     ),
     "chainrule.client.jobs": ("Job",),
-    "chainrule.client.models": ("Model",),
+    "chainrule.client.models": ("ModelVersion",),
+    "chainrule.client.records": (
+        "LogEntry",
+        "Metric",
+        "Metrics",
+        "Severity",
+    ),
+    "chainrule.client.resources": (
+        "Caller",
+        "Dataset",
+        "Model",
+        "ModelFamily",
+        "Node",
+        "ServerInfo",
+    ),
     "chainrule.client.retry": ("RetryPolicy",),
     "chainrule.client.status": (
+        "Cause",
         "Checkpoint",
         "Evaluation",
         "JobEvent",
         "JobFailure",
         "JobState",
         "JobStatus",
-        "Metric",
         "Progress",
         "Receipt",
         "StateChange",
+        "Timings",
     ),
+    "chainrule.client.transport": ("Settings",),
     "chainrule.client.verification": (
         "Evidence",
         "Verification",

@@ -1,4 +1,5 @@
 """Blobs: byte strings sent and fetched in chunks, named and checked by their SHA-256."""
+# Derived from aio/blobs.py by client/derive.py. Change that, and run `make client`.
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ _GOES_ON = ("CHUNK_DAMAGED", INCOMPLETE, "UPLOAD_OFFSET")
 Transferred = Callable[[int, int], None]
 """Called during a transfer with the bytes done so far and the bytes in all."""
 
+Received = Callable[[int], None]
+"""Called during a download with the bytes that have arrived so far."""
+
 
 class Blobs:
     """The blobs of a server."""
@@ -32,7 +36,8 @@ class Blobs:
     def missing(self, digests: list[str]) -> list[str]:
         """Those of the digests that the server does not hold, in the order given."""
         request = blob_pb2.FindMissingBlobsRequest(digests=digests)
-        return list(self._connection.call(self._stub.FindMissingBlobs, request).missing_digests)
+        response = self._connection.call(self._stub.FindMissingBlobs, request)
+        return list(response.missing_digests)
 
     def upload(self, content: bytes, *, transferred: Transferred | None = None) -> str:
         """Send a blob, unless the server holds it already, and return its SHA-256 in hexadecimal.
@@ -43,7 +48,7 @@ class Blobs:
             DataLoss: what arrived has another digest.
             Unavailable: the server could not be reached for the whole retry window.
         """
-        digest = hashlib.sha256(content).hexdigest()
+        digest = self._connection.compute(sha256, content)
         if self.missing([digest]):
             blob = blob_pb2.Blob(digest=digest, size_bytes=len(content))
             stored = self._send(blob, content, transferred)
@@ -65,7 +70,8 @@ class Blobs:
         while True:
             start, end = 0, len(content)
             try:
-                start = self._connection.call(self._stub.QueryWriteStatus, status).committed_bytes
+                committed = self._connection.call(self._stub.QueryWriteStatus, status)
+                start = committed.committed_bytes
                 if start > arrived:
                     patience.restore()
                 arrived = start
@@ -82,7 +88,7 @@ class Blobs:
                 else:
                     raise
 
-    def download(self, digest: str, *, received: Callable[[int], None] | None = None) -> bytes:
+    def download(self, digest: str, *, received: Received | None = None) -> bytes:
         """Fetch the blob of this SHA-256 (hexadecimal). A download that breaks goes on where it stopped.
 
         Args:
@@ -103,7 +109,7 @@ class Blobs:
             content.extend(response.chunk)
             if received:
                 received(len(content))
-        found = hashlib.sha256(content).hexdigest()
+        found = self._connection.compute(sha256, content)
         if found != digest:
             raise DataLoss(
                 f"asked for the blob with SHA-256 {digest}, received {len(content)} bytes with {found}",
@@ -111,6 +117,11 @@ class Blobs:
                 metadata={"expected": digest, "actual": found},
             )
         return bytes(content)
+
+
+def sha256(content: bytes | bytearray) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _write_requests(

@@ -1,18 +1,16 @@
-"""The connection to the server: the channel's options, and the three ways in which the client makes a call."""
+"""The connection to the server: the three ways in which the client makes a call."""
+# Derived from aio/channel.py by client/derive.py. Change that, and run `make client`.
 
 from __future__ import annotations  # grpc's classes are generic in their stubs only
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import ParamSpec, TypeVar
 
 import grpc
-from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
+from chainrule.client import runtime
 from chainrule.client.encryption import Tls
 from chainrule.client.errors import (
     Cancelled,
@@ -23,82 +21,14 @@ from chainrule.client.errors import (
     Unavailable,
     from_rpc_error,
 )
-from chainrule.client.retry import Patience, RetryPolicy
-from chainrule.v1 import blob_pb2, cluster_pb2, cluster_pb2_grpc, dataset_pb2, job_pb2, model_pb2
+from chainrule.client.retry import Patience
+from chainrule.client.transport import Settings
+from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-SERVICE_FILES: tuple[FileDescriptor, ...] = tuple(
-    module.DESCRIPTOR for module in (blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2)
-)
-LOOPBACK_HOSTS = ("localhost:", "127.", "[::1]:")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a client talks to its server."""
-
-    call_timeout_s: float = 30.0
-    """Deadline of a plain call, retries included."""
-    transfer_timeout_s: float = 600.0
-    """Deadline of one upload or download of a blob."""
-    stream_timeout_s: float = 300.0
-    """Deadline of one stream that follows a job; it is opened again until the job has ended."""
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    """What happens when a stream or a transfer breaks."""
-
-
-def is_idempotent(method: MethodDescriptor) -> bool:
-    """Whether a call may be repeated without knowing if it arrived.
-
-    Reading is. So is creating: a model or dataset of the same name and content is the one already there, and a job
-    is known by its request_id, which the client always sends. And so is asking a job for what it may be doing already.
-    """
-    if method.client_streaming or method.server_streaming:
-        return False
-    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Scale"))
-
-
-def service_config() -> dict[str, object]:
-    """gRPC's service config: calls that are idempotent are repeated while the server is UNAVAILABLE."""
-    return {
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": service.full_name, "method": method.name}
-                    for file in SERVICE_FILES
-                    for service in file.services_by_name.values()
-                    for method in service.methods
-                    if is_idempotent(method)
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": [grpc.StatusCode.UNAVAILABLE.name],
-                },
-            }
-        ]
-    }
-
-
-def channel_options(address: str) -> list[tuple[str, int | str]]:
-    """Options of the channel to `address`; a proxy never stands between this machine and itself."""
-    return [
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
-        ("grpc.enable_http_proxy", 0 if address.startswith(LOOPBACK_HOSTS) else 1),
-        ("grpc.service_config", json.dumps(service_config())),
-    ]
 
 
 class Connection:
@@ -113,13 +43,9 @@ class Connection:
     def __init__(self, address: str, settings: Settings, tls: Tls | None = None) -> None:
         self.address = address
         self.settings = settings
-        self._closed = threading.Event()
+        self._closed = runtime.Event()
         self._encrypted = tls is not None
-        options = channel_options(address)
-        if tls is None:
-            self._channel = grpc.insecure_channel(address, options=options)
-        else:
-            self._channel = grpc.secure_channel(address, tls.credentials(), options=options)
+        self._channel = runtime.open_channel(address, tls)
         self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._channel)
 
     @property
@@ -158,6 +84,10 @@ class Connection:
         with self._translated():
             return method(iter(requests), timeout=self.settings.transfer_timeout_s)
 
+    def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What takes a while and is no call, without holding up others."""
+        return runtime.compute(function, *args, **kwargs)
+
     def patience(self) -> Patience:
         """For an operation of several calls: how long to try again."""
         return Patience(self.settings.retry, self._closed)
@@ -193,12 +123,13 @@ class Connection:
                 raise DeadlineExceeded(f"the {timeout_s:g} s given for following {self.address} are over")
             try:
                 broken: RpcError | None = None
-                for response in self._stream(method, request(), min(left_s, self.settings.stream_timeout_s)):
-                    if not is_whole(response):
-                        broken = DataLoss(f"what {self.address} sent arrived damaged")
-                        break
-                    patience.restore()
-                    yield response
+                with closing(self._stream(method, request(), min(left_s, self.settings.stream_timeout_s))) as stream:
+                    for response in stream:
+                        if not is_whole(response):
+                            broken = DataLoss(f"what {self.address} sent arrived damaged")
+                            break
+                        patience.restore()
+                        yield response
                 if broken is None and is_complete():
                     return
                 broken = broken or Unavailable(f"the server at {self.address} ended a stream early")
@@ -218,11 +149,12 @@ class Connection:
 
     def _stream(
         self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request, timeout_s: float
-    ) -> Iterator[Response]:
+    ) -> Generator[Response, None, None]:
         with self._translated():
             stream = method(request, timeout=timeout_s)
             try:
-                yield from stream
+                for response in stream:
+                    yield response
             finally:
                 stream.cancel()
 
@@ -236,3 +168,7 @@ class Connection:
             if self._closed.is_set():
                 raise ClientClosedError(f"the client of {self.address} was closed during a call") from error
             raise from_rpc_error(error, address=self.address, encrypted=self._encrypted) from error
+        except runtime.ENDED_HERE as error:
+            if self._closed.is_set() and not runtime.is_cancelled():
+                raise ClientClosedError(f"the client of {self.address} was closed during a call") from error
+            raise

@@ -1,25 +1,27 @@
 """The client: where everything that the service offers begins."""
+# Derived from aio/client.py by client/derive.py. Change that, and run `make client`.
 
 import os
 from types import TracebackType
 from typing import Self
 
 from chainrule.client.blobs import Blobs
-from chainrule.client.channel import Connection, Settings
-from chainrule.client.cluster import Cluster, Node, ServerInfo
+from chainrule.client.channel import Connection
+from chainrule.client.cluster import Cluster
 from chainrule.client.datasets import Datasets
 from chainrule.client.encryption import Tls
-from chainrule.client.errors import DeadlineExceeded, InvalidInputError, Unavailable, unreachable_message
+from chainrule.client.errors import DeadlineExceeded, Unavailable, unreachable_message
 from chainrule.client.jobs import Jobs
 from chainrule.client.models import Models
-
-ADDRESS_VARIABLE = "CHAINRULE_ADDRESS"
-DEFAULT_ADDRESS = "localhost:50051"
-MAX_PORT = 65535
+from chainrule.client.resources import Node, ServerInfo
+from chainrule.client.transport import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Settings, check_address
 
 
 class Client:
-    """A connection to one chainrule server; close it, or use it in a `with` block.
+    """A connection to one chainrule server; close it, or use it in a block:
+
+        with Client.connect() as client:
+            ...
 
     It may be shared by threads.
 
@@ -39,7 +41,7 @@ class Client:
     """
 
     def __init__(self, address: str, *, settings: Settings | None = None, tls: Tls | None = None) -> None:
-        _check_address(address)
+        check_address(address)
         self._connection = Connection(address, settings or Settings(), tls)
         self._cluster = Cluster(self._connection)
         self.blobs = Blobs(self._connection)
@@ -109,15 +111,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_address(address: str) -> None:
-    if "://" in address:
-        raise InvalidInputError(
-            f'address "{address}" has a scheme; it must be host:port alone, for example {DEFAULT_ADDRESS}'
-        )
-    host, _, port = address.rpartition(":")
-    if not host or "/" in address or not port.isdecimal():
-        raise InvalidInputError(f'address "{address}" is not host:port, for example {DEFAULT_ADDRESS}')
-    if not 1 <= int(port) <= MAX_PORT:
-        raise InvalidInputError(f'address "{address}" has port {port}; it must be from 1 to {MAX_PORT}')

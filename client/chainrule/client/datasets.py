@@ -1,38 +1,18 @@
 """Datasets on the server: inputs and targets, uploaded as one blob."""
+# Derived from aio/datasets.py by client/derive.py. Change that, and run `make client`.
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import islice
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from chainrule.client.blobs import Blobs, Transferred
 from chainrule.client.channel import Connection
-from chainrule.client.errors import InvalidInputError
-from chainrule.client.wire import moment, page_size, pages, resource_name
+from chainrule.client.examples import to_examples
+from chainrule.client.paging import page_size, take
+from chainrule.client.resources import Dataset, dataset_from_message
+from chainrule.client.wire import name_of, new_request_id, put, put_changes, put_labels
 from chainrule.engine import io
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
-    """A named, immutable set of examples."""
-
-    name: str
-    """Resource name, for example "datasets/digits"."""
-    digest: str
-    """SHA-256 of its blob."""
-    num_examples: int
-    input_shape: tuple[int, ...]
-    """Shape of one input, for example (1, 8, 8)."""
-    num_classes: int
-    """The highest target plus one."""
-    size_bytes: int
-    """Size of its blob."""
-    create_time: datetime
-    """When it was created, in UTC."""
 
 
 class Datasets:
@@ -50,6 +30,9 @@ class Datasets:
         inputs: ArrayLike,
         targets: ArrayLike,
         tokens: bool = False,
+        labels: Mapping[str, str] | None = None,
+        description: str = "",
+        request_id: str | None = None,
         transferred: Transferred | None = None,
     ) -> Dataset:
         """Make a dataset. The same name with the same examples gives the dataset that is already there.
@@ -59,6 +42,9 @@ class Datasets:
             inputs: (N, ...) numbers, sent as float32; or (N, T) tokens.
             targets: (N,) class labels from 0, or (N, T), one for each token; sent as int64.
             tokens: whether the inputs are tokens: whole numbers from 0, sent as int64.
+            labels: notes to find it by, as {"team": "vision"}.
+            description: what it is, at most 1,000 characters.
+            request_id: makes calls with the same id one; by default only a call's own repetitions are.
             transferred: called with the bytes sent so far and in all.
 
         Raises:
@@ -66,10 +52,16 @@ class Datasets:
             InvalidArgument: the server refuses the examples (lengths, labels, values) or the name.
             AlreadyExists: the name is taken by other examples.
         """
+        dataset = dataset_pb2.Dataset()
+        put(dataset, "description", description, allowed="a text")
+        put_labels(dataset, labels or {})
         examples = to_examples(inputs=inputs, targets=targets, tokens=tokens)
-        digest = self._blobs.upload(io.save(examples), transferred=transferred)
-        request = dataset_pb2.CreateDatasetRequest(dataset_id=dataset_id, dataset=dataset_pb2.Dataset(digest=digest))
-        return _dataset(self._connection.call(self._stub.CreateDataset, request))
+        content = self._connection.compute(io.save, examples)
+        dataset.digest = self._blobs.upload(content, transferred=transferred)
+        request = dataset_pb2.CreateDatasetRequest(
+            dataset_id=dataset_id, dataset=dataset, request_id=new_request_id(request_id)
+        )
+        return dataset_from_message(self._connection.call(self._stub.CreateDataset, request))
 
     def get(self, name: str) -> Dataset:
         """The dataset of this name, "digits" or "datasets/digits".
@@ -77,69 +69,65 @@ class Datasets:
         Raises:
             NotFound: there is none.
         """
-        request = dataset_pb2.GetDatasetRequest(name=resource_name("datasets", name))
-        return _dataset(self._connection.call(self._stub.GetDataset, request))
+        request = dataset_pb2.GetDatasetRequest(name=name_of("datasets", name))
+        return dataset_from_message(self._connection.call(self._stub.GetDataset, request))
 
-    def list(self, *, limit: int | None = None) -> tuple[Dataset, ...]:
-        """The datasets, newest first; at most `limit`."""
+    def list(self, *, filter: str = "", order_by: str = "", limit: int | None = None) -> tuple[Dataset, ...]:
+        """The datasets, newest first unless told otherwise; at most `limit`.
+
+        Args:
+            filter: which, as in AIP-160: 'num_examples > 1000 AND labels.team = "vision"'.
+            order_by: a field, and " desc" for the falling order: "name", "create_time desc".
+
+        Raises:
+            InvalidArgument: the server cannot read `filter` or `order_by`.
+        """
 
         def read_page(token: str) -> dataset_pb2.ListDatasetsResponse:
-            request = dataset_pb2.ListDatasetsRequest(page_size=page_size(limit), page_token=token)
+            request = dataset_pb2.ListDatasetsRequest(
+                page_size=page_size(limit), page_token=token, filter=filter, order_by=order_by
+            )
             return self._connection.call(self._stub.ListDatasets, request)
 
-        return tuple(islice((_dataset(d) for page in pages(read_page) for d in page.datasets), limit))
+        return take(read_page, lambda page: map(dataset_from_message, page.datasets), limit=limit)
 
+    def update(
+        self,
+        dataset: Dataset | str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        description: str | None = None,
+        etag: str | None = None,
+    ) -> Dataset:
+        """Change labels or description of a dataset; what is None stays.
 
-def to_examples(
-    *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False
-) -> Mapping[str, NDArray[np.float32] | NDArray[np.int64]]:
-    """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets (N,) or (N, T)
-    int64; both C-contiguous.
+        Args:
+            labels: all that it has from now on.
+            etag: what the dataset must still have.
 
-    Whether they make sense together is the server's to say; here they must only convert: numbers to float32
-    without overflow, whole numbers to int64.
+        Raises:
+            InvalidInputError: nothing is to be changed.
+            NotFound: there is no such dataset.
+            Aborted: it has another etag by now.
+        """
+        message = dataset_pb2.Dataset(name=name_of("datasets", dataset))
+        mask = put_changes(message, labels=labels, description=description, etag=etag)
+        request = dataset_pb2.UpdateDatasetRequest(dataset=message, update_mask=mask)
+        return dataset_from_message(self._connection.call(self._stub.UpdateDataset, request))
 
-    Raises:
-        InvalidInputError: they do not.
-    """
-    array = np.asarray(inputs)
-    return {
-        "inputs": _to_int64(array, "inputs", "tokens") if tokens else _to_float32(array),
-        "targets": _to_int64(np.asarray(targets), "targets", "class labels"),
-    }
+    def delete(self, dataset: Dataset | str, *, etag: str | None = None, missing_ok: bool = False) -> None:
+        """Remove a dataset.
 
+        Args:
+            etag: what the dataset must still have.
+            missing_ok: whether one that is not there counts as removed.
 
-def _to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
-    if array.dtype.kind not in "fiub":
-        raise InvalidInputError(f"inputs have dtype {array.dtype}; they must be real numbers, to be sent as float32")
-    with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
-    if np.isinf(converted).sum() != (np.isinf(array).sum() if array.dtype.kind == "f" else 0):
-        raise InvalidInputError(f"inputs of dtype {array.dtype} hold values beyond the range of float32; scale them")
-    return converted
-
-
-def _to_int64(array: NDArray[np.generic], name: str, meaning: str) -> NDArray[np.int64]:
-    if array.dtype.kind not in "fiub":
-        raise InvalidInputError(f"{name} have dtype {array.dtype}; they must be {meaning}: whole numbers from 0")
-    with np.errstate(invalid="ignore"):
-        converted = np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
-    changed = np.argwhere(converted != array)
-    if changed.size:
-        place = ", ".join(map(str, changed[0]))
-        raise InvalidInputError(
-            f"{name}[{place}] is {array[tuple(changed[0])]}; {meaning} must be whole numbers that fit int64"
+        Raises:
+            NotFound: there is no such dataset.
+            FailedPrecondition: jobs use it that have not ended.
+            Aborted: it has another etag by now.
+        """
+        request = dataset_pb2.DeleteDatasetRequest(
+            name=name_of("datasets", dataset), etag=etag or "", allow_missing=missing_ok
         )
-    return converted
-
-
-def _dataset(message: dataset_pb2.Dataset) -> Dataset:
-    return Dataset(
-        name=message.name,
-        digest=message.digest,
-        num_examples=message.num_examples,
-        input_shape=tuple(message.input_shape),
-        num_classes=message.num_classes,
-        size_bytes=message.size_bytes,
-        create_time=moment(message.create_time),
-    )
+        self._connection.call(self._stub.DeleteDataset, request)

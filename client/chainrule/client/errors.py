@@ -27,14 +27,16 @@ ChainruleError                          root of all errors of the project
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from dataclasses import field as dataclass_field
+from typing import ClassVar, TypeVar, cast
 
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo, RetryInfo
 from grpc_status import rpc_status
 
+from chainrule.client.words import argument_of, in_own_words
 from chainrule.engine import ChainruleError
 
 Detail = TypeVar("Detail", bound=Message)
@@ -80,8 +82,9 @@ class JobCancelledError(ChainruleError):
 class FieldViolation:
     """One field of a request that the server refuses."""
 
-    field: str  # path of the field, for example "job.config.epochs"
+    field: str  # name of the argument, for example "epochs" or "optimizer.lr"
     description: str
+    path: str = dataclass_field(default="", compare=False)  # of the request's field, for example "job.config.epochs"
 
     def __str__(self) -> str:
         return f"{self.field}: {self.description}"
@@ -95,6 +98,9 @@ class RpcError(ChainruleError):
         metadata: facts that belong to the reason (google.rpc.ErrorInfo.metadata).
         violations: the refused fields (google.rpc.BadRequest).
         retry_after_s: how long the server asks to wait before another try (google.rpc.RetryInfo), or None.
+        resource_type: what kind of thing the call was about (google.rpc.ResourceInfo), for example "chainrule.v1.Job";
+            empty where the server does not say.
+        resource_name: its name, for example "jobs/bea3phtux7dd"; likewise.
     """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
@@ -107,12 +113,16 @@ class RpcError(ChainruleError):
         metadata: Mapping[str, str] | None = None,
         violations: tuple[FieldViolation, ...] = (),
         retry_after_s: float | None = None,
+        resource_type: str = "",
+        resource_name: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.metadata = dict(metadata or {})
         self.violations = violations
         self.retry_after_s = retry_after_s
+        self.resource_type = resource_type
+        self.resource_name = resource_name
 
 
 class InvalidArgument(RpcError, ValueError):
@@ -257,10 +267,10 @@ def from_rpc_error(error: grpc.RpcError, *, address: str, encrypted: bool = Fals
     """The exception for what gRPC raised on a call to the server at `address`.
 
     The server's own errors carry google.rpc details. An UNAVAILABLE without any comes from the transport; its
-    message says how to get a server. Refused fields that the message does not tell are notes of the exception, so
-    that tracebacks show them.
+    message says how to get a server. What the server says of fields and calls is told in the SDK's words. Refused
+    fields that the message does not tell are notes of the exception, so that tracebacks show them.
     """
-    if not isinstance(error, grpc.Call):
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return Unknown(f"the call to {address} failed: {error}")
     code, text, details = error.code(), error.details() or "", _details_of(error)
     if code is grpc.StatusCode.UNAVAILABLE and not details:
@@ -273,15 +283,21 @@ def from_rpc_error(error: grpc.RpcError, *, address: str, encrypted: bool = Fals
     info = _first(details, ErrorInfo)
     bad_request = _first(details, BadRequest)
     retry = _first(details, RetryInfo)
+    resource = _first(details, ResourceInfo)
+    violations = tuple(
+        FieldViolation(argument_of(violation.field), violation.description, violation.field)
+        for violation in (bad_request.field_violations if bad_request else ())
+    )
+    if details:  # the words are the server's
+        text = in_own_words(text, {violation.path: violation.field for violation in violations})
     translated = ERROR_OF_CODE.get(code, Unknown)(
         text,
         reason=info.reason if info else "",
         metadata=info.metadata if info else None,
-        violations=tuple(
-            FieldViolation(violation.field, violation.description)
-            for violation in (bad_request.field_violations if bad_request else ())
-        ),
+        violations=violations,
         retry_after_s=retry.retry_delay.ToTimedelta().total_seconds() if retry else None,
+        resource_type=resource.resource_type if resource else "",
+        resource_name=resource.resource_name if resource else "",
     )
     for violation in translated.violations:
         if str(violation) not in text:
@@ -289,9 +305,9 @@ def from_rpc_error(error: grpc.RpcError, *, address: str, encrypted: bool = Fals
     return translated
 
 
-def _details_of(call: grpc.Call) -> Sequence[Any]:
+def _details_of(call: grpc.Call | grpc.aio.AioRpcError) -> Sequence[Any]:
     try:
-        status = rpc_status.from_call(call)
+        status = rpc_status.from_call(cast(grpc.Call, call))  # it asks for what both have
     except ValueError:  # the details contradict the status they came with: the status alone counts
         return ()
     return status.details if status else ()

@@ -1,28 +1,15 @@
 """Jobs on the server: submitting, following, steering and comparing them, and fetching what they produce."""
+# Derived from aio/jobs.py by client/derive.py. Change that, and run `make client`.
 
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from chainrule.client.blobs import Blobs
+from chainrule.client.blobs import Blobs, Received
 from chainrule.client.channel import Connection
-from chainrule.client.config import (
-    Optimizer,
-    Schedule,
-    TrainingConfig,
-    Validation,
-    to_max_workers,
-    to_message,
-    to_optimizer,
-    to_schedule,
-    to_trainable,
-    to_validation,
-)
-from chainrule.client.datasets import Dataset, Datasets
+from chainrule.client.datasets import Datasets
 from chainrule.client.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -30,69 +17,53 @@ from chainrule.client.errors import (
     JobCancelledError,
     JobFailedError,
 )
-from chainrule.client.models import Model, Models
+from chainrule.client.models import Models
+from chainrule.client.paging import page_size, take
 from chainrule.client.progress import show_progress
+from chainrule.client.records import (
+    LogEntry,
+    Metric,
+    Metrics,
+    Severity,
+    log_entry_from_message,
+    metric_from_message,
+    to_severity,
+)
 from chainrule.client.status import (
     Checkpoint,
     JobFailure,
     JobState,
     JobStatus,
-    Metric,
     Receipt,
     checkpoint_from_message,
-    metric_from_message,
     receipt_from_message,
     status_from_message,
 )
+from chainrule.client.submission import job_request, with_arguments_of
 from chainrule.client.verification import Record, Verification, compare
-from chainrule.client.wire import POSITIVE_INT32, page_size, pages, put, resource_name
+from chainrule.client.wire import POSITIVE_INT32, name_of, put, put_changes, resource_name
 from chainrule.engine import io
 from chainrule.v1 import job_pb2, job_pb2_grpc
 
-MAX_METRICS_PAGE = 10_000
+MAX_RECORDS_PAGE = 10_000
 
 
 class Jobs:
     """The jobs of a server."""
 
     def __init__(self, connection: Connection, blobs: Blobs) -> None:
-        self._service = _JobService(connection, blobs)
+        self._service = _JobService(connection, blobs, self)
 
-    def create(
-        self,
-        *,
-        model: Model | str,
-        dataset: Dataset | str,
-        epochs: int = 1,
-        batch_size: int = 64,
-        shards: int = 1,
-        seed: int = 0,
-        optimizer: Optimizer | Mapping[str, Any] | None = None,
-        schedule: Schedule | Mapping[str, Any] | None = None,
-        clip_norm: float = 0.0,
-        trainable: Sequence[str] = ("*",),
-        non_finite: Literal["fail", "skip"] = "fail",
-        validation: Validation | Mapping[str, Any] | None = None,
-        staleness: int = 0,
-        workers: int | None = None,
-        min_workers: int = 1,
-        max_workers: int | None = None,
-        partitions: int = 0,
-        checkpoint_every_steps: int = 0,
-        keep_checkpoints: int = 3,
-        receipt_every_steps: int = 100,
-        audit_fraction: float = 0.0,
-        exact: bool = True,
-        max_failures: int = 10,
-        request_id: str | None = None,
-    ) -> "Job":
+    @with_arguments_of(job_request)
+    def create(self, **arguments: Any) -> "Job":
         """Submit a job: train `model` on `dataset`.
 
         What is not named below is explained with the fields of `TrainingConfig`. Those up to `staleness` fix the
         weights; the others do not.
 
         Args:
-            model: a handle, or a name ("digits" or "models/digits").
+            model: a handle, or a name: "digits" or "models/digits", whose first version is trained; of another version
+                "digits/versions/2", of the newest "digits/versions/latest".
             dataset: a handle, or a name.
             optimizer: an `Sgd` or `Adam`, or its fields by name, of which "name" is "sgd", "adam" or "adamw": as
                 {"name": "adam", "lr": 0.001}. The default is SGD with its defaults.
@@ -100,6 +71,9 @@ class Jobs:
             trainable: patterns of the names of the parameters that are trained, as in a shell: as ["fc.*"].
             validation: a `Validation`, or its fields by name: as {"fraction": 0.1} or {"dataset": handle or name}.
             workers: short for `max_workers`, whose default is 1.
+            labels: notes to find it by, as {"team": "vision"}.
+            description: what it is for, at most 1,000 characters.
+            priority: which of the waiting jobs goes first: the highest; from -100 to 100.
             request_id: the same id with the same arguments gives the same job; by default every call makes a new
                 one, and only its own repetitions after a transport break share an id.
 
@@ -110,35 +84,18 @@ class Jobs:
             AlreadyExists: `request_id` belongs to a job with other arguments.
             ResourceExhausted: the server's queue is full.
         """
-        config = TrainingConfig(
-            epochs=epochs,
-            batch_size=batch_size,
-            shards=shards,
-            seed=seed,
-            optimizer=to_optimizer(optimizer),
-            schedule=to_schedule(schedule),
-            clip_norm=clip_norm,
-            trainable=to_trainable(trainable),
-            non_finite=non_finite,
-            validation=to_validation(validation),
-            staleness=staleness,
-            min_workers=min_workers,
-            max_workers=to_max_workers(workers=workers, max_workers=max_workers),
-            partitions=partitions,
-            checkpoint_every_steps=checkpoint_every_steps,
-            keep_checkpoints=keep_checkpoints,
-            receipt_every_steps=receipt_every_steps,
-            audit_fraction=audit_fraction,
-            exact=exact,
-            max_failures=max_failures,
-        )
-        request = job_pb2.CreateJobRequest(
-            job=job_pb2.Job(
-                model=_name_of("models", model), dataset=_name_of("datasets", dataset), config=to_message(config)
-            ),
-            request_id=str(uuid.uuid4()) if request_id is None else request_id,
-        )
+        request = job_request(**arguments)
         return self._handle(self._service.connection.call(self._service.stub.CreateJob, request))
+
+    @with_arguments_of(job_request)
+    def check(self, **arguments: Any) -> JobStatus:
+        """Have the server check a job without submitting it: the job as it would be, without a name.
+
+        Takes what `create` takes, and raises what it raises.
+        """
+        request = job_request(**arguments)
+        request.validate_only = True
+        return status_from_message(self._service.connection.call(self._service.stub.CreateJob, request))
 
     def get(self, name: str) -> "Job":
         """The job of this name, "bea3phtux7dd" or "jobs/bea3phtux7dd".
@@ -149,14 +106,65 @@ class Jobs:
         request = job_pb2.GetJobRequest(name=resource_name("jobs", name))
         return self._handle(self._service.connection.call(self._service.stub.GetJob, request))
 
-    def list(self, *, limit: int | None = None) -> tuple[JobStatus, ...]:
-        """The status of the jobs, newest first, without their events and evaluations; at most `limit`."""
+    def list(self, *, filter: str = "", order_by: str = "", limit: int | None = None) -> tuple[JobStatus, ...]:
+        """The status of the jobs, newest first unless told otherwise, without their events and evaluations.
+
+        Args:
+            filter: which, as in AIP-160: 'state = RUNNING AND labels.team = "vision"'.
+            order_by: a field, and " desc" for the falling order: "priority desc", "end_time".
+            limit: the most to list.
+
+        Raises:
+            InvalidArgument: the server cannot read `filter` or `order_by`.
+        """
 
         def read_page(token: str) -> job_pb2.ListJobsResponse:
-            request = job_pb2.ListJobsRequest(page_size=page_size(limit), page_token=token)
+            request = job_pb2.ListJobsRequest(
+                page_size=page_size(limit), page_token=token, filter=filter, order_by=order_by
+            )
             return self._service.connection.call(self._service.stub.ListJobs, request)
 
-        return tuple(islice((status_from_message(job) for page in pages(read_page) for job in page.jobs), limit))
+        return take(read_page, lambda page: map(status_from_message, page.jobs), limit=limit)
+
+    def update(
+        self,
+        job: "Job | str",
+        *,
+        labels: Mapping[str, str] | None = None,
+        description: str | None = None,
+        priority: int | None = None,
+        etag: str | None = None,
+    ) -> JobStatus:
+        """Change labels, description or priority of a job; what is None stays.
+
+        Args:
+            labels: all that it has from now on.
+            etag: what the job must still have.
+
+        Raises:
+            InvalidInputError: nothing is to be changed.
+            NotFound: there is no such job.
+            Aborted: it has another etag by now.
+        """
+        message = job_pb2.Job(name=name_of("jobs", job))
+        mask = put_changes(message, labels=labels, description=description, priority=priority, etag=etag)
+        request = job_pb2.UpdateJobRequest(job=message, update_mask=mask)
+        return status_from_message(self._service.connection.call(self._service.stub.UpdateJob, request))
+
+    def delete(self, job: "Job | str", *, etag: str | None = None, missing_ok: bool = False) -> None:
+        """Remove a job that has ended, with its metrics, logs and checkpoints; the version it has made stays.
+
+        Args:
+            etag: what the job must still have.
+            missing_ok: whether one that is not there counts as removed.
+
+        Raises:
+            NotFound: there is no such job.
+            FailedPrecondition: it has not ended; cancel it first.
+            Aborted: it has another etag by now.
+        """
+        request = job_pb2.DeleteJobRequest(name=name_of("jobs", job), etag=etag or "", allow_missing=missing_ok)
+        self._service.connection.call(self._service.stub.DeleteJob, request)
 
     def _handle(self, job: job_pb2.Job) -> "Job":
         return Job(name=job.name, _service=self._service)
@@ -235,13 +243,20 @@ class Job:
             raise DeadlineExceeded(f"{self.name} has not ended within {timeout_s:g} s; it {seen}") from error
         raise RuntimeError(f"the watch of {self.name} ended before the job did")
 
-    def metrics(self, *, after: int = 0) -> list[Metric]:
-        """What the steps so far measured.
+    def metrics(self, *, after: int = 0) -> Metrics:
+        """What the steps so far measured, as a sequence whose columns are arrays: `metrics.loss`.
 
         Args:
             after: leave out metrics up to this sequence number.
         """
-        return list(self._metrics(after=after))
+        metrics: list[Metric] = []
+        while True:
+            last = metrics[-1].sequence if metrics else after
+            request = job_pb2.ListMetricsRequest(name=self.name, after_sequence=last, page_size=MAX_RECORDS_PAGE)
+            page = self._service.connection.call(self._service.stub.ListMetrics, request)
+            if not page.metrics:
+                return Metrics(metrics)
+            metrics.extend(map(metric_from_message, page.metrics))
 
     def stream_metrics(self, *, after: int = 0, timeout_s: float | None = None) -> Iterator[Metric]:
         """What each step measured: first the steps so far, then new ones as they are done, until the job has ended.
@@ -267,16 +282,83 @@ class Job:
                 last = message.sequence
                 yield metric_from_message(message)
 
-    def cancel(self) -> JobStatus:
+    def logs(
+        self,
+        *,
+        follow: bool = False,
+        min_severity: Severity | str | None = None,
+        source: str = "",
+        after: int = 0,
+        timeout_s: float | None = None,
+    ) -> Iterator[LogEntry]:
+        """What the job's processes have logged, in the order of the sequence numbers.
+
+        Args:
+            follow: whether to go on with what comes, until the job has ended; without gaps or repetitions when the
+                connection breaks or the server restarts.
+            min_severity: leave out what matters less: "DEBUG", "INFO", "WARNING" or "ERROR".
+            source: only what this process says: "service", "coordinator", "partition 0", "worker 3".
+            after: leave out entries up to this sequence number.
+            timeout_s: time for all of a `follow`; None follows for as long as the job takes.
+
+        Raises:
+            InvalidInputError: there is no such severity.
+            Unavailable: the server could not be reached for the whole retry window. The job may well go on.
+            DeadlineExceeded: `timeout_s` is over. The job goes on.
+        """
+        least, last = to_severity(min_severity), after
+        responses = self._service.connection.follow(
+            self._service.stub.StreamLogs,
+            lambda: job_pb2.StreamLogsRequest(name=self.name, after_sequence=last, min_severity=least, source=source),
+            timeout_s=timeout_s,
+        )
+        if follow:
+            for response in responses:
+                for entry in response.entries:
+                    last = entry.sequence
+                    yield log_entry_from_message(entry)
+            return
+        while True:
+            request = job_pb2.ListLogsRequest(
+                name=self.name, after_sequence=last, min_severity=least, source=source, page_size=MAX_RECORDS_PAGE
+            )
+            page = self._service.connection.call(self._service.stub.ListLogs, request)
+            if not page.entries:
+                return
+            for entry in page.entries:
+                last = entry.sequence
+                yield log_entry_from_message(entry)
+
+    def update(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        description: str | None = None,
+        priority: int | None = None,
+        etag: str | None = None,
+    ) -> JobStatus:
+        """Change labels, description or priority, as `Jobs.update` does."""
+        jobs = self._service.jobs
+        return jobs.update(self, labels=labels, description=description, priority=priority, etag=etag)
+
+    def delete(self, *, etag: str | None = None, missing_ok: bool = False) -> None:
+        """Remove the job, as `Jobs.delete` does."""
+        self._service.jobs.delete(self, etag=etag, missing_ok=missing_ok)
+
+    def cancel(self, *, etag: str | None = None) -> JobStatus:
         """Ask the job to stop; its status is then CANCELLING or CANCELLED.
+
+        Args:
+            etag: what the job must still have, here and in the methods below.
 
         Raises:
             FailedPrecondition: the job has already ended.
+            Aborted: the job has another etag by now.
         """
-        request = job_pb2.CancelJobRequest(name=self.name)
+        request = job_pb2.CancelJobRequest(name=self.name, etag=etag or "")
         return status_from_message(self._service.connection.call(self._service.stub.CancelJob, request))
 
-    def pause(self) -> JobStatus:
+    def pause(self, *, etag: str | None = None) -> JobStatus:
         """Ask the job to stop after the running step, store a checkpoint and leave the cluster.
 
         Its status is then PAUSING or PAUSED, also when it is asked again.
@@ -284,19 +366,21 @@ class Job:
         Raises:
             FailedPrecondition: the job is on its way out, or has ended.
         """
-        request = job_pb2.PauseJobRequest(name=self.name)
+        request = job_pb2.PauseJobRequest(name=self.name, etag=etag or "")
         return status_from_message(self._service.connection.call(self._service.stub.PauseJob, request))
 
-    def resume(self) -> JobStatus:
+    def resume(self, *, etag: str | None = None) -> JobStatus:
         """Let a paused job go on at the very example it stopped at: it is QUEUED again. One under way stays as it is.
 
         Raises:
             FailedPrecondition: the job is PAUSING, on its way out, or has ended.
         """
-        request = job_pb2.ResumeJobRequest(name=self.name)
+        request = job_pb2.ResumeJobRequest(name=self.name, etag=etag or "")
         return status_from_message(self._service.connection.call(self._service.stub.ResumeJob, request))
 
-    def scale(self, max_workers: int | None = None, *, min_workers: int | None = None) -> JobStatus:
+    def scale(
+        self, max_workers: int | None = None, *, min_workers: int | None = None, etag: str | None = None
+    ) -> JobStatus:
         """Change how many workers the job has, also while it runs; its weights stay the same.
 
         Args:
@@ -310,7 +394,7 @@ class Job:
         """
         if max_workers is None and min_workers is None:
             raise InvalidInputError(f"nothing says how to scale {self.name}; give max_workers, min_workers or both")
-        request = job_pb2.ScaleJobRequest(name=self.name)
+        request = job_pb2.ScaleJobRequest(name=self.name, etag=etag or "")
         for name, value in (("min_workers", min_workers), ("max_workers", max_workers)):
             if value is not None:
                 put(request, name, value, allowed=POSITIVE_INT32)
@@ -326,7 +410,7 @@ class Job:
             request = job_pb2.ListCheckpointsRequest(name=self.name, page_size=page_size(limit), page_token=token)
             return self._service.connection.call(self._service.stub.ListCheckpoints, request)
 
-        return tuple(islice((checkpoint_from_message(c) for p in pages(read_page) for c in p.checkpoints), limit))
+        return take(read_page, lambda page: map(checkpoint_from_message, page.checkpoints), limit=limit)
 
     def receipts(self, *, after: int = 0) -> list[Receipt]:
         """The receipts so far, in the order of their steps.
@@ -338,10 +422,10 @@ class Job:
         while True:
             last = receipts[-1].step if receipts else after
             request = job_pb2.ListReceiptsRequest(name=self.name, after_step=last)
-            page = self._service.connection.call(self._service.stub.ListReceipts, request).receipts
-            if not page:
+            page = self._service.connection.call(self._service.stub.ListReceipts, request)
+            if not page.receipts:
                 return receipts
-            receipts.extend(map(receipt_from_message, page))
+            receipts.extend(map(receipt_from_message, page.receipts))
 
     def verify(self, other: "Job | str") -> Verification:
         """Compare with another job, bit by bit: the losses of all steps that both have done, the states of which both
@@ -361,24 +445,17 @@ class Job:
 
     def _record(self) -> Record:
         status = self.status()
-        validation = status.config.validation.dataset
+        validation, service = status.config.validation.dataset, self._service
+        source = service.models.version(status.source_version) if status.source_version else None
         return Record(
             status=status,
-            model=self._service.models.get(status.model),
-            dataset=self._service.datasets.get(status.dataset),
-            validation=self._service.datasets.get(validation) if validation else None,
+            model=service.models.get(status.model.partition("/versions/")[0]),
+            source_digest=source.weights_digest if source else None,
+            dataset=service.datasets.get(status.dataset),
+            validation=service.datasets.get(validation) if validation else None,
             receipts=self.receipts(),
-            metrics=self._metrics(),
+            metrics=self.metrics(),
         )
-
-    def _metrics(self, *, after: int = 0) -> Iterator[Metric]:
-        while True:
-            request = job_pb2.ListMetricsRequest(name=self.name, after_sequence=after, page_size=MAX_METRICS_PAGE)
-            page = self._service.connection.call(self._service.stub.ListMetrics, request).metrics
-            if not page:
-                return
-            yield from map(metric_from_message, page)
-            after = page[-1].sequence
 
     @property
     def weights_digest(self) -> str:
@@ -392,14 +469,17 @@ class Job:
             raise FailedPrecondition(f"{self.name} is {status.state}; only a SUCCEEDED job has weights")
         return status.weights_digest
 
-    def weights_file(self) -> bytes:
+    def weights_file(self, *, received: Received | None = None) -> bytes:
         """The final weights as a safetensors file, checked against their digest.
+
+        Args:
+            received: called with the bytes that have arrived so far.
 
         Raises:
             FailedPrecondition: the job has not SUCCEEDED.
             DataLoss: what arrived has another digest.
         """
-        return self._service.blobs.download(self.weights_digest)
+        return self._service.blobs.download(self.weights_digest, received=received)
 
     def weights(self) -> dict[str, np.ndarray]:
         """The final weights, state_dict name → array, checked against their digest.
@@ -435,13 +515,10 @@ def succeeded(status: JobStatus) -> JobStatus:
 class _JobService:
     """What the collection and every handle call on."""
 
-    def __init__(self, connection: Connection, blobs: Blobs) -> None:
+    def __init__(self, connection: Connection, blobs: Blobs, jobs: Jobs) -> None:
         self.connection = connection
         self.blobs = blobs
+        self.jobs = jobs
         self.models = Models(connection, blobs)
         self.datasets = Datasets(connection, blobs)
         self.stub = job_pb2_grpc.JobServiceStub(connection.channel)
-
-
-def _name_of(collection: str, resource: Model | Dataset | str) -> str:
-    return resource_name(collection, resource if isinstance(resource, str) else resource.name)

@@ -1,5 +1,7 @@
 """How long to keep trying when the server cannot be reached, and how long to wait in between."""
 
+import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -29,13 +31,17 @@ class RetryPolicy:
         return float(min(self.first_delay_s * 2.0 ** min(retries - 1, 32), self.max_delay_s))
 
 
-class Patience:
+def _jitter() -> float:
+    return random.uniform(0.5, 1.0)
+
+
+class _Waits:
     """The waits of one operation under a policy; each sign of life of the server gives it a fresh window.
 
     That the server does not answer, and that it is back, are warnings of the logger "chainrule.client", once each.
 
     Args:
-        closed: set when the client closes; ends a wait at once.
+        is_closed: whether the client is closed.
         clock: seconds from any origin, never going back.
         jitter: factor in [0.5, 1] of each wait, so that many clients do not come back in step.
     """
@@ -43,13 +49,13 @@ class Patience:
     def __init__(
         self,
         policy: RetryPolicy,
-        closed: threading.Event,
+        is_closed: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),
+        jitter: Callable[[], float] = _jitter,
     ) -> None:
         self._policy = policy
-        self._closed = closed
+        self._is_closed = is_closed
         self._clock = clock
         self._jitter = jitter
         self._failures = 0
@@ -64,11 +70,8 @@ class Patience:
         self._failures = 0
         self._silent_since = None
 
-    def spend(self, error: RpcError, *, at_most_s: float | None = None) -> None:
-        """Wait before the next try, `at_most_s` seconds; raises `error` once the window is over.
-
-        Returns at once when the client is closed: the next try says so.
-        """
+    def _delay_s(self, error: RpcError, at_most_s: float | None) -> float:
+        """The wait before the next try, in seconds; raises `error` once the window is over."""
         now = self._clock()
         if self._silent_since is None:
             self._silent_since = now
@@ -78,11 +81,53 @@ class Patience:
             raise error
         left_s = left_s if at_most_s is None else min(left_s, at_most_s)
         self._warn(error, left_s)
-        delay_s = self._policy.delay_s(self._failures) * self._jitter()
-        self._closed.wait(min(delay_s, left_s))
+        return min(self._policy.delay_s(self._failures) * self._jitter(), left_s)
 
     def _warn(self, error: RpcError, left_s: float) -> None:
         is_gone = self._failures > 1 or isinstance(error, DeadlineExceeded)  # one cut connection is not worth a word
-        if is_gone and not self._warned and left_s > 0 and not self._closed.is_set():
+        if is_gone and not self._warned and left_s > 0 and not self._is_closed():
             self._warned = True
             LOGGER.warning("the server does not answer; trying again for up to %d s", math.ceil(left_s))
+
+
+class Patience(_Waits):
+    """The waits of one operation in a thread; `closed` is set when the client closes, and ends a wait at once."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        closed: threading.Event,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = _jitter,
+    ) -> None:
+        super().__init__(policy, closed.is_set, clock=clock, jitter=jitter)
+        self._closed = closed
+
+    def spend(self, error: RpcError, *, at_most_s: float | None = None) -> None:
+        """Wait before the next try, `at_most_s` seconds; raises `error` once the window is over.
+
+        Returns at once when the client is closed: the next try says so.
+        """
+        self._closed.wait(self._delay_s(error, at_most_s))
+
+
+class AsyncPatience(_Waits):
+    """The waits of one operation in a coroutine; `closed` as in `Patience`."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        closed: asyncio.Event,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = _jitter,
+    ) -> None:
+        super().__init__(policy, closed.is_set, clock=clock, jitter=jitter)
+        self._closed = closed
+
+    async def spend(self, error: RpcError, *, at_most_s: float | None = None) -> None:
+        """Wait before the next try, as `Patience.spend` does."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._delay_s(error, at_most_s)):
+                await self._closed.wait()

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from chainrule.client import config
 from chainrule.client.config import TrainingConfig
-from chainrule.client.wire import moment
+from chainrule.client.wire import enum_word, moment
 from chainrule.v1 import job_pb2
 
 
@@ -47,6 +47,25 @@ class JobState(StrEnum):
         return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
 
+class Cause(StrEnum):
+    """What brought a change of state about."""
+
+    REQUEST = "REQUEST"
+    """A call of the API."""
+    CAPACITY = "CAPACITY"
+    """The cluster has room, or has not."""
+    TRAINING = "TRAINING"
+    """The training itself: it has begun, or come to its end."""
+    LOSS = "LOSS"
+    """A process of the job, a node or the cluster was lost."""
+    RESTART = "RESTART"
+    """The service was restarted."""
+    FAILURE = "FAILURE"
+    """Something is wrong with the job."""
+    UNKNOWN = "UNKNOWN"
+    """Not recorded, or one that this version of the client does not know."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChange:
     """A state that a job entered."""
@@ -56,6 +75,28 @@ class StateChange:
     """When, in UTC."""
     reason: str
     """Why, in a few words; may be empty."""
+    attempt: int = 0
+    """Attempt at the job that it belongs to, from 1; 0 before the first."""
+    cause: Cause = Cause.UNKNOWN
+    """What brought it about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """How long a job has been in its states so far, in seconds."""
+
+    queued_s: float = 0.0
+    """QUEUED."""
+    preparing_s: float = 0.0
+    """PREPARING."""
+    running_s: float = 0.0
+    """RUNNING."""
+    recovering_s: float = 0.0
+    """RECOVERING."""
+    paused_s: float = 0.0
+    """PAUSING and PAUSED."""
+    ending_s: float = 0.0
+    """FINALIZING and CANCELLING."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,31 +204,28 @@ class JobStatus:
     """When it first ran, in UTC; None before."""
     end_time: datetime | None
     """When it ended, in UTC; None before."""
+    timings: Timings = field(default_factory=Timings)
+    """How long it has been in its states."""
+    source_version: str | None = None
+    """Resource name of the model version that the training begins with."""
+    result_version: str | None = None
+    """Resource name of the model version that it has made; None until the job has SUCCEEDED."""
+    dataset_digest: str | None = None
+    """SHA-256 of the dataset it trains on."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Notes to find it by."""
+    description: str = ""
+    """What it is for."""
+    priority: int = 0
+    """Which of the waiting jobs goes first: the highest; from -100 to 100."""
+    etag: str = ""
+    """Changes whenever anything of the job but its progress does; sent along with a change, it makes sure that nothing
+    else came between."""
 
     @property
     def reason(self) -> str:
         """Why it is in its state, in a few words; may be empty."""
         return self.history[-1].reason if self.history else ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """What one step measured."""
-
-    sequence: int
-    """Position among the job's metrics, from 1, without gaps."""
-    step: int
-    """Step, from 1."""
-    epoch: int
-    """Epoch, from 1."""
-    loss: float
-    """Mean loss over the global batch."""
-    accuracy: float
-    """Share of the global batch that was classified right, from 0 to 1."""
-    num_examples: int
-    """Examples of the global batch."""
-    time: datetime
-    """When the step was done, in UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,9 +264,7 @@ class Receipt:
 
 def state_from_message(state: job_pb2.Job.State.ValueType) -> JobState:
     """A state from its number in the API; UNKNOWN where a newer server has one that is not in JobState."""
-    known = job_pb2.Job.State.values()
-    name = job_pb2.Job.State.Name(state).removeprefix("STATE_") if state in known else ""
-    return JobState.__members__.get(name, JobState.UNKNOWN)
+    return JobState.__members__.get(enum_word(job_pb2.Job.State.DESCRIPTOR, "STATE_", state), JobState.UNKNOWN)
 
 
 def status_from_message(job: job_pb2.Job) -> JobStatus:
@@ -259,25 +295,28 @@ def status_from_message(job: job_pb2.Job) -> JobStatus:
         if job.HasField("error")
         else None,
         history=tuple(
-            StateChange(state=state_from_message(change.state), time=moment(change.time), reason=change.reason)
+            StateChange(
+                state=state_from_message(change.state),
+                time=moment(change.time),
+                reason=change.reason,
+                attempt=change.attempt,
+                cause=Cause.__members__.get(
+                    enum_word(job_pb2.StateChange.Cause.DESCRIPTOR, "CAUSE_", change.cause), Cause.UNKNOWN
+                ),
+            )
             for change in job.history
         ),
         create_time=moment(job.create_time),
         start_time=moment(job.start_time) if job.HasField("start_time") else None,
         end_time=moment(job.end_time) if job.HasField("end_time") else None,
-    )
-
-
-def metric_from_message(metric: job_pb2.Metric) -> Metric:
-    """A step's metrics from their message."""
-    return Metric(
-        sequence=metric.sequence,
-        step=metric.step,
-        epoch=metric.epoch,
-        loss=metric.loss,
-        accuracy=metric.accuracy,
-        num_examples=metric.num_examples,
-        time=moment(metric.time),
+        timings=_timings(job.timings),
+        source_version=job.source_version or None,
+        result_version=job.result_version or None,
+        dataset_digest=job.dataset_digest or None,
+        labels=dict(job.labels),
+        description=job.description,
+        priority=job.priority,
+        etag=job.etag,
     )
 
 
@@ -296,6 +335,12 @@ def checkpoint_from_message(checkpoint: job_pb2.Checkpoint) -> Checkpoint:
 def receipt_from_message(receipt: job_pb2.Receipt) -> Receipt:
     """A receipt from its message."""
     return Receipt(step=receipt.step, state_digest=receipt.state_digest, chain_digest=receipt.chain_digest)
+
+
+def _timings(timings: job_pb2.Timings) -> Timings:
+    return Timings(
+        **{f.name: getattr(timings, f.name.removesuffix("_s")).ToTimedelta().total_seconds() for f in fields(Timings)}
+    )
 
 
 def _event(event: job_pb2.JobEvent) -> JobEvent:

@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import Any
 
 from chainrule.client.config import WEIGHT_FIELDS, TrainingConfig
-from chainrule.client.datasets import Dataset
 from chainrule.client.errors import DataLoss, FailedPrecondition
-from chainrule.client.models import Model
-from chainrule.client.status import JobStatus, Metric, Receipt
+from chainrule.client.records import Metric
+from chainrule.client.resources import Dataset, Model
+from chainrule.client.status import JobStatus, Receipt
 
 NO_CHAIN = "0" * 64  # what the first receipt is chained to
 
@@ -86,6 +86,8 @@ class Record:
     """All so far, in the order of their steps."""
     metrics: Iterable[Metric]
     """All so far, in the order of their steps; read as far as they are the same."""
+    source_digest: str | None = None
+    """SHA-256 of the weights it began with, where they are those of a version; None: as the model says."""
 
 
 def compare(first: Record, second: Record) -> Verification:
@@ -204,7 +206,8 @@ def _differences(first: Record, second: Record) -> list[str]:
 def _facts(record: Record) -> dict[str, Any]:
     """What fixes the weights of a job, by names that people know."""
     model, config = record.model, record.status.config
-    weights = f"weights {model.weights_digest}" if model.weights_digest else f"initialised from {model.init_seed}"
+    digest = record.source_digest or model.weights_digest
+    weights = f"weights {digest}" if digest else f"initialised from {model.init_seed}"
     facts = {"model": f"{model.family} {dict(model.config)}, {weights}", "dataset": record.dataset.digest}
     facts.update(_flat({name: getattr(config, name) for name in WEIGHT_FIELDS}))
     facts["optimizer"] = type(config.optimizer).__name__.lower()

@@ -1,28 +1,36 @@
-"""Small translations between the API's messages and Python values: names, times, pages."""
+"""Small translations between the API's messages and Python values: names, times, labels."""
 
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from google.protobuf.message import Message
+from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chainrule.client.errors import InvalidInputError
 
 
-class Page(Protocol):
-    """The answer of a List call."""
+class Named(Protocol):
+    """What has a resource name."""
 
     @property
-    def next_page_token(self) -> str:
-        """Token of the next page; empty on the last."""
+    def name(self) -> str:
+        """The resource name."""
 
 
-AnyPage = TypeVar("AnyPage", bound=Page)
+class Labelled(Protocol):
+    """A message with labels."""
 
-MAX_PAGE_SIZE = 1000
+    @property
+    def labels(self) -> MutableMapping[str, str]:
+        """Notes to find it by."""
+
+
 INT32 = f"a whole number from 0 to {2**31 - 1}"
 POSITIVE_INT32 = f"a whole number from 1 to {2**31 - 1}"
+PRIORITY = "a whole number from -100 to 100"
 UINT64 = f"a whole number from 0 to {2**64 - 1}"
 
 
@@ -35,6 +43,11 @@ def resource_name(collection: str, name: str) -> str:
     return name if name.startswith(f"{collection}/") else f"{collection}/{name}"
 
 
+def name_of(collection: str, resource: Named | str) -> str:
+    """The full name of what is given by its handle or its name."""
+    return resource_name(collection, resource if isinstance(resource, str) else resource.name)
+
+
 def short_name(name: str) -> str:
     """The last part of a resource name.
 
@@ -44,12 +57,28 @@ def short_name(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def version_name(model: str, number: int | None = None) -> str:
+    """The full name of a model's version; of the newest one where neither the name nor the number says which.
+
+    >>> version_name("digits", 2)
+    'models/digits/versions/2'
+    >>> version_name("models/digits/versions/2")
+    'models/digits/versions/2'
+    >>> version_name("digits")
+    'models/digits/versions/latest'
+    """
+    name = resource_name("models", model)
+    if "/versions/" in name:
+        return name
+    return f"{name}/versions/{'latest' if number is None else number}"
+
+
 def moment(timestamp: Timestamp) -> datetime:
     """A timestamp as a datetime in UTC."""
     return timestamp.ToDatetime(tzinfo=UTC)
 
 
-def put(message: Message, field: str, value: object, *, allowed: str) -> None:
+def put(message: object, field: str, value: object, *, allowed: str) -> None:
     """Set a field of a message, also to 0: what makes sense is the server's to say, only what fits is checked here.
 
     Args:
@@ -62,6 +91,12 @@ def put(message: Message, field: str, value: object, *, allowed: str) -> None:
         setattr(message, field, value)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{field} is {value!r}; it must be {allowed}") from error
+
+
+def enum_word(enum: EnumDescriptor, prefix: str, number: int) -> str:
+    """The name of an enum's value without its prefix; empty where a newer server has one more."""
+    known = enum.values_by_number.get(number)
+    return known.name.removeprefix(prefix) if known else ""
 
 
 def texts(field: str, values: Sequence[str]) -> tuple[str, ...]:
@@ -89,15 +124,48 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-def pages(read_page: Callable[[str], AnyPage]) -> Iterator[AnyPage]:
-    """All pages of a List call; `read_page` gets the token of each, empty for the first."""
-    page = read_page("")
-    yield page
-    while page.next_page_token:
-        page = read_page(page.next_page_token)
-        yield page
+def put_labels(message: Labelled, labels: Mapping[str, str]) -> None:
+    """Set the labels of a message.
+
+    Raises:
+        InvalidInputError: they are no mapping of texts to texts.
+    """
+    if not isinstance(labels, Mapping):
+        raise InvalidInputError(f'labels is {labels!r}; it must be a mapping of texts, as {{"team": "vision"}}')
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidInputError(f'labels has {key!r}: {value!r}; both must be texts, as {{"team": "vision"}}')
+        message.labels[key] = value
 
 
-def page_size(limit: int | None) -> int:
-    """The page to ask for when `limit` things are wanted; 0 leaves it to the server."""
-    return min(limit or 0, MAX_PAGE_SIZE)
+def put_changes(
+    message: Labelled,
+    *,
+    labels: Mapping[str, str] | None,
+    description: str | None,
+    priority: int | None = None,
+    etag: str | None = None,
+) -> FieldMask:
+    """Set what is to be changed of a thing, what is not None, and name it; `etag` is what the thing must still have.
+
+    Raises:
+        InvalidInputError: nothing is to be changed, or a value has the wrong type.
+    """
+    mask = FieldMask()
+    if labels is not None:
+        put_labels(message, labels)
+        mask.paths.append("labels")
+    for name, value, allowed in (("description", description, "a text"), ("priority", priority, PRIORITY)):
+        if value is not None:
+            put(message, name, value, allowed=allowed)
+            mask.paths.append(name)
+    if not mask.paths:
+        raise InvalidInputError("nothing says what to change; give labels, description or, of a job, priority")
+    if etag is not None:
+        put(message, "etag", etag, allowed="a text")
+    return mask
+
+
+def new_request_id(given: str | None) -> str:
+    """What makes the repetitions of one call known as such: as given, or drawn."""
+    return str(uuid.uuid4()) if given is None else given

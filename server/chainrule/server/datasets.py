@@ -14,7 +14,9 @@ from chainrule.server import names
 from chainrule.server.blobs import BlobStore, check_digest
 from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Dataset
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
+from chainrule.server.store.schema import DEFAULT_TENANT
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.examples import Examples
 
 MAX_CLASSES = 2**31 - 1
@@ -24,19 +26,26 @@ _FIELD = "dataset.digest"
 
 
 class DatasetCatalog:
-    """Creates and finds datasets. Its methods block."""
+    """Creates and finds datasets. Its methods block.
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    Args:
+        tenant_blobs: which blobs whose datasets may be made of; None: any.
+    """
+
+    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs | None = None) -> None:
         self._store = store
         self._blobs = blobs
+        self._tenant_blobs = tenant_blobs
 
-    def create(self, dataset_id: str, *, digest: str) -> Dataset:
+    def create(self, dataset_id: str, *, digest: str, tenant: str = DEFAULT_TENANT) -> Dataset:
         """Check and store a dataset whose blob has been uploaded.
 
         Raises InvalidRequestError, NotFoundError (no such blob) or AlreadyExistsError.
         """
         name = names.new_name("datasets", dataset_id, field="dataset_id")
         with self._blobs.hold(check_digest(digest, field=_FIELD)):
+            if self._tenant_blobs is not None:
+                self._tenant_blobs.check_readable(digest, tenant=tenant)
             examples = self._load(digest)
             return self._store.create_dataset(
                 Dataset(
@@ -56,9 +65,9 @@ class DatasetCatalog:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""
         return self._store.get_dataset(names.existing("datasets", name, field=field))
 
-    def page(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
-        """A page, newest first, and the token of the next."""
-        return self._store.list_datasets(page_size, page_token)
+    def page(self, asked: PageRequest) -> tuple[list[Dataset], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return self._store.list_datasets(asked)
 
     def load(self, dataset: Dataset) -> Examples:
         """The examples."""

@@ -14,7 +14,9 @@ from chainrule.server import names
 from chainrule.server.blobs import BlobStore, check_digest
 from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.records import Model
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
+from chainrule.server.store.schema import DEFAULT_TENANT
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.state import Arrays
 
 MAX_PARAMETERS = 100_000_000
@@ -22,11 +24,16 @@ MAX_PARAMETERS = 100_000_000
 
 
 class ModelCatalog:
-    """Creates and finds models. Its methods block."""
+    """Creates and finds models. Its methods block.
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    Args:
+        tenant_blobs: which blobs whose models may be made of; None: any.
+    """
+
+    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs | None = None) -> None:
         self._store = store
         self._blobs = blobs
+        self._tenant_blobs = tenant_blobs
 
     def create(
         self,
@@ -37,6 +44,7 @@ class ModelCatalog:
         weights_digest: str,
         init_seed: int,
         allow_missing: Sequence[str] = (),
+        tenant: str = DEFAULT_TENANT,
     ) -> Model:
         """Check and store a model; without weights they are initialised from the seed, and so is what the weights may
         lack or hold in another shape: what matches one of the patterns `allow_missing`.
@@ -50,6 +58,8 @@ class ModelCatalog:
         with ExitStack() as held:
             if weights_digest:
                 held.enter_context(self._blobs.hold(check_digest(weights_digest, field="model.weights_digest")))
+                if self._tenant_blobs is not None:
+                    self._tenant_blobs.check_readable(weights_digest, tenant=tenant)
                 self._load_weights(module, weights_digest, allow_missing)
             if allow_missing or not weights_digest:
                 content = io.save(state_of(module))
@@ -74,9 +84,9 @@ class ModelCatalog:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""
         return self._store.get_model(names.existing("models", name, field=field))
 
-    def page(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
-        """A page, newest first, and the token of the next."""
-        return self._store.list_models(page_size, page_token)
+    def page(self, asked: PageRequest) -> tuple[list[Model], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return self._store.list_models(asked)
 
     def load(self, model: Model) -> nn.Module:
         """The network with its weights."""

@@ -56,6 +56,23 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 """The states that can follow each state. Terminal states absorb."""
 
 
+class Cause(enum.Enum):
+    """What brings a change of state about."""
+
+    REQUEST = "REQUEST"
+    """A call of the API."""
+    CAPACITY = "CAPACITY"
+    """The cluster has room, or has not."""
+    TRAINING = "TRAINING"
+    """The training itself: it has begun, or come to its end."""
+    LOSS = "LOSS"
+    """A process of the job, a node or the cluster was lost."""
+    RESTART = "RESTART"
+    """The service was restarted."""
+    FAILURE = "FAILURE"
+    """Something is wrong with the job."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A named architecture with the weights to start from."""
@@ -93,6 +110,10 @@ class StateChange:
     state: JobState
     time: datetime
     reason: str
+    attempt: int = 0
+    """Number of the latest attempt by then; 0 before the first."""
+    cause: Cause | None = None
+    """None: not known, as of what is older than causes."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +177,19 @@ class Job:
     """The latest, oldest first; none where jobs are listed."""
     weights_step: int = 0
     """Steps after which the final weights were taken."""
+    tenant: str = "default"
+    """Whose it is."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    priority: int = 0
+    """Of the waiting jobs the highest goes first."""
+    revision: int = 1
+    """Counts the changes of anything but progress, and of how many workers there are."""
+    source_version: int = 1
+    """Number of the model's version that the training begins with."""
+    result_version: int = 0
+    """Number of the version that it has made; 0: none."""
+    dataset_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,6 +225,11 @@ class Checkpoint:
     create_time: datetime
     is_best: bool = False
     """Whether the evaluation at its step is the best of the job's so far."""
+
+
+def etag(revision: int) -> str:
+    """How a revision looks to clients, who compare it only."""
+    return f"r{revision}"
 
 
 NO_RECEIPT = "0" * 64

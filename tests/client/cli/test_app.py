@@ -74,6 +74,7 @@ def test_an_error_is_json_where_json_was_asked_for(run: Run) -> None:
             "message": "there is no jobs/9",
             "job": None,
             "reason": "JOB_NOT_FOUND",
+            "resource": None,
             "metadata": {"job": "jobs/9"},
             "violations": [],
         }

@@ -22,6 +22,7 @@ from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Job, JobState
 from chainrule.server.store import Store
+from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Packed
@@ -43,6 +44,7 @@ from chainrule.server.training.plan import Plan
 from chainrule.server.training.policies import checkpoint_due, receipt_due
 from chainrule.server.training.state import EvaluationMetric, StepMetric, TrainingState
 
+TENANT = DEFAULT_TENANT
 NUM_EXAMPLES = 50
 STEPS_PER_EPOCH = 4
 CONFIG = TrainingConfig(epochs=3, batch_size=16, shards=4, max_workers=2, optimizer=Sgd(lr=0.05, momentum=0.9))
@@ -238,17 +240,33 @@ class FixedCapacity:
 class Parts:
     """Everything between the servicers and Ray."""
 
-    def __init__(self, folder: Path, launcher: FakeLauncher, *, cpus: float = 4) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        launcher: FakeLauncher,
+        *,
+        cpus: float = 4,
+        max_tenant_jobs: int | None = None,
+        store_url: str = "",
+    ) -> None:
         self.blobs = BlobStore(folder / "blobs")
-        self.store = Store(f"sqlite:///{folder / 'store.db'}")
+        self.store = Store(store_url or f"sqlite:///{folder / 'store.db'}")
         self.models = ModelCatalog(self.store, self.blobs)
         self.datasets = DatasetCatalog(self.store, self.blobs)
         self.checkpoints = Checkpoints(self.store, self.blobs)
-        self.submissions = Submissions(self.store, self.models, self.datasets)
+        self.submissions = Submissions(self.store, self.models)
         self.launcher = launcher
         self.feed = Feed()
         self.capacity = FixedCapacity(cpus)
-        self.manager = JobManager(self.store, self.submissions, self.capacity, self.feed, make_run=self.make_run)
+        self.manager = JobManager(
+            self.store,
+            self.submissions,
+            self.capacity,
+            self.feed,
+            self.checkpoints,
+            make_run=self.make_run,
+            max_tenant_jobs=max_tenant_jobs,
+        )
 
     def make_run(self, name: str, workers: int = 2) -> JobRun:
         return JobRun(
@@ -284,7 +302,7 @@ class Parts:
     async def ended(self, name: str) -> Job:
         """The job, once it has ended."""
         async with asyncio.timeout(60):
-            async for job in self.manager.watch(name):
+            async for job in self.manager.watch(name, tenant=TENANT):
                 last = job
         assert last.state.terminal
         return last

@@ -37,7 +37,7 @@ class Catalogs:
         self.blobs = blobs
         self.models = ModelCatalog(store, blobs)
         self.datasets = DatasetCatalog(store, blobs)
-        self.submissions = Submissions(store, self.models, self.datasets)
+        self.submissions = Submissions(store, self.models)
         self.models.create("m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0)
         self.create_dataset("d", (1, 8, 8))
 

@@ -9,7 +9,7 @@ from chainrule.client.cli.output import size, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Globals, open_session
 
 if TYPE_CHECKING:
-    from chainrule.client.cluster import Node, ServerInfo
+    from chainrule.client.resources import Node, ServerInfo
 
 
 app = typer.Typer(invoke_without_command=True)

@@ -129,6 +129,7 @@ def error_to_json(error: Exception) -> dict[str, Any]:
         "job": getattr(error, "job", "") or None,
         "reason": getattr(error, "reason", "") or None,
         "metadata": getattr(error, "metadata", {}),
+        "resource": getattr(error, "resource_name", "") or None,
         "violations": to_json(getattr(error, "violations", ())),
     }
 

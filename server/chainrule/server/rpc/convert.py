@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2, timestamp_pb2
+from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
 from chainrule.server import records
 from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
+from chainrule.server.jobs.timings import Timings, timings
 from chainrule.server.rpc.configs import training_config, training_config_record
+from chainrule.server.rpc.masks import update_mask
+from chainrule.server.store import JobChange
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 from chainrule.v1 import blob_pb2, dataset_pb2, job_pb2, model_pb2
 
@@ -97,10 +100,7 @@ def job(record: records.Job) -> job_pb2.Job:
         dataset=record.dataset,
         config=training_config(record.config),
         state=job_state(record.state),
-        history=[
-            job_pb2.StateChange(state=job_state(change.state), time=timestamp(change.time), reason=change.reason)
-            for change in record.history
-        ],
+        history=map(state_change, record.history),
         progress=progress(record.progress),
         weights_digest=record.weights_digest,
         create_time=timestamp(record.create_time),
@@ -109,6 +109,14 @@ def job(record: records.Job) -> job_pb2.Job:
         fingerprint=record.fingerprint,
         evaluations=map(evaluation, record.evaluations),
         weights_step=record.weights_step,
+        labels=record.labels,
+        description=record.description,
+        etag=records.etag(record.revision),
+        priority=record.priority,
+        source_version=_version(record.model, record.source_version),
+        result_version=_version(record.model, record.result_version),
+        timings=job_timings(timings(record.history, now=datetime.now(UTC))),
+        dataset_digest=record.dataset_digest,
     )
     if record.failure is not None:
         message.error.reason = record.failure.reason
@@ -119,6 +127,45 @@ def job(record: records.Job) -> job_pb2.Job:
     if record.end_time is not None:
         message.end_time.CopyFrom(timestamp(record.end_time))
     return message
+
+
+def previewed_job(record: records.Job) -> job_pb2.Job:
+    """A job as it would be submitted: without what it gets by being stored."""
+    message = job(record)
+    for field in ("name", "state", "history", "create_time", "etag", "timings"):
+        message.ClearField(field)
+    return message
+
+
+def state_change(record: records.StateChange) -> job_pb2.StateChange:
+    return job_pb2.StateChange(
+        state=job_state(record.state),
+        time=timestamp(record.time),
+        reason=record.reason,
+        attempt=record.attempt,
+        cause=job_pb2.StateChange.Cause.Value(f"CAUSE_{record.cause.value if record.cause else 'UNSPECIFIED'}"),
+    )
+
+
+def job_timings(record: Timings) -> job_pb2.Timings:
+    return job_pb2.Timings(
+        queued=_duration(record.queued_s),
+        preparing=_duration(record.preparing_s),
+        running=_duration(record.running_s),
+        recovering=_duration(record.recovering_s),
+        paused=_duration(record.paused_s),
+        ending=_duration(record.ending_s),
+    )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(round(seconds * 1e6) * 1000)
+    return message
+
+
+def _version(model: str, number: int) -> str:
+    return f"{model}/versions/{number}" if number else ""
 
 
 def job_state(state: records.JobState) -> job_pb2.Job.State.ValueType:
@@ -226,10 +273,25 @@ def log_entry(record: records.LogRecord) -> job_pb2.LogEntry:
     )
 
 
-def submission(request: job_pb2.CreateJobRequest) -> Submission:
+def submission(request: job_pb2.CreateJobRequest, *, tenant: str) -> Submission:
     return Submission(
         model=request.job.model,
         dataset=request.job.dataset,
         config=training_config_record(request.job.config),
         request_id=request.request_id,
+        tenant=tenant,
+        labels=dict(request.job.labels),
+        description=request.job.description,
+        priority=request.job.priority,
+    )
+
+
+def job_change(request: job_pb2.UpdateJobRequest) -> JobChange:
+    """What is to be changed of a job. Raises InvalidRequestError naming what of update_mask cannot be."""
+    asked = request.job
+    masked = update_mask(request.update_mask, asked, of=("labels", "description", "priority"))
+    return JobChange(
+        labels=dict(asked.labels) if "labels" in masked else None,
+        description=asked.description if "description" in masked else None,
+        priority=asked.priority if "priority" in masked else None,
     )

@@ -10,7 +10,8 @@ import grpc
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
-from chainrule.server.rpc.paging import page_size, page_token
+from chainrule.server.rpc.caller import caller
+from chainrule.server.rpc.paging import page_request
 from chainrule.v1 import model_pb2, model_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,6 +34,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             weights_digest=request.model.weights_digest,
             init_seed=request.model.init_seed,
             allow_missing=list(request.allow_missing),
+            tenant=caller().tenant,
         )
         return convert.model(created)
 
@@ -40,7 +42,6 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return convert.model(await asyncio.to_thread(self._models.get, request.name))
 
     async def ListModels(self, request: model_pb2.ListModelsRequest, context: Context) -> model_pb2.ListModelsResponse:
-        page, token = await asyncio.to_thread(
-            self._models.page, page_size(request.page_size), page_token(request.page_token)
-        )
+        asked = page_request(request.page_size, request.page_token, filter=request.filter, order_by=request.order_by)
+        page, token = await asyncio.to_thread(self._models.page, asked)
         return model_pb2.ListModelsResponse(models=map(convert.model, page), next_page_token=token)

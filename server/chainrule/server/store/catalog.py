@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from chainrule.server.errors import AlreadyExistsError
 from chainrule.server.records import Dataset, Model
-from chainrule.server.store import rows, schema
-from chainrule.server.store.database import Database, find, get, page
+from chainrule.server.store import listings, rows, schema
+from chainrule.server.store.database import Database, find, get
+from chainrule.server.store.paging import PageRequest, page
 
 _OWNED = {"tenant": schema.DEFAULT_TENANT, "labels": {}, "description": "", "revision": 1}
 
@@ -58,10 +59,10 @@ class CatalogTables(Database):
         with self._read() as db:
             return rows.model(get(db, schema.models, name))
 
-    def list_models(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
-        """A page, newest first, and the token of the next."""
+    def list_models(self, asked: PageRequest) -> tuple[list[Model], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
         with self._read() as db:
-            found, token = page(db, sa.select(schema.models), schema.models.c.id, page_size, page_token)
+            found, token = page(db, sa.select(schema.models), listings.MODELS, asked)
             return [rows.model(row) for row in found], token
 
     # --- datasets ----------------------------------------------------------------------------------------------
@@ -89,8 +90,8 @@ class CatalogTables(Database):
         with self._read() as db:
             return rows.dataset(get(db, schema.datasets, name))
 
-    def list_datasets(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
-        """A page, newest first, and the token of the next."""
+    def list_datasets(self, asked: PageRequest) -> tuple[list[Dataset], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
         with self._read() as db:
-            found, token = page(db, sa.select(schema.datasets), schema.datasets.c.id, page_size, page_token)
+            found, token = page(db, sa.select(schema.datasets), listings.DATASETS, asked)
             return [rows.dataset(row) for row in found], token

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from chainrule.server.errors import NotFoundError
 from chainrule.server.records import (
+    Cause,
     Checkpoint,
     Dataset,
     Job,
@@ -63,6 +65,16 @@ def dataset(row: RowMapping) -> Dataset:
 # --- jobs ------------------------------------------------------------------------------------------------------
 
 
+def job_row(db: Connection, name: str, tenant: str | None = None) -> RowMapping:
+    """The row of a job, if the tenant has it; None: whoever does. Raises NotFoundError, in the same words whether
+    somebody else has such a job or nobody."""
+    query = sa.select(schema.jobs).where(schema.jobs.c.name == name)
+    row = db.execute(query).mappings().first()
+    if row is None or tenant not in (None, row["tenant"]):
+        raise NotFoundError(f'there is no job "{name}"; list what there is with: chainrule jobs ls', name=name)
+    return row
+
+
 def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
     """A job; without its events and evaluations where not the whole of it is wanted."""
     table = schema.job_history
@@ -75,7 +87,7 @@ def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
         dataset=row["dataset"],
         config=config,
         state=JobState(row["state"]),
-        history=tuple(StateChange(JobState(c["state"]), time(c["time_us"]), c["reason"]) for c in changes),
+        history=tuple(map(_state_change, changes)),
         create_time=time(row["create_time_us"]),
         start_time=_optional_time(row["start_time_us"]),
         end_time=_optional_time(row["end_time_us"]),
@@ -87,6 +99,24 @@ def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
         fingerprint=row["fingerprint"],
         evaluations=evaluations(db, row["name"], MAX_EVALUATIONS) if whole else (),
         weights_step=row["weights_step"],
+        tenant=row["tenant"],
+        labels=row["labels"],
+        description=row["description"],
+        priority=row["priority"],
+        revision=row["revision"],
+        source_version=row["source_version"],
+        result_version=row["result_version"],
+        dataset_digest=row["dataset_digest"],
+    )
+
+
+def _state_change(row: RowMapping) -> StateChange:
+    return StateChange(
+        state=JobState(row["state"]),
+        time=time(row["time_us"]),
+        reason=row["reason"],
+        attempt=row["attempt"],
+        cause=Cause(row["cause"]) if row["cause"] else None,
     )
 
 

@@ -166,8 +166,8 @@ def test_refused_fields_are_a_line_each(run: Run, server: FakeServer) -> None:
     assert result.exit_code == ExitCode.SERVICE
     assert result.stderr.splitlines() == [
         "error: the job is invalid",
-        "  job.config.epochs: must be at least 1",
-        "  job.config.shards: must be at most 64",
+        "  epochs: must be at least 1",
+        "  shards: must be at most 64",
     ]
 
 
@@ -176,6 +176,6 @@ def test_refused_fields_that_are_the_whole_message_are_told_once(run: Run, serve
     message = "; ".join(f"{field}: {text}" for field, text in violations.items())
     server.fail("CreateJob", Failure(code=grpc.StatusCode.INVALID_ARGUMENT, message=message, violations=violations))
     assert run(*SUBMIT).stderr.splitlines() == [
-        "error: job.config.epochs: is -1; it must be at least 1",
-        "  job.config.shards: is 0",
+        "error: epochs: is -1; it must be at least 1",
+        "  shards: is 0",
     ]

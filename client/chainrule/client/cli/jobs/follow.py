@@ -12,7 +12,7 @@ from chainrule.client.cli.session import AddressOption, FormatOption, Session, o
 
 if TYPE_CHECKING:
     from chainrule.client.jobs import Job
-    from chainrule.client.status import Metric
+    from chainrule.client.records import Metric
 
 
 def watch(

@@ -1,0 +1,177 @@
+"""The connection to the server: the three ways in which the client makes a call."""
+
+from __future__ import annotations  # grpc's classes are generic in their stubs only
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import ParamSpec, TypeVar
+
+import grpc
+
+from chainrule.client.aio import runtime
+from chainrule.client.encryption import Tls
+from chainrule.client.errors import (
+    Cancelled,
+    ClientClosedError,
+    DataLoss,
+    DeadlineExceeded,
+    RpcError,
+    Unavailable,
+    from_rpc_error,
+)
+from chainrule.client.retry import AsyncPatience
+from chainrule.client.transport import Settings
+from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class AsyncConnection:
+    """Owns the channel. Every call of the client goes through here and fails with exceptions of the project.
+
+    Args:
+        address: host:port of the server.
+        settings: deadlines and retries.
+        tls: how to encrypt; None: not at all.
+    """
+
+    def __init__(self, address: str, settings: Settings, tls: Tls | None = None) -> None:
+        self.address = address
+        self.settings = settings
+        self._closed = runtime.Event()
+        self._encrypted = tls is not None
+        self._channel = runtime.open_channel(address, tls)
+        self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._channel)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel, for making stubs."""
+        return self._channel
+
+    async def close(self) -> None:
+        """Close the channel; calls under way end with ClientClosedError. Closing twice is fine."""
+        self._closed.set()
+        await self._channel.close()
+
+    async def call(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+    ) -> Response:
+        """One request, one answer; within settings.call_timeout_s unless told otherwise.
+
+        Raises:
+            RpcError: of the kind that belongs to the code of the answer.
+            ClientClosedError: the client is closed.
+        """
+        with self._translated():
+            return await method(request, timeout=self.settings.call_timeout_s if timeout_s is None else timeout_s)
+
+    async def send(
+        self, method: grpc.aio.StreamUnaryMultiCallable[Request, Response], requests: Iterable[Request]
+    ) -> Response:
+        """Many requests, one answer; within settings.transfer_timeout_s.
+
+        Raises:
+            RpcError: as for `call`.
+            ClientClosedError: the client is closed.
+        """
+        with self._translated():
+            return await method(iter(requests), timeout=self.settings.transfer_timeout_s)
+
+    async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What takes a while and is no call, without holding up others."""
+        return await runtime.compute(function, *args, **kwargs)
+
+    def patience(self) -> AsyncPatience:
+        """For an operation of several calls: how long to try again."""
+        return AsyncPatience(self.settings.retry, self._closed)
+
+    async def follow(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Callable[[], Request],
+        *,
+        timeout_s: float | None = None,
+        is_complete: Callable[[], bool] = lambda: True,
+        is_whole: Callable[[Response], bool] = lambda _: True,
+    ) -> AsyncIterator[Response]:
+        """One request, many answers, through breaks of the transport.
+
+        A stream that breaks, or reaches settings.stream_timeout_s, is opened again with what `request` then gives:
+        the place to go on from. A stream that the server ends while `is_complete()` is false counts as broken.
+
+        Args:
+            timeout_s: time for all of it; None follows for as long as the server gives signs of life.
+            is_whole: whether an answer is what was sent; after one that is not, the stream counts as broken.
+
+        Raises:
+            RpcError: as for `call`; Unavailable once settings.retry.window_s has passed without the server,
+                DeadlineExceeded once timeout_s has.
+            ClientClosedError: the client is closed.
+        """
+        patience = self.patience()
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = self.settings.stream_timeout_s if end is None else end - time.monotonic()
+            if left_s <= 0:
+                raise DeadlineExceeded(f"the {timeout_s:g} s given for following {self.address} are over")
+            try:
+                broken: RpcError | None = None
+                async with aclosing(
+                    self._stream(method, request(), min(left_s, self.settings.stream_timeout_s))
+                ) as stream:
+                    async for response in stream:
+                        if not is_whole(response):
+                            broken = DataLoss(f"what {self.address} sent arrived damaged")
+                            break
+                        patience.restore()
+                        yield response
+                if broken is None and is_complete():
+                    return
+                broken = broken or Unavailable(f"the server at {self.address} ended a stream early")
+            except DeadlineExceeded:
+                if end is not None and time.monotonic() >= end:
+                    continue
+                try:  # nothing new to tell, or nobody there to tell it?
+                    await self.call(self._cluster.GetServerInfo, cluster_pb2.GetServerInfoRequest())
+                except (DeadlineExceeded, Unavailable) as error:
+                    broken = error
+                else:
+                    patience.restore()
+                    continue
+            except (Cancelled, Unavailable) as error:  # nobody here cancels: the other side cut it off
+                broken = error
+            await patience.spend(broken, at_most_s=None if end is None else max(end - time.monotonic(), 0.0))
+
+    async def _stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request, timeout_s: float
+    ) -> AsyncGenerator[Response, None]:
+        with self._translated():
+            stream = method(request, timeout=timeout_s)
+            try:
+                async for response in stream:
+                    yield response
+            finally:
+                stream.cancel()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        if self._closed.is_set():
+            raise ClientClosedError(f"the client of {self.address} is closed; open one with Client.connect()")
+        try:
+            yield
+        except grpc.RpcError as error:
+            if self._closed.is_set():
+                raise ClientClosedError(f"the client of {self.address} was closed during a call") from error
+            raise from_rpc_error(error, address=self.address, encrypted=self._encrypted) from error
+        except runtime.ENDED_HERE as error:
+            if self._closed.is_set() and not runtime.is_cancelled():
+                raise ClientClosedError(f"the client of {self.address} was closed during a call") from error
+            raise

@@ -1,0 +1,112 @@
+"""The client: where everything that the service offers begins."""
+
+import os
+from types import TracebackType
+from typing import Self
+
+from chainrule.client.aio.blobs import AsyncBlobs
+from chainrule.client.aio.channel import AsyncConnection
+from chainrule.client.aio.cluster import AsyncCluster
+from chainrule.client.aio.datasets import AsyncDatasets
+from chainrule.client.aio.jobs import AsyncJobs
+from chainrule.client.aio.models import AsyncModels
+from chainrule.client.encryption import Tls
+from chainrule.client.errors import DeadlineExceeded, Unavailable, unreachable_message
+from chainrule.client.resources import Node, ServerInfo
+from chainrule.client.transport import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Settings, check_address
+
+
+class AsyncClient:
+    """A connection to one chainrule server; close it, or use it in a block:
+
+        async with await AsyncClient.connect() as client:
+            ...
+
+    It may be shared by the tasks of its loop.
+
+    Attributes:
+        models: the models of the server.
+        datasets: its datasets.
+        jobs: its jobs.
+        blobs: its blobs; the three above use it, it is seldom needed directly.
+
+    Args:
+        address: host:port of the server.
+        settings: deadlines and retries.
+        tls: how to encrypt; None: not at all.
+
+    Raises:
+        InvalidInputError: `address` is not host:port, with a port from 1 to 65535; or a file of `tls` cannot be used.
+    """
+
+    def __init__(self, address: str, *, settings: Settings | None = None, tls: Tls | None = None) -> None:
+        check_address(address)
+        self._connection = AsyncConnection(address, settings or Settings(), tls)
+        self._cluster = AsyncCluster(self._connection)
+        self.blobs = AsyncBlobs(self._connection)
+        self.models = AsyncModels(self._connection, self.blobs)
+        self.datasets = AsyncDatasets(self._connection, self.blobs)
+        self.jobs = AsyncJobs(self._connection, self.blobs)
+
+    @classmethod
+    async def connect(
+        cls,
+        address: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        settings: Settings | None = None,
+        tls: Tls | None = None,
+    ) -> Self:
+        """A client of the server at `address`, which has answered.
+
+        Args:
+            address: host:port; by default $CHAINRULE_ADDRESS, and localhost:50051 where that is not set.
+            timeout_s: the longest to wait for the server's answer.
+            settings: deadlines and retries of the calls to come.
+            tls: how to encrypt; by default as $CHAINRULE_TLS_CA, _CERT and _KEY have it, and not at all where none of
+                these is set.
+
+        Raises:
+            Unavailable: no server answers there; the message says what to do.
+            InvalidInputError: `address` is not host:port, or a file of `tls` cannot be used.
+        """
+        address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+        client = cls(address, settings=settings, tls=tls or Tls.from_environment())
+        try:
+            await client.server_info(timeout_s=timeout_s)
+        except DeadlineExceeded as error:
+            await client.close()
+            raise Unavailable(unreachable_message(client.address, f"no answer within {timeout_s:g} s")) from error
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @property
+    def address(self) -> str:
+        """host:port of the server."""
+        return self._connection.address
+
+    async def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
+        """What the server is and what it can do.
+
+        Args:
+            timeout_s: the longest to wait for the answer; by default that of every call.
+        """
+        return await self._cluster.server_info(timeout_s=timeout_s)
+
+    async def nodes(self) -> tuple[Node, ...]:
+        """The nodes of the cluster that the server trains on."""
+        return await self._cluster.nodes()
+
+    async def close(self) -> None:
+        """Close the connection; calls under way end with ClientClosedError. Closing twice is fine."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,180 @@
+"""What a server has besides jobs, as frozen values: models, datasets, the server itself and its nodes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from google.protobuf import json_format
+
+from chainrule.client.wire import moment, plain
+from chainrule.v1 import cluster_pb2, dataset_pb2, model_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A named architecture with weights to start training from."""
+
+    name: str
+    """Resource name, for example "models/digits"."""
+    family: str
+    """Family of the architecture, for example "small_cnn"."""
+    config: Mapping[str, Any]
+    """Configuration of the family, for example {"num_classes": 10}."""
+    weights_digest: str | None
+    """SHA-256 of the weights as a safetensors file; None where the server initialises them from init_seed."""
+    init_seed: int
+    """Seed of the initialisation where there are no weights, and of what they lacked."""
+    num_parameters: int
+    """Number of trainable values."""
+    create_time: datetime
+    """When it was created, in UTC."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Notes to find it by."""
+    description: str = ""
+    """What it is for."""
+    latest_version: str = ""
+    """Resource name of its newest version, for example "models/digits/versions/2"."""
+    etag: str = ""
+    """Changes whenever the model does; sent along with a change, it makes sure that nothing else came between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A named, immutable set of examples."""
+
+    name: str
+    """Resource name, for example "datasets/digits"."""
+    digest: str
+    """SHA-256 of its blob."""
+    num_examples: int
+    input_shape: tuple[int, ...]
+    """Shape of one input, for example (1, 8, 8)."""
+    num_classes: int
+    """The highest target plus one."""
+    size_bytes: int
+    """Size of its blob."""
+    create_time: datetime
+    """When it was created, in UTC."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Notes to find it by."""
+    description: str = ""
+    """What it is."""
+    etag: str = ""
+    """Changes whenever labels or description do; sent along with a change, it makes sure that nothing else came
+    between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFamily:
+    """A family of models that the server can build."""
+
+    name: str
+    """Name to give when creating a model, for example "small_cnn"."""
+    description: str
+    """What it is, in one sentence."""
+    config: Mapping[str, Any]
+    """Its configuration fields with their defaults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls a server, as the server knows them."""
+
+    token: str
+    """Resource name of the token that was shown, for example "tokens/ci"; empty: the server asks for none."""
+    tenant: str
+    """Whose models, datasets, jobs and blobs they see."""
+    scopes: tuple[str, ...]
+    """What they may do: "read", "submit", "admin"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What a server is."""
+
+    version: str
+    """Version of chainrule that it runs."""
+    start_time: datetime
+    """When it started, in UTC."""
+    ray_address: str
+    """host:port of the Ray cluster it trains on."""
+    owns_ray_cluster: bool
+    """Whether it started that cluster and will stop it."""
+    kernels: str
+    """Kernels its engine computes with, for example "reference"."""
+    families: tuple[ModelFamily, ...]
+    """Model families that it can build."""
+    caller: Caller
+    """Who asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine of the Ray cluster."""
+
+    id: str
+    address: str
+    cpus: float
+    """CPUs that Ray may give out on it."""
+    memory_bytes: int
+    """Memory that Ray may give out on it."""
+
+
+# Translation from the API.
+
+
+def model_from_message(message: model_pb2.Model) -> Model:
+    """A model from its message."""
+    return Model(
+        name=message.name,
+        family=message.builtin.family,
+        config=plain(json_format.MessageToDict(message.builtin.config)),
+        weights_digest=message.weights_digest or None,
+        init_seed=message.init_seed,
+        num_parameters=message.num_parameters,
+        create_time=moment(message.create_time),
+        labels=dict(message.labels),
+        description=message.description,
+        latest_version=message.latest_version,
+        etag=message.etag,
+    )
+
+
+def dataset_from_message(message: dataset_pb2.Dataset) -> Dataset:
+    """A dataset from its message."""
+    return Dataset(
+        name=message.name,
+        digest=message.digest,
+        num_examples=message.num_examples,
+        input_shape=tuple(message.input_shape),
+        num_classes=message.num_classes,
+        size_bytes=message.size_bytes,
+        create_time=moment(message.create_time),
+        labels=dict(message.labels),
+        description=message.description,
+        etag=message.etag,
+    )
+
+
+def server_from_message(message: cluster_pb2.ServerInfo) -> ServerInfo:
+    """What a server is, from its message."""
+    caller = message.caller
+    return ServerInfo(
+        version=message.version,
+        start_time=moment(message.start_time),
+        ray_address=message.ray_address,
+        owns_ray_cluster=message.owns_ray_cluster,
+        kernels=message.kernels,
+        families=tuple(
+            ModelFamily(name=f.name, description=f.description, config=json.loads(f.config_json or "{}"))
+            for f in message.families
+        ),
+        caller=Caller(token=caller.token, tenant=caller.tenant, scopes=tuple(caller.scopes)),
+    )
+
+
+def node_from_message(message: cluster_pb2.Node) -> Node:
+    """A node from its message."""
+    return Node(id=message.id, address=message.address, cpus=message.cpus, memory_bytes=message.memory_bytes)

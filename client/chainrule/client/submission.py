@@ -1,0 +1,104 @@
+"""What a job is submitted with: the arguments of `jobs.create` and `jobs.check`, and their translation to the API."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from chainrule.client.config import (
+    Optimizer,
+    Schedule,
+    TrainingConfig,
+    Validation,
+    to_max_workers,
+    to_message,
+    to_optimizer,
+    to_schedule,
+    to_trainable,
+    to_validation,
+)
+from chainrule.client.resources import Dataset
+from chainrule.client.wire import PRIORITY, Named, name_of, new_request_id, put, put_labels
+from chainrule.v1 import job_pb2
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+def job_request(
+    *,
+    model: Named | str,
+    dataset: Dataset | str,
+    epochs: int = 1,
+    batch_size: int = 64,
+    shards: int = 1,
+    seed: int = 0,
+    optimizer: Optimizer | Mapping[str, Any] | None = None,
+    schedule: Schedule | Mapping[str, Any] | None = None,
+    clip_norm: float = 0.0,
+    trainable: Sequence[str] = ("*",),
+    non_finite: Literal["fail", "skip"] = "fail",
+    validation: Validation | Mapping[str, Any] | None = None,
+    staleness: int = 0,
+    workers: int | None = None,
+    min_workers: int = 1,
+    max_workers: int | None = None,
+    partitions: int = 0,
+    checkpoint_every_steps: int = 0,
+    keep_checkpoints: int = 3,
+    receipt_every_steps: int = 100,
+    audit_fraction: float = 0.0,
+    exact: bool = True,
+    max_failures: int = 10,
+    labels: Mapping[str, str] | None = None,
+    description: str = "",
+    priority: int = 0,
+    request_id: str | None = None,
+) -> job_pb2.CreateJobRequest:
+    """The request that submits a job; `Jobs.create` explains the arguments.
+
+    Raises:
+        InvalidInputError: a value has the wrong type, or a mapping a name that is unknown.
+    """
+    config = TrainingConfig(
+        epochs=epochs,
+        batch_size=batch_size,
+        shards=shards,
+        seed=seed,
+        optimizer=to_optimizer(optimizer),
+        schedule=to_schedule(schedule),
+        clip_norm=clip_norm,
+        trainable=to_trainable(trainable),
+        non_finite=non_finite,
+        validation=to_validation(validation),
+        staleness=staleness,
+        min_workers=min_workers,
+        max_workers=to_max_workers(workers=workers, max_workers=max_workers),
+        partitions=partitions,
+        checkpoint_every_steps=checkpoint_every_steps,
+        keep_checkpoints=keep_checkpoints,
+        receipt_every_steps=receipt_every_steps,
+        audit_fraction=audit_fraction,
+        exact=exact,
+        max_failures=max_failures,
+    )
+    job = job_pb2.Job(model=name_of("models", model), dataset=name_of("datasets", dataset), config=to_message(config))
+    put(job, "description", description, allowed="a text")
+    put(job, "priority", priority, allowed=PRIORITY)
+    put_labels(job, labels or {})
+    return job_pb2.CreateJobRequest(job=job, request_id=new_request_id(request_id))
+
+
+def with_arguments_of(
+    source: Callable[P, Any],
+) -> Callable[[Callable[Concatenate[S, ...], R]], Callable[Concatenate[S, P], R]]:
+    """Give a method the arguments of a function, behind `self`; for type checkers and for `help()`."""
+
+    def give(method: Callable[Concatenate[S, ...], R]) -> Callable[Concatenate[S, P], R]:
+        told = inspect.signature(method)
+        this = next(iter(told.parameters.values()))
+        given = inspect.signature(source).parameters.values()
+        method.__signature__ = told.replace(parameters=[this, *given])  # type: ignore[attr-defined]
+        return method
+
+    return give
