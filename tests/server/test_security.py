@@ -140,7 +140,8 @@ async def test_a_token_is_good_and_bad_at_once_and_after_a_restart(guarded: Guar
 async def test_health_and_reflection_are_for_everybody(guarded: Guarded) -> None:
     health: Any = health_pb2_grpc.HealthStub(guarded.channel)
     assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
-    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(guarded.channel)
+    channel: Any = guarded.channel
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
     [answer] = [found async for found in reflection.ServerReflectionInfo(iter([asked]))]
     assert "chainrule.v1.AccessService" in [service.name for service in answer.list_services_response.service]

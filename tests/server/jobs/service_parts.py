@@ -23,6 +23,7 @@ from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Cause, Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.store.schema import DEFAULT_TENANT
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Packed
@@ -255,8 +256,9 @@ class Parts:
     ) -> None:
         self.blobs = BlobStore(folder / "blobs")
         self.store = Store(store_url or f"sqlite:///{folder / 'store.db'}")
-        self.models = ModelCatalog(self.store, self.blobs)
-        self.datasets = DatasetCatalog(self.store, self.blobs)
+        self.tenant_blobs = TenantBlobs(self.blobs, self.store, are_apart=False)
+        self.models = ModelCatalog(self.store, self.blobs, self.tenant_blobs)
+        self.datasets = DatasetCatalog(self.store, self.blobs, self.tenant_blobs)
         self.checkpoints = Checkpoints(self.store, self.blobs)
         self.submissions = Submissions(self.store, self.models)
         self.launcher = launcher

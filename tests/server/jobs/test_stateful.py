@@ -28,6 +28,8 @@ from chainrule.server.errors import AlreadyExistsError, IllegalStateError
 from chainrule.server.jobs import manager, policies
 from chainrule.server.jobs.submission import Submission
 from chainrule.server.records import TRANSITIONS, Job, JobState
+from chainrule.server.store import PageRequest
+from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.errors import LostPartError
@@ -73,28 +75,28 @@ class Service:
         return await self._manager.submit(submission)
 
     async def get(self, name: str) -> Job:
-        return await self._manager.get(name)
+        return await self._manager.get(name, tenant=DEFAULT_TENANT)
 
     async def names(self) -> set[str]:
-        page, _ = await self._manager.page(1000, "")
+        page, _ = await self._manager.page(PageRequest(1000), tenant=DEFAULT_TENANT)
         return {job.name for job in page}
 
     async def cancel(self, name: str) -> Job:
-        return await self._manager.cancel(name)
+        return await self._manager.cancel(name, tenant=DEFAULT_TENANT)
 
     async def pause(self, name: str) -> Job:
-        return await self._manager.pause(name)
+        return await self._manager.pause(name, tenant=DEFAULT_TENANT)
 
     async def resume(self, name: str) -> Job:
-        return await self._manager.resume(name)
+        return await self._manager.resume(name, tenant=DEFAULT_TENANT)
 
     async def scale(self, name: str, max_workers: int) -> Job:
-        return await self._manager.scale(name, min_workers=0, max_workers=max_workers)
+        return await self._manager.scale(name, min_workers=0, max_workers=max_workers, tenant=DEFAULT_TENANT)
 
     async def until(self, name: str, *states: JobState) -> Job:
         """The job, once it is in one of the states."""
         async with asyncio.timeout(TIMEOUT_S):
-            async for job in self._manager.watch(name):
+            async for job in self._manager.watch(name, tenant=DEFAULT_TENANT):
                 if job.state in states:
                     return job
         pytest.fail(f"{name} ended as {job.state.value}")

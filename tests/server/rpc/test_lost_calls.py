@@ -15,7 +15,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from chainrule.client import Client
-from chainrule.client.channel import channel_options, is_idempotent
+from chainrule.client.transport import channel_options, is_idempotent
 from chainrule.engine import io
 from chainrule.server.jobs import manager
 from chainrule.v1 import job_pb2
