@@ -237,6 +237,17 @@ class Job:
 
 
 @dataclass(frozen=True)
+class UnfinishedJob:
+    """What the queue goes by, of a job that has not ended."""
+
+    name: str
+    tenant: str
+    state: JobState
+    priority: int
+    config: TrainingConfig
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A stored checkpoint of a job."""
 
