@@ -157,7 +157,7 @@ async def test_what_is_no_digest_is_not_looked_for(caller: Caller, digest: str) 
     ):
         error = await refused(call)
         assert error.code() is INVALID_ARGUMENT
-        assert "is not a SHA-256" in str(error.details())
+        assert "is not a SHA-256" in str(error.details()) or "holds the character NUL" in str(error.details())
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from chainrule.server.errors import (
     StoreUnavailableError,
 )
 from chainrule.server.jobs import manager
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Job, JobState, UnfinishedJob
 from chainrule.server.training.events import Failed
 from tests.server.conftest import refusal
 from tests.server.jobs.service_parts import CONFIG, FULL, TENANT, Course, FakeLauncher, Parts, standing_after
@@ -166,7 +166,7 @@ async def test_a_defect_in_one_pass_does_not_stop_the_queue(
     async with running(tmp_path) as parts:
         real, failures = parts.store.unfinished_jobs, [ZeroDivisionError("a defect"), StoreUnavailableError("locked")]
 
-        def unfinished_jobs() -> list[Job]:
+        def unfinished_jobs() -> list[UnfinishedJob]:
             if failures:
                 raise failures.pop()
             return real()

@@ -27,7 +27,7 @@ from chainrule.server.jobs.following import Following
 from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
-from chainrule.server.records import Cause, Checkpoint, Job, JobState, Receipt
+from chainrule.server.records import Cause, Checkpoint, Job, JobState, Receipt, UnfinishedJob
 from chainrule.server.store import JobChange, PageRequest, Store
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import StepMetric
@@ -118,7 +118,7 @@ class JobManager:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _restart(self, job: Job, to: JobState) -> None:
+    async def _restart(self, job: UnfinishedJob, to: JobState) -> None:
         reason = "the service was restarted"
         await asyncio.to_thread(self._store.transition, job.name, to, cause=Cause.RESTART, reason=reason)
 
@@ -332,7 +332,7 @@ class JobManager:
             self._feed.ring(grant.job)
             self._begin(grant, tenants[grant.job])
 
-    def _waiting(self, jobs: Sequence[Job]) -> list[policies.Demand]:
+    def _waiting(self, jobs: Sequence[UnfinishedJob]) -> list[policies.Demand]:
         """What waits for room, the next one first. A job that is queued again has not quite left its place as long as
         its run has not ended."""
         demands = [
