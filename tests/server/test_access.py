@@ -144,6 +144,7 @@ def test_a_token_that_is_checked_only_is_not_made(tokens: TokenCatalog) -> None:
         ({"expire_time": datetime(9999, 12, 31, tzinfo=UTC)}, "token.expire_time"),
         ({"description": "x" * 1001}, "token.description"),
         ({"request_id": "x" * 129}, "request_id"),
+        ({"request_id": "a\0"}, "request_id"),
     ],
 )
 def test_what_is_wrong_is_named(tokens: TokenCatalog, changes: dict[str, Any], field: str) -> None:
