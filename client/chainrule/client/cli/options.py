@@ -98,9 +98,14 @@ def new_labels(texts: Sequence[str] | None, *, none: bool) -> dict[str, str] | N
     return {} if none else parse_labels(texts) if texts else None
 
 
+def is_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
+
+
 def confirm_removal(what: str, *, yes: bool) -> None:
     """Ask on a terminal whether a thing is to be removed, and end the command where it is not."""
-    if yes or not sys.stdin.isatty():
+    if yes or not is_terminal():
         return
     if not typer.confirm(f"remove {what} for good?", err=True):
         typer.echo("nothing was removed", err=True)

@@ -68,11 +68,8 @@ def gather(
     arguments: dict[str, Any] = {}
     if job_file is not None:
         _add(arguments, _read(job_file), source=str(job_file))
-    variables = [
-        _setting(OPTIONS[name], environment[variable])
-        for name, variable in VARIABLES.items()
-        if environment.get(variable)
-    ]
+    told = {key: environment.get(VARIABLES[name]) for name, key in OPTIONS.items()}
+    variables = [_setting(key, value) for key, value in told.items() if value]
     _add(arguments, _together(variables), source="the environment")
     _add(arguments, _together([_parse(text) for text in settings]), source="--set")
     given = [_nested(OPTIONS[name], value) for name, value in options.items()]
