@@ -145,6 +145,11 @@ def put_labels(message: Labelled, labels: Mapping[str, str]) -> None:
         message.labels[key] = value
 
 
+def labels_of(message: Labelled) -> dict[str, str]:
+    """The labels of a message in alphabetical order; their own order changes from message to message."""
+    return dict(sorted(message.labels.items()))
+
+
 def put_changes(
     message: Labelled,
     *,
