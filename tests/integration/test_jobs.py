@@ -32,7 +32,7 @@ def test_a_job_tells_its_story(client: Client, images: Images) -> None:
     assert [metric.epoch for metric in metrics] == [1] * 4 + [2] * 4
     assert metrics[-1].loss == status.progress.loss
     assert job.metrics(after=6) == metrics[6:]
-    assert list(job.stream_metrics()) == metrics
+    assert tuple(job.stream_metrics()) == metrics
     assert io.digest(job.weights_file()) == status.weights_digest
 
 

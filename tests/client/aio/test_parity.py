@@ -12,7 +12,7 @@ import pytest
 import chainrule.client
 
 DERIVE = Path(str(chainrule.client.__file__)).parents[2] / "derive.py"
-MODULES = ("blobs", "channel", "client", "cluster", "datasets", "jobs", "models", "paging", "runtime")
+MODULES = ("blobs", "channel", "client", "cluster", "datasets", "job", "jobs", "models", "paging", "runtime")
 
 
 def test_the_client_for_threads_is_what_its_source_gives() -> None:

@@ -12,7 +12,7 @@ from chainrule.client.cli.output import Format, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
 
 if TYPE_CHECKING:
-    from chainrule.client.jobs import Job
+    from chainrule.client.job import Job
     from chainrule.client.records import LogEntry, Metric
 
 
