@@ -47,8 +47,9 @@ class Metrics(tuple[Metric, ...]):
     def __getitem__(self, index: slice) -> "Metrics": ...
     def __getitem__(self, index: SupportsIndex | slice) -> "Metric | Metrics":
         """One of them, or a part with columns of its own."""
-        found = super().__getitem__(index)
-        return Metrics(found) if isinstance(index, slice) else found
+        if isinstance(index, slice):
+            return Metrics(super().__getitem__(index))
+        return super().__getitem__(index)
 
     @property
     def sequence(self) -> NDArray[np.int64]:
