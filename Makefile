@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test chaos lint protos client clean
+.PHONY: help demo test chaos lint protos client docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -20,7 +20,7 @@ test: .venv/dev.installed  ## run the tests
 # SEED makes the random schedules those of another run; DURATION is how many seconds they are played for at least.
 chaos: .venv/dev.installed  ## kill, halt and scale real jobs, at random too (SEED=..., DURATION=... seconds)
 	$(BIN)/python -m pytest -q tests/chaos -m "whole or not whole"
-	$(BIN)/python -m pytest -q tests/integration -m whole
+	$(BIN)/python -m pytest -q tests/integration tests/server -m whole
 	$(BIN)/python -m tests.chaos --duration $(or $(DURATION),120) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/dev.installed  ## check format, style, types, layers and protos
@@ -39,6 +39,9 @@ protos: .venv/dev.installed  ## regenerate the Python stubs of protos/
 
 client: .venv/dev.installed  ## derive the client for threads from the one for asyncio
 	@$(BIN)/python client/derive.py
+
+docs: .venv/dev.installed  ## write docs/api.md anew from the comments of protos/
+	PYTHONPATH=. $(BIN)/python tools/api_reference.py
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .demo dist

@@ -56,6 +56,7 @@ def test_exactly_the_idempotent_calls_are_repeated() -> None:
         "ListTokens",
         "PauseJob",
         "ResumeJob",
+        "RevokeToken",
         "ScaleJob",
     ]
 

@@ -49,6 +49,13 @@ def violated(error: pytest.ExceptionInfo[InvalidArgument]) -> dict[str, str]:
     return {violation.field: violation.description for violation in error.value.violations}
 
 
+@pytest.mark.parametrize("method", ["/chainrule.v1.JobService/GetJob", "/chainrule.v1.ModelService/CreateModel"])
+def test_bytes_that_are_no_message(channel: grpc.Channel, method: str) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        channel.unary_unary(method)(b"\xff\xff", timeout=30)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_unknown_model_family(client: Client) -> None:
     with pytest.raises(InvalidArgument) as error:
         client.models.create_from_family("unknown-family", "resnet9000")

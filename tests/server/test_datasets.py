@@ -37,19 +37,23 @@ def safetensors(dtype: str, shape: list[int], size_bytes: int) -> bytes:
 
 def test_a_dataset_is_described_by_its_blob(catalog: DatasetCatalog, blobs: BlobStore) -> None:
     content = io.save({"inputs": INPUTS, "targets": TARGETS})
-    dataset = catalog.create("d", digest=blobs.put(content))
+    dataset = catalog.create("d", digest=blobs.put(content), tenant="default")
     assert (dataset.num_examples, dataset.input_shape, dataset.num_classes) == (3, (2, 2), 5)
     assert dataset.size_bytes == len(content)
-    assert catalog.get("datasets/d") == dataset == catalog.create("d", digest=dataset.digest)
+    assert (
+        catalog.get("datasets/d", tenant="default")
+        == dataset
+        == catalog.create("d", digest=dataset.digest, tenant="default")
+    )
     examples = catalog.load(dataset)
     assert np.array_equal(examples.inputs, INPUTS)
     assert np.array_equal(examples.targets, TARGETS)
 
 
 def test_other_content_of_the_same_name_is_refused(catalog: DatasetCatalog, blobs: BlobStore) -> None:
-    catalog.create("d", digest=blobs.put(io.save({"inputs": INPUTS, "targets": TARGETS})))
+    catalog.create("d", digest=blobs.put(io.save({"inputs": INPUTS, "targets": TARGETS})), tenant="default")
     with pytest.raises(AlreadyExistsError, match="choose another name"):
-        catalog.create("d", digest=blobs.put(io.save({"inputs": INPUTS + 1, "targets": TARGETS})))
+        catalog.create("d", digest=blobs.put(io.save({"inputs": INPUTS + 1, "targets": TARGETS})), tenant="default")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int8", "uint8", "int32", "bool", "complex64"])
@@ -60,10 +64,10 @@ def test_inputs_that_are_neither_float32_nor_tokens_are_refused(dtype: str) -> N
 
 @pytest.mark.parametrize("targets", [TARGETS, TOKENS + 1])
 def test_tokens_have_one_target_or_one_each(catalog: DatasetCatalog, blobs: BlobStore, targets: Any) -> None:
-    dataset = catalog.create("d", digest=blobs.put(io.save({"inputs": TOKENS, "targets": targets})))
+    dataset = catalog.create("d", digest=blobs.put(io.save({"inputs": TOKENS, "targets": targets})), tenant="default")
     assert (dataset.num_examples, dataset.input_shape, dataset.target_shape) == (3, (4,), targets.shape[1:])
     assert (dataset.num_tokens, dataset.num_classes) == (12, int(targets.max()) + 1)
-    assert catalog.get("datasets/d") == dataset
+    assert catalog.get("datasets/d", tenant="default") == dataset
     assert np.array_equal(catalog.load(dataset).inputs, TOKENS)
 
 
@@ -161,13 +165,13 @@ def test_a_blob_that_cannot_be_read_as_tensors_is_refused(
     catalog: DatasetCatalog, blobs: BlobStore, content: bytes
 ) -> None:
     with pytest.raises(InvalidRequestError, match="is no safetensors file of float32 inputs") as caught:
-        catalog.create("d", digest=blobs.put(content))
+        catalog.create("d", digest=blobs.put(content), tenant="default")
     assert refusal(caught).field == "dataset.digest"
 
 
 def test_a_digest_that_is_none_or_unknown_is_refused(catalog: DatasetCatalog) -> None:
     with pytest.raises(InvalidRequestError, match="is not a SHA-256") as caught:
-        catalog.create("d", digest="abc")
+        catalog.create("d", digest="abc", tenant="default")
     assert refusal(caught).field == "dataset.digest"
     with pytest.raises(NotFoundError, match="upload it with WriteBlob"):
-        catalog.create("d", digest="0" * 64)
+        catalog.create("d", digest="0" * 64, tenant="default")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from chainrule.client import Client, InvalidInputError, RetryPolicy, Settings, Tls, Unavailable
 from chainrule.client.channel import Connection
 from chainrule.server import admin
-from chainrule.server.certificates import FILES, make_certificates
+from chainrule.server.certificates import FILES, add_client, make_certificates
 from chainrule.server.cli import serve
 from chainrule.server.config import ServerConfig
 from chainrule.server.config import Tls as ServerTls
@@ -177,9 +177,15 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_a_server_says_which_of_its_files_is_wrong(
     folder: Path, tmp_path: Path, cert: str, key: str, client_ca: str | None, message: str
 ) -> None:
-    tls = ServerTls(folder / cert, folder / key, None if client_ca is None else folder / client_ca)
+    config = ServerConfig(
+        tmp_path,
+        port=0,
+        tls_cert=folder / cert,
+        tls_key=folder / key,
+        tls_client_ca=None if client_ca is None else folder / client_ca,
+    )
     with pytest.raises(StartupError, match=message):
-        check_startable(ServerConfig(tmp_path, port=0, tls=tls))
+        check_startable(config)
 
 
 # --- addresses that others reach -------------------------------------------------------------------------------
@@ -187,9 +193,9 @@ def test_a_server_says_which_of_its_files_is_wrong(
 
 @pytest.mark.parametrize("has_tls", [False, True])
 def test_without_proof_of_clients_only_this_machine_is_served(folder: Path, tmp_path: Path, has_tls: bool) -> None:
-    tls = ServerTls(folder / "server.pem", folder / "server.key") if has_tls else None
+    cert, key = (folder / "server.pem", folder / "server.key") if has_tls else (None, None)
     with pytest.raises(StartupError, match=r"--host 0\.0\.0\.0 is not a loopback address.*--tls-client-ca"):
-        check_startable(ServerConfig(tmp_path, host="0.0.0.0", port=0, tls=tls))
+        check_startable(ServerConfig(tmp_path, host="0.0.0.0", port=0, tls_cert=cert, tls_key=key))
 
 
 @pytest.mark.parametrize(
@@ -243,3 +249,59 @@ def test_what_a_certificate_cannot_have_is_said_and_nothing_written(tmp_path: Pa
     assert found.exit_code == 1
     assert "no certificate can have this --host or --days" in found.stderr
     assert not list(tmp_path.glob("certs/*"))
+
+
+# --- further clients -------------------------------------------------------------------------------------------
+
+
+def test_a_further_client_is_let_in(tmp_path: Path) -> None:
+    make_certificates(tmp_path, hosts=["localhost", "127.0.0.1"], days=2)
+    cert, key = add_client(tmp_path, "ann", days=2)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    with listening(tmp_path, asks=True) as address:
+        assert ask(address, Tls(ca=tmp_path / "ca.pem", cert=cert, key=str(key))) == VERSION
+
+
+def run_certs(*arguments: str) -> tuple[int, str]:
+    import typer
+
+    app = typer.Typer()
+    app.command()(admin.certs)
+    found = CliRunner().invoke(app, arguments)
+    return found.exit_code, found.stdout + found.stderr
+
+
+def test_a_further_client_is_added_to_an_authority_of_before(tmp_path: Path) -> None:
+    out = str(tmp_path / "certs")
+    code, text = run_certs("--out", out, "--client", "ann")
+    assert (code, list(tmp_path.iterdir())) == (1, [])
+    assert "make the authority first" in text
+    assert run_certs("--out", out)[0] == 0
+    code, text = run_certs("--out", out, "--client", "ann")
+    assert (code, text) == (
+        0,
+        f"chainrule --tls-ca {out}/ca.pem --tls-cert {out}/client-ann.pem --tls-key {out}/client-ann.key jobs ls\n",
+    )
+    before = (tmp_path / "certs" / "client-ann.key").read_bytes()
+    code, text = run_certs("--out", out, "--client", "ann")
+    assert code == 1
+    assert "is there already; choose another --client" in text
+    assert (tmp_path / "certs" / "client-ann.key").read_bytes() == before
+    assert run_certs("--out", out, "--client", "bob", "--host", "x")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", ".hidden", "x" * 41, "a b"])
+def test_a_name_that_no_file_should_have_is_refused(tmp_path: Path, name: str) -> None:
+    make_certificates(tmp_path, hosts=["localhost"], days=2)
+    before = sorted(tmp_path.iterdir())
+    code, text = run_certs("--out", str(tmp_path), "--client", name)
+    assert code == 1
+    assert "is no name for a client" in text
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_authority_without_its_own_key_is_refused(folder: Path, other: Path, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes((folder / "ca.pem").read_bytes())
+    (tmp_path / "ca.key").write_bytes((other / "ca.key").read_bytes())
+    with pytest.raises(ValueError, match=r"ca.key is not the key of .*ca.pem"):
+        add_client(tmp_path, "ann", days=2)

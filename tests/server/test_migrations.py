@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from chainrule.server.errors import StartupError, StoreUnavailableError
-from chainrule.server.store import Store, database, migrations, schema
+from chainrule.server.errors import IllegalStateError, StartupError, StoreUnavailableError
+from chainrule.server.store import PageRequest, Store, configs, database, migrations, schema
+from chainrule.server.store.requests import payload_digest
+from chainrule.server.training.config import TrainingConfig, Validation
 from tests.server.postgresql import emptied
 
 FIRST = migrations.FIRST
+
+Rows = dict[str, list[dict[str, Any]]]
+"""Of each table."""
 
 
 @pytest.fixture
@@ -80,7 +89,7 @@ def test_tables_of_an_earlier_revision_are_converted_with_what_is_in_them(url: s
         )  # fmt: skip
     for _ in range(2):
         store = Store(url)
-        assert store.get_model("models/m").num_parameters == 2
+        assert store.get_model("models/m", tenant="default").num_parameters == 2
         store.close()
     assert (revision(engine), differences(engine)) == (migrations.HEAD, [])
 
@@ -142,6 +151,177 @@ def test_a_file_of_another_layout_is_left_alone(tmp_path: Path, layout: int) -> 
         Store(f"sqlite:///{path}")
     with sqlite3.connect(path) as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("jobs",)]
+
+
+# --- what the first tables hold, and what becomes of it ----------------------------------------------------------
+
+CONFIG = TrainingConfig(epochs=2, batch_size=10, validation=Validation(dataset="datasets/v"))
+JOBS = {
+    # name: model, state, weights, request id
+    "jobs/one": ("models/m", "SUCCEEDED", "1", "request-1"),
+    "jobs/failed": ("models/m", "FAILED", "", None),
+    "jobs/other": ("models/n", "SUCCEEDED", "2", None),
+    "jobs/two": ("models/m", "SUCCEEDED", "3", "request-2"),
+    "jobs/queued": ("models/m", "QUEUED", "", "request-3"),
+}
+
+
+def fill(engine: sa.Engine) -> None:
+    """Rows in all of the first tables."""
+    known = sa.MetaData()
+    known.reflect(engine)
+    with engine.begin() as db:
+
+        def add(table: str, **values: Any) -> None:
+            db.execute(known.tables[table].insert().values(**values))
+
+        for number, name in enumerate(("models/m", "models/n", "models/unused")):
+            add("models", name=name, family="mlp", family_config={"hidden": [4]}, weights_digest=str(number) * 64,
+                init_seed=str(2**64 - 1), num_parameters=12, create_time_us=100 + number)  # fmt: skip
+        for number, name in enumerate(("datasets/d", "datasets/v")):
+            add("datasets", name=name, digest="de"[number] * 64, num_examples=10, input_shape=[8], num_classes=2,
+                size_bytes=99, target_shape=[], num_tokens=0, create_time_us=200 + number)  # fmt: skip
+        for number, (name, (model, state, weights, request_id)) in enumerate(JOBS.items()):
+            add("jobs", name=name, request_id=request_id, payload_digest=f"{number:064d}", model=model,
+                dataset="datasets/d", config=configs.to_values(CONFIG), total_steps=20, state=state, attempt=number,
+                running_workers=0, fingerprint="f", weights_digest=weights * 64, weights_step=20 if weights else 0,
+                failure={"reason": "R", "message": "m", "traceback": ""} if state == "FAILED" else None,
+                create_time_us=300 + number, start_time_us=400 + number,
+                end_time_us=None if state == "QUEUED" else 500 + number)  # fmt: skip
+            add("job_history", job=name, state="QUEUED", reason="submitted", time_us=300 + number)
+        job = "jobs/one"
+        add("job_history", job=job, state="SUCCEEDED", reason="", time_us=500)
+        add("job_events", job=job, kind="recovery", message="w", step=3, seconds_lost=1.5, time_us=450)
+        add("metrics", job=job, step=1, epoch=1, loss=None, accuracy=0.5, num_examples=10, time_us=440)
+        add("evaluations", job=job, epoch=1, step=10, loss=0.5, accuracy=0.5, num_examples=10, time_us=460)
+        add("receipts", job=job, step=10, state_digest="6" * 64, chain_digest="7" * 64)
+        add("checkpoints", job=job, step=10, epoch=1, manifest_digest="8" * 64, state_digest="9" * 64, size_bytes=7,
+            create_time_us=470)  # fmt: skip
+
+
+def content(engine: sa.Engine) -> Rows:
+    """All rows of all tables."""
+    known = sa.MetaData()
+    known.reflect(engine)
+    with engine.connect() as db:
+        return {
+            table.name: [dict(row) for row in db.execute(sa.select(table).order_by(*table.primary_key)).mappings()]
+            for table in known.sorted_tables
+        }
+
+
+@pytest.fixture
+def converted(url: str, engine: sa.Engine) -> Iterator[tuple[Store, Rows]]:
+    """The store at a database with rows of the first tables, and these."""
+    make(engine, FIRST)
+    fill(engine)
+    before = content(engine)
+    store = Store(url)
+    yield store, before
+    store.close()
+
+
+def test_no_row_and_no_value_is_lost_in_a_conversion(converted: tuple[Store, Rows], engine: sa.Engine) -> None:
+    _, before = converted
+    after = content(engine)
+    del before["alembic_version"]
+    moved = {"request_id", "payload_digest"}  # to `requests`
+    for table, rows in before.items():
+        kept = [{key: value for key, value in row.items() if key not in moved} for row in rows]
+        assert [{key: row[key] for key in kept[0]} for row in after[table]] == kept, table
+    assert [(row["tenant"], row["request_id"], row["payload_digest"], row["resource"], row["time_us"])
+            for row in after["requests"]] == [
+        ("default", "request-1", f"{0:064d}", "jobs/one", 300),
+        ("default", "request-2", f"{3:064d}", "jobs/two", 303),
+        ("default", "request-3", f"{4:064d}", "jobs/queued", 304),
+    ]  # fmt: skip
+    assert {table for table in after if not after[table]} == {"job_logs", "tokens", "audit", "blob_grants"}
+
+
+def test_models_and_the_jobs_that_have_succeeded_become_versions(
+    converted: tuple[Store, Rows],
+) -> None:
+    store, _ = converted
+
+    def versions(model: str) -> list[tuple[object, ...]]:
+        found, _ = store.list_versions(model, PageRequest(), tenant="default")
+        return [
+            (v.number, v.weights_digest[0], v.job, v.parent, v.dataset, v.dataset_digest[:1], v.step, v.create_time)
+            for v in reversed(found)
+        ]
+
+    def at(time_us: int) -> datetime:
+        return datetime.fromtimestamp(time_us / 1e6, UTC)
+
+    assert versions("models/m") == [
+        (1, "0", "", 0, "", "", 0, at(100)),
+        (2, "1", "jobs/one", 1, "datasets/d", "d", 20, at(500)),
+        (3, "3", "jobs/two", 1, "datasets/d", "d", 20, at(503)),
+    ]
+    assert versions("models/n") == [
+        (1, "1", "", 0, "", "", 0, at(101)),
+        (2, "2", "jobs/other", 1, "datasets/d", "d", 20, at(502)),
+    ]
+    assert versions("models/unused") == [(1, "2", "", 0, "", "", 0, at(102))]
+    latest = {model.name: model.latest_version for model in store.list_models(PageRequest(), tenant="default")[0]}
+    assert latest == {"models/m": 3, "models/n": 2, "models/unused": 1}
+
+
+def test_jobs_know_the_versions_they_began_with_and_made(converted: tuple[Store, Rows], engine: sa.Engine) -> None:
+    rows = {row["name"]: row for row in content(engine)["jobs"]}
+    assert {name: row["result_version"] for name, row in rows.items()} == {
+        "jobs/one": 2, "jobs/failed": 0, "jobs/other": 2, "jobs/two": 3, "jobs/queued": 0
+    }  # fmt: skip
+    for row in rows.values():
+        assert (row["tenant"], row["source_version"], row["dataset_digest"]) == ("default", 1, "d" * 64)
+        assert (row["labels"], row["description"], row["revision"], row["priority"]) == ({}, "", 1, 0)
+
+
+def test_what_was_converted_is_used_as_what_is_new(converted: tuple[Store, Rows]) -> None:
+    store, _ = converted
+    job = store.get_job("jobs/one")
+    assert (job.config, job.state.value, job.history[-1].state.value) == (CONFIG, "SUCCEEDED", "SUCCEEDED")
+    assert [known.step for known in store.checkpoints("jobs/one")] == [10]
+    with pytest.raises(IllegalStateError, match='"datasets/v" is in use by "jobs/queued"'):
+        store.delete_dataset("datasets/v", tenant="default")
+    with pytest.raises(IllegalStateError, match='"models/m" is in use by "jobs/queued"'):
+        store.delete_model("models/m", tenant="default")
+    store.delete_model("models/n", tenant="default")
+    known = store.get_model("models/unused", tenant="default")
+    assert (known.init_seed, dict(known.labels), known.revision) == (2**64 - 1, {}, 1)
+    assert store.create_model(replace(known, name="models/n"), tenant="default").num_parameters == 12
+    assert store.create_model(known, tenant="other").name == "models/unused"
+    assert [m.name for m in store.list_models(PageRequest(filter="NOT labels:*"), tenant="other")[0]] == [
+        "models/unused"
+    ]
+
+
+def test_references_between_tables_hold_after_a_conversion(converted: tuple[Store, Rows], engine: sa.Engine) -> None:
+    """PostgreSQL checks them by itself."""
+    found = {
+        (table, key["constrained_columns"][-1], key["referred_table"], key["referred_columns"][-1])
+        for table in sa.inspect(engine).get_table_names()
+        for key in sa.inspect(engine).get_foreign_keys(table)
+    }
+    of_jobs = ("job_history", "job_events", "metrics", "evaluations", "receipts", "checkpoints", "job_logs")
+    assert found == {(table, "job", "jobs", "name") for table in of_jobs} | {
+        ("model_versions", "model", "models", "name")
+    }
+    with engine.connect() as db:
+        if engine.dialect.name == "sqlite":
+            assert db.execute(sa.text("PRAGMA foreign_key_check")).all() == []
+            assert db.execute(sa.text("PRAGMA integrity_check")).all() == [("ok",)]
+    store, _ = converted
+    for table in (schema.jobs, schema.models):
+        with pytest.raises(sa.exc.IntegrityError), store._write() as db:
+            db.execute(table.delete())
+
+
+def test_a_request_of_before_is_answered_by_its_digest_of_now() -> None:
+    """As the first tables had it of jobs."""
+    payload = {"model": "models/m", "dataset": "datasets/d", "config": asdict(CONFIG)}
+    before = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+    assert payload_digest({**payload, "labels": {}, "description": "", "priority": 0}) == before
 
 
 # --- databases that cannot be used -----------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from chainrule.server.models import MAX_PARAMETERS, ModelCatalog, build, tied_names
 from chainrule.server.records import Model
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Request, Store
 from tests.server.conftest import refusal
 
 
@@ -22,7 +24,13 @@ def catalog(store: Store, blobs: BlobStore) -> ModelCatalog:
 
 
 def create(catalog: ModelCatalog, model_id: str = "m", **arguments: Any) -> Model:
-    defaults = {"family": "small_cnn", "config": {"width": 4.0}, "weights_digest": "", "init_seed": 1}
+    defaults = {
+        "family": "small_cnn",
+        "config": {"width": 4.0},
+        "weights_digest": "",
+        "init_seed": 1,
+        "tenant": "default",
+    }
     return catalog.create(model_id, **{**defaults, **arguments})
 
 
@@ -32,7 +40,7 @@ def test_a_model_without_weights_is_initialised_from_its_seed(catalog: ModelCata
     assert model.weights_digest == io.digest(io.save(built.state_dict()))
     assert model.num_parameters == models.family("small_cnn").num_parameters({"width": 4})
     assert model.family_config == {"in_channels": 1, "image_size": 8, "width": 4, "num_classes": 10, "dropout": 0.0}
-    assert catalog.get("models/m") == model
+    assert catalog.get("models/m", tenant="default") == model
     assert io.save(catalog.load(model).state_dict()) == blobs.read(model.weights_digest)
 
 
@@ -185,5 +193,48 @@ def test_a_tied_parameter_may_be_in_the_weights_once(catalog: ModelCatalog, blob
 def test_a_name_that_is_none_is_refused_in_the_field_it_was_given_in(catalog: ModelCatalog) -> None:
     for field in ("name", "job.model"):
         with pytest.raises(InvalidRequestError) as caught:
-            catalog.get("", field=field)
+            catalog.get("", tenant="default", field=field)
         assert refusal(caught).field == field
+
+
+# --- what is removed, and what comes twice ---------------------------------------------------------------------
+
+
+def test_weights_go_once_no_model_has_them(catalog: ModelCatalog, store: Store, blobs: BlobStore) -> None:
+    digests = {create(catalog, name).weights_digest for name in ("m", "n")}
+    [digest] = digests
+    catalog.delete("models/m", tenant="default")
+    assert blobs.collect(store.unreferenced, grace_s=0).blobs == 0
+    catalog.delete("models/n", tenant="default")
+    assert blobs.contains(digest)  # somebody may be about to refer to it
+    assert blobs.collect(store.unreferenced, grace_s=0).blobs == 1
+
+
+def test_a_call_that_comes_again_while_the_first_still_runs_has_one_effect(
+    catalog: ModelCatalog, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_have_looked = threading.Barrier(2)
+    look = store.model_of_request
+
+    def looked(request: Request, *, tenant: str) -> Model | None:
+        found = look(request, tenant=tenant)
+        both_have_looked.wait(timeout=60)
+        return found
+
+    monkeypatch.setattr(store, "model_of_request", looked)
+    request = Request("r", "p")
+    with ThreadPoolExecutor() as pool:
+        calls = [pool.submit(create, catalog, request=request) for _ in range(2)]
+        first, second = (call.result() for call in calls)
+    assert first == second == catalog.get("models/m", tenant="default")
+    versions, _ = catalog.versions("models/m", PageRequest(), tenant="default")
+    assert [version.number for version in versions] == [1]
+
+
+def test_a_repeated_call_is_answered_without_doing_the_work_again(
+    catalog: ModelCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = Request("r", "p")
+    made = create(catalog, request=request)
+    monkeypatch.setattr(models, "build", lambda *_, **__: pytest.fail("it was built"))
+    assert create(catalog, request=request) == made

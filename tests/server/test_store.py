@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,11 @@ from chainrule.server.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from chainrule.server.records import Dataset, JobFailure, JobState, Model
-from chainrule.server.store import NewJob, Store
+from chainrule.server.records import Dataset, JobFailure, JobState, LogRecord, Model
+from chainrule.server.store import NewJob, PageRequest, Store
+from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.logs import LogEntry
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,7 +39,7 @@ CONFIG = TrainingConfig(
     trainable=("fc.*", "conv1.weight"),
     validation=Validation(fraction=0.1),
 )
-JOB = NewJob("jobs/j", "request-1", "c" * 64, MODEL.name, DATASET.name, CONFIG, total_steps=20)
+JOB = NewJob("jobs/j", Request("request-1", "c" * 64), MODEL.name, DATASET.name, CONFIG, total_steps=20)
 
 
 class Clock:
@@ -57,8 +60,8 @@ def clock() -> Clock:
 @pytest.fixture
 def store(url: str, clock: Clock) -> Iterator[Store]:
     store = Store(url, clock=clock)
-    store.create_model(MODEL)
-    store.create_dataset(DATASET)
+    store.create_model(MODEL, tenant="default")
+    store.create_dataset(DATASET, tenant="default")
     yield store
     store.close()
 
@@ -76,9 +79,9 @@ def test_what_was_stored_is_there_after_a_restart(store: Store, url: str) -> Non
     again = Store(url)
     try:
         assert new
-        assert again.get_model(MODEL.name).init_seed == 2**64 - 1
-        assert again.get_dataset(DATASET.name) == replace(
-            DATASET, create_time=again.get_dataset(DATASET.name).create_time
+        assert again.get_model(MODEL.name, tenant="default").init_seed == 2**64 - 1
+        assert again.get_dataset(DATASET.name, tenant="default") == replace(
+            DATASET, create_time=again.get_dataset(DATASET.name, tenant="default").create_time
         )
         assert again.get_job(JOB.name).config == CONFIG
         assert again.get_job(JOB.name).history[-1].reason == "the cluster has room"
@@ -90,15 +93,17 @@ def test_what_was_stored_is_there_after_a_restart(store: Store, url: str) -> Non
 
 
 def test_the_same_model_or_dataset_again_is_the_one_that_is_there(store: Store) -> None:
-    assert store.create_model(replace(MODEL, create_time=datetime.now(UTC))) == store.get_model(MODEL.name)
-    assert store.create_dataset(DATASET) == store.get_dataset(DATASET.name)
+    assert store.create_model(replace(MODEL, create_time=datetime.now(UTC)), tenant="default") == store.get_model(
+        MODEL.name, tenant="default"
+    )
+    assert store.create_dataset(DATASET, tenant="default") == store.get_dataset(DATASET.name, tenant="default")
 
 
 def test_another_model_or_dataset_of_that_name_is_refused(store: Store) -> None:
     with pytest.raises(AlreadyExistsError, match='already a model "models/m"'):
-        store.create_model(replace(MODEL, weights_digest="f" * 64))
+        store.create_model(replace(MODEL, weights_digest="f" * 64), tenant="default")
     with pytest.raises(AlreadyExistsError, match='already a dataset "datasets/d" with other content'):
-        store.create_dataset(replace(DATASET, digest="f" * 64))
+        store.create_dataset(replace(DATASET, digest="f" * 64), tenant="default")
 
 
 def test_a_repeated_request_id_answers_with_the_first_job(store: Store) -> None:
@@ -111,12 +116,12 @@ def test_a_repeated_request_id_answers_with_the_first_job(store: Store) -> None:
 def test_a_request_id_with_another_payload_is_refused(store: Store) -> None:
     store.create_job(JOB)
     with pytest.raises(AlreadyExistsError, match='"request-1" has already made "jobs/j" from another payload'):
-        store.create_job(replace(JOB, name="jobs/other", payload_digest="e" * 64))
+        store.create_job(replace(JOB, name="jobs/other", request=Request("request-1", "e" * 64)))
 
 
 def test_jobs_without_request_id_are_all_new(store: Store) -> None:
-    store.create_job(replace(JOB, name="jobs/a", request_id=""))
-    _, new = store.create_job(replace(JOB, name="jobs/b", request_id=""))
+    store.create_job(replace(JOB, name="jobs/a", request=NO_REQUEST))
+    _, new = store.create_job(replace(JOB, name="jobs/b", request=NO_REQUEST))
     assert new
 
 
@@ -242,7 +247,7 @@ def test_lists_leave_out_events_and_evaluations(store: Store) -> None:
     store.create_job(JOB)
     store.add_event(JOB.name, "warning", "look", step=0)
     store.add_evaluation(JOB.name, evaluation(1, 0.5))
-    [listed], _ = store.list_jobs(10, "")
+    [listed], _ = store.list_jobs(PageRequest())
     assert (listed.events, listed.evaluations) == ((), ())
     assert store.unfinished_jobs() == [listed]
 
@@ -296,12 +301,12 @@ def test_pages_of_checkpoints_cover_all_newest_first(store: Store) -> None:
     store.create_job(JOB)
     for step in (10, 20, 30):
         add_checkpoint(store, step)
-    first, token = store.list_checkpoints(JOB.name, 2, "")
-    rest, end = store.list_checkpoints(JOB.name, 2, token)
+    first, token = store.list_checkpoints(JOB.name, PageRequest(2))
+    rest, end = store.list_checkpoints(JOB.name, PageRequest(2, token))
     assert [known.step for known in (*first, *rest)] == [30, 20, 10]
     assert end == ""
     with pytest.raises(NotFoundError, match='"jobs/x"'):
-        store.list_checkpoints("jobs/x", 2, "")
+        store.list_checkpoints("jobs/x", PageRequest())
 
 
 def test_blobs_are_unreferenced_if_nothing_names_them(store: Store) -> None:
@@ -341,10 +346,10 @@ def test_attempts_are_numbered_without_repeats(store: Store) -> None:
 
 def test_pages_cover_all_newest_first(store: Store) -> None:
     for index in range(5):
-        store.create_job(replace(JOB, name=f"jobs/j{index}", request_id=""))
+        store.create_job(replace(JOB, name=f"jobs/j{index}", request=NO_REQUEST))
     names, token = [], ""
     while True:
-        page, token = store.list_jobs(2, token)
+        page, token = store.list_jobs(PageRequest(2, token))
         names += [job.name for job in page]
         if not token:
             break
@@ -353,18 +358,17 @@ def test_pages_cover_all_newest_first(store: Store) -> None:
 
 def test_a_page_token_that_is_none_is_refused(store: Store) -> None:
     with pytest.raises(InvalidRequestError, match="page_token: 'x'"):
-        store.list_jobs(2, "x")
+        store.list_jobs(PageRequest(2, "x"))
 
 
-@pytest.mark.parametrize("get", ["get_model", "get_dataset", "get_job"])
-def test_what_is_not_there_is_not_found(store: Store, get: str) -> None:
+def test_what_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(NotFoundError, match='"things/x"'):
-        getattr(store, get)("things/x")
+        store.get_job("things/x")
 
 
 def test_unfinished_jobs_are_those_that_have_not_ended(store: Store) -> None:
     for name in ("jobs/a", "jobs/b"):
-        store.create_job(replace(JOB, name=name, request_id=""))
+        store.create_job(replace(JOB, name=name, request=NO_REQUEST))
     store.transition("jobs/a", JobState.CANCELLING)
     store.transition("jobs/a", JobState.CANCELLED)
     assert [job.name for job in store.unfinished_jobs()] == ["jobs/b"]
@@ -429,3 +433,50 @@ def test_the_first_fingerprint_stays(store: Store) -> None:
     store.set_fingerprint(JOB.name, "first")
     store.set_fingerprint(JOB.name, "second")
     assert store.get_job(JOB.name).fingerprint == "first"
+
+
+# --- logs ------------------------------------------------------------------------------------------------------
+
+
+def logged(store: Store, **asked: Any) -> list[tuple[int, str]]:
+    asked = {"tenant": "default", "after_sequence": 0, "limit": 100, **asked}
+    return [(found.sequence, found.message) for found in store.logs(JOB.name, **asked)]
+
+
+def test_logs_are_numbered_and_read_from_where_one_stopped(store: Store) -> None:
+    store.create_job(JOB)
+    store.add_logs(JOB.name, [LogEntry(1_000_000, 20, "a", "worker 1", "n"), LogEntry(2, 30, "b", "worker 2")])
+    store.next_attempt(JOB.name)
+    store.add_logs(JOB.name, [LogEntry(3, 40, "c", "worker 1")])
+    assert logged(store) == [(1, "a"), (2, "b"), (3, "c")]
+    assert logged(store, limit=2) == [(1, "a"), (2, "b")]
+    assert logged(store, after_sequence=1) == [(2, "b"), (3, "c")]
+    assert logged(store, min_severity=30) == [(2, "b"), (3, "c")]
+    assert logged(store, source="worker 1") == [(1, "a"), (3, "c")]
+    first, *_, last = store.logs(JOB.name, tenant="default", after_sequence=0, limit=10)
+    assert first == LogRecord(1, datetime.fromtimestamp(1, UTC), 20, "worker 1", "n", 0, "a")
+    assert last.attempt == 1
+
+
+def test_the_latest_logs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chainrule.server.store.logs.MAX_LOGS", 3)
+    store.create_job(JOB)
+    for first in (1, 3):
+        store.add_logs(JOB.name, [LogEntry(0, 20, f"{number}") for number in (first, first + 1)])
+    assert logged(store) == [(2, "2"), (3, "3"), (4, "4")]
+    store.add_logs(JOB.name, [LogEntry(0, 20, f"{number}") for number in range(5, 10)])
+    assert logged(store) == [(7, "7"), (8, "8"), (9, "9")]
+
+
+def test_logs_of_a_job_that_there_is_not_are_left_out(store: Store) -> None:
+    store.add_logs(JOB.name, [LogEntry(0, 20, "too late")])
+    with pytest.raises(NotFoundError, match=r'there is no job "jobs/j"'):
+        logged(store)
+    store.create_job(JOB)
+    assert logged(store) == []
+
+
+def test_logs_are_their_tenants_alone(store: Store) -> None:
+    store.create_job(JOB)
+    with pytest.raises(NotFoundError, match=r'there is no job "jobs/j"'):
+        logged(store, tenant="other")

@@ -80,6 +80,35 @@ async def test_a_blob_that_is_there_is_not_received_again(blobs: BlobStore) -> N
     assert await blobs.receive(parts(Announcement(Blob(DIGEST, 3)))) == BLOB
 
 
+async def test_who_sends_a_blob_that_is_there_may_say_all_of_it(blobs: BlobStore) -> None:
+    """buf curl and grpc.aio take an answer that comes before for a failure."""
+    blobs.put(CONTENT)
+    rest = parts(sent(1000, 4000), sent(4000, 7000))
+
+    async def upload() -> AsyncIterator[Part]:
+        yield Announcement(BLOB, 1000)
+        async for part in rest:
+            yield part
+
+    assert await blobs.receive(upload()) == BLOB
+    assert await anext(rest, None) is None
+
+
+async def test_of_a_blob_that_is_there_no_more_is_taken_in_than_it_has(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
+    taken = 0
+
+    async def endless() -> AsyncIterator[Part]:
+        nonlocal taken
+        yield Announcement(BLOB)
+        while True:
+            taken += 1000
+            yield Chunk(bytes(1000))
+
+    assert await blobs.receive(endless()) == BLOB
+    assert taken == 8000
+
+
 @pytest.mark.parametrize("kept_bytes", [0, 100])
 async def test_a_blob_that_is_damaged_is_received_again(blobs: BlobStore, kept_bytes: int) -> None:
     blobs.put(CONTENT)
@@ -277,7 +306,7 @@ async def test_who_begins_while_another_ends_keeps_its_file(blobs: BlobStore, mo
     def close(partial: Partial) -> bool:
         monkeypatch.setattr(Partial, "close", ended)
         is_empty = ended(partial)
-        begun.append(blobs._uploads.open(Announcement(BLOB), blobs._path(DIGEST)))
+        begun.append(blobs._uploads.open(Announcement(BLOB), blobs._path(DIGEST), uploads.Sender()))
         begun[0].begin()
         return is_empty
 

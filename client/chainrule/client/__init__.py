@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         StateChange,
         Timings,
     )
+    from chainrule.client.tokens import AuditEntry, NewToken, Token
     from chainrule.client.transport import Settings
     from chainrule.client.verification import (
         Evidence,
@@ -86,6 +87,7 @@ __all__ = [
     "AsyncClient",
     "AsyncJob",
     "AsyncModelVersion",
+    "AuditEntry",
     "Caller",
     "Cancelled",
     "Cause",
@@ -115,6 +117,7 @@ __all__ = [
     "Model",
     "ModelFamily",
     "ModelVersion",
+    "NewToken",
     "Node",
     "NotFound",
     "OutOfRange",
@@ -132,6 +135,7 @@ __all__ = [
     "StateChange",
     "Timings",
     "Tls",
+    "Token",
     "TrainingConfig",
     "Unauthenticated",
     "Unavailable",
@@ -207,6 +211,11 @@ _HOME = {
         "Receipt",
         "StateChange",
         "Timings",
+    ),
+    "chainrule.client.tokens": (
+        "AuditEntry",
+        "NewToken",
+        "Token",
     ),
     "chainrule.client.transport": ("Settings",),
     "chainrule.client.verification": (

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 import grpc
 
 from chainrule.client import runtime
+from chainrule.client.credentials import metadata_of
 from chainrule.client.encryption import Tls
 from chainrule.client.errors import (
     Cancelled,
@@ -38,13 +39,15 @@ class Connection:
         address: host:port of the server.
         settings: deadlines and retries.
         tls: how to encrypt; None: not at all.
+        token: the secret that every call shows; None: none.
     """
 
-    def __init__(self, address: str, settings: Settings, tls: Tls | None = None) -> None:
+    def __init__(self, address: str, settings: Settings, tls: Tls | None = None, *, token: str | None = None) -> None:
         self.address = address
         self.settings = settings
         self._closed = runtime.Event()
         self._encrypted = tls is not None
+        self._metadata = metadata_of(token, address, encrypted=self._encrypted)
         self._channel = runtime.open_channel(address, tls)
         self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._channel)
 
@@ -72,7 +75,8 @@ class Connection:
             ClientClosedError: the client is closed.
         """
         with self._translated():
-            return method(request, timeout=self.settings.call_timeout_s if timeout_s is None else timeout_s)
+            timeout_s = self.settings.call_timeout_s if timeout_s is None else timeout_s
+            return method(request, timeout=timeout_s, metadata=self._metadata)
 
     def send(self, method: grpc.StreamUnaryMultiCallable[Request, Response], requests: Iterable[Request]) -> Response:
         """Many requests, one answer; within settings.transfer_timeout_s.
@@ -82,7 +86,7 @@ class Connection:
             ClientClosedError: the client is closed.
         """
         with self._translated():
-            return method(iter(requests), timeout=self.settings.transfer_timeout_s)
+            return method(iter(requests), timeout=self.settings.transfer_timeout_s, metadata=self._metadata)
 
     def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What takes a while and is no call, without holding up others."""
@@ -151,7 +155,7 @@ class Connection:
         self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request, timeout_s: float
     ) -> Generator[Response, None, None]:
         with self._translated():
-            stream = method(request, timeout=timeout_s)
+            stream = method(request, timeout=timeout_s, metadata=self._metadata)
             try:
                 for response in stream:
                     yield response

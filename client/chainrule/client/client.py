@@ -5,9 +5,11 @@ import os
 from types import TracebackType
 from typing import Self
 
+from chainrule.client.access import Access
 from chainrule.client.blobs import Blobs
 from chainrule.client.channel import Connection
 from chainrule.client.cluster import Cluster
+from chainrule.client.credentials import token_from_environment
 from chainrule.client.datasets import Datasets
 from chainrule.client.encryption import Tls
 from chainrule.client.errors import DeadlineExceeded, Unavailable, unreachable_message
@@ -30,20 +32,31 @@ class Client:
         datasets: its datasets.
         jobs: its jobs.
         blobs: its blobs; the three above use it, it is seldom needed directly.
+        access: its tokens and its audit log.
 
     Args:
         address: host:port of the server.
         settings: deadlines and retries.
         tls: how to encrypt; None: not at all.
+        token: the secret to show, where the server asks for tokens; it is sent encrypted, or within this machine, only.
 
     Raises:
-        InvalidInputError: `address` is not host:port, with a port from 1 to 65535; or a file of `tls` cannot be used.
+        InvalidInputError: `address` is not host:port, with a port from 1 to 65535; or a file of `tls` cannot be used;
+            or `token` cannot be one, or would be sent in the open.
     """
 
-    def __init__(self, address: str, *, settings: Settings | None = None, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        settings: Settings | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
         check_address(address)
-        self._connection = Connection(address, settings or Settings(), tls)
+        self._connection = Connection(address, settings or Settings(), tls, token=token)
         self._cluster = Cluster(self._connection)
+        self.access = Access(self._connection)
         self.blobs = Blobs(self._connection)
         self.models = Models(self._connection, self.blobs)
         self.datasets = Datasets(self._connection, self.blobs)
@@ -57,6 +70,7 @@ class Client:
         timeout_s: float = 10.0,
         settings: Settings | None = None,
         tls: Tls | None = None,
+        token: str | None = None,
     ) -> Self:
         """A client of the server at `address`, which has answered.
 
@@ -66,13 +80,18 @@ class Client:
             settings: deadlines and retries of the calls to come.
             tls: how to encrypt; by default as $CHAINRULE_TLS_CA, _CERT and _KEY have it, and not at all where none of
                 these is set.
+            token: the secret to show; by default $CHAINRULE_TOKEN, and none where that is not set.
 
         Raises:
             Unavailable: no server answers there; the message says what to do.
-            InvalidInputError: `address` is not host:port, or a file of `tls` cannot be used.
+            InvalidInputError: `address` is not host:port, a file of `tls` cannot be used, or `token` cannot be one, or
+                would be sent in the open.
+            Unauthenticated: the server asks for a token, and does not know this one.
         """
         address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
-        client = cls(address, settings=settings, tls=tls or Tls.from_environment())
+        client = cls(
+            address, settings=settings, tls=tls or Tls.from_environment(), token=token or token_from_environment()
+        )
         try:
             client.server_info(timeout_s=timeout_s)
         except DeadlineExceeded as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import grpc
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
+from chainrule.client.credentials import is_loopback
 from chainrule.client.errors import InvalidInputError
 from chainrule.client.retry import RetryPolicy
 from chainrule.v1 import access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2
@@ -17,7 +18,6 @@ SERVICE_FILES: tuple[FileDescriptor, ...] = tuple(
 ADDRESS_VARIABLE = "CHAINRULE_ADDRESS"
 DEFAULT_ADDRESS = "localhost:50051"
 MAX_PORT = 65535
-LOOPBACK_HOSTS = ("localhost:", "127.", "[::1]:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def is_idempotent(method: MethodDescriptor) -> bool:
     """
     if method.client_streaming or method.server_streaming:
         return False
-    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Scale"))
+    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Revoke", "Scale"))
 
 
 def service_config() -> dict[str, object]:
@@ -81,7 +81,7 @@ def channel_options(address: str) -> list[tuple[str, int | str]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5_000),
-        ("grpc.enable_http_proxy", 0 if address.startswith(LOOPBACK_HOSTS) else 1),
+        ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
         ("grpc.service_config", json.dumps(service_config())),
     ]
 

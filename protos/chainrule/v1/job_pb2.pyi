@@ -137,7 +137,7 @@ class Job(_message.Message):
     model: _builtins.str
     """Resource name of the model to train: models/{model}, which stands for its first version, the weights it was created
     with; models/{model}/versions/{version}; or models/{model}/versions/latest, the newest one when the job is
-    submitted. In answers as it was sent; source_version names the version.
+    submitted. In answers models/{model}; source_version names the version.
     """
     dataset: _builtins.str
     """Resource name of the dataset to train on: datasets/{dataset}."""
@@ -889,7 +889,9 @@ class Metric(_message.Message):
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Position in the job's sequence of metrics, from 1; without gaps over the latest 10,000 steps, which are all kept."""
+    """Position in the job's sequence of metrics, from 1; without gaps over the latest 10,000 steps, which are all kept.
+    Of earlier ones every tenth is.
+    """
     step: _builtins.int
     """Step, from 1."""
     epoch: _builtins.int

@@ -6,17 +6,27 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from chainrule.engine import ChainruleError
+from chainrule.server.backup import Manifest, restore_backup, write_backup
 from chainrule.server.blobs import BlobStore
-from chainrule.server.certificates import make_certificates
+from chainrule.server.certificates import add_client, make_certificates
 from chainrule.server.data_folder import BLOBS_FOLDER, STORE_FILE, open_blobs, open_store, own
 from chainrule.server.errors import DamagedBlobError, NotFoundError, StartupError
 from chainrule.server.store import Store
+
+
+class Form(StrEnum):
+    """The form of what is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
 
 DataDirOption = Annotated[
     Path,
@@ -26,7 +36,7 @@ StoreUrlOption = Annotated[
     str | None,
     typer.Option(help="SQLAlchemy URL of the store, if it is not in the folder.", envvar="CHAINRULE_STORE_URL"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FormOption = Annotated[Form, typer.Option("--format", help="Lines for people or JSON for programs.")]
 DEFAULT_DATA_DIR = Path(".chainrule")
 
 
@@ -36,12 +46,12 @@ def gc(
     grace_hours: Annotated[
         float, typer.Option(min=0, help="Keep what was uploaded, or asked for, in the last hours.")
     ] = 24.0,
-    as_json: JsonOption = False,
+    form: FormOption = Form.TABLE,
 ) -> None:
     """Remove the blobs that no model, dataset, job or checkpoint refers to. A server does so by itself every hour."""
     with _opened(data_dir, store_url) as (store, blobs):
         found = blobs.collect(store.unreferenced, grace_s=grace_hours * 3600)
-    if as_json:
+    if form is Form.JSON:
         print(json.dumps({"blobs": found.blobs, "bytes": found.size_bytes}))
     else:
         print(
@@ -50,12 +60,13 @@ def gc(
 
 
 def check(
-    data_dir: DataDirOption = DEFAULT_DATA_DIR, store_url: StoreUrlOption = None, as_json: JsonOption = False
+    data_dir: DataDirOption = DEFAULT_DATA_DIR, store_url: StoreUrlOption = None, form: FormOption = Form.TABLE
 ) -> None:
-    """Read every blob that something refers to and compare it with its digest. The exit code is 1 if one is damaged or
-    missing. A damaged blob is moved aside: uploaded again, it is whole again."""
+    """Check the store, then read every blob that it refers to and compare it with its digest. The exit code is 1 if
+    something is inconsistent, damaged or missing. A damaged blob is moved aside: uploaded again, it is whole again."""
     wrong = []
     with _opened(data_dir, store_url) as (store, blobs):
+        faults = store.faults()
         references = store.references()
         for digest, names in references.items():
             try:
@@ -63,14 +74,68 @@ def check(
                     pass
             except (DamagedBlobError, NotFoundError) as error:
                 wrong.append({"digest": digest, "of": names, "error": error.message})
-    if as_json:
-        print(json.dumps({"blobs": len(references), "wrong": wrong}))
+    if form is Form.JSON:
+        print(json.dumps({"blobs": len(references), "wrong": wrong, "store": faults}))
     else:
+        for fault in faults:
+            print(f"store: {fault}")
         for one in wrong:
             print(f"{', '.join(one['of'])}: {one['error']}")
-        print(f"read {len(references)} blobs; {len(wrong)} are damaged or missing")
-    if wrong:
+        inconsistent = f"; {len(faults)} things in the store are inconsistent" if faults else ""
+        print(f"read {len(references)} blobs; {len(wrong)} are damaged or missing{inconsistent}")
+    if wrong or faults:
         raise typer.Exit(1)
+
+
+def backup(
+    to: Annotated[Path, typer.Option("--to", help="File to write, a tar; it must not be there yet.")],
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    store_url: StoreUrlOption = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Leave out blobs that are damaged or missing, and name them.")
+    ] = False,
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Write the store and every blob that it refers to into one file, with a list of their digests. Of a store in
+    PostgreSQL only the blobs: pg_dump copies the rows, taken while no server runs, too."""
+    with _opened(data_dir, store_url) as (store, blobs):
+        made = write_backup(to, store, blobs, has_store=store_url is None, skip_damaged=skip_damaged)
+    if form is Form.JSON:
+        print(json.dumps({"file": str(to), **_facts(made)}))
+        return
+    rows = "the store" if made.store is not None else "no rows (pg_dump copies those)"
+    print(f"wrote {rows} and {len(made.blobs)} blobs, {made.size_bytes:,} bytes, to {to}")
+    for digest in made.left_out:
+        print(f"left out: {digest}")
+
+
+def restore(
+    source: Annotated[Path, typer.Option("--from", help="File that chainrule admin backup has written.")],
+    data_dir: Annotated[Path, typer.Option(help="Folder to make; it must not be there yet.")],
+    form: FormOption = Form.TABLE,
+) -> None:
+    """Make a data folder of a backup. Every digest is checked, and nothing is there if one is wrong."""
+    with _told():
+        restored = restore_backup(source, data_dir)
+    if form is Form.JSON:
+        print(json.dumps({"data_dir": str(data_dir), **_facts(restored)}))
+        return
+    print(f"restored {len(restored.blobs)} blobs, {restored.size_bytes:,} bytes in all, of {restored.time}")
+    if restored.store is None:
+        print("the rows are not in this backup: restore them with pg_restore or psql")
+        print(f"chainrule serve --data-dir {data_dir} --store-url postgresql+psycopg://...")
+    else:
+        print(f"chainrule serve --data-dir {data_dir}")
+
+
+def _facts(manifest: Manifest) -> dict[str, object]:
+    return {
+        "time": manifest.time,
+        "store": manifest.store is not None,
+        "blobs": len(manifest.blobs),
+        "bytes": manifest.size_bytes,
+        "left_out": list(manifest.left_out),
+    }
 
 
 def certs(
@@ -79,16 +144,30 @@ def certs(
         list[str] | None,
         typer.Option(help="Name or address that clients reach the server by; several times. [default: localhost]"),
     ] = None,
+    client: Annotated[
+        str | None,
+        typer.Option(help="Name of a further client: add a certificate of the authority that is in the folder."),
+    ] = None,
     days: Annotated[int, typer.Option(min=1, help="How long the certificates are good.")] = 365,
 ) -> None:
     """Make an authority of your own, with certificates of a server and of a client: for trying TLS."""
+    if client is not None and host:
+        raise typer.BadParameter("is for a new authority, not for a further --client.", param_hint="--host")
     try:
+        if client is not None:
+            cert, key = add_client(out, client, days=days)
+            print(f"chainrule --tls-ca {out}/ca.pem --tls-cert {cert} --tls-key {key} jobs ls")
+            return
         make_certificates(out, hosts=host or ["localhost", "127.0.0.1", "::1"], days=days)
+    except FileNotFoundError as error:
+        print(f"error: {error}; make the authority first, without --client", file=sys.stderr)
+        raise typer.Exit(1) from error
     except OSError as error:
-        print(f"error: {error}; choose another --out", file=sys.stderr)
+        print(f"error: {error}; choose another {'--client' if client else '--out'}", file=sys.stderr)
         raise typer.Exit(1) from error
     except (ValueError, OverflowError) as error:
-        print(f"error: no certificate can have this --host or --days: {error}", file=sys.stderr)
+        given = "--client" if client is not None else "--host"
+        print(f"error: no certificate can have this {given} or --days: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     print(
         f"chainrule serve --tls-cert {out}/server.pem --tls-key {out}/server.key --tls-client-ca {out}/ca.pem\n"
@@ -98,7 +177,7 @@ def certs(
 
 @contextmanager
 def _opened(folder: Path, store_url: str | None) -> Iterator[tuple[Store, BlobStore]]:
-    try:
+    with _told():
         if not (folder / (STORE_FILE if store_url is None else BLOBS_FOLDER)).exists():
             raise StartupError(f"--data-dir {folder} is no data folder of a server: its store or its blobs are missing")
         with own(folder):
@@ -107,6 +186,13 @@ def _opened(folder: Path, store_url: str | None) -> Iterator[tuple[Store, BlobSt
                 yield store, open_blobs(folder, store)
             finally:
                 store.close()
-    except ChainruleError as error:
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """End the command with a line about what it could not do."""
+    try:
+        yield
+    except (ChainruleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error

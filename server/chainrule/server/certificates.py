@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 FILES = ("ca.pem", "ca.key", "server.pem", "server.key", "client.pem", "client.key")
 """What `make_certificates` writes: of the authority, of a server, and of a client; keys are private to the user."""
+
+_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,40 @@ def make_certificates(folder: Path, *, hosts: Sequence[str], days: int) -> None:
     authority = _Issuer(_name("chainrule test authority"), key)
     usage = x509.BasicConstraints(ca=True, path_length=0)
     made = {"ca": (_certificate(authority, authority.name, key, days, usage), key)}
-    for name, purpose in (("server", ExtendedKeyUsageOID.SERVER_AUTH), ("client", ExtendedKeyUsageOID.CLIENT_AUTH)):
-        key = ec.generate_private_key(ec.SECP256R1())
-        extensions: list[x509.ExtensionType] = [x509.ExtendedKeyUsage([purpose])]
-        if name == "server":
-            extensions.append(names)
-        leaf = x509.BasicConstraints(ca=False, path_length=None)
-        made[name] = (_certificate(authority, _name(f"chainrule {name}"), key, days, leaf, *extensions), key)
+    made["server"] = _leaf(authority, "server", ExtendedKeyUsageOID.SERVER_AUTH, days, names)
+    made["client"] = _leaf(authority, "client", ExtendedKeyUsageOID.CLIENT_AUTH, days)
     for name, (certificate, key) in made.items():
         _write(folder, name, certificate, key)
+
+
+def add_client(folder: Path, name: str, *, days: int) -> tuple[Path, Path]:
+    """Write a certificate of a further client, and its key, as client-NAME.pem and .key, signed by the authority that
+    `make_certificates` has made in a folder. Returns their paths.
+
+    Raises FileExistsError, with nothing changed, if that client has one; ValueError if the name is none that a file can
+    have, or the authority's files are damaged; OverflowError for the days; FileNotFoundError if there is no authority.
+    """
+    if not _CLIENT.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for a client: use letters, digits, '.', '_' and '-', at most 40")
+    files = folder / f"client-{name}.pem", folder / f"client-{name}.key"
+    if there := [path for path in files if path.exists()]:
+        raise FileExistsError(f"{there[0]} is there already")
+    certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ValueError(f"{folder}/ca.key is not the key of {folder}/ca.pem")
+    authority = _Issuer(certificate.subject, key)
+    _write(folder, f"client-{name}", *_leaf(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, days))
+    return files
+
+
+def _leaf(
+    authority: _Issuer, name: str, purpose: x509.ObjectIdentifier, days: int, *extensions: x509.ExtensionType
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    constraints = x509.BasicConstraints(ca=False, path_length=None)
+    usage = x509.ExtendedKeyUsage([purpose])
+    return _certificate(authority, _name(f"chainrule {name}"), key, days, constraints, usage, *extensions), key
 
 
 def _certificate(

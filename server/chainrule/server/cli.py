@@ -3,91 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chainrule.engine import ChainruleError
-from chainrule.server.config import DEFAULT_PORT, ServerConfig, Tls
+from chainrule.server import logs
+from chainrule.server.config import ServerConfig
 from chainrule.server.errors import StartupError
+from chainrule.server.settings import Loaded, options_of
 
 if TYPE_CHECKING:  # Ray and gRPC are imported when the service starts, not by `chainrule --help`
     from chainrule.server.cluster import RayCluster
 
 
+@options_of(ServerConfig)
 def serve(
-    data_dir: Annotated[
-        Path, typer.Option(help="Folder of the store and the blobs; made if missing.", envvar="CHAINRULE_DATA_DIR")
-    ] = Path(".chainrule"),
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; other than loopback only with --tls-client-ca.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = DEFAULT_PORT,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to join, as HOST:PORT (see chainrule cluster up). Without it one starts here."),
+    given: Mapping[str, object],
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="TOML file with settings; an option, or a variable, comes first.")
     ] = None,
-    num_cpus: Annotated[
-        int | None, typer.Option(min=1, help="Worker places of a cluster started here. [default: the machine's CPUs]")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(help="Encrypt: the server's certificate (PEM); with --tls-key.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
-    tls_client_ca: Annotated[
-        Path | None, typer.Option(help="Let in only clients with a certificate of these authorities (PEM).")
-    ] = None,
-    store_url: Annotated[
-        str | None,
-        typer.Option(
-            help="SQLAlchemy URL of the store, as postgresql+psycopg://USER@HOST/DATABASE. "
-            "[default: a SQLite file in the data folder]",
-            envvar="CHAINRULE_STORE_URL",
-            show_default=False,
-            show_envvar=True,
-        ),
-    ] = None,
-    storage_limit: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="GB (10⁹ bytes) up to which uploads are taken; what jobs store counts. [default: what the disk holds]",
-        ),
-    ] = None,
-    address_file: Annotated[
-        Path | None, typer.Option(help="File to write HOST:PORT into once the service is ready.")
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print all settings as they are, as a file for --config, and end.")
+    ] = False,
 ) -> None:
-    """Serve until SIGINT (Ctrl-C) or SIGTERM. Jobs that run then go on at the next start."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-    if (tls_cert is None) != (tls_key is None):
-        raise typer.BadParameter("a certificate needs its key, and a key its certificate.", param_hint="--tls-cert")
-    if tls_client_ca is not None and tls_cert is None:
-        raise typer.BadParameter("is of no use without --tls-cert and --tls-key.", param_hint="--tls-client-ca")
-    tls = Tls(tls_cert, tls_key, tls_client_ca) if tls_cert is not None and tls_key is not None else None
-    config = ServerConfig(
-        data_dir=data_dir,
-        host=host,
-        port=port,
-        ray_address=ray_address,
-        num_cpus=num_cpus,
-        tls=tls,
-        store_url=store_url,
-        storage_limit_bytes=None if storage_limit is None else round(storage_limit * 1e9),
-    )
+    """Serve until SIGINT (Ctrl-C) or SIGTERM; a second one does not wait for calls. Jobs that run then go on at the
+    next start. Each option has a variable, CHAINRULE_SERVE_ and its name, and a key in the file of --config."""
     try:
-        run(config, address_file)
+        loaded = Loaded(ServerConfig, given, file=config_file)
+        if show_config:
+            print(loaded.template(), end="")
+            return
+        config = loaded.config
+        _refuse_halves(config)
+        logs.set_up(config.log_format, verbose=config.verbose)
+        run(config)
     except ImportError as error:
         print(
             f"chainrule serve needs the server's packages ({error}): pip install 'chainrule[server]'", file=sys.stderr
@@ -98,36 +53,69 @@ def serve(
         raise typer.Exit(1) from error
 
 
-def run(config: ServerConfig, address_file: Path | None = None) -> None:
+def _refuse_halves(config: ServerConfig) -> None:
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise typer.BadParameter("a certificate needs its key, and a key its certificate.", param_hint="--tls-cert")
+    if config.tls_client_ca is not None and config.tls_cert is None:
+        raise typer.BadParameter("is of no use without --tls-cert and --tls-key.", param_hint="--tls-client-ca")
+    if config.tenant_storage_limit_gb is not None and not config.require_tokens:
+        raise typer.BadParameter("is of no use without --tokens.", param_hint="--tenant-storage-limit")
+
+
+def run(config: ServerConfig) -> None:
     """Serve until told to stop by a signal. Raises StartupError."""
-    from chainrule.server.cluster import RayCluster
+    from chainrule.server.cluster import RayCluster  # isort: split  — before gRPC: it sets the environment of both
+    from chainrule.server.data_folder import removed_on_failure
     from chainrule.server.service import check_startable
 
-    if address_file is not None and not address_file.parent.is_dir():
-        raise StartupError(f"--address-file {address_file}: there is no folder {address_file.parent}; make it first")
-    check_startable(config)
-    asyncio.run(_serve(config, RayCluster(config.ray_address, num_cpus=config.num_cpus), address_file))
+    path = config.address_file
+    if path is not None and not path.parent.is_dir():
+        raise StartupError(f"--address-file {path}: there is no folder {path.parent}; make it first")
+    with removed_on_failure(config.data_dir):
+        check_startable(config)
+        asyncio.run(_serve(config, RayCluster(config.ray_address, num_cpus=config.num_cpus)))
 
 
-async def _serve(config: ServerConfig, cluster: RayCluster, address_file: Path | None) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+async def _serve(config: ServerConfig, cluster: RayCluster) -> None:
+    signals = _Signals()
     try:
-        if await _started(cluster, stop):
-            await _serve_on(cluster, config, address_file, stop)
+        if await _started(cluster, signals.stop):
+            await _serve_on(cluster, config, signals)
     finally:
         await cluster.stop()
 
 
-async def _serve_on(cluster: RayCluster, config: ServerConfig, address_file: Path | None, stop: asyncio.Event) -> None:
+class _Signals:
+    """What SIGINT and SIGTERM say: the first to stop, the second to hurry; the third has its ordinary effect."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.hurry: Callable[[], None] = lambda: None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._told)
+
+    def _told(self) -> None:
+        if not self.stop.is_set():
+            self.stop.set()
+            return
+        self.hurry()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def _serve_on(cluster: RayCluster, config: ServerConfig, signals: _Signals) -> None:
     from chainrule.server.service import Service
 
     async with Service(config, cluster, cluster) as service:
-        if address_file is not None:
-            _write_whole(address_file, f"{service.address}\n")
-        print(f"chainrule is serving on {service.address} (Ray at {cluster.address}); stop with Ctrl-C", flush=True)
-        await stop.wait()
+        signals.hurry = service.hurry
+        if config.address_file is not None:
+            _write_whole(config.address_file, f"{service.address}\n")
+        metrics = f", metrics on http://{service.metrics_address}/metrics" if service.metrics_address else ""
+        print(
+            f"chainrule is serving on {service.address} (Ray at {cluster.address}){metrics}; stop with Ctrl-C",
+            flush=True,
+        )
+        await signals.stop.wait()
         print("stopping ...", flush=True)
 
 

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from chainrule.engine.io.files import write_whole
 from chainrule.server.blobs import BlobStore
-from chainrule.server.errors import StartupError
+from chainrule.server.errors import StartupError, StoreUnavailableError
 from chainrule.server.store import Store
+
+logger = logging.getLogger(__name__)
 
 STORE_FILE = "chainrule.db"
 BLOBS_FOLDER = "blobs"
+LOCK_FILE = "lock"
+MAX_OWNER_BYTES = 200
 OWNER_FILE = "blobs.owner"
 """Which store the blobs belong to."""
 
 
 def own(folder: Path) -> IO[str]:
-    """Take the folder for this process alone; it is made if missing. The lock ends with the process, however it ends,
-    or by closing what is returned. Raises StartupError."""
+    """Take the folder for this process alone; it is made if missing, and then private to the user. The lock ends with
+    the process, however it ends, or by closing what is returned. Raises StartupError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / LOCK_FILE).open("a+")
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise StartupError(
@@ -32,11 +40,62 @@ def own(folder: Path) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        lock.seek(0)
+        who = lock.read(MAX_OWNER_BYTES).strip()
         lock.close()
         raise StartupError(
-            f"--data-dir {folder} is in use by another server; stop that one, or choose another folder"
+            f"--data-dir {folder} is in use by another server{f' ({who})' if who else ''}; stop that one, or choose "
+            "another folder"
         ) from error
+    note_owner(lock)
     return lock
+
+
+def note_owner(lock: IO[str], address: str = "") -> None:
+    """Write into the lock which process has the folder and, once it is known, the address that it serves on: for
+    whoever finds the folder in use."""
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"process {os.getpid()}{f', at {address}' if address else ''}\n")
+    lock.flush()
+
+
+@contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    """What may make a folder and then not serve from it: if it raises, the folder is as missing as it was before. One
+    that was there before stays, and so does one that something is in, or that another server has taken."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if missing and folder.is_dir() and _remove_unused(folder):
+            for parent in missing[1:]:
+                with suppress(OSError):  # something else is in it by now
+                    parent.rmdir()
+        raise
+
+
+def _remove_unused(folder: Path) -> bool:
+    """Remove a folder in which nothing has been stored. False if it is not such a one."""
+    known = {LOCK_FILE, OWNER_FILE, BLOBS_FOLDER, *(f"{STORE_FILE}{end}" for end in ("", "-wal", "-shm"))}
+    try:
+        with own(folder):
+            if not {path.name for path in folder.iterdir()} <= known:
+                return False
+            if any(path.is_file() for path in (folder / BLOBS_FOLDER).rglob("*")):
+                return False
+            if (folder / STORE_FILE).exists():
+                store = open_store(folder)
+                try:
+                    if not store.is_empty():
+                        return False
+                finally:
+                    store.close()
+            shutil.rmtree(folder)
+            return True
+    except (StartupError, StoreUnavailableError, OSError) as error:
+        logger.warning("%s was made and is not used, and cannot be removed: %s", folder, error)
+        return False
 
 
 def open_store(folder: Path, url: str | None = None) -> Store:

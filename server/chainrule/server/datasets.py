@@ -1,9 +1,10 @@
-"""Datasets: what makes a blob a set of examples to train on."""
+"""Datasets: what makes a blob a set of examples to train on, and what can be changed and removed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 
 from chainrule.engine import FormatError, io
 from chainrule.server import names
+from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
 from chainrule.server.blobs import BlobStore, check_digest
-from chainrule.server.errors import InvalidRequestError, echo
+from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 from chainrule.server.records import Dataset
-from chainrule.server.store import Store
+from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.examples import Examples
 
 MAX_CLASSES = 2**31 - 1
@@ -24,19 +27,45 @@ _FIELD = "dataset.digest"
 
 
 class DatasetCatalog:
-    """Creates and finds datasets. Its methods block."""
+    """Creates, finds, changes and removes datasets of tenants. Its methods block.
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    What is removed leaves its blob behind, as what nothing refers to: `BlobStore.collect` removes it once nobody can be
+    about to refer to it.
+
+    Args:
+        tenant_blobs: which blobs whose datasets may be made of; None: any.
+    """
+
+    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs | None = None) -> None:
         self._store = store
         self._blobs = blobs
+        self._tenant_blobs = tenant_blobs
 
-    def create(self, dataset_id: str, *, digest: str) -> Dataset:
-        """Check and store a dataset whose blob has been uploaded.
+    def create(
+        self,
+        dataset_id: str,
+        *,
+        digest: str,
+        tenant: str,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        description: str = "",
+        request: Request = NO_REQUEST,
+        validate_only: bool = False,
+    ) -> Dataset:
+        """Check and store a dataset whose blob has been uploaded. A request that is repeated is answered with what it
+        has made before. With `validate_only` nothing is stored.
 
-        Raises InvalidRequestError, NotFoundError (no such blob) or AlreadyExistsError.
+        Raises InvalidRequestError, NotFoundError (no such blob, or what the request has made was removed) or
+        AlreadyExistsError.
         """
         name = names.new_name("datasets", dataset_id, field="dataset_id")
+        check_annotations(labels=labels, description=description, field="dataset")
+        known = self._store.dataset_of_request(request, tenant=tenant)
+        if known is not None:
+            return known
         with self._blobs.hold(check_digest(digest, field=_FIELD)):
+            if self._tenant_blobs is not None:
+                self._tenant_blobs.check_readable(digest, tenant=tenant)
             examples = self._load(digest)
             return self._store.create_dataset(
                 Dataset(
@@ -49,16 +78,36 @@ class DatasetCatalog:
                     create_time=datetime.now(UTC),
                     target_shape=examples.targets.shape[1:],
                     num_tokens=int(examples.inputs.max()) + 1 if examples.inputs.dtype == np.int64 else 0,
-                )
+                    labels=dict(labels),
+                    description=description,
+                ),
+                tenant=tenant,
+                request=request,
+                validate_only=validate_only,
             )
 
-    def get(self, name: str, *, field: str = "name") -> Dataset:
+    def get(self, name: str, *, tenant: str, field: str = "name") -> Dataset:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""
-        return self._store.get_dataset(names.existing("datasets", name, field=field))
+        return self._store.get_dataset(names.existing("datasets", name, field=field), tenant=tenant)
 
-    def page(self, page_size: int, page_token: str) -> tuple[list[Dataset], str]:
-        """A page, newest first, and the token of the next."""
-        return self._store.list_datasets(page_size, page_token)
+    def page(self, asked: PageRequest, *, tenant: str) -> tuple[list[Dataset], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return self._store.list_datasets(asked, tenant=tenant)
+
+    def update(self, name: str, change: AnnotationChange, *, tenant: str, etag: str = "") -> Dataset:
+        """Change what is noted on a dataset. Raises InvalidRequestError, NotFoundError or StaleEtagError."""
+        name = names.existing("datasets", name, field="dataset.name")
+        check_annotation_change(change, field="dataset")
+        return self._store.update_dataset(name, change, tenant=tenant, etag=etag)
+
+    def delete(self, name: str, *, tenant: str, etag: str = "", allow_missing: bool = False) -> None:
+        """Remove a dataset. Raises InvalidRequestError, NotFoundError unless it may be missing, StaleEtagError, or
+        IllegalStateError if a job trains or validates on it that has not ended."""
+        try:
+            self._store.delete_dataset(names.existing("datasets", name), tenant=tenant, etag=etag)
+        except NotFoundError:
+            if not allow_missing:
+                raise
 
     def load(self, dataset: Dataset) -> Examples:
         """The examples."""

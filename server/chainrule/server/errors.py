@@ -67,6 +67,18 @@ class IllegalStateError(ServiceError):
     reason = "ILLEGAL_STATE"
 
 
+class StaleEtagError(ServiceError):
+    """A change that was meant for what a resource was before it changed."""
+
+    reason = "ETAG_MISMATCH"
+
+
+class QueueFullError(ServiceError):
+    """A job that finds too many others waiting."""
+
+    reason = "QUEUE_FULL"
+
+
 class DamagedBlobError(ServiceError):
     """Content that does not have the digest it should have."""
 
@@ -115,10 +127,45 @@ class StorageFullError(StoreUnavailableError):
     reason = "STORAGE_FULL"
 
 
+class StoppingError(ServiceError):
+    """The service takes no more calls: it is on its way out."""
+
+    reason = "STOPPING"
+
+
+class UnauthenticatedError(ServiceError):
+    """A call without a token, or with one that is not good."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(ServiceError):
+    """A call that the caller's token does not allow."""
+
+    reason = "PERMISSION_DENIED"
+
+
+class TooManyCallsError(ServiceError):
+    """A caller that asks more often, or for more at a time, than it may."""
+
+    reason = "TOO_MANY_CALLS"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, **metadata: str) -> None:
+        super().__init__(message, **metadata)
+        self.retry_after_s = retry_after_s
+        """When it may ask again."""
+
+
 class StartupError(ServiceError):
     """The service cannot start as configured."""
 
     reason = "STARTUP"
+
+
+class BackupError(ServiceError):
+    """A backup that cannot be made, or not be restored."""
+
+    reason = "BACKUP"
 
 
 def echo(value: object) -> str:

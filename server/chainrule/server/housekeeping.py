@@ -1,4 +1,4 @@
-"""What a service tidies up by itself: blobs that nothing refers to."""
+"""What a service tidies up by itself: blobs that nothing refers to, and the older part of the audit log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from chainrule.server.audit import KEPT_S
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import StoreUnavailableError
 from chainrule.server.store import Store
@@ -59,3 +60,5 @@ class Housekeeping:
         found = self._blobs.collect(self._store.unreferenced, grace_s=self._grace_s, stopped=self._stopping.is_set)
         if found.blobs:
             logger.info("removed %d blobs, %d bytes, that nothing referred to", found.blobs, found.size_bytes)
+        self._store.drop_grants(self._blobs.contains, older_than_s=self._grace_s)
+        self._store.drop_audit_entries(older_than_s=KEPT_S)

@@ -1,4 +1,4 @@
-"""Models: what can be created, and with which weights."""
+"""Models and their versions: what can be created, changed and removed, and with which weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import chainrule.engine as cr
 from chainrule.engine import ConfigError, UnknownFamilyError, io, models, nn
 from chainrule.server import names
+from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
 from chainrule.server.blobs import BlobStore, check_digest
-from chainrule.server.errors import InvalidRequestError, echo
-from chainrule.server.records import Model
-from chainrule.server.store import Store
+from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
+from chainrule.server.records import Model, ModelVersion
+from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.state import Arrays
 
 MAX_PARAMETERS = 100_000_000
@@ -22,11 +25,19 @@ MAX_PARAMETERS = 100_000_000
 
 
 class ModelCatalog:
-    """Creates and finds models. Its methods block."""
+    """Creates, finds, changes and removes models of tenants. Its methods block.
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    What is removed leaves its weights' blobs behind, as what nothing refers to: `BlobStore.collect` removes them once
+    nobody can be about to refer to them.
+
+    Args:
+        tenant_blobs: which blobs whose models may be made of; None: any.
+    """
+
+    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs | None = None) -> None:
         self._store = store
         self._blobs = blobs
+        self._tenant_blobs = tenant_blobs
 
     def create(
         self,
@@ -36,26 +47,40 @@ class ModelCatalog:
         config: Mapping[str, object],
         weights_digest: str,
         init_seed: int,
+        tenant: str,
         allow_missing: Sequence[str] = (),
+        labels: Mapping[str, str] = MappingProxyType({}),
+        description: str = "",
+        request: Request = NO_REQUEST,
+        validate_only: bool = False,
     ) -> Model:
         """Check and store a model; without weights they are initialised from the seed, and so is what the weights may
-        lack or hold in another shape: what matches one of the patterns `allow_missing`.
+        lack or hold in another shape: what matches one of the patterns `allow_missing`. A request that is repeated is
+        answered with what it has made before. With `validate_only` neither model nor weights are stored.
 
-        Raises InvalidRequestError, NotFoundError (no such blob) or AlreadyExistsError.
+        Raises InvalidRequestError, NotFoundError (no such blob, or what the request has made was removed) or
+        AlreadyExistsError.
         """
         name = names.new_name("models", model_id, field="model_id")
+        check_annotations(labels=labels, description=description, field="model")
+        known = self._store.model_of_request(request, tenant=tenant)
+        if known is not None:
+            return known
         module = build(family, config, init_seed)
         if allow_missing:
             _check_patterns(module, allow_missing, weights_digest)
         with ExitStack() as held:
             if weights_digest:
                 held.enter_context(self._blobs.hold(check_digest(weights_digest, field="model.weights_digest")))
+                if self._tenant_blobs is not None:
+                    self._tenant_blobs.check_readable(weights_digest, tenant=tenant)
                 self._load_weights(module, weights_digest, allow_missing)
             if allow_missing or not weights_digest:
                 content = io.save(state_of(module))
                 weights_digest = io.digest(content)
                 held.enter_context(self._blobs.hold(weights_digest))
-                self._blobs.put(content, digest=weights_digest)
+                if not validate_only:
+                    self._blobs.put(content, digest=weights_digest)
             _, full_config = models.family_of(module)
             full_config = json.loads(json.dumps(full_config))  # as the store gives it back: lists for tuples
             return self._store.create_model(
@@ -67,16 +92,64 @@ class ModelCatalog:
                     init_seed=init_seed,
                     num_parameters=sum(parameter.numel() for parameter in module.parameters()),
                     create_time=datetime.now(UTC),
-                )
+                    labels=dict(labels),
+                    description=description,
+                ),
+                tenant=tenant,
+                request=request,
+                validate_only=validate_only,
             )
 
-    def get(self, name: str, *, field: str = "name") -> Model:
+    def get(self, name: str, *, tenant: str, field: str = "name") -> Model:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""
-        return self._store.get_model(names.existing("models", name, field=field))
+        return self._store.get_model(names.existing("models", name, field=field), tenant=tenant)
 
-    def page(self, page_size: int, page_token: str) -> tuple[list[Model], str]:
-        """A page, newest first, and the token of the next."""
-        return self._store.list_models(page_size, page_token)
+    def page(self, asked: PageRequest, *, tenant: str) -> tuple[list[Model], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return self._store.list_models(asked, tenant=tenant)
+
+    def update(self, name: str, change: AnnotationChange, *, tenant: str, etag: str = "") -> Model:
+        """Change what is noted on a model. Raises InvalidRequestError, NotFoundError or StaleEtagError."""
+        name = names.existing("models", name, field="model.name")
+        check_annotation_change(change, field="model")
+        return self._store.update_model(name, change, tenant=tenant, etag=etag)
+
+    def delete(self, name: str, *, tenant: str, etag: str = "", allow_missing: bool = False) -> None:
+        """Remove a model with all its versions. Raises InvalidRequestError, NotFoundError unless it may be missing,
+        StaleEtagError, or IllegalStateError if a job uses it that has not ended."""
+        try:
+            self._store.delete_model(names.existing("models", name), tenant=tenant, etag=etag)
+        except NotFoundError:
+            if not allow_missing:
+                raise
+
+    # --- versions ----------------------------------------------------------------------------------------------
+
+    def version(self, name: str, *, tenant: str) -> ModelVersion:
+        """A version by its name. Raises InvalidRequestError or NotFoundError."""
+        model, number = names.existing_version(name)
+        return self._store.get_version(model, number, tenant=tenant)
+
+    def versions(self, model: str, asked: PageRequest, *, tenant: str) -> tuple[list[ModelVersion], str]:
+        """A page of a model's versions, newest first, and the token of the next. Raises InvalidRequestError or
+        NotFoundError."""
+        return self._store.list_versions(names.existing("models", model, field="parent"), asked, tenant=tenant)
+
+    def delete_version(self, name: str, *, tenant: str, allow_missing: bool = False) -> None:
+        """Remove a version. Raises InvalidRequestError, NotFoundError unless it may be missing, or IllegalStateError if
+        it is the first, or a job began with it that has not ended."""
+        try:
+            model, number = names.existing_version(name)
+            if number is None:
+                raise InvalidRequestError.of(
+                    "name", f"{echo(name)} is another version once this one is removed; give its number"
+                )
+            self._store.delete_version(model, number, tenant=tenant)
+        except NotFoundError:
+            if not allow_missing:
+                raise
+
+    # --- networks ----------------------------------------------------------------------------------------------
 
     def load(self, model: Model) -> nn.Module:
         """The network with its weights."""

@@ -1,4 +1,4 @@
-"""Resource names: models/{id}, datasets/{id}, jobs/{id}."""
+"""Resource names: models/{id}, models/{id}/versions/{number}, datasets/{id}, jobs/{id}."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no 0/o, 1/i/l
 
 
@@ -35,6 +36,37 @@ def existing(collection: str, name: str, *, field: str = "name") -> str:
     if not _ID.fullmatch(resource_id):
         raise NotFoundError(f"there is no {echo(name)}; list what there is with: chainrule {collection} ls", name=name)
     return name
+
+
+def version(model: str, number: int) -> str:
+    """The name of a version of a model."""
+    return f"{model}/versions/{number}"
+
+
+def existing_version(name: str, *, field: str = "name") -> tuple[str, int | None]:
+    """The model and the number that the name of a version stands for; None: the newest, "latest".
+
+    Raises NotFoundError, or InvalidRequestError naming `field`.
+    """
+    model, mark, number = name.partition("/versions/")
+    if not mark:
+        raise InvalidRequestError.of(
+            field, f'{echo(name)} is no name of a version; one looks like "models/ID/versions/NUMBER"'
+        )
+    existing("models", model, field=field)
+    if number == "latest":
+        return model, None
+    if not _NUMBER.fullmatch(number):
+        raise NotFoundError(f"there is no {echo(name)}; versions have numbers, from 1", name=name)
+    return model, int(number)
+
+
+def model_source(name: str, *, field: str) -> tuple[str, int | None]:
+    """The model and the number of the version that a job is to begin with: as of `existing_version`, or the first one
+    of models/{id}. Raises what that raises."""
+    if "/versions/" in name:
+        return existing_version(name, field=field)
+    return existing("models", name, field=field), 1
 
 
 def random_id() -> str:

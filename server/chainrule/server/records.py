@@ -56,6 +56,23 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 """The states that can follow each state. Terminal states absorb."""
 
 
+class Cause(enum.Enum):
+    """What brings a change of state about."""
+
+    REQUEST = "REQUEST"
+    """A call of the API."""
+    CAPACITY = "CAPACITY"
+    """The cluster has room, or has not."""
+    TRAINING = "TRAINING"
+    """The training itself: it has begun, or come to its end."""
+    LOSS = "LOSS"
+    """A process of the job, a node or the cluster was lost."""
+    RESTART = "RESTART"
+    """The service was restarted."""
+    FAILURE = "FAILURE"
+    """Something is wrong with the job."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A named architecture with the weights to start from."""
@@ -64,9 +81,39 @@ class Model:
     family: str
     family_config: Mapping[str, object]
     weights_digest: str
+    """Of the first version."""
     init_seed: int
     num_parameters: int
     create_time: datetime
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    revision: int = 1
+    """Counts the changes."""
+    latest_version: int = 1
+    """Number of its newest version."""
+
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others, and from those of models that had the name before."""
+        return _etag_of(self.revision, self.create_time)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Weights of a model."""
+
+    model: str
+    number: int
+    weights_digest: str
+    create_time: datetime
+    job: str = ""
+    """Which has made it; empty: the model was created with it."""
+    parent: int = 0
+    """Number of the version that the job began with; 0: none."""
+    dataset: str = ""
+    dataset_digest: str = ""
+    step: int = 0
+    """Steps of the job after which the weights were taken."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +131,15 @@ class Dataset:
     """Shape of one target: (), or (T,) where each token has one."""
     num_tokens: int = 0
     """The highest token plus one where inputs are tokens; 0 where they are float32 features."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    revision: int = 1
+    """Counts the changes."""
+
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others, and from those of datasets that had the name before."""
+        return _etag_of(self.revision, self.create_time)
 
 
 @dataclass(frozen=True)
@@ -93,6 +149,10 @@ class StateChange:
     state: JobState
     time: datetime
     reason: str
+    attempt: int = 0
+    """Number of the latest attempt by then; 0 before the first."""
+    cause: Cause | None = None
+    """None: not known, as of what is older than causes."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +216,42 @@ class Job:
     """The latest, oldest first; none where jobs are listed."""
     weights_step: int = 0
     """Steps after which the final weights were taken."""
+    tenant: str = "default"
+    """Whose it is."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    priority: int = 0
+    """Of the waiting jobs the highest goes first."""
+    revision: int = 1
+    """Counts the changes of anything but progress, and of how many workers there are."""
+    source_version: int = 1
+    """Number of the model's version that the training begins with."""
+    result_version: int = 0
+    """Number of the version that it has made; 0: none."""
+    dataset_digest: str = ""
+
+    @property
+    def etag(self) -> str:
+        """Tells this revision from others."""
+        return _etag_of(self.revision, self.create_time)
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """A stored entry of a job's log."""
+
+    sequence: int
+    """From 1, rising."""
+    time: datetime
+    severity: int
+    """As the numbers of `logging`."""
+    source: str
+    """Who says it: "service", "coordinator", "partition 0", "worker 3"."""
+    node: str
+    """Ray's id of the node it ran on; empty for the service."""
+    attempt: int
+    """Of the job, from 1; 0: before the first."""
+    message: str
 
 
 @dataclass(frozen=True)
@@ -173,6 +269,11 @@ class Checkpoint:
     create_time: datetime
     is_best: bool = False
     """Whether the evaluation at its step is the best of the job's so far."""
+
+
+def etag(revision: int) -> str:
+    """How a revision looks to clients, who compare it only."""
+    return f"r{revision}"
 
 
 NO_RECEIPT = "0" * 64
@@ -193,3 +294,7 @@ class Receipt:
         """The receipt that follows the one with this chain digest, NO_RECEIPT for the first."""
         chained = hashlib.sha256(f"{chain_digest} {step} {state_digest}".encode()).hexdigest()
         return cls(step, state_digest, chained)
+
+
+def _etag_of(revision: int, create_time: datetime) -> str:
+    return f"{etag(revision)}-{round(create_time.timestamp() * 1e6):x}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import os
@@ -15,53 +16,72 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+import chainrule.engine as cr
 import chainrule.server.cluster as ray_cluster  # isort: split  — before gRPC: it sets the environment of both
+from chainrule.server.access import TokenCatalog
+from chainrule.server.audit import AuditLog
 from chainrule.server.config import ServerConfig
-from chainrule.server.data_folder import open_blobs, open_store, own
+from chainrule.server.data_folder import note_owner, open_blobs, open_store, own
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.encryption import server_credentials
 from chainrule.server.errors import StartupError
 from chainrule.server.housekeeping import Housekeeping
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.following import Following
+from chainrule.server.jobs.logs import ServiceLogs
 from chainrule.server.jobs.manager import JobManager
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submissions
+from chainrule.server.limits import Rate
 from chainrule.server.models import ModelCatalog
+from chainrule.server.rpc.access import AccessServicer
+from chainrule.server.rpc.authentication import Doorkeeper, Limits
 from chainrule.server.rpc.blobs import BlobServicer
+from chainrule.server.rpc.calls import CallInterceptor, Calls
 from chainrule.server.rpc.cluster import ClusterServicer
 from chainrule.server.rpc.datasets import DatasetServicer
+from chainrule.server.rpc.gate import GateInterceptor
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.requests import RequestInterceptor
+from chainrule.server.rpc.scopes import SERVICES
 from chainrule.server.rpc.status import ErrorInterceptor
+from chainrule.server.telemetry.attempts import CountingLauncher
+from chainrule.server.telemetry.endpoint import MetricsEndpoint, endpoint_refused
+from chainrule.server.telemetry.metrics import Metrics, measure_loop_lag
+from chainrule.server.telemetry.tracing import Tracing, check_tracing
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.attempt import Launcher
 from chainrule.v1 import (
-    blob_pb2,
+    access_pb2_grpc,
     blob_pb2_grpc,
-    cluster_pb2,
     cluster_pb2_grpc,
-    dataset_pb2,
     dataset_pb2_grpc,
-    job_pb2,
     job_pb2_grpc,
-    model_pb2,
     model_pb2_grpc,
 )
 
 MAX_MESSAGE_BYTES = 16 * 1024**2
+FLUSH_S = 1.0
+"""How long the last answers may take to be sent: a watch of health does not end by itself."""
 
-SERVICES = tuple(
-    descriptor.full_name
-    for module in (blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2)
-    for descriptor in module.DESCRIPTOR.services_by_name.values()
-)
-"""Full names of the API's services."""
+CALLS_PER_S = 200.0
+"""Calls a second of one token, unless configured."""
+STREAMS = 100
+"""Streams that one token may have open, unless configured."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 60_000),  # a client that has vanished does not keep its streams
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.max_concurrent_streams", 4096),  # of one connection
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind it
 )
 
@@ -78,6 +98,10 @@ class Service:
         self._closing = AsyncExitStack()
         self.port = 0
         """Port it listens on, once entered."""
+        self.metrics_address = ""
+        """Where its metrics are, as host:port, once entered; empty: nowhere."""
+        self._serving = False
+        self._calls = Calls()
 
     @property
     def address(self) -> str:
@@ -90,6 +114,10 @@ class Service:
             self._closing = opening.pop_all()
         return self
 
+    def hurry(self) -> None:
+        """Wait no more, on the way out, for calls that are being answered."""
+        self._calls.hurry()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -98,19 +126,29 @@ class Service:
     async def _open(self, stack: AsyncExitStack) -> None:
         config = self._config
         _refuse_public_host(config)
-        stack.enter_context(own(config.data_dir))
+        lock = stack.enter_context(own(config.data_dir))
         store = open_store(config.data_dir, config.store_url)
         stack.callback(store.close)
         blobs = open_blobs(config.data_dir, store, limit_bytes=config.storage_limit_bytes)
-        models = ModelCatalog(store, blobs)
-        datasets = DatasetCatalog(store, blobs)
+        tokens = TokenCatalog(store)
+        tenant_blobs = TenantBlobs(
+            blobs, store, are_apart=config.require_tokens, limit_bytes=config.tenant_storage_limit_bytes
+        )
+        models = ModelCatalog(store, blobs, tenant_blobs)
+        datasets = DatasetCatalog(store, blobs, tenant_blobs)
         checkpoints = Checkpoints(store, blobs)
         feed = Feed()
+        metrics = Metrics(kernels=cr.kernels.info().name)
+        metrics.watch(store, blobs)
+        launcher = CountingLauncher(self._launcher, metrics)
+        logs = ServiceLogs(store, feed)
         jobs = JobManager(
             store,
-            Submissions(store, models, datasets),
+            Submissions(store, models, max_waiting=config.queue_limit),
             self._cluster,
             feed,
+            checkpoints,
+            max_tenant_jobs=config.max_tenant_jobs,
             make_run=lambda name, workers: JobRun(
                 name,
                 workers=workers,
@@ -119,13 +157,17 @@ class Service:
                 models=models,
                 datasets=datasets,
                 checkpoints=checkpoints,
-                launcher=self._launcher,
+                launcher=launcher,
                 feed=feed,
             ),
+            following=Following(store, feed, settle=logs.settle),
         )
 
-        server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
-        blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
+        doorkeeper = Doorkeeper(tokens, asks=config.require_tokens, limits=limits_of(config))
+        gate = GateInterceptor(doorkeeper, AuditLog(store))
+        server = grpc.aio.server(interceptors=self._interceptors(stack, metrics, gate), options=_OPTIONS)
+        access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(tokens), server)
+        blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(tenant_blobs), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(models), server)
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets), server)
         job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(jobs), server)
@@ -134,16 +176,49 @@ class Service:
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         self.port = _bind(server, config)
+        if config.metrics_port is not None:
+            await self._tell_metrics(stack, metrics)
 
+        await stack.enter_async_context(logs)
         await stack.enter_async_context(Housekeeping(store, blobs))
         await jobs.start()
         stack.push_async_callback(jobs.stop)
         await server.start()
-        stack.push_async_callback(server.stop, config.grace_s)
+        stack.push_async_callback(server.stop, FLUSH_S)
+        stack.push_async_callback(self._calls.drain, config.grace_s)
         for name in ("", *SERVICES):
             await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
         stack.push_async_callback(healthy.enter_graceful_shutdown)
-        logger.info("serving on %s, %s, data in %s", self.address, _encryption(config), config.data_dir)
+        self._serving = True
+        note_owner(lock, self.address)
+        asked = "calls need a token" if config.require_tokens else "calls need no token"
+        logger.info("serving on %s, %s, %s, data in %s", self.address, _encryption(config), asked, config.data_dir)
+        if not is_loopback_host(config.host) and config.insecure_public:
+            logger.warning("serving on %s as --insecure-public has it", self.address)
+
+    def _interceptors(
+        self, stack: AsyncExitStack, metrics: Metrics, gate: GateInterceptor
+    ) -> list[grpc.aio.ServerInterceptor]:
+        """Those of every call, from the outermost on."""
+        tracing = None if self._config.otlp_endpoint is None else Tracing(self._config.otlp_endpoint)
+        if tracing is not None:
+            stack.push_async_callback(tracing.close)
+        return [CallInterceptor(self._calls, metrics, tracing), ErrorInterceptor(), gate, RequestInterceptor()]
+
+    async def _tell_metrics(self, stack: AsyncExitStack, metrics: Metrics) -> None:
+        config = self._config
+        assert config.metrics_port is not None
+        endpoint = MetricsEndpoint(
+            metrics,
+            host=config.metrics_host,
+            port=config.metrics_port,
+            is_serving=lambda: self._serving and not self._calls.draining,
+        )
+        await stack.enter_async_context(endpoint)
+        measuring = asyncio.create_task(measure_loop_lag(metrics))
+        stack.callback(measuring.cancel)
+        self.metrics_address = f"{_bracketed(config.metrics_host)}:{endpoint.port}"
+        logger.info("metrics on http://%s/metrics", self.metrics_address)
 
 
 def _encryption(config: ServerConfig) -> str:
@@ -151,6 +226,14 @@ def _encryption(config: ServerConfig) -> str:
         return "not encrypted"
     asked = f"for clients with a certificate of {config.tls.client_ca}" if config.tls.client_ca else "for any client"
     return f"TLS {asked}"
+
+
+def limits_of(config: ServerConfig) -> Limits:
+    """How much one caller may ask for."""
+    per_s, streams = config.rate_limit_per_s, config.stream_limit
+    if config.require_tokens:
+        per_s, streams = per_s or CALLS_PER_S, streams or STREAMS
+    return Limits(None if per_s is None else Rate(per_s, burst=max(1.0, 2 * per_s)), streams)
 
 
 def check_startable(config: ServerConfig) -> None:
@@ -161,8 +244,14 @@ def check_startable(config: ServerConfig) -> None:
         server_credentials(config.tls)
     with own(config.data_dir):
         open_store(config.data_dir, config.store_url).close()
-    if (reason := _why_not(config)) is not None:
+    if (reason := _why_not(config.host, config.port)) is not None:
         raise _cannot_listen(config, reason)
+    if config.otlp_endpoint is not None:
+        check_tracing(config.otlp_endpoint)
+    if config.metrics_port is not None:
+        reason = _why_not(config.metrics_host, config.metrics_port)
+        if reason is not None:
+            raise endpoint_refused(config.metrics_host, config.metrics_port, reason)
 
 
 def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
@@ -172,15 +261,17 @@ def _bind(server: grpc.aio.Server, config: ServerConfig) -> int:
             return server.add_secure_port(address, server_credentials(config.tls))
         return server.add_insecure_port(address)
     except RuntimeError as error:  # gRPC does not say why
-        raise _cannot_listen(config, _why_not(config) or "the address was in use a moment ago") from error
+        raise _cannot_listen(
+            config, _why_not(config.host, config.port) or "the address was in use a moment ago"
+        ) from error
 
 
-def _why_not(config: ServerConfig) -> str | None:
-    """Why nothing can listen where it should; None if it can."""
-    with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+def _why_not(host: str, port: int) -> str | None:
+    """Why nothing can listen there; None if it can."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does
         try:
-            probe.bind((config.host, config.port))
+            probe.bind((host, port))
         except OSError as error:
             return os.strerror(error.errno or 0).lower()
     return None
@@ -197,16 +288,21 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _refuse_public_host(config: ServerConfig) -> None:
-    host = config.host
-    if config.tls is not None and config.tls.client_ca is not None:
-        return
+def is_loopback_host(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback:
-        raise StartupError(
-            f"--host {host} is not a loopback address, and anybody who reaches it could use the service; have clients "
-            "prove themselves with --tls-cert, --tls-key and --tls-client-ca, or use 127.0.0.1 and a tunnel"
-        )
+        return False
+
+
+def _refuse_public_host(config: ServerConfig) -> None:
+    """A secret that is not encrypted is nobody's, and encryption keeps nobody out."""
+    callers_prove_themselves = config.tls is not None and (config.tls.client_ca is not None or config.require_tokens)
+    if callers_prove_themselves or config.insecure_public or is_loopback_host(config.host):
+        return
+    raise StartupError(
+        f"--host {config.host} is not a loopback address, and anybody who reaches it could use the service; serve with "
+        "--tls-cert and --tls-key, and with --tokens or --tls-client-ca, so that callers prove who they are; or use "
+        "127.0.0.1 and a tunnel; or, in a network that you trust, say --insecure-public"
+    )

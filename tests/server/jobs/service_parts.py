@@ -20,8 +20,9 @@ from chainrule.server.jobs.manager import JobManager
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
 from chainrule.server.models import ModelCatalog
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Cause, Job, JobState
 from chainrule.server.store import Store
+from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Packed
@@ -43,6 +44,7 @@ from chainrule.server.training.plan import Plan
 from chainrule.server.training.policies import checkpoint_due, receipt_due
 from chainrule.server.training.state import EvaluationMetric, StepMetric, TrainingState
 
+TENANT = DEFAULT_TENANT
 NUM_EXAMPLES = 50
 STEPS_PER_EPOCH = 4
 CONFIG = TrainingConfig(epochs=3, batch_size=16, shards=4, max_workers=2, optimizer=Sgd(lr=0.05, momentum=0.9))
@@ -201,6 +203,10 @@ class FakeLauncher:
         self.launched = asyncio.Event()
         """Set once there is an attempt."""
 
+    def runs_on(self) -> None:
+        """Have all attempts to come run to their end."""
+        self._script.clear()
+
     @property
     def first_steps(self) -> list[int]:
         return [spec.state.step for spec in self.specs]
@@ -238,17 +244,33 @@ class FixedCapacity:
 class Parts:
     """Everything between the servicers and Ray."""
 
-    def __init__(self, folder: Path, launcher: FakeLauncher, *, cpus: float = 4) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        launcher: FakeLauncher,
+        *,
+        cpus: float = 4,
+        max_tenant_jobs: int | None = None,
+        store_url: str = "",
+    ) -> None:
         self.blobs = BlobStore(folder / "blobs")
-        self.store = Store(f"sqlite:///{folder / 'store.db'}")
+        self.store = Store(store_url or f"sqlite:///{folder / 'store.db'}")
         self.models = ModelCatalog(self.store, self.blobs)
         self.datasets = DatasetCatalog(self.store, self.blobs)
         self.checkpoints = Checkpoints(self.store, self.blobs)
-        self.submissions = Submissions(self.store, self.models, self.datasets)
+        self.submissions = Submissions(self.store, self.models)
         self.launcher = launcher
         self.feed = Feed()
         self.capacity = FixedCapacity(cpus)
-        self.manager = JobManager(self.store, self.submissions, self.capacity, self.feed, make_run=self.make_run)
+        self.manager = JobManager(
+            self.store,
+            self.submissions,
+            self.capacity,
+            self.feed,
+            self.checkpoints,
+            make_run=self.make_run,
+            max_tenant_jobs=max_tenant_jobs,
+        )
 
     def make_run(self, name: str, workers: int = 2) -> JobRun:
         return JobRun(
@@ -267,24 +289,26 @@ class Parts:
         """A job that trains a small network on random images; they, and others to evaluate on ("datasets/v"), are
         created if they are not there."""
         self.dataset("v", seed=1)
-        model = self.models.create("m", family="small_cnn", config={"width": 4}, weights_digest="", init_seed=1)
+        model = self.models.create(
+            "m", family="small_cnn", config={"width": 4}, weights_digest="", init_seed=1, tenant="default"
+        )
         return Submission(model.name, self.dataset("d"), config, request_id)
 
     def dataset(self, dataset_id: str, seed: int = 0) -> str:
         data = examples(seed)
         digest = self.blobs.put(io.save({"inputs": data.inputs, "targets": data.targets}))
-        return self.datasets.create(dataset_id, digest=digest).name
+        return self.datasets.create(dataset_id, digest=digest, tenant="default").name
 
     def prepared(self, config: TrainingConfig = CONFIG) -> str:
         """A job that may begin."""
         job, _ = self.submissions.submit(self.submission(config), cluster_cpus=4)
-        self.store.transition(job.name, JobState.PREPARING)
+        self.store.transition(job.name, JobState.PREPARING, cause=Cause.CAPACITY)
         return job.name
 
     async def ended(self, name: str) -> Job:
         """The job, once it has ended."""
         async with asyncio.timeout(60):
-            async for job in self.manager.watch(name):
+            async for job in self.manager.watch(name, tenant=TENANT):
                 last = job
         assert last.state.terminal
         return last

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import ClusterUnreachableError
 from chainrule.server.jobs import policies
 from chainrule.server.ray_calls import StoreFullError
 from chainrule.server.records import Job, JobState
 from chainrule.server.training.config import Validation
-from tests.server.jobs.service_parts import CONFIG, NUM_EXAMPLES, FakeLauncher, Parts
+from tests.server.jobs.service_parts import CONFIG, NUM_EXAMPLES, UNREACHABLE, FakeLauncher, Parts
 
 FULL_STORE = StoreFullError("Ray has no room for an object (OutOfDiskError: ...)")
 
@@ -61,3 +63,38 @@ async def test_an_outage_of_the_same_cluster_is_waited_for(tmp_path: Path) -> No
     outage = ClusterUnreachableError("Ray does not answer (RpcError: no head)")
     job = await ended(tmp_path, FakeLauncher(outage, outage), max_failures=0)
     assert job.state is JobState.SUCCEEDED
+
+
+async def test_files_that_cannot_be_reached_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the blobs are on a file system of the network that is away for a while."""
+    parts = Parts(tmp_path, FakeLauncher())
+    name = parts.prepared(replace(CONFIG, max_failures=0))
+    real, failures = BlobStore.read, [OSError(errno.ESTALE, "Stale file handle"), TimeoutError("timed out")] * 2
+
+    def read(blobs: BlobStore, digest: str) -> bytes:
+        if failures:
+            raise failures.pop()
+        return real(blobs, digest)
+
+    monkeypatch.setattr(BlobStore, "read", read)
+    await parts.make_run(name).run()
+    job = parts.store.get_job(name)
+    assert failures == []
+    assert job.state is JobState.SUCCEEDED
+    parts.store.close()
+
+
+async def test_an_outage_that_lasts_is_told_once(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, FakeLauncher(*[UNREACHABLE] * 5))
+    name = parts.prepared()
+    await parts.make_run(name).run()
+    history = parts.store.get_job(name).history
+    assert [change.state.value for change in history] == [
+        "QUEUED",
+        "PREPARING",
+        "RECOVERING",
+        "RUNNING",
+        "FINALIZING",
+        "SUCCEEDED",
+    ]
+    parts.store.close()

@@ -22,7 +22,7 @@ from chainrule.server.jobs import manager
 from chainrule.server.records import Job, JobState
 from chainrule.server.training.events import Failed
 from tests.server.conftest import refusal
-from tests.server.jobs.service_parts import CONFIG, FULL, Course, FakeLauncher, Parts, standing_after
+from tests.server.jobs.service_parts import CONFIG, FULL, TENANT, Course, FakeLauncher, Parts, standing_after
 
 STANDING = standing_after(2)
 
@@ -51,7 +51,7 @@ async def in_state(parts: Parts, name: str, state: JobState) -> None:
 async def until(parts: Parts, name: str, holds: Callable[[Job], bool]) -> Job:
     """Follow a job until something holds of it."""
     async with asyncio.timeout(60):
-        async for job in parts.manager.watch(name):
+        async for job in parts.manager.watch(name, tenant=TENANT):
             if holds(job):
                 return job
     pytest.fail(f"{name} ended before")
@@ -69,13 +69,15 @@ async def test_watching_shows_every_state_up_to_the_end(tmp_path: Path) -> None:
         job = await parts.manager.submit(parts.submission())
         last = await parts.ended(job.name)
         assert [change.state for change in last.history][-1] is JobState.SUCCEEDED
-        assert [seen async for seen in parts.manager.watch(job.name)] == [last]
+        assert [seen async for seen in parts.manager.watch(job.name, tenant=TENANT)] == [last]
 
 
 async def test_metrics_stream_without_gaps_until_the_end(tmp_path: Path) -> None:
     async with running(tmp_path) as parts:
         job = await parts.manager.submit(parts.submission())
-        steps = [m.step async for page in parts.manager.stream_metrics(job.name, after_step=2) for m in page]
+        steps = [
+            m.step async for page in parts.manager.stream_metrics(job.name, after_step=2, tenant=TENANT) for m in page
+        ]
         assert steps == list(range(3, 13))
 
 
@@ -83,7 +85,7 @@ async def test_a_cancelled_job_stops_its_attempt(tmp_path: Path) -> None:
     async with running(tmp_path, STANDING) as parts:
         job = await parts.manager.submit(parts.submission())
         await in_state(parts, job.name, JobState.RUNNING)
-        assert (await parts.manager.cancel(job.name)).state is JobState.CANCELLING
+        assert (await parts.manager.cancel(job.name, tenant=TENANT)).state is JobState.CANCELLING
         assert (await parts.ended(job.name)).state is JobState.CANCELLED
         assert parts.launcher.attempts[0].stopped
 
@@ -92,10 +94,10 @@ async def test_cancelling_again_is_no_error(tmp_path: Path) -> None:
     async with running(tmp_path, STANDING) as parts:
         job = await parts.manager.submit(parts.submission())
         await in_state(parts, job.name, JobState.RUNNING)
-        answers = await asyncio.gather(*(parts.manager.cancel(job.name) for _ in range(3)))
+        answers = await asyncio.gather(*(parts.manager.cancel(job.name, tenant=TENANT) for _ in range(3)))
         assert {answer.state for answer in answers} <= {JobState.CANCELLING, JobState.CANCELLED}
         ended = await parts.ended(job.name)
-        assert (await parts.manager.cancel(job.name)) == ended
+        assert (await parts.manager.cancel(job.name, tenant=TENANT)) == ended
         assert [change.state.value for change in ended.history].count("CANCELLING") == 1
 
 
@@ -113,7 +115,7 @@ async def test_a_store_that_fails_while_cancelling_only_delays_it(
             return real(name, to, **kwargs)
 
         monkeypatch.setattr(parts.store, "transition", transition)
-        await parts.manager.cancel(job.name)
+        await parts.manager.cancel(job.name, tenant=TENANT)
         assert (await parts.ended(job.name)).state is JobState.CANCELLED
         assert failures == []
 
@@ -128,19 +130,19 @@ async def test_what_has_ended_otherwise_cannot_be_stopped_or_changed(tmp_path: P
         assert (await parts.ended(name)).state is end
         refused = f'job "{name}" is {end.value}; only a'
         with pytest.raises(IllegalStateError, match=f"{refused} job that has not ended can be cancelled"):
-            await parts.manager.cancel(name)
+            await parts.manager.cancel(name, tenant=TENANT)
         with pytest.raises(IllegalStateError, match=f"{refused} RUNNING job can be paused"):
-            await parts.manager.pause(name)
+            await parts.manager.pause(name, tenant=TENANT)
         with pytest.raises(IllegalStateError, match=f"{refused} PAUSED job can be resumed"):
-            await parts.manager.resume(name)
+            await parts.manager.resume(name, tenant=TENANT)
         with pytest.raises(IllegalStateError, match=f"{refused} job that has not ended can be scaled"):
-            await parts.manager.scale(name, min_workers=0, max_workers=1)
+            await parts.manager.scale(name, min_workers=0, max_workers=1, tenant=TENANT)
 
 
 async def test_a_job_cancelled_just_before_it_begins_does_not_begin(tmp_path: Path) -> None:
     parts = Parts(tmp_path, FakeLauncher())
     name = parts.prepared()
-    await parts.manager.cancel(name)
+    await parts.manager.cancel(name, tenant=TENANT)
     await parts.ended(name)
     await parts.make_run(name).run()
     assert parts.launcher.specs == []
@@ -151,7 +153,7 @@ async def test_a_job_cancelled_just_before_it_begins_does_not_begin(tmp_path: Pa
 async def test_a_job_paused_just_before_it_begins_does_not_begin(tmp_path: Path) -> None:
     parts = Parts(tmp_path, FakeLauncher())
     name = parts.prepared()
-    assert (await parts.manager.pause(name)).state is JobState.PAUSING
+    assert (await parts.manager.pause(name, tenant=TENANT)).state is JobState.PAUSING
     await parts.make_run(name).run()
     assert parts.launcher.specs == []
     assert parts.store.get_job(name).state is JobState.PAUSED
@@ -188,8 +190,8 @@ async def test_a_job_waits_until_there_is_room_for_its_fewest_workers(tmp_path: 
         first = await parts.manager.submit(parts.submission())
         second = await parts.manager.submit(parts.submission(replace(CONFIG, min_workers=2)))
         await in_state(parts, first.name, JobState.RUNNING)
-        assert (await parts.manager.get(second.name)).state is JobState.QUEUED
-        await parts.manager.cancel(first.name)
+        assert (await parts.manager.get(second.name, tenant=TENANT)).state is JobState.QUEUED
+        await parts.manager.cancel(first.name, tenant=TENANT)
         assert (await parts.ended(second.name)).state is JobState.SUCCEEDED
     assert [spec.workers for spec in parts.launcher.specs] == [2, 2]
 
@@ -201,7 +203,7 @@ async def test_a_job_has_as_many_workers_as_there_is_room_for_and_more_when_othe
         second = await parts.manager.submit(parts.submission(replace(CONFIG, max_workers=4)))
         await in_state(parts, second.name, JobState.RUNNING)
         assert [spec.workers for spec in parts.launcher.specs] == [2, 1]
-        await parts.manager.cancel(first.name)
+        await parts.manager.cancel(first.name, tenant=TENANT)
         await until(parts, second.name, lambda job: job.running_workers == 3)
         assert parts.launcher.attempts[1].scaled == [3]
 
@@ -225,7 +227,7 @@ async def test_a_job_does_not_grow_into_what_others_use_or_wait_for(tmp_path: Pa
     parts.capacity.used_by_others = 1
     await parts.manager._distribute()
     assert parts.launcher.attempts[0].scaled == []
-    await parts.manager.cancel(second.name)
+    await parts.manager.cancel(second.name, tenant=TENANT)
     await parts.ended(second.name)
     parts.capacity.used_by_others = 2
     await parts.manager._distribute()
@@ -241,10 +243,10 @@ async def test_a_running_job_is_scaled_up_and_down(tmp_path: Path) -> None:
     async with running(tmp_path, STANDING) as parts:
         job = await parts.manager.submit(parts.submission())
         await in_state(parts, job.name, JobState.RUNNING)
-        up = await parts.manager.scale(job.name, min_workers=2, max_workers=4)
+        up = await parts.manager.scale(job.name, min_workers=2, max_workers=4, tenant=TENANT)
         assert (up.config.min_workers, up.config.max_workers) == (2, 4)
         await until(parts, job.name, lambda job: job.running_workers == 4)
-        down = await parts.manager.scale(job.name, min_workers=1, max_workers=1)
+        down = await parts.manager.scale(job.name, min_workers=1, max_workers=1, tenant=TENANT)
         assert (down.config.min_workers, down.config.max_workers) == (1, 1)
         await until(parts, job.name, lambda job: job.running_workers == 1)
         assert parts.launcher.attempts[0].scaled == [4, 1]
@@ -254,7 +256,7 @@ async def test_a_waiting_job_is_scaled_for_when_it_begins(tmp_path: Path) -> Non
     async with running(tmp_path, cpus=2) as parts:
         parts.capacity.used_by_others = 1
         job = await parts.manager.submit(parts.submission(replace(CONFIG, min_workers=2)))
-        await parts.manager.scale(job.name, min_workers=1, max_workers=0)
+        await parts.manager.scale(job.name, min_workers=1, max_workers=0, tenant=TENANT)
         assert (await parts.ended(job.name)).state is JobState.SUCCEEDED
     assert [spec.workers for spec in parts.launcher.specs] == [1]
 
@@ -275,9 +277,9 @@ async def test_workers_that_a_job_cannot_have_are_refused(
     async with running(tmp_path, STANDING) as parts:
         job = await parts.manager.submit(parts.submission())
         with pytest.raises(InvalidRequestError, match=description) as caught:
-            await parts.manager.scale(job.name, min_workers=asked[0], max_workers=asked[1])
+            await parts.manager.scale(job.name, min_workers=asked[0], max_workers=asked[1], tenant=TENANT)
         assert refusal(caught).field == field
-        assert (await parts.manager.get(job.name)).config == job.config
+        assert (await parts.manager.get(job.name, tenant=TENANT)).config == job.config
 
 
 # --- pausing ---------------------------------------------------------------------------------------------------
@@ -288,11 +290,11 @@ async def test_a_paused_job_gives_its_place_to_others_until_it_is_resumed(tmp_pa
         first = await parts.manager.submit(parts.submission(replace(CONFIG, min_workers=2)))
         second = await parts.manager.submit(parts.submission())
         await in_state(parts, first.name, JobState.RUNNING)
-        assert (await parts.manager.pause(first.name)).state is JobState.PAUSING
-        assert (await parts.manager.pause(first.name)).state in (JobState.PAUSING, JobState.PAUSED)
+        assert (await parts.manager.pause(first.name, tenant=TENANT)).state is JobState.PAUSING
+        assert (await parts.manager.pause(first.name, tenant=TENANT)).state in (JobState.PAUSING, JobState.PAUSED)
         await in_state(parts, first.name, JobState.PAUSED)
         assert (await parts.ended(second.name)).state is JobState.SUCCEEDED
-        assert (await parts.manager.resume(first.name)).state is JobState.QUEUED
+        assert (await parts.manager.resume(first.name, tenant=TENANT)).state is JobState.QUEUED
         ended = await parts.ended(first.name)
     assert ended.state is JobState.SUCCEEDED
     assert [c.state.value for c in ended.history if "PAUS" in c.state.value] == ["PAUSING", "PAUSED"]
@@ -303,12 +305,16 @@ async def test_a_queued_job_is_paused_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, cpus=2) as parts:
         parts.capacity.used_by_others = 2
         job = await parts.manager.submit(parts.submission())
-        assert (await parts.manager.pause(job.name)).state is JobState.PAUSED
+        assert (await parts.manager.pause(job.name, tenant=TENANT)).state is JobState.PAUSED
         parts.capacity.used_by_others = 0
         await parts.manager._distribute()
-        assert (await parts.manager.get(job.name)).state is JobState.PAUSED
-        assert (await parts.manager.resume(job.name)).state is JobState.QUEUED
-        assert (await parts.manager.resume(job.name)).state in (JobState.QUEUED, JobState.PREPARING, JobState.RUNNING)
+        assert (await parts.manager.get(job.name, tenant=TENANT)).state is JobState.PAUSED
+        assert (await parts.manager.resume(job.name, tenant=TENANT)).state is JobState.QUEUED
+        assert (await parts.manager.resume(job.name, tenant=TENANT)).state in (
+            JobState.QUEUED,
+            JobState.PREPARING,
+            JobState.RUNNING,
+        )
         assert (await parts.ended(job.name)).state is JobState.SUCCEEDED
 
 
@@ -317,9 +323,9 @@ async def test_a_job_that_is_pausing_cannot_be_resumed_yet(tmp_path: Path) -> No
         job = await parts.manager.submit(parts.submission())
         await in_state(parts, job.name, JobState.RUNNING)
         parts.launcher.attempts[0].answers_pause = False
-        await parts.manager.pause(job.name)
+        await parts.manager.pause(job.name, tenant=TENANT)
         with pytest.raises(IllegalStateError, match="is PAUSING; only a PAUSED job can be resumed"):
-            await parts.manager.resume(job.name)
+            await parts.manager.resume(job.name, tenant=TENANT)
 
 
 @pytest.mark.parametrize("state", [JobState.PAUSING, JobState.PAUSED])
@@ -328,9 +334,9 @@ async def test_a_job_that_is_pausing_or_paused_can_be_cancelled(tmp_path: Path, 
         job = await parts.manager.submit(parts.submission())
         await in_state(parts, job.name, JobState.RUNNING)
         parts.launcher.attempts[0].answers_pause = state is JobState.PAUSED
-        await parts.manager.pause(job.name)
+        await parts.manager.pause(job.name, tenant=TENANT)
         await in_state(parts, job.name, state)
-        await parts.manager.cancel(job.name)
+        await parts.manager.cancel(job.name, tenant=TENANT)
         assert (await parts.ended(job.name)).state is JobState.CANCELLED
         assert parts.launcher.attempts[0].stopped
 
@@ -345,9 +351,9 @@ async def test_a_restarted_service_leaves_paused_jobs_paused(tmp_path: Path, sta
     parts.store.close()
     async with running(tmp_path) as parts:
         await parts.manager._distribute()
-        assert (await parts.manager.get(name)).state is JobState.PAUSED
+        assert (await parts.manager.get(name, tenant=TENANT)).state is JobState.PAUSED
         assert parts.launcher.specs == []
-        await parts.manager.resume(name)
+        await parts.manager.resume(name, tenant=TENANT)
         assert (await parts.ended(name)).state is JobState.SUCCEEDED
 
 
@@ -358,7 +364,7 @@ async def test_a_queued_job_can_be_cancelled(tmp_path: Path) -> None:
     async with running(tmp_path, cpus=2) as parts:
         parts.capacity.used_by_others = 2
         job = await parts.manager.submit(parts.submission())
-        await parts.manager.cancel(job.name)
+        await parts.manager.cancel(job.name, tenant=TENANT)
         ended = await parts.ended(job.name)
         assert [change.state.value for change in ended.history] == ["QUEUED", "CANCELLING", "CANCELLED"]
 
@@ -409,7 +415,7 @@ async def test_a_cancel_that_a_crash_cut_off_is_finished_at_the_next_start(tmp_p
     parts.store.transition(name, JobState.CANCELLING)
     parts.store.close()
     async with running(tmp_path) as parts:
-        assert (await parts.manager.get(name)).state is JobState.CANCELLED
+        assert (await parts.manager.get(name, tenant=TENANT)).state is JobState.CANCELLED
 
 
 async def test_a_repeated_request_is_answered_with_the_first_job(tmp_path: Path) -> None:
@@ -424,4 +430,4 @@ async def test_a_repeated_request_is_answered_with_the_first_job(tmp_path: Path)
 async def test_following_an_unknown_job_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as parts:
         with pytest.raises(NotFoundError):
-            await anext(parts.manager.watch("jobs/nope"))
+            await anext(parts.manager.watch("jobs/nope", tenant=TENANT))

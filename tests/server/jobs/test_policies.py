@@ -17,6 +17,7 @@ from chainrule.server.jobs.policies import (
     after_loss,
     delay,
     grow,
+    in_turn,
     superfluous,
 )
 from chainrule.server.training.state import EvaluationMetric
@@ -24,6 +25,37 @@ from chainrule.server.training.state import EvaluationMetric
 KILLED = Loss(PART_LOST, "worker died of signal 9", 3)
 
 # --- workers ---------------------------------------------------------------------------------------------------
+
+
+def test_the_highest_priority_goes_first_and_of_equals_the_oldest() -> None:
+    waiting = [Demand("a", 1, 1), Demand("b", 1, 1, priority=-1), Demand("c", 1, 1, priority=5), Demand("d", 1, 1)]
+    assert [demand.job for demand in in_turn(waiting, holding={})] == ["c", "a", "d", "b"]
+
+
+def test_a_small_job_does_not_overtake_a_large_one_of_a_higher_priority() -> None:
+    waiting = [Demand("small", 1, 1), Demand("large", 4, 4, priority=1)]
+    turn = in_turn(waiting, holding={})
+    assert admit(turn, free_cpus=3) == []
+    assert admit(turn, free_cpus=4) == [Grant("large", 4)]
+    assert admit(turn, free_cpus=5) == [Grant("large", 4), Grant("small", 1)]
+
+
+def test_a_tenant_has_only_so_many_jobs_at_a_time() -> None:
+    waiting = [Demand(job, 1, 1, tenant=job[0]) for job in ("a1", "a2", "b1", "b2", "b3")]
+    turn = in_turn(waiting, holding={"a": 1, "c": 9}, max_tenant_jobs=2)
+    assert [demand.job for demand in turn] == ["a1", "b1", "b2"]
+    assert in_turn(waiting, holding={"a": 100}) == waiting
+
+
+def test_a_job_that_waits_for_its_tenants_others_keeps_nobody_out() -> None:
+    waiting = [Demand("mine", 4, 4, priority=9, tenant="me"), Demand("yours", 1, 1, tenant="you")]
+    turn = in_turn(waiting, holding={"me": 1}, max_tenant_jobs=1)
+    assert admit(turn, free_cpus=1) == [Grant("yours", 1)]
+
+
+def test_of_a_tenant_with_room_for_one_more_the_highest_priority_is_that_one() -> None:
+    waiting = [Demand("old", 1, 1, tenant="t"), Demand("urgent", 1, 1, priority=1, tenant="t")]
+    assert [demand.job for demand in in_turn(waiting, holding={}, max_tenant_jobs=1)] == ["urgent"]
 
 
 def test_jobs_are_admitted_in_order_while_there_is_room() -> None:

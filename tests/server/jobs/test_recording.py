@@ -12,7 +12,8 @@ from chainrule.server.jobs.recording import Recorder
 from chainrule.server.jobs.submission import make_plan
 from chainrule.server.jobs.transitions import Transitions
 from chainrule.server.records import Job
-from chainrule.server.training.events import Started, WorkersChanged
+from chainrule.server.training.events import Logged, Started, WorkersChanged
+from chainrule.server.training.logs import LogEntry
 from tests.server.jobs.service_parts import CONFIG, FINGERPRINT, FakeLauncher, Parts
 
 Begin = Callable[[], tuple[Recorder, Callable[[], Job]]]
@@ -26,7 +27,9 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
     def make() -> tuple[Recorder, Callable[[], Job]]:
         name = parts.prepared(replace(CONFIG, min_workers=2, max_workers=4))
         job = parts.store.get_job(name)
-        plan = make_plan(parts.store.get_model(job.model), parts.store.get_dataset(job.dataset), None, job.config)
+        model = parts.store.get_model(job.model, tenant="default")
+        dataset = parts.store.get_dataset(job.dataset, tenant="default")
+        plan = make_plan(model, dataset, None, job.config)
         recorder = Recorder(
             name,
             plan,
@@ -62,3 +65,12 @@ async def test_workers_are_too_few_until_the_attempt_says_that_they_are_not(begi
         seen.append((job().state.value, job().running_workers))
     assert seen == [("RECOVERING", 3), ("RECOVERING", 2), ("RECOVERING", 3), ("RUNNING", 4)]
     assert [change.reason for change in job().history[3:]] == ["3 are there", "4 are there"]
+
+
+async def test_what_an_attempt_has_logged_is_stored_and_rings(begin: Begin) -> None:
+    recorder, job = begin()
+    bell = recorder._feed.listen(job().name)
+    await recorder.record(Logged((LogEntry(5, 20, "ready", "worker 1", "n"),)))
+    assert bell.is_set()
+    [found] = recorder._store.logs(job().name, tenant="default", after_sequence=0, limit=9)
+    assert (found.source, found.message) == ("worker 1", "ready")

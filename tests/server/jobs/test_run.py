@@ -110,7 +110,7 @@ async def test_the_result_is_the_whole_state_dict_with_the_trained_values(tmp_pa
     name = parts.prepared()
     await parts.make_run(name).run()
     weights = io.load(parts.blobs.read(parts.store.get_job(name).weights_digest))
-    module = parts.models.load(parts.models.get("models/m"))
+    module = parts.models.load(parts.models.get("models/m", tenant="default"))
     assert set(weights) == set(module.state_dict())
     trained = {parameter for parameter, _ in module.named_parameters()}
     for parameter, array in weights.items():

@@ -18,6 +18,7 @@ from chainrule.server.errors import (
     IllegalStateError,
     InvalidRequestError,
     NotFoundError,
+    QueueFullError,
 )
 from chainrule.server.jobs.checks import check_config
 from chainrule.server.jobs.submission import Submission, Submissions, num_kept_back
@@ -37,8 +38,10 @@ class Catalogs:
         self.blobs = blobs
         self.models = ModelCatalog(store, blobs)
         self.datasets = DatasetCatalog(store, blobs)
-        self.submissions = Submissions(store, self.models, self.datasets)
-        self.models.create("m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0)
+        self.submissions = Submissions(store, self.models)
+        self.models.create(
+            "m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0, tenant="default"
+        )
         self.create_dataset("d", (1, 8, 8))
 
     def create_dataset(self, dataset_id: str, shape: tuple[int, ...], label: int = 9, count: int = 10) -> str:
@@ -46,12 +49,14 @@ class Catalogs:
 
     def create(self, dataset_id: str, inputs: np.ndarray, targets: np.ndarray) -> str:
         digest = self.blobs.put(io.save({"inputs": inputs, "targets": targets}))
-        return self.datasets.create(dataset_id, digest=digest).name
+        return self.datasets.create(dataset_id, digest=digest, tenant="default").name
 
     def create_gpt(self, **config: Any) -> str:
         """A GPT of 16 tokens and at most 8 in a row."""
         small = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1, **config}
-        return self.models.create("gpt", family="gpt", config=small, weights_digest="", init_seed=0).name
+        return self.models.create(
+            "gpt", family="gpt", config=small, weights_digest="", init_seed=0, tenant="default"
+        ).name
 
     def submit(self, cpus: float = 4, **fields: Any) -> tuple[JobState, bool]:
         submission = Submission(**{"model": "models/m", "dataset": "datasets/d", "config": CONFIG, **fields})
@@ -287,7 +292,9 @@ def test_a_second_dataset_must_be_there_and_look_like_the_first(catalogs: Catalo
 
 
 def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs) -> None:
-    catalogs.models.create("mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0)
+    catalogs.models.create(
+        "mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0, tenant="default"
+    )
     features = catalogs.create_dataset("features", (6,))
     tokens = catalogs.create("tokens", TOKENS, TOKENS[:, 0])
     with pytest.raises(InvalidRequestError, match=r"are tokens, but those of .* are float32 features") as caught:
@@ -298,7 +305,7 @@ def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs)
 
 
 def test_a_model_whose_weights_are_damaged_is_refused(catalogs: Catalogs) -> None:
-    digest = catalogs.models.get("models/m").weights_digest
+    digest = catalogs.models.get("models/m", tenant="default").weights_digest
     path = catalogs.blobs.path(digest)
     content = path.read_bytes()
     path.write_bytes(content[:-1])
@@ -327,3 +334,69 @@ def test_a_repeated_request_answers_with_its_job(catalogs: Catalogs) -> None:
 def test_a_request_id_that_is_too_long_is_refused(catalogs: Catalogs) -> None:
     with pytest.raises(InvalidRequestError, match="request_id: it has 129 characters; use at most 128"):
         catalogs.submit(request_id="r" * 129)
+
+
+def test_all_that_is_wrong_with_what_is_noted_of_a_job_is_named(catalogs: Catalogs) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        catalogs.submit(labels={"Team": "x"}, description="x" * 1001, priority=101, config=replace(CONFIG, epochs=0))
+    assert [violation.field for violation in caught.value.violations] == [
+        "job.config.epochs",
+        "job.labels['Team']",
+        "job.description",
+        "job.priority",
+    ]
+    for priority in (-100, 100):
+        assert catalogs.submit(priority=priority) == (JobState.QUEUED, True)
+    with pytest.raises(InvalidRequestError, match=r"job\.priority: is -101; use -100 to 100"):
+        catalogs.submit(priority=-101)
+
+
+@pytest.mark.parametrize("change", [{"labels": {"a": "b"}}, {"description": "d"}, {"priority": 1}])
+def test_what_is_noted_of_a_job_is_part_of_what_was_asked_for(catalogs: Catalogs, change: dict[str, Any]) -> None:
+    catalogs.submit(request_id="r")
+    with pytest.raises(AlreadyExistsError):
+        catalogs.submit(request_id="r", **change)
+
+
+@pytest.mark.parametrize(("model", "version"), [("models/m/versions/1", 1), ("models/m/versions/latest", 1)])
+def test_a_job_keeps_the_number_of_its_version(catalogs: Catalogs, model: str, version: int) -> None:
+    job, _ = catalogs.submissions.submit(Submission(model, "datasets/d", CONFIG), cluster_cpus=4)
+    assert (job.model, job.source_version) == ("models/m", version)
+    assert job.dataset_digest == catalogs.datasets.get("datasets/d", tenant="default").digest
+
+
+@pytest.mark.parametrize("model", ["models/m/versions/2", "models/x/versions/latest", "models/m/versions/x"])
+def test_a_version_that_is_not_there_cannot_be_trained(catalogs: Catalogs, model: str) -> None:
+    with pytest.raises(NotFoundError):
+        catalogs.submit(model=model)
+
+
+def test_another_tenant_trains_its_own(catalogs: Catalogs) -> None:
+    with pytest.raises(NotFoundError, match='there is no model "models/m"'):
+        catalogs.submit(tenant="others")
+    catalogs.models.create(
+        "m", family="small_cnn", config={"width": 3}, weights_digest="", init_seed=0, tenant="others"
+    )
+    with pytest.raises(NotFoundError, match='there is no dataset "datasets/d"'):
+        catalogs.submit(tenant="others")
+
+
+def test_a_preview_is_checked_like_a_job_and_leaves_nothing(catalogs: Catalogs, store: Store) -> None:
+    asked = Submission("models/m", "datasets/d", CONFIG, request_id="r", labels={"a": "b"})
+    job = catalogs.submissions.preview(asked, cluster_cpus=4)
+    assert (job.config, job.labels, job.progress.total_steps) == (CONFIG, {"a": "b"}, 9)
+    assert store.unfinished_jobs() == []
+    with pytest.raises(InvalidRequestError):
+        catalogs.submissions.preview(replace(asked, priority=1000), cluster_cpus=4)
+    with pytest.raises(IllegalStateError):
+        catalogs.submissions.preview(asked, cluster_cpus=0)
+    assert catalogs.submit(request_id="r", labels={"a": "b"}) == (JobState.QUEUED, True)
+
+
+def test_a_full_queue_takes_no_more(catalogs: Catalogs, store: Store) -> None:
+    submissions = Submissions(store, catalogs.models, max_waiting=1)
+    asked = Submission("models/m", "datasets/d", CONFIG)
+    submissions.submit(asked, cluster_cpus=4)
+    for refuse in (submissions.submit, submissions.preview):
+        with pytest.raises(QueueFullError):
+            refuse(asked, cluster_cpus=4)

@@ -11,6 +11,8 @@ import pytest
 from chainrule.server.blobs import BlobStore
 from chainrule.server.rpc.blobs import READ_CHUNK_BYTES, BlobServicer
 from chainrule.server.rpc.status import ErrorInterceptor
+from chainrule.server.store import Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import blob_pb2, blob_pb2_grpc
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
@@ -20,9 +22,9 @@ Request = blob_pb2.WriteBlobRequest
 
 
 @pytest.fixture
-async def stub(blobs: BlobStore) -> AsyncIterator[blob_pb2_grpc.BlobServiceAsyncStub]:
+async def stub(blobs: BlobStore, store: Store) -> AsyncIterator[blob_pb2_grpc.BlobServiceAsyncStub]:
     server = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(blobs), server)
+    blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(TenantBlobs(blobs, store, are_apart=False)), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

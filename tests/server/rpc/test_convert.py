@@ -21,7 +21,7 @@ TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 def test_a_submission_has_all_fields_of_the_request() -> None:
     job = job_pb2.Job(model="models/m", dataset="datasets/d", config=job_pb2.TrainingConfig(epochs=2))
-    submission = convert.submission(job_pb2.CreateJobRequest(job=job, request_id="r"))
+    submission = convert.submission(job_pb2.CreateJobRequest(job=job, request_id="r"), tenant="t")
     assert (submission.model, submission.dataset, submission.request_id) == ("models/m", "datasets/d", "r")
     assert submission.config == TrainingConfig(epochs=2)
 

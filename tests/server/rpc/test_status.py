@@ -14,11 +14,18 @@ from chainrule.engine import ChainruleError
 from chainrule.server import errors
 from chainrule.server.rpc.status import CODES, code_of, status_of
 
+KINDS = (
+    error_details_pb2.ErrorInfo,
+    error_details_pb2.BadRequest,
+    error_details_pb2.RetryInfo,
+    error_details_pb2.ResourceInfo,
+)
+
 
 def details(error: Exception) -> dict[str, object]:
     found = {}
     for detail in status_of(error, "/m").details:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+        for kind in KINDS:
             if detail.Is(kind.DESCRIPTOR):
                 message = kind()
                 detail.Unpack(message)
@@ -33,6 +40,8 @@ def details(error: Exception) -> dict[str, object]:
         (errors.NotFoundError("m"), grpc.StatusCode.NOT_FOUND),
         (errors.AlreadyExistsError("m"), grpc.StatusCode.ALREADY_EXISTS),
         (errors.IllegalStateError("m"), grpc.StatusCode.FAILED_PRECONDITION),
+        (errors.StaleEtagError("m"), grpc.StatusCode.ABORTED),
+        (errors.QueueFullError("m"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (errors.DamagedBlobError("m"), grpc.StatusCode.DATA_LOSS),
         (errors.IncompleteUploadError("m"), grpc.StatusCode.ABORTED),
         (errors.ClusterUnreachableError("m"), grpc.StatusCode.UNAVAILABLE),
@@ -53,8 +62,8 @@ def test_a_subclass_has_the_code_of_its_base() -> None:
     assert code_of(Special("m")) is grpc.StatusCode.NOT_FOUND
 
 
-def test_every_service_error_but_those_of_the_start_is_in_the_table() -> None:
-    assert set(errors.ServiceError.__subclasses__()) - set(CODES) <= {errors.StartupError}
+def test_every_service_error_but_those_that_no_call_meets_is_in_the_table() -> None:
+    assert set(errors.ServiceError.__subclasses__()) - set(CODES) <= {errors.StartupError, errors.BackupError}
 
 
 def test_details_carry_reason_metadata_and_violations() -> None:
@@ -68,8 +77,38 @@ def test_details_carry_reason_metadata_and_violations() -> None:
     assert status_of(two, "/m").message == "a: is 1; b: is 2"
 
 
-def test_what_is_unavailable_says_when_to_try_again() -> None:
-    retry = details(errors.ClusterUnreachableError("m"))["RetryInfo"]
+@pytest.mark.parametrize(
+    ("metadata", "kind"),
+    [
+        ({"name": "models/m"}, "Model"),
+        ({"name": "models/m/versions/3"}, "ModelVersion"),
+        ({"name": "datasets/d"}, "Dataset"),
+        ({"name": "jobs/j", "state": "QUEUED"}, "Job"),
+        ({"name": "tokens/t"}, "Token"),
+        ({"digest": "a" * 64, "actual": "b"}, "Blob"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind_of_error",
+    [errors.NotFoundError, errors.AlreadyExistsError, errors.IllegalStateError, errors.StaleEtagError],
+)
+def test_errors_about_a_resource_name_it(
+    kind_of_error: type[errors.ServiceError], metadata: dict[str, str], kind: str
+) -> None:
+    info = details(kind_of_error("m", **metadata))["ResourceInfo"]
+    assert isinstance(info, error_details_pb2.ResourceInfo)
+    assert info.resource_type == f"chainrule.v1.{kind}"
+    assert info.resource_name == metadata.get("name", metadata.get("digest"))
+
+
+@pytest.mark.parametrize("metadata", [{}, {"name": ""}, {"name": "things/x"}, {"name": "models/m/versions"}])
+def test_errors_about_no_resource_name_none(metadata: dict[str, str]) -> None:
+    assert "ResourceInfo" not in details(errors.IllegalStateError("m", **metadata))
+
+
+@pytest.mark.parametrize("error", [errors.ClusterUnreachableError("m"), errors.QueueFullError("m")])
+def test_what_passes_by_itself_says_when_to_try_again(error: Exception) -> None:
+    retry = details(error)["RetryInfo"]
     assert isinstance(retry, error_details_pb2.RetryInfo)
     assert retry.retry_delay.seconds > 0
 
@@ -114,7 +153,7 @@ def test_of_many_violations_the_last_says_how_many_more() -> None:
 @pytest.mark.parametrize("letter", ["x", "\N{BOMB}"])
 def test_any_status_fits_into_the_trailers(count: int, letter: str) -> None:
     error = errors.InvalidRequestError([errors.Violation(letter * 5000, letter * 5000)] * count)
-    error.metadata = {"name": letter * 5000}
+    error.metadata = {"name": "models/" + letter * 5000, "etag": letter * 5000}
     status = rpc_status.to_status(status_of(error, "/m"))
     trailers = sum(len(value) * 4 // 3 for _, value in status.trailing_metadata)
     assert trailers + len(quote(status.details)) < 8000

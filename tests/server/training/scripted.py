@@ -18,7 +18,9 @@ from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.events import (
     Event,
     Incident,
+    Logged,
 )
+from chainrule.server.training.logs import LogEntry
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import EvaluationMetric, StepMetric, TrainingState
 from chainrule.server.training.wire import Endpoint
@@ -107,6 +109,14 @@ class Scripted:
             await self.running
         await self.events()
         return self.found[-1]
+
+    @property
+    def found_but_logs(self) -> list[Event]:
+        return [event for event in self.found if not isinstance(event, Logged)]
+
+    @property
+    def logged(self) -> list[LogEntry]:
+        return [entry for event in self.of(Logged) for entry in event.entries]
 
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.found if isinstance(event, kind)]

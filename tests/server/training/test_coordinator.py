@@ -37,7 +37,7 @@ async def test_an_attempt_from_its_beginning_to_its_end() -> None:
         last = run.snapshot(6)
         run.says(type="done", step=6)
         assert await run.end() == Finished(6)
-        assert [type(event) for event in run.found] == [
+        assert [type(event) for event in run.found_but_logs] == [
             Started, StepsDone, CheckpointTaken, StepsDone, ReceiptTaken, CheckpointTaken, Finished,
         ]  # fmt: skip
         assert run.of(CheckpointTaken) == [CheckpointTaken(3, 1, first), CheckpointTaken(6, 2, last)]

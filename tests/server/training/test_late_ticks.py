@@ -135,7 +135,7 @@ async def test_the_end_waits_for_what_may_still_be_refuted(monkeypatch: pytest.M
         assert run.of(Finished) == []
         run.worker_says(1, type="beat", tick=4, working=False)
         assert await run.end() == Finished(3)
-        assert [type(event) for event in run.found[-2:]] == [Evaluated, Finished]
+        assert [type(event) for event in run.found_but_logs[-2:]] == [Evaluated, Finished]
 
 
 async def test_a_result_that_was_refuted_takes_back_what_was_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:

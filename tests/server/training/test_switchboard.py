@@ -426,3 +426,48 @@ async def test_who_fails_when_the_coordinator_is_gone_says_nothing(board: Board)
 def test_a_failure_without_a_text_has_the_name_of_its_kind() -> None:
     found: Callable[[BaseException], dict[str, str]] = describe_failure
     assert found(KeyError())["message"] == "KeyError"
+
+
+# --- what is logged --------------------------------------------------------------------------------------------
+
+
+async def test_what_a_part_logs_is_told_with_its_signs_of_life_and_in_the_end(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "BEAT_INTERVAL_S", 0.001)
+    part = await board.call(role="worker", lease=1)
+    with part.telling("jobs/a", "node-1"):
+        logging.getLogger("chainrule.test").info("jobs/a: begins")
+        part.beat(lambda: {"tick": 4})
+        await until(lambda: any(message["type"] == "beat" for message in board.owner.messages))
+        logging.getLogger("chainrule.test").warning("ends")
+    await until(lambda: len(_logged(board)) == 2)
+    part.close()
+    assert _logged(board) == [("node-1", logging.INFO, "begins"), ("node-1", logging.WARNING, "ends")]
+
+
+async def test_why_a_part_fails_is_logged_before_it_is_told(board: Board) -> None:
+    part = await board.call(role="worker", lease=1)
+    with part.telling("jobs/a", "node-1"):
+        part.failed(NonFiniteError("the loss is nan"))
+    messages = await board.heard(2)
+    assert [message["type"] for message in messages] == ["logs", "failed"]
+    [(_, severity, text)] = _logged(board)
+    assert severity == logging.ERROR
+    assert text.endswith("NonFiniteError: the loss is nan")
+    part.close()
+
+
+async def test_a_part_whose_coordinator_is_gone_ends_all_the_same(board: Board) -> None:
+    part = await board.call(role="worker", lease=1)
+    await until(lambda: bool(board.board._lines))
+    await board.board.close()
+    with part.telling("jobs/a", ""):
+        for _ in range(3):
+            logging.getLogger("chainrule.test").info("nobody hears it")
+    part.close()
+
+
+def _logged(board: Board) -> list[tuple[str, int, str]]:
+    found = [message for message in board.owner.messages if message["type"] == "logs"]
+    return [(message["node"], severity, text) for message in found for _, severity, text in message["entries"]]

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 import grpc
 
 from chainrule.client.aio import runtime
+from chainrule.client.credentials import metadata_of
 from chainrule.client.encryption import Tls
 from chainrule.client.errors import (
     Cancelled,
@@ -37,13 +38,15 @@ class AsyncConnection:
         address: host:port of the server.
         settings: deadlines and retries.
         tls: how to encrypt; None: not at all.
+        token: the secret that every call shows; None: none.
     """
 
-    def __init__(self, address: str, settings: Settings, tls: Tls | None = None) -> None:
+    def __init__(self, address: str, settings: Settings, tls: Tls | None = None, *, token: str | None = None) -> None:
         self.address = address
         self.settings = settings
         self._closed = runtime.Event()
         self._encrypted = tls is not None
+        self._metadata = metadata_of(token, address, encrypted=self._encrypted)
         self._channel = runtime.open_channel(address, tls)
         self._cluster = cluster_pb2_grpc.ClusterServiceStub(self._channel)
 
@@ -71,7 +74,8 @@ class AsyncConnection:
             ClientClosedError: the client is closed.
         """
         with self._translated():
-            return await method(request, timeout=self.settings.call_timeout_s if timeout_s is None else timeout_s)
+            timeout_s = self.settings.call_timeout_s if timeout_s is None else timeout_s
+            return await method(request, timeout=timeout_s, metadata=self._metadata)
 
     async def send(
         self, method: grpc.aio.StreamUnaryMultiCallable[Request, Response], requests: Iterable[Request]
@@ -83,7 +87,7 @@ class AsyncConnection:
             ClientClosedError: the client is closed.
         """
         with self._translated():
-            return await method(iter(requests), timeout=self.settings.transfer_timeout_s)
+            return await method(iter(requests), timeout=self.settings.transfer_timeout_s, metadata=self._metadata)
 
     async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What takes a while and is no call, without holding up others."""
@@ -154,7 +158,7 @@ class AsyncConnection:
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request, timeout_s: float
     ) -> AsyncGenerator[Response, None]:
         with self._translated():
-            stream = method(request, timeout=timeout_s)
+            stream = method(request, timeout=timeout_s, metadata=self._metadata)
             try:
                 async for response in stream:
                     yield response

@@ -4,12 +4,14 @@ import os
 from types import TracebackType
 from typing import Self
 
+from chainrule.client.aio.access import AsyncAccess
 from chainrule.client.aio.blobs import AsyncBlobs
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.aio.cluster import AsyncCluster
 from chainrule.client.aio.datasets import AsyncDatasets
 from chainrule.client.aio.jobs import AsyncJobs
 from chainrule.client.aio.models import AsyncModels
+from chainrule.client.credentials import token_from_environment
 from chainrule.client.encryption import Tls
 from chainrule.client.errors import DeadlineExceeded, Unavailable, unreachable_message
 from chainrule.client.resources import Node, ServerInfo
@@ -29,20 +31,31 @@ class AsyncClient:
         datasets: its datasets.
         jobs: its jobs.
         blobs: its blobs; the three above use it, it is seldom needed directly.
+        access: its tokens and its audit log.
 
     Args:
         address: host:port of the server.
         settings: deadlines and retries.
         tls: how to encrypt; None: not at all.
+        token: the secret to show, where the server asks for tokens; it is sent encrypted, or within this machine, only.
 
     Raises:
-        InvalidInputError: `address` is not host:port, with a port from 1 to 65535; or a file of `tls` cannot be used.
+        InvalidInputError: `address` is not host:port, with a port from 1 to 65535; or a file of `tls` cannot be used;
+            or `token` cannot be one, or would be sent in the open.
     """
 
-    def __init__(self, address: str, *, settings: Settings | None = None, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        settings: Settings | None = None,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> None:
         check_address(address)
-        self._connection = AsyncConnection(address, settings or Settings(), tls)
+        self._connection = AsyncConnection(address, settings or Settings(), tls, token=token)
         self._cluster = AsyncCluster(self._connection)
+        self.access = AsyncAccess(self._connection)
         self.blobs = AsyncBlobs(self._connection)
         self.models = AsyncModels(self._connection, self.blobs)
         self.datasets = AsyncDatasets(self._connection, self.blobs)
@@ -56,6 +69,7 @@ class AsyncClient:
         timeout_s: float = 10.0,
         settings: Settings | None = None,
         tls: Tls | None = None,
+        token: str | None = None,
     ) -> Self:
         """A client of the server at `address`, which has answered.
 
@@ -65,13 +79,18 @@ class AsyncClient:
             settings: deadlines and retries of the calls to come.
             tls: how to encrypt; by default as $CHAINRULE_TLS_CA, _CERT and _KEY have it, and not at all where none of
                 these is set.
+            token: the secret to show; by default $CHAINRULE_TOKEN, and none where that is not set.
 
         Raises:
             Unavailable: no server answers there; the message says what to do.
-            InvalidInputError: `address` is not host:port, or a file of `tls` cannot be used.
+            InvalidInputError: `address` is not host:port, a file of `tls` cannot be used, or `token` cannot be one, or
+                would be sent in the open.
+            Unauthenticated: the server asks for a token, and does not know this one.
         """
         address = address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
-        client = cls(address, settings=settings, tls=tls or Tls.from_environment())
+        client = cls(
+            address, settings=settings, tls=tls or Tls.from_environment(), token=token or token_from_environment()
+        )
         try:
             await client.server_info(timeout_s=timeout_s)
         except DeadlineExceeded as error:

@@ -45,6 +45,7 @@ def _matching(
 
 def _asked(ctx: typer.Context, names: "Callable[[Client], Iterable[str]]") -> list[str]:
     from chainrule.client.client import Client
+    from chainrule.client.credentials import read_token
     from chainrule.client.encryption import Tls
     from chainrule.client.retry import RetryPolicy
     from chainrule.client.transport import Settings
@@ -53,8 +54,10 @@ def _asked(ctx: typer.Context, names: "Callable[[Client], Iterable[str]]") -> li
     settings = Settings(call_timeout_s=TIMEOUT_S, retry=RetryPolicy(window_s=0.0))
     ca, cert, key = (_given(ctx, name) for name in ("tls_ca", "tls_cert", "tls_key"))
     tls = Tls(ca=ca, cert=cert, key=key) if ca or cert or key else None
+    address, file = _given(ctx, "address"), _given(ctx, "token_file")
     try:
-        with Client.connect(_given(ctx, "address"), timeout_s=TIMEOUT_S, settings=settings, tls=tls) as client:
+        token = None if file is None else read_token(file)
+        with Client.connect(address, timeout_s=TIMEOUT_S, settings=settings, tls=tls, token=token) as client:
             return list(names(client))
     except ChainruleError:  # a shell that completes has no place for it
         return []

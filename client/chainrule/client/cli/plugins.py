@@ -16,9 +16,14 @@ GROUP = "chainrule.commands"
 GROUPS = {"admin": "Look after a server: its data folder while it does not run, and certificates."}
 SUMMARIES = {
     "serve": "Start a server on this machine. Needs chainrule\\[server].",
+    "admin.backup": "Write the data of a server that does not run into one file.",
     "admin.certs": "Make certificates of an authority of your own, for trying TLS.",
-    "admin.check": "Look for damaged and missing blobs in the data folder of a server that does not run.",
+    "admin.check": "Look for what is damaged or missing in the data folder of a server that does not run.",
     "admin.gc": "Remove what nothing refers to from the data folder of a server that does not run.",
+    "admin.restore": "Make a data folder of such a file.",
+    "admin.token-create": "Make a token in the data folder of a server that does not run; the first one, say.",
+    "admin.token-ls": "List the tokens in the data folder of a server that does not run.",
+    "admin.token-revoke": "Revoke a token in the data folder of a server that does not run.",
     "cluster.up": "Start a Ray cluster on this machine. Needs chainrule\\[server].",
     "cluster.down": "End a cluster that was started on this machine.",
     "cluster.status": "Show the nodes of a cluster that was started on this machine.",

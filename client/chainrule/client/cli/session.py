@@ -39,6 +39,7 @@ class Globals:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    token_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ def open_session(ctx: typer.Context, address: str | None, form: Format | None) -
     address = address or given.address
     with reported(ctx, form) as output:
         from chainrule.client.client import Client
+        from chainrule.client.credentials import read_token
         from chainrule.client.encryption import Tls
 
         has_tls = given.tls_ca or given.tls_cert or given.tls_key
         tls = Tls(ca=given.tls_ca, cert=given.tls_cert, key=given.tls_key) if has_tls else None
-        with Client.connect(address, tls=tls) as client:
+        token = None if given.token_file is None else read_token(given.token_file)
+        with Client.connect(address, tls=tls, token=token) as client:
             yield Session(client, output, address)
 
 

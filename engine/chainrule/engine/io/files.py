@@ -44,6 +44,20 @@ def write_whole(path: str | Path, chunks: Iterable[bytes]) -> None:
     _fsync_folder(target.parent)
 
 
+def write_private(path: str | Path, content: bytes) -> None:
+    """Writes a new file that nobody but its owner can read, from the beginning on.
+
+    Raises:
+        FileExistsError: there is such a file already; it is left as it is.
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _fsync_folder(folder: Path) -> None:
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return

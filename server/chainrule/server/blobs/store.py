@@ -19,7 +19,7 @@ from threading import Lock
 from typing import BinaryIO
 
 from chainrule.server.blobs.files import fsync_folder, publish, room_on_disk
-from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Uploads, WriteStatus
+from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Sender, Uploads, WriteStatus
 from chainrule.server.errors import (
     DamagedBlobError,
     InvalidRequestError,
@@ -43,6 +43,14 @@ _EMPTY = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What is stored."""
+
+    blobs: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Collected:
     """What was removed because nothing referred to it."""
 
@@ -55,6 +63,21 @@ def check_digest(digest: str, *, field: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise InvalidRequestError.of(field, f"{echo(digest)} is not a SHA-256: 64 lower-case hexadecimal digits")
     return digest
+
+
+def check_digests(digests: Sequence[str]) -> Sequence[str]:
+    """The digests to look for, if they are well formed and not too many. Raises InvalidRequestError."""
+    if len(digests) > MAX_DIGESTS:
+        raise InvalidRequestError.of("digests", f"are {len(digests)}; ask for at most {MAX_DIGESTS:,}")
+    return [check_digest(digest, field="digests") for digest in digests]
+
+
+def no_blob(digest: str) -> NotFoundError:
+    """What is said of a blob that is not there, or not for who asks."""
+    return NotFoundError(f'there is no blob "{digest}"; upload it with WriteBlob', digest=digest)
+
+
+_ANYBODY = Sender()
 
 
 class BlobStore:
@@ -81,7 +104,7 @@ class BlobStore:
     def path(self, digest: str) -> Path:
         """Where a blob lies. Raises NotFoundError if it is not there."""
         if not self.contains(digest):
-            raise NotFoundError(f'there is no blob "{digest}"; upload it with WriteBlob', digest=digest)
+            raise no_blob(digest)
         return self._path(digest)
 
     def contains(self, digest: str) -> bool:
@@ -89,11 +112,9 @@ class BlobStore:
         path = self._path(digest)
         return path.exists() and (digest == _EMPTY or path.stat().st_size > 0)
 
-    def missing(self, digests: list[str]) -> list[str]:
+    def missing(self, digests: Sequence[str]) -> list[str]:
         """Those that are not there, in the order given. Raises InvalidRequestError if they are too many."""
-        if len(digests) > MAX_DIGESTS:
-            raise InvalidRequestError.of("digests", f"are {len(digests)}; ask for at most {MAX_DIGESTS:,}")
-        missing = [digest for digest in digests if not self.contains(check_digest(digest, field="digests"))]
+        missing = [digest for digest in check_digests(digests) if not self.contains(digest)]
         with self._lock:
             self._renew(set(digests) - set(missing))  # who asks is about to refer to them
         return missing
@@ -155,16 +176,17 @@ class BlobStore:
             temporary.unlink(missing_ok=True)
         return digest
 
-    def write_status(self, digest: str) -> WriteStatus:
+    def write_status(self, digest: str, sender: Sender = _ANYBODY) -> WriteStatus:
         """How much of a blob has arrived."""
         path = self._path(digest)
-        if self.contains(digest):
+        if self.contains(digest) and sender.knows(digest):
             return WriteStatus(path.stat().st_size, complete=True)
-        return WriteStatus(self._uploads.arrived_bytes(digest), complete=False)
+        return WriteStatus(self._uploads.arrived_bytes(digest, sender), complete=False)
 
-    async def receive(self, parts: AsyncIterator[Announcement | Chunk | None]) -> Blob:
+    async def receive(self, parts: AsyncIterator[Announcement | Chunk | None], sender: Sender = _ANYBODY) -> Blob:
         """Store what comes in parts: what the blob will be and where the chunks begin, then these. A blob that is there
-        already is not stored again. What comes before an error is kept: see `write_status`.
+        already, and that the sender may know to be there, is not stored again. What comes before an error is kept: see
+        `write_status`.
 
         Raises InvalidRequestError if the parts are not these, and what `Upload` raises.
         """
@@ -179,12 +201,13 @@ class BlobStore:
             raise InvalidRequestError.of(
                 "write_offset_bytes", f"is {announced.offset_bytes}; use 0 to {blob.size_bytes}, the size of the blob"
             )
-        stored = await asyncio.to_thread(self._stored, blob.digest)
+        stored = await asyncio.to_thread(self._stored, blob.digest, sender)
         if stored is not None:
+            await _pass_over(parts, blob.size_bytes - announced.offset_bytes)
             return stored
-        upload = self._uploads.open(announced, self._path(blob.digest))
+        upload = self._uploads.open(announced, self._path(blob.digest), sender)
         try:
-            await asyncio.to_thread(self._check_room, blob)
+            await asyncio.to_thread(self._check_room, blob, sender)
             await asyncio.to_thread(upload.begin)
             async for chunk in parts:
                 if not isinstance(chunk, Chunk):
@@ -253,6 +276,18 @@ class BlobStore:
                 total += path.stat().st_size
         return total
 
+    def usage(self) -> Usage:
+        """How many blobs there are, and their size; without what is arriving."""
+        sizes = []
+        for path in self._files():
+            with suppress(FileNotFoundError):
+                sizes.append(path.stat().st_size)
+        return Usage(len(sizes), sum(sizes))
+
+    def uploads_in_progress(self) -> int:
+        """How many blobs are arriving now, each counted once however many send it."""
+        return self._uploads.in_progress()
+
     # --- private -----------------------------------------------------------------------------------------------
 
     def _renew(self, digests: Iterable[str]) -> None:
@@ -263,8 +298,9 @@ class BlobStore:
     def _files(self) -> Iterator[Path]:
         return (path for folder in self._folder.glob("[0-9a-f][0-9a-f]") for path in folder.iterdir())
 
-    def _check_room(self, blob: Blob) -> None:
+    def _check_room(self, blob: Blob, sender: Sender) -> None:
         """Refuse what will not fit, beside all that is arriving, before it is sent."""
+        sender.check_room(blob, self._uploads.begun_bytes(sender))
         missing = self._uploads.expected_bytes()
         free = shutil.disk_usage(self._folder).free
         if missing > free:
@@ -279,8 +315,10 @@ class BlobStore:
                 "chainrule admin gc, or serve with a larger --storage-limit"
             )
 
-    def _stored(self, digest: str) -> Blob | None:
-        """The blob, if it is there and whole. One that is damaged is moved aside."""
+    def _stored(self, digest: str, sender: Sender) -> Blob | None:
+        """The blob, if it is there and whole, and the sender may know it. One that is damaged is moved aside."""
+        if not sender.knows(digest):
+            return None
         try:
             with self.hold(digest):
                 return Blob(digest, sum(map(len, self.chunks(digest, offset_bytes=0, chunk_bytes=_COPY_BYTES))))
@@ -305,3 +343,14 @@ class BlobStore:
     def _path(self, digest: str) -> Path:
         check_digest(digest, field="digest")
         return self._folder / digest[:2] / digest
+
+
+async def _pass_over(parts: AsyncIterator[Announcement | Chunk | None], most_bytes: int) -> None:
+    """Let a client say the rest of an upload that is not needed, as far as there can be more of it: many take an answer
+    that comes before for a broken connection."""
+    async for part in parts:
+        if not isinstance(part, Chunk):
+            return
+        most_bytes -= max(len(part.content), 1)
+        if most_bytes < 0:
+            return

@@ -37,6 +37,24 @@ class Blob:
     size_bytes: int
 
 
+class Sender:
+    """On whose behalf something is uploaded: here, anybody's, who may know all that is stored."""
+
+    name: str = ""
+    """Keeps what has arrived apart from what others send; empty: not apart. Letters, digits and hyphens."""
+
+    def knows(self, digest: str) -> bool:  # noqa: ARG002 — anybody
+        """Whether the sender may learn that a blob is stored; else it has to be sent whole. May block."""
+        return True
+
+    def check_room(self, blob: Blob, arriving_bytes: int) -> None:
+        """Raise StorageFullError if a blob is more than the sender may store. May block.
+
+        Args:
+            arriving_bytes: size of all that the sender has begun to upload, this blob included.
+        """
+
+
 @dataclass(frozen=True)
 class Announcement:
     """The beginning of an upload."""
@@ -69,16 +87,16 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = Lock()
-        self._active: dict[str, Partial] = {}
+        self._active: dict[str, Partial] = {}  # by the name of the file
 
-    def open(self, announced: Announcement, target: Path) -> Upload:
+    def open(self, announced: Announcement, target: Path, sender: Sender) -> Upload:
         """Go on with a blob, or begin; it goes to `target` once it is whole. To be closed with `close`. Does not
         block."""
-        digest = announced.blob.digest
+        name = _file_of(announced.blob.digest, sender)
         with self._lock:
-            partial = self._active.get(digest)
+            partial = self._active.get(name)
             if partial is None:
-                partial = self._active[digest] = Partial(self._folder / digest, announced.blob, target)
+                partial = self._active[name] = Partial(self._folder / name, announced.blob, target)
             partial.users += 1
         return Upload(partial, announced)
 
@@ -102,17 +120,18 @@ class Uploads:
             self._forget(partial)
         if partial.close():
             with self._lock:
-                if partial.blob.digest not in self._active:  # else the file is another's by now
+                if partial.path.name not in self._active:  # else the file is another's by now
                     partial.path.unlink(missing_ok=True)
 
-    def arrived_bytes(self, digest: str) -> int:
-        """How much of a blob that is not whole yet has arrived."""
+    def arrived_bytes(self, digest: str, sender: Sender) -> int:
+        """How much of a blob that is not whole yet has arrived from a sender."""
+        name = _file_of(digest, sender)
         with self._lock:
-            partial = self._active.get(digest)
+            partial = self._active.get(name)
         if partial is not None:
             return partial.arrived_bytes()
         try:
-            return (self._folder / digest).stat().st_size
+            return (self._folder / name).stat().st_size
         except FileNotFoundError:
             return 0
 
@@ -121,6 +140,22 @@ class Uploads:
         with self._lock:
             active = list(self._active.values())
         return sum(partial.blob.size_bytes - partial.arrived_bytes() for partial in active)
+
+    def in_progress(self) -> int:
+        """How many blobs somebody sends at the moment."""
+        with self._lock:
+            return len(self._active)
+
+    def begun_bytes(self, sender: Sender) -> int:
+        """Size of all that a sender has begun to upload: as announced where it is arriving, else what is here."""
+        with self._lock:
+            active = dict(self._active)
+        total = sum(partial.blob.size_bytes for name, partial in active.items() if _is_of(name, sender))
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):
+                if _is_of(path.name, sender) and path.name not in active:
+                    total += path.stat().st_size
+        return total
 
     def expire(self) -> None:
         """Give up the uploads of which nothing has come for longer than LIFETIME_S."""
@@ -131,9 +166,17 @@ class Uploads:
                         path.unlink()
 
     def _forget(self, partial: Partial) -> None:
-        digest = partial.blob.digest
-        if self._active.get(digest) is partial:
-            del self._active[digest]
+        name = partial.path.name
+        if self._active.get(name) is partial:
+            del self._active[name]
+
+
+def _file_of(digest: str, sender: Sender) -> str:
+    return f"{digest}.{sender.name}" if sender.name else digest
+
+
+def _is_of(name: str, sender: Sender) -> bool:
+    return name.partition(".")[2] == sender.name
 
 
 class Upload:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from chainrule.engine import io
 from chainrule.server.blobs import BlobStore
@@ -79,6 +79,9 @@ class Checkpoints:
         except ServiceError as error:  # a blob that is damaged or gone
             raise CheckpointError(f"the checkpoint of step {known.step} cannot be read: {error}") from error
 
-    def _remove_blobs(self, dropped: Sequence[Checkpoint]) -> None:
-        digests = {digest for known in dropped for digest in (known.manifest_digest, known.state_digest)}
+    def remove_blobs(self, digests: Iterable[str]) -> None:
+        """Remove blobs of checkpoints that are there no more, but for those that something else refers to."""
         self._blobs.discard(digests, self._store.unreferenced)
+
+    def _remove_blobs(self, dropped: Sequence[Checkpoint]) -> None:
+        self.remove_blobs({digest for known in dropped for digest in (known.manifest_digest, known.state_digest)})

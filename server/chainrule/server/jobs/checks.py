@@ -1,4 +1,4 @@
-"""What is wrong with a training configuration, field by field."""
+"""What is wrong with a job as asked for, field by field."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ MAX_EPOCHS = 1_000_000
 MAX_SHARDS = 65_536
 MAX_PARTITIONS = 64
 MAX_KEPT_CHECKPOINTS = 1000
+MAX_PRIORITY = 100
+"""Highest priority; the lowest is as far below 0."""
 MAX_FRACTION = 0.9
 """Largest share of a dataset that can be kept back for validation."""
 
@@ -51,6 +53,13 @@ def check_config(config: TrainingConfig) -> list[Violation]:
     _check_validation(checks, config.validation)
     _check_operation(checks, config)
     return checks.found
+
+
+def check_priority(priority: int) -> list[Violation]:
+    """What is wrong with a priority."""
+    if -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        return []
+    return [Violation("job.priority", f"is {priority}; use {-MAX_PRIORITY} to {MAX_PRIORITY}")]
 
 
 def scaled(config: TrainingConfig, *, min_workers: int, max_workers: int) -> tuple[int, int]:

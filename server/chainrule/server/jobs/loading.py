@@ -9,14 +9,25 @@ from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.recording import Setback, setback
 from chainrule.server.jobs.submission import make_plan
 from chainrule.server.models import ModelCatalog, state_of, tied_names
-from chainrule.server.records import Checkpoint, Model
-from chainrule.server.store import Store
+from chainrule.server.records import Checkpoint, Job, Model
+from chainrule.server.store import Inputs, Store
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import CheckpointError
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
+
+
+def inputs_of(job: Job, store: Store) -> Inputs:
+    """What a job is made of. It stays while the job has not ended. Raises NotFoundError."""
+    return store.inputs(
+        job.tenant,
+        model=job.model,
+        version=job.source_version,
+        dataset=job.dataset,
+        validation=job.config.validation.dataset,
+    )
 
 
 class Loader:
@@ -34,10 +45,9 @@ class Loader:
     def spec(self, workers: int) -> tuple[AttemptSpec, Setback | None]:
         """The next attempt, with that many workers, and what it has to make up for."""
         job = self._store.get_job(self._job)
-        model = self._store.get_model(job.model)
-        dataset = self._store.get_dataset(job.dataset)
         config = job.config
-        second = self._store.get_dataset(config.validation.dataset) if config.validation.dataset else None
+        inputs = inputs_of(job, self._store)
+        model, dataset, second = inputs.model, inputs.dataset, inputs.validation
         plan = make_plan(model, dataset, second, config)
         state = self._last_state() or self._first_state(model)
         if not config.exact:  # what is computed again may be something else

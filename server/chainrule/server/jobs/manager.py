@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from chainrule.server import names
-from chainrule.server.errors import ClusterUnreachableError, IllegalStateError, StoreUnavailableError
+from chainrule.server.annotations import annotation_violations
+from chainrule.server.errors import (
+    ClusterUnreachableError,
+    IllegalStateError,
+    InvalidRequestError,
+    NotFoundError,
+    StoreUnavailableError,
+)
 from chainrule.server.jobs import policies
-from chainrule.server.jobs.checks import scaled
+from chainrule.server.jobs.checkpoints import Checkpoints
+from chainrule.server.jobs.checks import check_priority, scaled
 from chainrule.server.jobs.feed import Feed
-from chainrule.server.jobs.patience import until_stored
+from chainrule.server.jobs.following import Following
+from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submission, Submissions
-from chainrule.server.records import Checkpoint, Job, JobState, Receipt
-from chainrule.server.store import Store
+from chainrule.server.records import Cause, Checkpoint, Job, JobState, Receipt
+from chainrule.server.store import JobChange, PageRequest, Store
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import StepMetric
 
@@ -48,10 +58,18 @@ class Running:
     task: asyncio.Task[None]
     workers: int
     """Workers it has been given; it may have fewer."""
+    tenant: str
 
 
 class JobManager:
-    """Owns the running jobs. `start` it before use and `stop` it in the end."""
+    """Owns the running jobs. `start` it before use and `stop` it in the end.
+
+    Who asks for a job asks as a tenant: a job of another one is not found. Where an etag is given with what is to be
+    changed, StaleEtagError is raised if the job has another one by then.
+
+    Args:
+        max_tenant_jobs: most jobs of one tenant that have workers at a time; None: any number.
+    """
 
     def __init__(
         self,
@@ -59,13 +77,21 @@ class JobManager:
         submissions: Submissions,
         capacity: Capacity,
         feed: Feed,
+        checkpoints: Checkpoints,
         make_run: Callable[[str, int], JobRun],
+        *,
+        following: Following | None = None,
+        max_tenant_jobs: int | None = None,
     ) -> None:
         self._store = store
         self._submissions = submissions
         self._capacity = capacity
         self._feed = feed
+        self._checkpoints = checkpoints
         self._make_run = make_run
+        self._max_tenant_jobs = max_tenant_jobs
+        self.following = following or Following(store, feed)
+        """Streams of what jobs log."""
         self._running: dict[str, Running] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -74,15 +100,14 @@ class JobManager:
     async def start(self) -> None:
         """Take up again what was unfinished when the service last stopped, then serve the queue."""
         for job in await asyncio.to_thread(self._store.unfinished_jobs):
-            restarted = "the service was restarted"
             if job.state is JobState.CANCELLING:
-                await asyncio.to_thread(self._store.transition, job.name, JobState.CANCELLED)
+                await self._restart(job, JobState.CANCELLED)
             elif job.state is JobState.PAUSING:
-                await asyncio.to_thread(self._store.transition, job.name, JobState.PAUSED, reason=restarted)
+                await self._restart(job, JobState.PAUSED)
             elif job.state not in (JobState.QUEUED, JobState.PAUSED):
                 logger.info("%s: was %s when the service stopped; goes on", job.name, job.state.value)
-                await asyncio.to_thread(self._store.transition, job.name, JobState.RECOVERING, reason=restarted)
-                await asyncio.to_thread(self._store.transition, job.name, JobState.QUEUED, reason=restarted)
+                await self._restart(job, JobState.RECOVERING)
+                await self._restart(job, JobState.QUEUED)
         self._queue = asyncio.create_task(self._serve_queue())
 
     async def stop(self) -> None:
@@ -92,6 +117,10 @@ class JobManager:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _restart(self, job: Job, to: JobState) -> None:
+        reason = "the service was restarted"
+        await asyncio.to_thread(self._store.transition, job.name, to, cause=Cause.RESTART, reason=reason)
 
     async def submit(self, submission: Submission) -> Job:
         """Queue a job. Raises what Submissions.submit raises, and ClusterUnreachableError."""
@@ -105,34 +134,70 @@ class JobManager:
         self._wake.set()
         return job
 
-    async def get(self, name: str) -> Job:
+    async def preview(self, submission: Submission) -> Job:
+        """The job as `submit` would queue it, and what that raises; nothing is stored."""
+        cpus = await self._capacity.total_cpus()
+        return await asyncio.to_thread(self._submissions.preview, submission, cluster_cpus=cpus)
+
+    async def get(self, name: str, *, tenant: str) -> Job:
         """Raises NotFoundError."""
-        return await asyncio.to_thread(self._store.get_job, names.existing("jobs", name))
+        return await asyncio.to_thread(self._store.get_job, names.existing("jobs", name), tenant=tenant)
 
-    async def page(self, page_size: int, page_token: str) -> tuple[list[Job], str]:
-        """A page, newest first, and the token of the next."""
-        return await asyncio.to_thread(self._store.list_jobs, page_size, page_token)
+    async def page(self, asked: PageRequest, *, tenant: str) -> tuple[list[Job], str]:
+        """A page, and the token of the next. Raises InvalidRequestError."""
+        return await asyncio.to_thread(self._store.list_jobs, asked, tenant=tenant)
 
-    async def metrics(self, name: str, *, after_step: int, limit: int) -> list[StepMetric]:
-        """Raises NotFoundError."""
-        name = names.existing("jobs", name)
-        return await asyncio.to_thread(self._store.metrics, name, after_step=after_step, limit=limit)
-
-    async def checkpoints(self, name: str, page_size: int, page_token: str) -> tuple[list[Checkpoint], str]:
-        """A page, newest first, and the token of the next. Raises NotFoundError."""
-        name = names.existing("jobs", name)
-        return await asyncio.to_thread(self._store.list_checkpoints, name, page_size, page_token)
-
-    async def receipts(self, name: str, *, after_step: int, limit: int) -> list[Receipt]:
+    async def metrics(self, name: str, *, after_step: int, limit: int, tenant: str) -> list[StepMetric]:
         """Raises NotFoundError."""
         name = names.existing("jobs", name)
-        return await asyncio.to_thread(self._store.receipts, name, after_step=after_step, limit=limit)
+        return await asyncio.to_thread(self._store.metrics, name, after_step=after_step, limit=limit, tenant=tenant)
 
-    async def cancel(self, name: str) -> Job:
-        """Begin to stop a job; one that is cancelled already stays so. Raises NotFoundError, or IllegalStateError if it
-        has succeeded or failed."""
+    async def checkpoints(self, name: str, asked: PageRequest, *, tenant: str) -> tuple[list[Checkpoint], str]:
+        """A page, newest first, and the token of the next. Raises NotFoundError or InvalidRequestError."""
         name = names.existing("jobs", name)
-        job, began = await asyncio.to_thread(self._store.cancel, name)
+        return await asyncio.to_thread(self._store.list_checkpoints, name, asked, tenant=tenant)
+
+    async def receipts(self, name: str, *, after_step: int, limit: int, tenant: str) -> list[Receipt]:
+        """Raises NotFoundError."""
+        name = names.existing("jobs", name)
+        return await asyncio.to_thread(self._store.receipts, name, after_step=after_step, limit=limit, tenant=tenant)
+
+    # --- what is asked of a job --------------------------------------------------------------------------------
+
+    async def update(self, name: str, change: JobChange, *, tenant: str, etag: str = "") -> Job:
+        """Change what a job is found by or how soon it goes. Raises NotFoundError, StaleEtagError or
+        InvalidRequestError."""
+        name = names.existing("jobs", name, field="job.name")
+        violations = [
+            *annotation_violations(labels=change.labels or {}, description=change.description or "", field="job"),
+            *check_priority(change.priority or 0),
+        ]
+        if violations:
+            raise InvalidRequestError(violations)
+        job = await asyncio.to_thread(self._store.update_job, name, change, tenant=tenant, etag=etag)
+        self._feed.ring(name)
+        self._wake.set()
+        return job
+
+    async def delete(self, name: str, *, tenant: str, etag: str = "", allow_missing: bool = False) -> None:
+        """Remove a job that has ended, and what it has left but for its weights. Raises NotFoundError unless it may be
+        missing, StaleEtagError, or IllegalStateError if it has not ended."""
+        name = names.existing("jobs", name)
+        try:
+            blobs = await asyncio.to_thread(self._store.delete_job, name, tenant=tenant, etag=etag)
+        except NotFoundError:
+            if not allow_missing:
+                raise
+            return
+        self._feed.ring(name)
+        logger.info("%s: removed", name)
+        await to_the_end(self._checkpoints.remove_blobs, blobs)
+
+    async def cancel(self, name: str, *, tenant: str, etag: str = "") -> Job:
+        """Begin to stop a job; one that is cancelled already stays so. Raises NotFoundError, StaleEtagError, or
+        IllegalStateError if it has succeeded or failed."""
+        name = names.existing("jobs", name)
+        job, began = await asyncio.to_thread(self._store.cancel, name, tenant=tenant, etag=etag)
         if began:
             self._feed.ring(name)
             cancelling = asyncio.create_task(self._finish_cancel(name))
@@ -140,11 +205,11 @@ class JobManager:
             cancelling.add_done_callback(self._cancelling.discard)
         return job
 
-    async def pause(self, name: str) -> Job:
-        """Begin to pause a job; one that is pausing or paused already stays so. Raises NotFoundError, or
-        IllegalStateError if it is on its way out or has ended."""
+    async def pause(self, name: str, *, tenant: str, etag: str = "") -> Job:
+        """Begin to pause a job; one that is pausing or paused already stays so. Raises NotFoundError,
+        StaleEtagError, or IllegalStateError if it is on its way out or has ended."""
         name = names.existing("jobs", name)
-        job, began = await asyncio.to_thread(self._store.pause, name)
+        job, began = await asyncio.to_thread(self._store.pause, name, tenant=tenant, etag=etag)
         if began:
             logger.info("%s: asked to pause", name)
             if (running := self._running.get(name)) is not None:
@@ -152,27 +217,27 @@ class JobManager:
             self._feed.ring(name)
         return job
 
-    async def resume(self, name: str) -> Job:
-        """Queue a paused job again; one that is on its way already stays so. Raises NotFoundError, or IllegalStateError
-        if it is still pausing, on its way out, or has ended."""
+    async def resume(self, name: str, *, tenant: str, etag: str = "") -> Job:
+        """Queue a paused job again; one that is on its way already stays so. Raises NotFoundError, StaleEtagError, or
+        IllegalStateError if it is still pausing, on its way out, or has ended."""
         name = names.existing("jobs", name)
-        job, began = await asyncio.to_thread(self._store.resume, name)
+        job, began = await asyncio.to_thread(self._store.resume, name, tenant=tenant, etag=etag)
         if began:
             self._feed.ring(name)
             self._wake.set()
         return job
 
-    async def scale(self, name: str, *, min_workers: int, max_workers: int) -> Job:
+    async def scale(self, name: str, *, min_workers: int, max_workers: int, tenant: str, etag: str = "") -> Job:
         """Change the fewest and the most workers of a job, 0 leaving one as it is. It has no more than the most at
         once, and more when there is room; the fewest count from its next attempt on. Raises NotFoundError,
-        InvalidRequestError, or IllegalStateError if it is being cancelled or has ended."""
+        StaleEtagError, InvalidRequestError, or IllegalStateError if it is being cancelled or has ended."""
         name = names.existing("jobs", name)
 
         def change(config: TrainingConfig) -> TrainingConfig:
             least, most = scaled(config, min_workers=min_workers, max_workers=max_workers)
             return replace(config, min_workers=least, max_workers=most)
 
-        job = await asyncio.to_thread(self._store.reconfigure, name, change)
+        job = await asyncio.to_thread(self._store.reconfigure, name, change, tenant=tenant, etag=etag)
         running = self._running.get(name)
         if running is not None and running.workers > job.config.max_workers:
             self._give(running, policies.Grant(name, job.config.max_workers))
@@ -180,12 +245,14 @@ class JobManager:
         self._wake.set()
         return job
 
-    async def watch(self, name: str) -> AsyncIterator[Job]:
+    # --- following a job ---------------------------------------------------------------------------------------
+
+    async def watch(self, name: str, *, tenant: str) -> AsyncIterator[Job]:
         """The job now and after every change, until it has ended. Raises NotFoundError."""
         last = None
         while True:
             bell = self._feed.listen(name)
-            job = await self.get(name)
+            job = await self.get(name, tenant=tenant)
             if job != last:
                 yield job
             if job.state.terminal:
@@ -193,24 +260,28 @@ class JobManager:
             last = job
             await bell.wait()
 
-    async def stream_metrics(self, name: str, *, after_step: int) -> AsyncIterator[list[StepMetric]]:
+    async def stream_metrics(self, name: str, *, after_step: int, tenant: str) -> AsyncIterator[list[StepMetric]]:
         """Metrics recorded so far, then new ones as they come, until the job has ended. Raises NotFoundError."""
         while True:
             bell = self._feed.listen(name)
-            job = await self.get(name)
-            while page := await self.metrics(name, after_step=after_step, limit=METRICS_PAGE):
+            job = await self.get(name, tenant=tenant)
+            while page := await self.metrics(name, after_step=after_step, limit=METRICS_PAGE, tenant=tenant):
                 yield page
                 after_step = page[-1].step
             if job.state.terminal:
                 return
             await bell.wait()
 
+    # --- private -----------------------------------------------------------------------------------------------
+
     async def _finish_cancel(self, name: str) -> None:
         if (running := self._running.get(name)) is not None:
             running.task.cancel()
             await asyncio.wait([running.task])
         with suppress(IllegalStateError):  # it has ended by itself in the meantime
-            await until_stored(f"make {name} CANCELLED", self._store.transition, name, JobState.CANCELLED)
+            await until_stored(
+                f"make {name} CANCELLED", self._store.transition, name, JobState.CANCELLED, cause=Cause.REQUEST
+            )
         self._feed.ring(name)
         logger.info("%s: cancelled", name)
 
@@ -228,10 +299,10 @@ class JobManager:
                     await self._wake.wait()
 
     async def _distribute(self) -> None:
-        """Start what waits and has room; where nothing waits, give running jobs what is left."""
+        """Start what waits and has room; where nothing waits for room, give running jobs what is left."""
         jobs = await asyncio.to_thread(self._store.unfinished_jobs)
-        # One that is queued again has not quite left its place as long as its run has not ended.
-        waiting = [job for job in jobs if job.state is JobState.QUEUED and job.name not in self._running]
+        tenants = {job.name: job.tenant for job in jobs}
+        waiting = self._waiting(jobs)
         growing = [
             policies.Share(job.name, self._running[job.name].workers, job.config.max_workers)
             for job in jobs
@@ -247,26 +318,40 @@ class JobManager:
                 if (running := self._running.get(grant.job)) is not None:  # else it has ended since it was listed
                     self._give(running, grant)
             return
-        demands = [policies.Demand(job.name, job.config.min_workers, job.config.max_workers) for job in waiting]
-        for grant in policies.admit(demands, free_cpus=free):
+        for grant in policies.admit(waiting, free_cpus=free):
             try:
                 await asyncio.to_thread(
-                    self._store.transition, grant.job, JobState.PREPARING, reason="the cluster has room"
+                    self._store.transition,
+                    grant.job,
+                    JobState.PREPARING,
+                    cause=Cause.CAPACITY,
+                    reason="the cluster has room",
                 )
-            except IllegalStateError:  # cancelled or paused since it was listed
+            except (IllegalStateError, NotFoundError):  # cancelled, paused or removed since it was listed
                 continue
             self._feed.ring(grant.job)
-            self._begin(grant)
+            self._begin(grant, tenants[grant.job])
+
+    def _waiting(self, jobs: Sequence[Job]) -> list[policies.Demand]:
+        """What waits for room, the next one first. A job that is queued again has not quite left its place as long as
+        its run has not ended."""
+        demands = [
+            policies.Demand(job.name, job.config.min_workers, job.config.max_workers, job.priority, job.tenant)
+            for job in jobs
+            if job.state is JobState.QUEUED and job.name not in self._running
+        ]
+        holding = Counter(running.tenant for running in self._running.values())
+        return policies.in_turn(demands, holding=holding, max_tenant_jobs=self._max_tenant_jobs)
 
     def _give(self, running: Running, grant: policies.Grant) -> None:
         logger.info("%s: %d workers instead of %d", grant.job, grant.workers, running.workers)
         running.workers = grant.workers
         running.run.scale(grant.workers)
 
-    def _begin(self, grant: policies.Grant) -> None:
+    def _begin(self, grant: policies.Grant, tenant: str) -> None:
         run = self._make_run(grant.job, grant.workers)
         task = asyncio.create_task(run.run(), name=grant.job)
-        self._running[grant.job] = Running(run, task, grant.workers)
+        self._running[grant.job] = Running(run, task, grant.workers, tenant)
         task.add_done_callback(lambda _: self._ended(grant.job))
 
     def _ended(self, name: str) -> None:

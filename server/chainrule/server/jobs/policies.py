@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chainrule.server.training.policies import best
@@ -24,6 +25,8 @@ class Demand:
     job: str
     min_workers: int
     max_workers: int
+    priority: int = 0
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,33 @@ class Grant:
     workers: int
 
 
+def in_turn(
+    waiting: Sequence[Demand], *, holding: Mapping[str, int], max_tenant_jobs: int | None = None
+) -> list[Demand]:
+    """The waiting jobs that may start as soon as there is room, the next one first.
+
+    The highest priority goes first, and of equals the one submitted first. A job whose tenant has as many jobs as it
+    may is left out: what it waits for is not room, so it keeps nobody else from starting.
+
+    Args:
+        waiting: in order of submission.
+        holding: how many jobs of each tenant have workers.
+        max_tenant_jobs: most of them that one tenant may have; None: any number.
+    """
+    taken = Counter(holding)
+    found = []
+    for demand in sorted(waiting, key=lambda demand: -demand.priority):
+        if max_tenant_jobs is None or taken[demand.tenant] < max_tenant_jobs:
+            taken[demand.tenant] += 1
+            found.append(demand)
+    return found
+
+
 def admit(waiting: Sequence[Demand], *, free_cpus: float) -> list[Grant]:
-    """The jobs to start now: in order of submission, and none overtakes one that has to wait, so that a large job is
-    not kept out for ever by small ones. All get the fewest workers they can do with before the first gets more."""
+    """The jobs to start now, of those in turn: none overtakes one that has to wait for room, so that a large job is not
+    kept out for ever by small ones behind it. What becomes free meanwhile stays free for it; so the price is CPUs that
+    stand idle, no longer than the jobs that run. A job can be kept out for ever only by those of a higher priority. All
+    get the fewest workers they can do with before the first gets more."""
     free = int(free_cpus)
     admitted: list[Demand] = []
     for demand in waiting:

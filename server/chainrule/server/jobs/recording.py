@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from chainrule.server.errors import IllegalStateError
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
+from chainrule.server.jobs.logs import IN_JOB_LOGS
 from chainrule.server.jobs.patience import to_the_end
 from chainrule.server.jobs.transitions import Transitions
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Cause, Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.training.events import (
     CheckpointTaken,
     Evaluated,
     Failed,
     Incident,
+    Logged,
     ReceiptTaken,
     Started,
     StepsDone,
@@ -28,7 +30,7 @@ from chainrule.server.training.state import StepMetric
 NOT_REPRODUCIBLE = "NOT_REPRODUCIBLE"
 """Reason of a job that computed a step again and came to another state."""
 
-Report = Started | StepsDone | Evaluated | CheckpointTaken | ReceiptTaken | Incident | WorkersChanged
+Report = Started | StepsDone | Evaluated | CheckpointTaken | ReceiptTaken | Incident | WorkersChanged | Logged
 """The events that do not end an attempt."""
 
 logger = logging.getLogger(__name__)
@@ -116,8 +118,10 @@ class Recorder:
             case ReceiptTaken():
                 failed = await self._chain(event)
             case Incident():
-                logger.info("%s: %s: %s", self._job, event.kind, event.message)
+                logger.info("%s: %s: %s", self._job, event.kind, event.message, **IN_JOB_LOGS)
                 await self._tell(event)
+            case Logged(entries):
+                await to_the_end(self._store.add_logs, self._job, entries)
             case WorkersChanged():
                 await self._count_workers(event)
         self._feed.ring(self._job)
@@ -126,7 +130,7 @@ class Recorder:
     async def _start(self, event: Started) -> None:
         await to_the_end(self._store.set_fingerprint, self._job, event.fingerprint)
         reason = f"{event.workers} of {self._plan.config.max_workers} workers are in place"
-        await self._transitions.move(JobState.RUNNING, reason, running_workers=event.workers)
+        await self._transitions.move(JobState.RUNNING, reason, cause=Cause.TRAINING, running_workers=event.workers)
         self.started = True
         if self._setback is not None:
             lost = self._setback.reached - self.step
@@ -179,9 +183,9 @@ class Recorder:
             await to_the_end(self._store.set_running_workers, self._job, event.workers)
             return
         self._enough = event.enough
-        to = JobState.RUNNING if event.enough else JobState.RECOVERING
+        to, cause = (JobState.RUNNING, Cause.CAPACITY) if event.enough else (JobState.RECOVERING, Cause.LOSS)
         try:
-            await self._transitions.move(to, event.reason, running_workers=event.workers)
+            await self._transitions.move(to, event.reason, cause=cause, running_workers=event.workers)
         except IllegalStateError as error:
             logger.info("%s: %s", self._job, error)
             await to_the_end(self._store.set_running_workers, self._job, event.workers)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
+from chainrule.server import logs
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
@@ -21,13 +22,13 @@ from chainrule.server.errors import (
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
-from chainrule.server.jobs.loading import Loader
+from chainrule.server.jobs.loading import Loader, inputs_of
 from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.recording import Recorder
 from chainrule.server.jobs.transitions import Transitions
 from chainrule.server.models import ModelCatalog
 from chainrule.server.ray_calls import StoreFullError
-from chainrule.server.records import Job, JobFailure, JobState
+from chainrule.server.records import Cause, Job, JobFailure, JobState
 from chainrule.server.store import Store
 from chainrule.server.training.attempt import Attempt, AttemptSpec, Launcher
 from chainrule.server.training.checkpoint import CheckpointError
@@ -89,13 +90,14 @@ class JobRun:
 
     async def run(self) -> None:
         """Run the job until it has ended, is paused or waits in the queue again."""
+        logs.set_job(self._name)
         try:
             try:
                 await self._begin()
             except IllegalStateError as error:  # a pause came first, or a cancel, which cancels this next
                 logger.info("%s: %s", self._name, error)
                 with suppress(IllegalStateError):
-                    await self._transitions.move(JobState.PAUSED, "asked to")
+                    await self._transitions.move(JobState.PAUSED, "asked to", cause=Cause.REQUEST)
         except ServiceError as error:
             await self._fail(JobFailure(error.reason, error.message))
         except Exception as error:  # a defect of the service: the job's owner must learn of it too
@@ -119,13 +121,17 @@ class JobRun:
                 outcome: Finished | Failed | Paused | None = await self._attempt()
                 if isinstance(outcome, Finished):
                     outcome = await self._finalize(outcome.step)
-            except (ClusterUnreachableError, StoreUnavailableError) as error:
-                outages += 1  # cannot reach is not failed: wait as long as it takes
+            except (ClusterUnreachableError, StoreUnavailableError, OSError) as error:
+                # Cannot reach is not failed: wait as long as it takes. A folder that is gone, or a disk that does not
+                # answer, says no more about the job than a cluster does.
+                outages += 1
+                if isinstance(error, OSError):
+                    logger.warning("%s: waits for what it needs", self._name, exc_info=error)
                 if not await self._recover(str(error), policies.delay(outages)):
                     return
                 continue
             except PlacementError as error:
-                await self._transitions.move(JobState.QUEUED, f"waits for room: {error}")
+                await self._transitions.move(JobState.QUEUED, f"waits for room: {error}", cause=Cause.CAPACITY)
                 return
             outages = 0
             match outcome:
@@ -258,44 +264,49 @@ class JobRun:
         """Store the weights of a step; if its checkpoint turns out to be damaged, there is nothing to store yet."""
         total = (await self._job()).progress.total_steps
         which = "all steps are done" if step == total else f"the weights of step {step} of {total} are the result"
-        await self._transitions.move(JobState.FINALIZING, which)
+        await self._transitions.move(JobState.FINALIZING, which, cause=Cause.TRAINING)
         try:
             digest = await to_the_end(self._store_weights, step)
         except CheckpointError as error:
             await to_the_end(self._loader.drop_from, step, str(error))
             return _lost(LostPartError(str(error)))
-        await self._transitions.move(JobState.SUCCEEDED, "", weights_digest=digest, weights_step=step)
+        await self._transitions.move(
+            JobState.SUCCEEDED, "", cause=Cause.TRAINING, weights_digest=digest, weights_step=step
+        )
         logger.info("%s: succeeded, weights %s", self._name, digest)
         return None
 
     def _store_weights(self, step: int) -> str:
-        model = self._store.get_model(self._store.get_job(self._name).model)
+        model = inputs_of(self._store.get_job(self._name), self._store).model
         state = self._loader.state_at(step)
         return self._blobs.put(self._models.trained(model, state.weights()))
 
     async def _stand_still(self) -> None:
         """Become PAUSED. A pause that came while training ended, and then did not after all, is still due."""
         if (await self._job()).state is not JobState.PAUSING:
-            await self._transitions.move(JobState.PAUSING, "asked to")
-        await self._transitions.move(JobState.PAUSED, "asked to")
+            await self._transitions.move(JobState.PAUSING, "asked to", cause=Cause.REQUEST)
+        await self._transitions.move(JobState.PAUSED, "asked to", cause=Cause.REQUEST)
         logger.info("%s: paused", self._name)
 
     async def _recover(self, reason: str, delay_s: float) -> bool:
         """Wait before the next attempt, unless a pause is asked for. False if one was asked for before: the job is
         PAUSED then, and what was lost is computed again once it is resumed."""
         try:
-            await self._transitions.move(JobState.RECOVERING, reason)
+            last = (await self._job()).history[-1]
+            if (last.state, last.reason) != (JobState.RECOVERING, reason):  # an outage that lasts is told once
+                await self._transitions.move(JobState.RECOVERING, reason, cause=Cause.LOSS)
         except IllegalStateError:  # it is PAUSING; or CANCELLING, which cannot become PAUSED either
-            await self._transitions.move(JobState.PAUSED, f"a part was lost while pausing: {reason}")
+            why = f"a part was lost while pausing: {reason}"
+            await self._transitions.move(JobState.PAUSED, why, cause=Cause.LOSS)
             return False
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
                 await self._pausing.wait()
         return True
 
-    async def _fail(self, cause: JobFailure) -> None:
-        logger.warning("%s: failed: %s", self._name, cause.message)
-        await self._transitions.move(JobState.FAILED, cause.reason, failure=cause)
+    async def _fail(self, failure: JobFailure) -> None:
+        logger.warning("%s: failed: %s", self._name, failure.message)
+        await self._transitions.move(JobState.FAILED, failure.reason, cause=Cause.FAILURE, failure=failure)
 
     async def _job(self) -> Job:
         return await until_stored(f"read {self._name}", self._store.get_job, self._name)

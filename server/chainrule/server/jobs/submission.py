@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -12,16 +11,16 @@ import numpy as np
 import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
-from chainrule.server.datasets import DatasetCatalog
+from chainrule.server.annotations import annotation_violations
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
-from chainrule.server.jobs.checks import check_config
+from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
-from chainrule.server.store import NewJob, Store
+from chainrule.server.store import NewJob, Request, Store
+from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.plan import Plan
 
-MAX_REQUEST_ID_LENGTH = 128
 _VALIDATION = "job.config.validation.dataset"
 
 
@@ -30,68 +29,98 @@ class Submission:
     """A job as asked for."""
 
     model: str
+    """As `names.model_source` takes it."""
     dataset: str
     config: TrainingConfig
     request_id: str = ""
+    tenant: str = DEFAULT_TENANT
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    priority: int = 0
 
-    @property
-    def payload_digest(self) -> str:
-        """Digest of everything but the request id."""
-        payload = {"model": self.model, "dataset": self.dataset, "config": asdict(self.config)}
-        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+    def request(self) -> Request:
+        """The call that makes it, of whoever makes it. Raises InvalidRequestError."""
+        return Request.of(
+            self.request_id,
+            model=self.model,
+            dataset=self.dataset,
+            config=asdict(self.config),
+            labels=dict(self.labels),
+            description=self.description,
+            priority=self.priority,
+        )
 
 
 class Submissions:
-    """Checks and stores submissions. Its methods block."""
+    """Checks and stores submissions. Its methods block.
 
-    def __init__(self, store: Store, models: ModelCatalog, datasets: DatasetCatalog) -> None:
+    Args:
+        max_waiting: most jobs of a tenant that may wait in the queue; None: any number.
+    """
+
+    def __init__(self, store: Store, models: ModelCatalog, *, max_waiting: int | None = None) -> None:
         self._store = store
         self._models = models
-        self._datasets = datasets
+        self._max_waiting = max_waiting
 
     def find(self, submission: Submission) -> Job | None:
         """The job that the request id has made before, if any: a repeated call is answered even if the job could not be
-        made any more. Raises AlreadyExistsError if it was made of another payload."""
+        made any more. Raises AlreadyExistsError if it was made of another payload, or NotFoundError if it was removed
+        since."""
         if not submission.request_id:
             return None
-        return self._store.find_job_of_request(submission.request_id, submission.payload_digest)
+        return self._store.find_job_of_request(submission.request(), tenant=submission.tenant)
 
     def submit(self, submission: Submission, *, cluster_cpus: float) -> tuple[Job, bool]:
         """Store a job as QUEUED; True with it if it is new.
 
-        Raises InvalidRequestError, NotFoundError (model or dataset), AlreadyExistsError (request id used for another
-        payload) or IllegalStateError (the cluster is too small).
+        Raises InvalidRequestError, NotFoundError (model or dataset; or the job that the request id has made was
+        removed), AlreadyExistsError (request id used for another payload), QueueFullError or IllegalStateError (the
+        cluster is too small).
         """
-        if len(submission.request_id) > MAX_REQUEST_ID_LENGTH:
-            raise InvalidRequestError.of(
-                "request_id", f"it has {len(submission.request_id)} characters; use at most {MAX_REQUEST_ID_LENGTH}"
-            )
-        config = submission.config
-        violations = check_config(config)
+        return self._store.create_job(self._checked(submission, cluster_cpus), max_waiting=self._max_waiting)
+
+    def preview(self, submission: Submission, *, cluster_cpus: float) -> Job:
+        """The job as `submit` would store it, and what that raises; nothing is stored."""
+        return self._store.preview_job(self._checked(submission, cluster_cpus), max_waiting=self._max_waiting)
+
+    def _checked(self, submission: Submission, cluster_cpus: float) -> NewJob:
+        request, config = submission.request(), submission.config
+        violations = [
+            *check_config(config),
+            *annotation_violations(labels=submission.labels, description=submission.description, field="job"),
+            *check_priority(submission.priority),
+        ]
         if violations:
             raise InvalidRequestError(violations)
-        model = self._models.get(submission.model, field="job.model")
-        dataset = self._datasets.get(submission.dataset, field="job.dataset")
-        validation = None
-        if config.validation.dataset:
-            validation = self._datasets.get(config.validation.dataset, field=_VALIDATION)
-        self._try_model(model, dataset, validation, config)
+        model, version = names.model_source(submission.model, field="job.model")
+        dataset = names.existing("datasets", submission.dataset, field="job.dataset")
+        validation = config.validation.dataset and names.existing(
+            "datasets", config.validation.dataset, field=_VALIDATION
+        )
+        inputs = self._store.inputs(
+            submission.tenant, model=model, version=version, dataset=dataset, validation=validation
+        )
+        self._try_model(inputs.model, inputs.dataset, inputs.validation, config)
         if config.min_workers > cluster_cpus:
             raise IllegalStateError(
                 f"job.config.min_workers is {config.min_workers}, but the cluster has {cluster_cpus:g} CPUs for "
                 f"workers; ask for at most {int(cluster_cpus)} (the weights will be the same), or serve with "
                 f"--num-cpus {config.min_workers}"
             )
-        return self._store.create_job(
-            NewJob(
-                name=f"jobs/{names.random_id()}",
-                request_id=submission.request_id,
-                payload_digest=submission.payload_digest,
-                model=model.name,
-                dataset=dataset.name,
-                config=config,
-                total_steps=make_plan(model, dataset, validation, config).total_steps,
-            )
+        return NewJob(
+            name=f"jobs/{names.random_id()}",
+            request=request,
+            model=model,
+            dataset=dataset,
+            config=config,
+            total_steps=make_plan(inputs.model, inputs.dataset, inputs.validation, config).total_steps,
+            tenant=submission.tenant,
+            version=version,
+            labels=submission.labels,
+            description=submission.description,
+            priority=submission.priority,
+            checked=inputs,
         )
 
     def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.patience import until_stored
-from chainrule.server.records import JobFailure, JobState
+from chainrule.server.records import Cause, JobFailure, JobState
 from chainrule.server.store import Store
 
 
@@ -22,6 +22,7 @@ class Transitions:
         to: JobState,
         reason: str,
         *,
+        cause: Cause,
         failure: JobFailure | None = None,
         weights_digest: str = "",
         weights_step: int = 0,
@@ -33,6 +34,7 @@ class Transitions:
             self._store.transition,
             self._job,
             to,
+            cause=cause,
             reason=reason,
             failure=failure,
             weights_digest=weights_digest,

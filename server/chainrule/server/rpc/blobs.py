@@ -9,8 +9,9 @@ from typing import Any
 import google_crc32c
 import grpc
 
-from chainrule.server.blobs import BlobStore
 from chainrule.server.rpc import convert
+from chainrule.server.rpc.caller import caller
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import blob_pb2, blob_pb2_grpc
 
 READ_CHUNK_BYTES = 1024**2
@@ -19,27 +20,28 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
-    """Translates between BlobService and the blob store."""
+    """Translates between BlobService and the blobs of the caller's tenant."""
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: TenantBlobs) -> None:
         self._blobs = blobs
 
     async def FindMissingBlobs(
         self, request: blob_pb2.FindMissingBlobsRequest, context: Context
     ) -> blob_pb2.FindMissingBlobsResponse:
-        missing = await asyncio.to_thread(self._blobs.missing, list(request.digests))
+        missing = await asyncio.to_thread(self._blobs.missing, list(request.digests), tenant=caller().tenant)
         return blob_pb2.FindMissingBlobsResponse(missing_digests=missing)
 
     async def WriteBlob(
         self, request_iterator: AsyncIterator[blob_pb2.WriteBlobRequest], context: Context
     ) -> blob_pb2.Blob:
-        blob = await self._blobs.receive(convert.upload_part(message) async for message in request_iterator)
+        parts = (convert.upload_part(message) async for message in request_iterator)
+        blob = await self._blobs.receive(parts, tenant=caller().tenant)
         return blob_pb2.Blob(digest=blob.digest, size_bytes=blob.size_bytes)
 
     async def QueryWriteStatus(
         self, request: blob_pb2.QueryWriteStatusRequest, context: Context
     ) -> blob_pb2.QueryWriteStatusResponse:
-        status = await asyncio.to_thread(self._blobs.write_status, request.digest)
+        status = await asyncio.to_thread(self._blobs.write_status, request.digest, tenant=caller().tenant)
         return blob_pb2.QueryWriteStatusResponse(committed_bytes=status.committed_bytes, complete=status.complete)
 
     async def ReadBlob(
@@ -47,6 +49,7 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
     ) -> AsyncIterator[blob_pb2.ReadBlobResponse]:
         chunks = self._blobs.chunks(
             request.digest,
+            tenant=caller().tenant,
             offset_bytes=request.offset_bytes,
             limit_bytes=request.limit_bytes,
             chunk_bytes=READ_CHUNK_BYTES,

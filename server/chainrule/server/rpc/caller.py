@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from chainrule.server.callers import SCOPES
 from chainrule.server.store.schema import DEFAULT_TENANT
 
-SCOPES = ("read", "submit", "admin")
-"""What a caller may do, each including those before it."""
+__all__ = ["ANYBODY", "SCOPES", "Caller", "caller", "calling"]
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,13 @@ _current: ContextVar[Caller] = ContextVar("caller", default=ANYBODY)
 def caller() -> Caller:
     """Who makes the call that this coroutine answers."""
     return _current.get()
+
+
+@contextmanager
+def calling(who: Caller) -> Iterator[None]:
+    """What is done inside is done for this caller."""
+    before = _current.set(who)
+    try:
+        yield
+    finally:
+        _current.reset(before)

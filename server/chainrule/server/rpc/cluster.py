@@ -14,6 +14,7 @@ import chainrule.engine as cr
 from chainrule.engine import models
 from chainrule.server.cluster import RayCluster
 from chainrule.server.rpc import convert
+from chainrule.server.rpc.caller import SCOPES, caller
 from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,6 +30,7 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
     async def GetServerInfo(
         self, request: cluster_pb2.GetServerInfoRequest, context: Context
     ) -> cluster_pb2.ServerInfo:
+        who = caller()
         return cluster_pb2.ServerInfo(
             version=version("chainrule"),
             start_time=convert.timestamp(self._start_time),
@@ -43,6 +45,9 @@ class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):
                 )
                 for family in models.families().values()
             ],
+            caller=cluster_pb2.Caller(
+                token=who.token, tenant=who.tenant, scopes=[scope for scope in SCOPES if scope in who.scopes]
+            ),
         )
 
     async def ListNodes(self, request: cluster_pb2.ListNodesRequest, context: Context) -> cluster_pb2.ListNodesResponse:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2, timestamp_pb2
+from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
-from chainrule.server import records
+from chainrule.server import names, records
 from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
+from chainrule.server.jobs.timings import Timings, timings
 from chainrule.server.rpc.configs import training_config, training_config_record
+from chainrule.server.rpc.masks import ANNOTATIONS, changed_fields
+from chainrule.server.store import JobChange
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 from chainrule.v1 import blob_pb2, dataset_pb2, job_pb2, model_pb2
 
@@ -74,6 +78,23 @@ def model(record: records.Model) -> model_pb2.Model:
         init_seed=record.init_seed,
         num_parameters=record.num_parameters,
         create_time=timestamp(record.create_time),
+        labels=record.labels,
+        description=record.description,
+        etag=record.etag,
+        latest_version=names.version(record.name, record.latest_version),
+    )
+
+
+def model_version(record: records.ModelVersion) -> model_pb2.ModelVersion:
+    return model_pb2.ModelVersion(
+        name=names.version(record.model, record.number),
+        weights_digest=record.weights_digest,
+        job=record.job,
+        parent_version=names.version(record.model, record.parent) if record.parent else "",
+        dataset=record.dataset,
+        dataset_digest=record.dataset_digest,
+        step=record.step,
+        create_time=timestamp(record.create_time),
     )
 
 
@@ -86,6 +107,9 @@ def dataset(record: records.Dataset) -> dataset_pb2.Dataset:
         num_classes=record.num_classes,
         size_bytes=record.size_bytes,
         create_time=timestamp(record.create_time),
+        labels=record.labels,
+        description=record.description,
+        etag=record.etag,
     )
 
 
@@ -96,10 +120,7 @@ def job(record: records.Job) -> job_pb2.Job:
         dataset=record.dataset,
         config=training_config(record.config),
         state=job_state(record.state),
-        history=[
-            job_pb2.StateChange(state=job_state(change.state), time=timestamp(change.time), reason=change.reason)
-            for change in record.history
-        ],
+        history=map(state_change, record.history),
         progress=progress(record.progress),
         weights_digest=record.weights_digest,
         create_time=timestamp(record.create_time),
@@ -108,6 +129,14 @@ def job(record: records.Job) -> job_pb2.Job:
         fingerprint=record.fingerprint,
         evaluations=map(evaluation, record.evaluations),
         weights_step=record.weights_step,
+        labels=record.labels,
+        description=record.description,
+        etag=record.etag,
+        priority=record.priority,
+        source_version=names.version(record.model, record.source_version),
+        result_version=names.version(record.model, record.result_version) if record.result_version else "",
+        timings=job_timings(timings(record.history, now=datetime.now(UTC))),
+        dataset_digest=record.dataset_digest,
     )
     if record.failure is not None:
         message.error.reason = record.failure.reason
@@ -117,6 +146,41 @@ def job(record: records.Job) -> job_pb2.Job:
         message.start_time.CopyFrom(timestamp(record.start_time))
     if record.end_time is not None:
         message.end_time.CopyFrom(timestamp(record.end_time))
+    return message
+
+
+def previewed_job(record: records.Job) -> job_pb2.Job:
+    """A job as it would be submitted: without what it gets by being stored."""
+    message = job(record)
+    for field in ("name", "state", "history", "create_time", "etag", "timings"):
+        message.ClearField(field)
+    return message
+
+
+def state_change(record: records.StateChange) -> job_pb2.StateChange:
+    return job_pb2.StateChange(
+        state=job_state(record.state),
+        time=timestamp(record.time),
+        reason=record.reason,
+        attempt=record.attempt,
+        cause=job_pb2.StateChange.Cause.Value(f"CAUSE_{record.cause.value if record.cause else 'UNSPECIFIED'}"),
+    )
+
+
+def job_timings(record: Timings) -> job_pb2.Timings:
+    return job_pb2.Timings(
+        queued=_duration(record.queued_s),
+        preparing=_duration(record.preparing_s),
+        running=_duration(record.running_s),
+        recovering=_duration(record.recovering_s),
+        paused=_duration(record.paused_s),
+        ending=_duration(record.ending_s),
+    )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromNanoseconds(round(seconds * 1e6) * 1000)
     return message
 
 
@@ -189,10 +253,61 @@ def receipt(record: records.Receipt) -> job_pb2.Receipt:
     return job_pb2.Receipt(step=record.step, state_digest=record.state_digest, chain_digest=record.chain_digest)
 
 
-def submission(request: job_pb2.CreateJobRequest) -> Submission:
+_SEVERITIES = {
+    logging.DEBUG: job_pb2.LogEntry.SEVERITY_DEBUG,
+    logging.INFO: job_pb2.LogEntry.SEVERITY_INFO,
+    logging.WARNING: job_pb2.LogEntry.SEVERITY_WARNING,
+    logging.ERROR: job_pb2.LogEntry.SEVERITY_ERROR,
+}
+
+
+def severity_number(asked: job_pb2.LogEntry.Severity.ValueType) -> int:
+    """The number of `logging` that entries of a severity have at least; 0 for all. Raises InvalidRequestError."""
+    if asked == job_pb2.LogEntry.SEVERITY_UNSPECIFIED:
+        return 0
+    for number, severity in _SEVERITIES.items():
+        if severity == asked:
+            return number
+    raise InvalidRequestError.of("min_severity", f"is {asked}, which is not a severity; use SEVERITY_DEBUG to _ERROR")
+
+
+def severity(number: int) -> job_pb2.LogEntry.Severity.ValueType:
+    """The severity of a number of `logging`: the nearest that is not above it."""
+    below = [severity for least, severity in _SEVERITIES.items() if least <= number]
+    return below[-1] if below else job_pb2.LogEntry.SEVERITY_DEBUG
+
+
+def log_entry(record: records.LogRecord) -> job_pb2.LogEntry:
+    return job_pb2.LogEntry(
+        sequence=record.sequence,
+        time=timestamp(record.time),
+        severity=severity(record.severity),
+        source=record.source,
+        node=record.node,
+        attempt=record.attempt,
+        message=record.message,
+    )
+
+
+def submission(request: job_pb2.CreateJobRequest, *, tenant: str) -> Submission:
     return Submission(
         model=request.job.model,
         dataset=request.job.dataset,
         config=training_config_record(request.job.config),
         request_id=request.request_id,
+        tenant=tenant,
+        labels=dict(request.job.labels),
+        description=request.job.description,
+        priority=request.job.priority,
+    )
+
+
+def job_change(request: job_pb2.UpdateJobRequest) -> JobChange:
+    """What is to be changed of a job. Raises InvalidRequestError naming what of update_mask cannot be."""
+    asked = request.job
+    masked = changed_fields(asked, request.update_mask, mutable=(*ANNOTATIONS, "priority"))
+    return JobChange(
+        labels=dict(asked.labels) if "labels" in masked else None,
+        description=asked.description if "description" in masked else None,
+        priority=asked.priority if "priority" in masked else None,
     )

@@ -1,13 +1,11 @@
-"""Page sizes and tokens of list calls."""
+"""Pages as list calls ask for them."""
 
 from __future__ import annotations
 
-from chainrule.server.errors import InvalidRequestError, echo
+from chainrule.server.errors import InvalidRequestError
+from chainrule.server.store.paging import DEFAULT_PAGE_SIZE, PageRequest
 
-DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
-MAX_TOKEN_LENGTH = 18
-"""Digits of the longest token, so that its number fits into 64 bits."""
 
 
 def page_size(asked: int, *, default: int = DEFAULT_PAGE_SIZE, most: int = MAX_PAGE_SIZE) -> int:
@@ -17,11 +15,6 @@ def page_size(asked: int, *, default: int = DEFAULT_PAGE_SIZE, most: int = MAX_P
     return min(asked or default, most)
 
 
-def page_token(asked: str) -> str:
-    """The token, if it can be one at all. Raises InvalidRequestError."""
-    if asked and not (asked.isascii() and asked.isdigit() and len(asked) <= MAX_TOKEN_LENGTH):
-        raise InvalidRequestError.of(
-            "page_token",
-            f"{echo(asked)} is no token; use next_page_token of the page before, or leave it empty for the first page",
-        )
-    return asked
+def page_request(size: int, token: str, *, filter: str = "", order_by: str = "") -> PageRequest:
+    """A page as asked for. Raises InvalidRequestError for a negative size."""
+    return PageRequest(page_size(size), token, filter, order_by)

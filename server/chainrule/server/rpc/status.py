@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, cast
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -15,11 +15,12 @@ from grpc_status import rpc_status
 
 from chainrule.engine import ChainruleError
 from chainrule.server import errors
+from chainrule.server.rpc.wrapping import Answer, Context, Continuation, Handler, Stream, wrapped
 
 DOMAIN = "chainrule"
 """Domain of the reasons in ErrorInfo."""
 RETRY_DELAY_S = 2
-"""After how long to try again what is unavailable."""
+"""After how long to try again what is unavailable, or has no room now."""
 
 MAX_TEXT_BYTES = 1000
 """Longest message or description; of what is longer, the middle is left out."""
@@ -34,16 +35,31 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.IllegalStateError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.StaleEtagError: grpc.StatusCode.ABORTED,
+    errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DamagedBlobError: grpc.StatusCode.DATA_LOSS,
     errors.DamagedChunkError: grpc.StatusCode.DATA_LOSS,
     errors.IncompleteUploadError: grpc.StatusCode.ABORTED,
     errors.WrongOffsetError: grpc.StatusCode.OUT_OF_RANGE,
     errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooManyCallsError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.ClusterUnreachableError: grpc.StatusCode.UNAVAILABLE,
     errors.StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.StoppingError: grpc.StatusCode.UNAVAILABLE,
 }
 """The code of each error. One that is not here, nor a subclass of one that is, is INTERNAL: a defect."""
+
+RESOURCE_TYPES = {
+    "datasets": "chainrule.v1.Dataset",
+    "jobs": "chainrule.v1.Job",
+    "models": "chainrule.v1.Model",
+    "models/versions": "chainrule.v1.ModelVersion",
+    "tokens": "chainrule.v1.Token",
+}
+"""Types of resources in ResourceInfo, by the collections that their names go through."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +96,35 @@ def status_of(error: BaseException, method: str) -> status_pb2.Status:
     ]
     if isinstance(error, errors.InvalidRequestError):
         details.append(_bad_request(error.violations))
-    if code is grpc.StatusCode.UNAVAILABLE:
-        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_DELAY_S)))
+    if (resource := _resource_info(error.metadata)) is not None:
+        details.append(resource)
+    if code is grpc.StatusCode.UNAVAILABLE or isinstance(error, errors.QueueFullError):
+        details.append(_retry_info(RETRY_DELAY_S))
+    if isinstance(error, errors.TooManyCallsError):
+        details.append(_retry_info(error.retry_after_s))
     return _status(code, error.message, details)
+
+
+def _retry_info(delay_s: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(round(delay_s * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def _resource_info(metadata: Mapping[str, str]) -> error_details_pb2.ResourceInfo | None:
+    """What an error is about, if it is about something that has a name or a digest."""
+    if (digest := metadata.get("digest")) is not None:
+        return error_details_pb2.ResourceInfo(
+            resource_type="chainrule.v1.Blob", resource_name=_cut(digest, MAX_METADATA_BYTES)
+        )
+    name = metadata.get("name", "")
+    parts = name.split("/")
+    collections = "/".join(parts[::2])
+    if collections not in RESOURCE_TYPES or len(parts) % 2:
+        return None
+    return error_details_pb2.ResourceInfo(
+        resource_type=RESOURCE_TYPES[collections], resource_name=_cut(name, MAX_METADATA_BYTES)
+    )
 
 
 def _bad_request(violations: Sequence[errors.Violation]) -> error_details_pb2.BadRequest:
@@ -121,39 +163,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Ends calls whose handler raised with the status of what it raised."""
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith("/chainrule."):  # health and reflection speak for themselves
             return handler
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            return make(cast(Any, _guard_stream(cast(Any, inner), method)), **codecs)
-        make = (
-            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        return wrapped(
+            handler,
+            answer=lambda inner: _guard_unary(inner, method),
+            stream=lambda inner: _guard_stream(inner, method),
         )
-        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        return make(cast(Any, _guard_unary(cast(Any, inner), method)), **codecs)
 
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def _guard_unary(
-    inner: Callable[[Any, Context], Awaitable[Any]], method: str
-) -> Callable[[Any, Context], Awaitable[Any]]:
+def _guard_unary(inner: Answer, method: str) -> Answer:
     async def guarded(request: Any, context: Context) -> Any:
         try:
             return await inner(request, context)
@@ -163,9 +186,7 @@ def _guard_unary(
     return guarded
 
 
-def _guard_stream(
-    inner: Callable[[Any, Context], AsyncIterator[Any]], method: str
-) -> Callable[[Any, Context], AsyncIterator[Any]]:
+def _guard_stream(inner: Stream, method: str) -> Stream:
     async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for response in inner(request, context):
@@ -180,4 +201,5 @@ async def _abort(context: Context, error: Exception, method: str) -> None:
     if isinstance(error, grpc.aio.AbortError):  # the handler has ended the call itself
         raise error
     status = rpc_status.to_status(status_of(error, method))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    sent = context.trailing_metadata() or ()  # what goes with every answer; abort would leave it out
+    await context.abort(status.code, status.details, (*sent, *status.trailing_metadata))

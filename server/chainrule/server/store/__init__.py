@@ -1,6 +1,9 @@
 """The durable store: what the service remembers across restarts, in a SQL database."""
 
-from chainrule.server.store.jobs import NewJob
+from chainrule.server.store.jobs import JobChange, NewJob
+from chainrule.server.store.paging import PageRequest
+from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.store.store import Store
+from chainrule.server.store.versions import Inputs
 
-__all__ = ["NewJob", "Store"]
+__all__ = ["NO_REQUEST", "Inputs", "JobChange", "NewJob", "PageRequest", "Request", "Store"]

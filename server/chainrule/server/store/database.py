@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from chainrule.server.errors import InvalidRequestError, NotFoundError, StartupError, StoreUnavailableError
+from chainrule.server.errors import NotFoundError, StartupError, StoreUnavailableError
 from chainrule.server.store import migrations, schema
 
 BUSY_TIMEOUT_S = 30.0
@@ -87,35 +87,23 @@ def _first_line(error: Exception) -> str:
 # --- queries ---------------------------------------------------------------------------------------------------
 
 
-def find(db: Connection, table: sa.Table, name: str) -> RowMapping | None:
-    """The row of a resource, if there is one."""
-    return db.execute(sa.select(table).where(table.c.name == name)).mappings().first()
+def find(db: Connection, table: sa.Table, name: str, *, tenant: str | None = None) -> RowMapping | None:
+    """The row of a resource of a tenant, if there is one; None: of any, where no two have the same names."""
+    query = sa.select(table).where(table.c.name == name)
+    if tenant is not None:
+        query = query.where(table.c.tenant == tenant)
+    return db.execute(query).mappings().first()
 
 
-def get(db: Connection, table: sa.Table, name: str) -> RowMapping:
-    """The row of a resource. Raises NotFoundError."""
-    row = find(db, table, name)
+def get(db: Connection, table: sa.Table, name: str, *, tenant: str | None = None) -> RowMapping:
+    """As `find`; raises NotFoundError, in the same words whether nobody has it or somebody else."""
+    row = find(db, table, name, tenant=tenant)
     if row is None:
         kind = table.name.removesuffix("s")
         raise NotFoundError(
             f'there is no {kind} "{name}"; list what there is with: chainrule {table.name} ls', name=name
         )
     return row
-
-
-def page(
-    db: Connection, query: sa.Select[Any], column: sa.Column[Any], page_size: int, page_token: str
-) -> tuple[Sequence[RowMapping], str]:
-    """A page of rows by a falling column, and the token of the next: the last value of that column."""
-    query = query.order_by(column.desc()).limit(page_size + 1)
-    if page_token:
-        if not page_token.isascii() or not page_token.isdigit():
-            raise InvalidRequestError.of("page_token", f"{page_token!r} is not a token from a page before")
-        query = query.where(column < int(page_token))
-    rows = db.execute(query).mappings().all()
-    more = len(rows) > page_size
-    rows = rows[:page_size]
-    return rows, str(rows[-1][column.name]) if more else ""
 
 
 # --- engines ---------------------------------------------------------------------------------------------------

@@ -10,13 +10,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from chainrule.server.records import (
+    Cause,
     Checkpoint,
     Dataset,
     Job,
     JobEvent,
     JobFailure,
     JobState,
+    LogRecord,
     Model,
+    ModelVersion,
     Progress,
     Receipt,
     StateChange,
@@ -33,7 +36,8 @@ MAX_EVALUATIONS = 1000
 """Most evaluations that a job is shown with."""
 
 
-def model(row: RowMapping) -> Model:
+def model(row: RowMapping, *, latest_version: int | None = None) -> Model:
+    """A model; `latest_version` is the number of its newest version, None: the last that was given out."""
     return Model(
         name=row["name"],
         family=row["family"],
@@ -42,6 +46,24 @@ def model(row: RowMapping) -> Model:
         init_seed=int(row["init_seed"]),
         num_parameters=row["num_parameters"],
         create_time=time(row["create_time_us"]),
+        labels=row["labels"],
+        description=row["description"],
+        revision=row["revision"],
+        latest_version=row["last_version"] if latest_version is None else latest_version,
+    )
+
+
+def model_version(row: RowMapping) -> ModelVersion:
+    return ModelVersion(
+        model=row["model"],
+        number=row["number"],
+        weights_digest=row["weights_digest"],
+        create_time=time(row["create_time_us"]),
+        job=row["job"],
+        parent=row["parent"],
+        dataset=row["dataset"],
+        dataset_digest=row["dataset_digest"],
+        step=row["step"],
     )
 
 
@@ -56,6 +78,9 @@ def dataset(row: RowMapping) -> Dataset:
         create_time=time(row["create_time_us"]),
         target_shape=tuple(row["target_shape"]),
         num_tokens=row["num_tokens"],
+        labels=row["labels"],
+        description=row["description"],
+        revision=row["revision"],
     )
 
 
@@ -74,7 +99,7 @@ def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
         dataset=row["dataset"],
         config=config,
         state=JobState(row["state"]),
-        history=tuple(StateChange(JobState(c["state"]), time(c["time_us"]), c["reason"]) for c in changes),
+        history=tuple(map(_state_change, changes)),
         create_time=time(row["create_time_us"]),
         start_time=_optional_time(row["start_time_us"]),
         end_time=_optional_time(row["end_time_us"]),
@@ -86,6 +111,24 @@ def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
         fingerprint=row["fingerprint"],
         evaluations=evaluations(db, row["name"], MAX_EVALUATIONS) if whole else (),
         weights_step=row["weights_step"],
+        tenant=row["tenant"],
+        labels=row["labels"],
+        description=row["description"],
+        priority=row["priority"],
+        revision=row["revision"],
+        source_version=row["source_version"],
+        result_version=row["result_version"],
+        dataset_digest=row["dataset_digest"],
+    )
+
+
+def _state_change(row: RowMapping) -> StateChange:
+    return StateChange(
+        state=JobState(row["state"]),
+        time=time(row["time_us"]),
+        reason=row["reason"],
+        attempt=row["attempt"],
+        cause=Cause(row["cause"]) if row["cause"] else None,
     )
 
 
@@ -176,6 +219,18 @@ def checkpoint(row: RowMapping, best_step: int | None) -> Checkpoint:
         size_bytes=row["size_bytes"],
         create_time=time(row["create_time_us"]),
         is_best=row["step"] == best_step,
+    )
+
+
+def log(row: RowMapping) -> LogRecord:
+    return LogRecord(
+        sequence=row["sequence"],
+        time=time(row["time_us"]),
+        severity=row["severity"],
+        source=row["source"],
+        node=row["node"],
+        attempt=row["attempt"],
+        message=row["message"],
     )
 
 

@@ -9,18 +9,29 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from chainrule.server.records import NO_RECEIPT, Checkpoint, Receipt
-from chainrule.server.store import rows, schema
-from chainrule.server.store.database import Database, get, page
+from chainrule.server.store import listings, rows, schema
+from chainrule.server.store.database import Database, get
+from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.training.state import EvaluationMetric, StepMetric
+
+ALL_METRICS_STEPS = 10_000
+"""Of how many of a job's latest steps all metrics are kept."""
+METRICS_STRIDE = 10
+"""Of earlier steps every such one's are kept, and of the first."""
 
 
 class TrainingTables(Database):
-    """What is recorded of a job while it trains."""
+    """What is recorded of a job while it trains. Where a tenant is given, a job of another one is not found."""
 
     # --- metrics and evaluations -------------------------------------------------------------------------------
 
     def add_metrics(self, name: str, metrics: Sequence[StepMetric]) -> None:
-        """Store the metrics of steps. A step that is there already was computed again, with the same result."""
+        """Store the metrics of steps. A step that is there already was computed again, with the same result.
+
+        As many as come, so many fall behind the latest ALL_METRICS_STEPS, and are thinned out in the same transaction:
+        the work is that of the new ones, however long the job is, and what is kept does not depend on when somebody
+        tidies up.
+        """
         with self._write() as db:
             latest = sa.select(sa.func.max(schema.metrics.c.step)).where(schema.metrics.c.job == name)
             known = db.execute(latest).scalar() or 0
@@ -39,13 +50,15 @@ class TrainingTables(Database):
             ]
             if new:
                 db.execute(schema.metrics.insert(), new)
+                last = max(metric.step for metric in metrics)
+                _thin_out(db, name, known - ALL_METRICS_STEPS, last - ALL_METRICS_STEPS)
 
-    def metrics(self, name: str, *, after_step: int, limit: int) -> list[StepMetric]:
+    def metrics(self, name: str, *, after_step: int, limit: int, tenant: str | None = None) -> list[StepMetric]:
         """Metrics of the steps after `after_step`, in order. Raises NotFoundError if there is no such job."""
         table = schema.metrics.c
         query = sa.select(schema.metrics).where(table.job == name, table.step > after_step)
         with self._read() as db:
-            get(db, schema.jobs, name)
+            get(db, schema.jobs, name, tenant=tenant)
             found = db.execute(query.order_by(table.step).limit(limit)).mappings().all()
         return [rows.metric(row) for row in found]
 
@@ -125,12 +138,12 @@ class TrainingTables(Database):
         with self._write() as db:
             db.execute(table.delete().where(table.c.job == name, table.c.step > after_step))
 
-    def receipts(self, name: str, *, after_step: int, limit: int) -> list[Receipt]:
+    def receipts(self, name: str, *, after_step: int, limit: int, tenant: str | None = None) -> list[Receipt]:
         """Receipts of the steps after `after_step`, in order. Raises NotFoundError if there is no such job."""
         table = schema.receipts.c
         query = sa.select(schema.receipts).where(table.job == name, table.step > after_step)
         with self._read() as db:
-            get(db, schema.jobs, name)
+            get(db, schema.jobs, name, tenant=tenant)
             found = db.execute(query.order_by(table.step).limit(limit)).mappings().all()
         return [rows.receipt(row) for row in found]
 
@@ -162,14 +175,16 @@ class TrainingTables(Database):
             best = _best_step(db, job)
             return [rows.checkpoint(row, best) for row in db.execute(query).mappings()]
 
-    def list_checkpoints(self, job: str, page_size: int, page_token: str) -> tuple[list[Checkpoint], str]:
+    def list_checkpoints(
+        self, job: str, asked: PageRequest, *, tenant: str | None = None
+    ) -> tuple[list[Checkpoint], str]:
         """A page of a job's checkpoints, latest first, and the token of the next. Raises NotFoundError if there is no
-        such job."""
+        such job, or InvalidRequestError."""
         table = schema.checkpoints
         with self._read() as db:
-            get(db, schema.jobs, job)
+            get(db, schema.jobs, job, tenant=tenant)
             query = sa.select(table).where(table.c.job == job)
-            found, token = page(db, query, table.c.step, page_size, page_token)
+            found, token = page(db, query, listings.CHECKPOINTS, asked, scope=job)
             best = _best_step(db, job)
             return [rows.checkpoint(row, best) for row in found], token
 
@@ -210,6 +225,15 @@ class TrainingTables(Database):
                 for digest in digests
                 if not any(db.execute(sa.select(column).where(column == digest).limit(1)).first() for column in columns)
             ]
+
+
+def _thin_out(db: Connection, job: str, after_step: int, last_step: int) -> None:
+    """Keep the metrics of a few of the steps in a range."""
+    if last_step <= 0:
+        return
+    step = schema.metrics.c.step
+    between = sa.and_(schema.metrics.c.job == job, step > after_step, step <= last_step)
+    db.execute(schema.metrics.delete().where(between, step % METRICS_STRIDE != 0, step != 1))
 
 
 def _delete_checkpoints(db: Connection, job: str, steps: Sequence[int]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from chainrule.server.training.door import pumped
 from chainrule.server.training.errors import CorruptionError, LinkError, NonFiniteError
+from chainrule.server.training.logs import LogBuffer, collected, to_values
 from chainrule.server.training.memory import Segment
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import BLOB, SLOT, Connection, Endpoint, connect_local, connect_remote
@@ -18,6 +21,8 @@ PIECE_BYTES = 1024**2
 """Size of the pieces in which bytes go to the coordinator."""
 BEAT_INTERVAL_S = 0.25
 """Time between two signs of life."""
+
+logger = logging.getLogger(__name__)
 
 
 class Control:
@@ -34,6 +39,8 @@ class Control:
         self._ended = threading.Event()
         self._describe: Callable[[], dict[str, Any]] | None = None
         self._said_s = time.monotonic()
+        self._logs: LogBuffer | None = None
+        self._node = ""
 
     def message(self, **fields: Any) -> None:
         """Raises LinkError if the coordinator is gone."""
@@ -59,10 +66,32 @@ class Control:
 
     def failed(self, error: BaseException, **facts: int) -> None:
         """Say what went wrong; a coordinator that is gone need not know."""
+        logger.error("this process fails", exc_info=error)
         try:
+            self._tell_logs()  # while somebody listens
             self.message(type="failed", **describe_failure(error), **facts)
         except LinkError:
             return
+
+    @contextmanager
+    def telling(self, job: str, node: str) -> Iterator[None]:
+        """Tell the coordinator what is logged in this process: with the signs of life, and the rest in the end.
+
+        Args:
+            job: Whose part this is.
+            node: Ray's id of the node it runs on.
+        """
+        self._logs, self._node = LogBuffer(about=job), node
+        with collected(self._logs):
+            try:
+                yield
+            finally:
+                with suppress(LinkError):
+                    self._tell_logs()
+
+    def _tell_logs(self) -> None:
+        if self._logs is not None and (entries := self._logs.take()):
+            self.message(type="logs", node=self._node, entries=to_values(entries))
 
     def beat(self, describe: Callable[[], dict[str, Any]]) -> None:
         """Begin to give signs of life, from a thread of its own, until `close`."""
@@ -70,6 +99,7 @@ class Control:
         def work() -> None:
             while not self._ended.wait(BEAT_INTERVAL_S):
                 try:
+                    self._tell_logs()
                     self._beat()
                 except LinkError:  # whoever reads from the connection sees it too
                     return

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import math
 import time
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
@@ -24,10 +23,9 @@ from chainrule.server.training.checkpoint import Packed
 from chainrule.server.training.collecting import Collector
 from chainrule.server.training.contributions import Dispute, Verdict
 from chainrule.server.training.crew import Crew
-from chainrule.server.training.errors import LinkError, LostPartError, PlacementError
+from chainrule.server.training.errors import LostPartError
 from chainrule.server.training.eventlog import EventLog
 from chainrule.server.training.events import (
-    NO_ROOM,
     CheckpointTaken,
     Evaluated,
     Event,
@@ -38,7 +36,9 @@ from chainrule.server.training.events import (
     Paused,
     ReceiptTaken,
     StepsDone,
+    failure,
 )
+from chainrule.server.training.journal import Journal
 from chainrule.server.training.layout import count_partitions
 from chainrule.server.training.parts import LAST_WORDS_S, PartitionPart, Placement
 from chainrule.server.training.reduction import Block
@@ -63,12 +63,15 @@ logger = logging.getLogger(__name__)
 class Coordinator:
     """Runs one attempt at a job. Lives in one event loop."""
 
-    def __init__(self, spec: AttemptSpec, placement: Placement, *, lease_s: float = policies.LEASE_S) -> None:
+    def __init__(
+        self, spec: AttemptSpec, placement: Placement, *, lease_s: float = policies.LEASE_S, node: str = ""
+    ) -> None:
         self._spec = spec
         self._plan = spec.plan
         self._placement = placement
         self._lease_s = lease_s
         self._log = EventLog()
+        self._journal = Journal(spec.job, self._log, node=node)
         self.identity = make_identity(f"chainrule-{spec.fence}")
         name = f"{spec.job}/{spec.fence}/coordinator"
         self._board = Switchboard(self.identity, self, host=placement.host, name=name)
@@ -108,6 +111,12 @@ class Coordinator:
 
     async def run(self) -> None:
         """Train to the end; how it ends is the last event."""
+        with self._journal:
+            last = await self._run()
+        self._journal.report_all()
+        self._log.add(last)
+
+    async def _run(self) -> Event:
         try:
             await self._board.open()
             if self._plan.tick_after(self._step) >= self._plan.total_ticks:
@@ -127,7 +136,7 @@ class Coordinator:
                 await self._placement.stop()
             except Exception:  # they end with this process; how the attempt has ended must be told
                 logger.exception("%s: could not end all parts", self._spec.job)
-        self._log.add(last)
+        return last
 
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         """See Attempt.events."""
@@ -176,6 +185,9 @@ class Coordinator:
             if fence != self._fence:  # one has been lost already: another life has begun
                 return
             self._wanted = wanted
+            logger.info(
+                "%s: starts parameter server %d from step %d, fence %d", self._spec.job, index, self._step, fence
+            )
             spec = PartitionSpec(
                 job=self._spec.job,
                 plan=self._plan,
@@ -251,6 +263,7 @@ class Coordinator:
             self._crew.check(now_s, self._lease_s)
             self._check_stragglers(now_s)
             self._check_provisional(now_s)
+            self._journal.report()
 
     def _excuse(self, now_s: float) -> None:
         self._crew.excuse(now_s)
@@ -314,9 +327,11 @@ class Coordinator:
 
     def heard(self, line: Line, message: Message, blob: memoryview) -> None:
         """See Listening."""
-        if self._over.done():
+        if message["type"] == "logs":
+            self._journal.heard(line.who, message)
+        elif self._over.done():
             return
-        if line.who.get("role") == "worker":
+        elif line.who.get("role") == "worker":
             if message["type"] == "ready":
                 self._crew.is_there(line.who["lease"], line, message)
             else:
@@ -482,13 +497,3 @@ class Coordinator:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.end(failure(error))
-
-
-def failure(error: BaseException) -> Failed:
-    """What an exception means for the attempt."""
-    if isinstance(error, LostPartError | LinkError):
-        reason = "PART_LOST"
-    else:
-        reason = NO_ROOM if isinstance(error, PlacementError) else "TRAINING_ERROR"
-    text = "".join(traceback.format_exception(error))
-    return Failed(reason, str(error), text, lost=isinstance(error, LostPartError | LinkError))

@@ -41,4 +41,8 @@ class EventLog:
     @property
     def checkpoint_waits(self) -> bool:
         """Whether there is a checkpoint that has not been dealt with."""
-        return any(isinstance(event, CheckpointTaken) for event in self._events)
+        return self.waits(CheckpointTaken)
+
+    def waits(self, kind: type[Event]) -> bool:
+        """Whether there is an event of a kind that has not been dealt with."""
+        return any(isinstance(event, kind) for event in self._events)

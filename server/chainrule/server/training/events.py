@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import Literal
 
 from chainrule.server.training.checkpoint import Packed
+from chainrule.server.training.errors import LinkError, LostPartError, PlacementError
+from chainrule.server.training.logs import LogEntry
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 NO_ROOM = "NO_ROOM"
@@ -81,6 +84,13 @@ class WorkersChanged:
 
 
 @dataclass(frozen=True)
+class Logged:
+    """What processes of the attempt have logged, in the order in which the coordinator learnt of it."""
+
+    entries: tuple[LogEntry, ...]
+
+
+@dataclass(frozen=True)
 class Paused:
     """As asked: training stands after a step whose checkpoint is among the events before."""
 
@@ -112,7 +122,18 @@ Event = (
     | ReceiptTaken
     | Incident
     | WorkersChanged
+    | Logged
     | Paused
     | Finished
     | Failed
 )
+
+
+def failure(error: BaseException) -> Failed:
+    """What an exception means for the attempt."""
+    if isinstance(error, LostPartError | LinkError):
+        reason = "PART_LOST"
+    else:
+        reason = NO_ROOM if isinstance(error, PlacementError) else "TRAINING_ERROR"
+    text = "".join(traceback.format_exception(error))
+    return Failed(reason, str(error), text, lost=isinstance(error, LostPartError | LinkError))

@@ -46,16 +46,17 @@ class PartitionActor:
     """A partition in a process of its own."""
 
     def run(self, spec: PartitionSpec) -> None:
-        run_partition(replace(spec, host=ray.util.get_node_ip_address()))
+        run_partition(replace(spec, host=ray.util.get_node_ip_address(), node_id=_node_id()))
 
 
 class WorkerActor:
     """A worker in a process of its own."""
 
     def run(self, spec: WorkerSpec, examples: Examples, validation: Examples | None) -> None:
-        node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"
+        node_id = _node_id()
+        spec = replace(spec, node=f"{ray.util.get_node_ip_address()} ({node_id[:8]})", node_id=node_id)
         local = os.environ.get(LINKS) != "tls"
-        run_worker(replace(spec, examples=examples, validation=validation, node=node, local=local))
+        run_worker(replace(spec, examples=examples, validation=validation, local=local))
 
 
 class CoordinatorActor:
@@ -71,7 +72,7 @@ class CoordinatorActor:
         nodes = sum(node["Alive"] for node in await asyncio.to_thread(ray.nodes))
         plan = await asyncio.to_thread(with_partitions, self._spec.plan, nodes=nodes)
         spec = replace(self._spec, plan=plan)
-        self._coordinator = Coordinator(spec, RayPlacement(spec, self._examples))
+        self._coordinator = Coordinator(spec, RayPlacement(spec, self._examples), node=_node_id())
         self._there.set()
         await self._coordinator.run()
 
@@ -221,6 +222,11 @@ class RayAttempt:
                 await call(reference)
         except TimeoutError as error:
             raise LostPartError(f"the coordinator of {self._job} does not answer in {CALL_TIMEOUT_S:g} s") from error
+
+
+def _node_id() -> str:
+    """Ray's id of the node that this process runs on."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _end(actor: ActorHandle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import selectors
 import socket
 import struct
@@ -51,6 +52,8 @@ from chainrule.server.training.wire import (
 REPORT_INTERVAL_S = 0.1
 """Least time between two reports of progress: fast steps are reported in batches."""
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class PartitionSpec:
@@ -68,6 +71,8 @@ class PartitionSpec:
     """Address to listen on for other machines."""
     coordinator: Endpoint
     evaluations: tuple[EvaluationMetric, ...] = ()
+    node_id: str = ""
+    """Ray's id of the node it runs on, for the log."""
     local: bool = True
     """Whether a coordinator on the same machine is called without TLS."""
 
@@ -82,14 +87,20 @@ def run_partition(spec: PartitionSpec) -> None:
     except LinkError:  # the attempt was over before this process had started
         return
     try:
+        with control.telling(spec.job, spec.node_id):
+            _serve_under(spec, control)
+    finally:
+        control.close()
+
+
+def _serve_under(spec: PartitionSpec, control: Control) -> None:
+    try:
         with PartitionServer(spec, control) as server:
             server.run()
     except LinkError:  # the coordinator is gone: so is the attempt
         return
     except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
         control.failed(error)
-    finally:
-        control.close()
 
 
 class _Link:
@@ -147,6 +158,8 @@ class PartitionServer:
         self._archive.start()
         self._control.beat(dict)
         self._control.message(type="ready", endpoint=asdict(self._listener.endpoint))
+        count = sum(place.size for place in self._layout.parameters.values())
+        logger.info("has %d trained parameters, after step %d, fence %d", count, self._partition.step, self._spec.fence)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -310,6 +323,7 @@ class PartitionServer:
     def _finish(self) -> None:
         self._over = True
         self._report()
+        logger.info("all %d steps are done", self._partition.step)
         self._archive.put(lambda: self._control.message(type="done", step=self._partition.step))
 
     def _archive_now(self, *, snapshot: bool, receipt: bool) -> None:

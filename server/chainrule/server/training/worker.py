@@ -3,6 +3,7 @@ be computed again."""
 
 from __future__ import annotations
 
+import logging
 import selectors
 from array import array
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ NEVER = 1 << 62
 CONNECT_TIMEOUT_S = 30.0
 """How long a partition may take to answer a worker that calls it."""
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
@@ -61,6 +64,8 @@ class WorkerSpec:
     validation: Examples | None = None
     node: str = ""
     """Which node it runs on, for people."""
+    node_id: str = ""
+    """Ray's id of that node, for the log."""
     local: bool = True
     """Whether partitions of the same machine are reached through shared memory; else over TLS, as those of others."""
 
@@ -72,6 +77,14 @@ def run_worker(spec: WorkerSpec) -> None:
         control = connect_control(spec.coordinator, spec.identity, local=spec.local, role="worker", lease=spec.lease)
     except LinkError:  # the attempt was over before this process had started
         return
+    try:
+        with control.telling(spec.job, spec.node_id):
+            _work_under(spec, control)
+    finally:
+        control.close()
+
+
+def _work_under(spec: WorkerSpec, control: Control) -> None:
     worker: Worker | None = None
     try:
         worker = Worker(spec, control)
@@ -80,8 +93,6 @@ def run_worker(spec: WorkerSpec) -> None:
         return
     except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
         control.failed(error, tick=worker.tick if worker is not None else -1)
-    finally:
-        control.close()
 
 
 class Worker:
@@ -115,7 +126,9 @@ class Worker:
         """Raises LinkError once the other side is gone, or whatever the computation raises."""
         spec = self._spec
         self._selector.register(self._control.connection, selectors.EVENT_READ, self._control)
-        self._control.message(type="ready", node=spec.node, fingerprint=fingerprint())
+        found = fingerprint()
+        self._control.message(type="ready", node=spec.node, fingerprint=found)
+        logger.info("ready, with %s and %s threads", found["kernels"], found["threads"])
         self._control.beat(self._describe)
         while not self._leaving:
             self._listen(None)
@@ -183,6 +196,7 @@ class Worker:
         for link in self._links:
             self._selector.register(link.connection.socket, selectors.EVENT_READ, link)
         self._control.message(type="joined", fence=fence)
+        logger.info("linked to %d partitions of fence %d", len(links), fence)
 
     # --- computing ---------------------------------------------------------------------------------------------
 

@@ -127,22 +127,24 @@ def _new_versions() -> None:
         sa.UniqueConstraint("tenant", "model", "number", name="uq_model_versions"),
         sa.ForeignKeyConstraint(["tenant", "model"], ["models.tenant", "models.name"], name="fk_model_versions_model"),
     )
+    op.create_index("of_job", "model_versions", ["job"])  # for the update of the jobs, of which there may be many
     of_dataset = "(SELECT digest FROM datasets WHERE datasets.name = jobs.dataset)"
+    columns = "(tenant, model, number, weights_digest, job, parent, dataset, dataset_digest, step, create_time_us)"
     for statement in (
         f"UPDATE jobs SET dataset_digest = {of_dataset}",
-        "UPDATE jobs SET result_version = 1 + (SELECT count(*) FROM jobs AS earlier WHERE earlier.model = jobs.model "
-        "AND earlier.weights_digest <> '' AND earlier.id <= jobs.id) WHERE weights_digest <> ''",
-        "UPDATE models SET last_version = 1 + (SELECT count(*) FROM jobs WHERE jobs.model = models.name "
-        "AND jobs.weights_digest <> '')",
-        "INSERT INTO model_versions "
-        "(tenant, model, number, weights_digest, job, parent, dataset, dataset_digest, step, create_time_us) "
+        f"INSERT INTO model_versions {columns} "
         "SELECT tenant, name, 1, weights_digest, '', 0, '', '', 0, create_time_us FROM models ORDER BY id",
-        "INSERT INTO model_versions "
-        "(tenant, model, number, weights_digest, job, parent, dataset, dataset_digest, step, create_time_us) "
-        "SELECT tenant, model, result_version, weights_digest, name, 1, dataset, dataset_digest, weights_step, "
-        "coalesce(end_time_us, create_time_us) FROM jobs WHERE weights_digest <> '' ORDER BY id",
+        f"INSERT INTO model_versions {columns} "
+        "SELECT tenant, model, 1 + row_number() OVER (PARTITION BY model ORDER BY id), weights_digest, name, 1, "
+        "dataset, dataset_digest, weights_step, coalesce(end_time_us, create_time_us) "
+        "FROM jobs WHERE weights_digest <> '' ORDER BY id",
+        "UPDATE jobs SET result_version = (SELECT number FROM model_versions WHERE model_versions.job = jobs.name) "
+        "WHERE weights_digest <> ''",
+        "UPDATE models SET last_version = (SELECT max(number) FROM model_versions "
+        "WHERE model_versions.tenant = models.tenant AND model_versions.model = models.name)",
     ):
         op.execute(sa.text(statement))
+    op.drop_index("of_job", "model_versions")
 
 
 def _without_defaults() -> None:

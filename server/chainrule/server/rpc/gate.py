@@ -1,0 +1,165 @@
+"""The interceptor that every call passes: who is it, may it, and what is written down of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, nullcontext
+from typing import Any, cast
+
+import grpc
+
+from chainrule.server.audit import AuditLog
+from chainrule.server.callers import AuditEntry
+from chainrule.server.rpc.authentication import Admitted, Doorkeeper
+from chainrule.server.rpc.caller import calling
+from chainrule.server.rpc.scopes import CHANGING
+from chainrule.server.rpc.status import code_of
+
+_REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_IDS = (("model_id", "models"), ("dataset_id", "datasets"), ("token_id", "tokens"))
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GateInterceptor(grpc.aio.ServerInterceptor):
+    """Lets in calls of the API that may be made, sets their `caller()`, and records what they change, and those that it
+    refuses. It raises what it refuses them with, so it stands behind the interceptor that makes errors of that. Health
+    and reflection are for everybody."""
+
+    def __init__(self, doorkeeper: Doorkeeper, audit: AuditLog) -> None:
+        self._doorkeeper = doorkeeper
+        self._audit = audit
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith("/chainrule."):
+            return handler
+        codecs = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            return make(cast(Any, self._stream(cast(Any, inner), method)), **codecs)
+        if handler.request_streaming:
+            upload = self._unary(cast(Any, handler.stream_unary), method, is_stream=True)
+            return grpc.stream_unary_rpc_method_handler(cast(Any, upload), **codecs)
+        call = self._unary(cast(Any, handler.unary_unary), method, is_stream=False)
+        return grpc.unary_unary_rpc_method_handler(cast(Any, call), **codecs)
+
+    def _unary(
+        self, inner: Callable[[Any, Context], Awaitable[Any]], method: str, *, is_stream: bool
+    ) -> Callable[[Any, Context], Awaitable[Any]]:
+        async def gated(request: Any, context: Context) -> Any:
+            record = _Record(method, context.peer(), None if is_stream else request)
+            try:
+                admitted = self._admit(context, record)
+                with ExitStack() as held:
+                    held.enter_context(calling(admitted.caller))
+                    good: Any = nullcontext()
+                    if is_stream:
+                        held.enter_context(self._doorkeeper.place(admitted))
+                        if admitted.token is not None:
+                            good = held.enter_context(self._doorkeeper.lease(admitted.token)).waiting()
+                    async with good:
+                        response = await inner(request, context)
+            except BaseException as error:
+                await self._write(record, error=error)
+                raise
+            await self._write(record, response=response)
+            return response
+
+        return gated
+
+    def _stream(
+        self, inner: Callable[[Any, Context], AsyncIterator[Any]], method: str
+    ) -> Callable[[Any, Context], AsyncIterator[Any]]:
+        async def gated(request: Any, context: Context) -> AsyncIterator[Any]:
+            record = _Record(method, context.peer(), request)
+            try:
+                admitted = self._admit(context, record)
+            except Exception as error:
+                await self._write(record, error=error)
+                raise
+            with self._doorkeeper.place(admitted):
+                if admitted.token is None:
+                    async for response in inner(request, context):
+                        yield response
+                    return
+                with self._doorkeeper.lease(admitted.token) as lease:
+                    responses = inner(request, context)
+                    while True:
+                        with calling(admitted.caller):
+                            async with lease.waiting():
+                                try:
+                                    response = await anext(responses)
+                                except StopAsyncIteration:
+                                    return
+                        yield response
+
+        return gated
+
+    def _admit(self, context: Context, record: _Record) -> Admitted:
+        admitted = self._doorkeeper.identify(cast(Any, context.invocation_metadata()) or (), record.peer)
+        record.admitted = admitted
+        self._doorkeeper.check(record.method, admitted, record.peer)
+        return admitted
+
+    async def _write(self, record: _Record, *, response: Any = None, error: BaseException | None = None) -> None:
+        entry = record.entry(response, error)
+        if entry is not None:
+            await self._audit.record(entry)
+
+
+class _Record:
+    """What is known of a call."""
+
+    def __init__(self, method: str, peer: str, request: Any) -> None:
+        self.method = method
+        self.peer = peer
+        self.admitted: Admitted | None = None
+        self._request = request
+
+    def entry(self, response: Any, error: BaseException | None) -> AuditEntry | None:
+        """What the audit log says of it; None if that is nothing: it has changed nothing, and was not refused."""
+        if error is None:
+            code = grpc.StatusCode.OK
+        else:  # what is no Exception is a cancellation
+            code = code_of(error) if isinstance(error, Exception) else grpc.StatusCode.CANCELLED
+        is_change = self.method in CHANGING and not getattr(self._request, "validate_only", False)
+        if not is_change and code not in _REFUSED:
+            return None
+        caller = None if self.admitted is None else self.admitted.caller
+        return AuditEntry(
+            token="" if caller is None else caller.token,
+            tenant="" if caller is None else caller.tenant,
+            peer=_clean(self.peer, 128),
+            method=self.method[1:],
+            resource=_clean(_resource(self._request, response), 160),
+            code=code.name,
+        )
+
+
+def _resource(request: Any, response: Any) -> str:
+    """Resource name of what came of a call, or of what it was about."""
+    for message in (response, request):
+        if name := getattr(message, "name", ""):
+            return str(name)
+        if digest := getattr(message, "digest", ""):
+            return f"blobs/{digest}"
+    return next((f"{kind}/{id_}" for field, kind in _IDS if (id_ := getattr(request, field, ""))), "")
+
+
+def _clean(text: str, most: int) -> str:
+    """What a caller sent, fit for a line of a log."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:most])

@@ -1,0 +1,189 @@
+"""Tokens and the audit log in the store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from chainrule.server.callers import AuditEntry, Token
+from chainrule.server.errors import AlreadyExistsError
+from chainrule.server.store import listings, rows, schema
+from chainrule.server.store.database import Database, get
+from chainrule.server.store.paging import PageRequest, page
+
+_CONTENT = ("tenant", "scopes", "description", "expire_time_us", "secret_digest")
+"""What is the same in two tokens that are the same."""
+
+
+class AccessTables(Database):
+    """Who may call, and what was asked."""
+
+    # --- tokens ------------------------------------------------------------------------------------------------
+
+    def create_token(
+        self, token: Token, secret_digest: str, *, tenant: str, request_id: str = "", payload_digest: str = ""
+    ) -> Token:
+        """Store a token, or return the one of that name, or of that request id, if it is the same.
+
+        Args:
+            tenant: who asks, whose request id it is.
+            payload_digest: digest of what was asked for: tells a repeated request from another one.
+
+        Raises AlreadyExistsError if name, request id or secret stand for something else.
+        """
+        with self._write() as db:
+            known = _token_of_request(db, tenant, request_id, payload_digest) or _find(db, token.name)
+            if known is not None:
+                expire_time_us = _us(token.expire_time)
+                wanted = (token.tenant, list(token.scopes), token.description, expire_time_us, secret_digest)
+                if tuple(known[column] for column in _CONTENT) != wanted:
+                    raise AlreadyExistsError(
+                        f'there is already a token "{token.name}", with other content; tokens do not change: choose '
+                        "another token_id",
+                        name=token.name,
+                    )
+                return _token(known)
+            same = sa.select(schema.tokens.c.name).where(schema.tokens.c.secret_digest == secret_digest)
+            if db.execute(same).first() is not None:
+                raise AlreadyExistsError("another token has this secret; draw a new one for each token")
+            now = self._now_us()
+            db.execute(
+                schema.tokens.insert().values(
+                    name=token.name,
+                    tenant=token.tenant,
+                    scopes=list(token.scopes),
+                    secret_digest=secret_digest,
+                    description=token.description,
+                    create_time_us=now,
+                    expire_time_us=_us(token.expire_time),
+                )
+            )
+            if request_id:
+                db.execute(
+                    schema.requests.insert().values(
+                        tenant=tenant,
+                        request_id=request_id,
+                        payload_digest=payload_digest,
+                        resource=token.name,
+                        time_us=now,
+                    )
+                )
+            return _token(get(db, schema.tokens, token.name))
+
+    def get_token(self, name: str) -> Token:
+        """Raises NotFoundError."""
+        with self._read() as db:
+            return _token(get(db, schema.tokens, name))
+
+    def list_tokens(self, asked: PageRequest) -> tuple[list[Token], str]:
+        """A page, newest first, and the token of the next page."""
+        with self._read() as db:
+            found, after = page(db, sa.select(schema.tokens), listings.TOKENS, asked)
+            return [_token(row) for row in found], after
+
+    def revoke_token(self, name: str) -> Token:
+        """Make a token good for nothing; it stays in the list. Raises NotFoundError."""
+        table = schema.tokens
+        with self._write() as db:
+            unrevoked = table.update().where(table.c.name == name, table.c.revoke_time_us.is_(None))
+            db.execute(unrevoked.values(revoke_time_us=self._now_us()))
+            return _token(get(db, table, name))
+
+    def find_token(self, secret_digest: str) -> Token | None:
+        """The token of a secret, revoked or not."""
+        with self._read() as db:
+            query = sa.select(schema.tokens).where(schema.tokens.c.secret_digest == secret_digest)
+            row = db.execute(query).mappings().first()
+            return None if row is None else _token(row)
+
+    def tokens_by_digest(self) -> dict[str, Token]:
+        """All tokens that were not revoked, by the digest of their secret."""
+        with self._read() as db:
+            query = sa.select(schema.tokens).where(schema.tokens.c.revoke_time_us.is_(None))
+            return {row["secret_digest"]: _token(row) for row in db.execute(query).mappings()}
+
+    # --- the audit log -----------------------------------------------------------------------------------------
+
+    def add_audit_entry(self, entry: AuditEntry) -> None:
+        """Add to the audit log."""
+        with self._write() as db:
+            db.execute(
+                schema.audit.insert().values(
+                    time_us=self._now_us(),
+                    token=entry.token,
+                    tenant=entry.tenant,
+                    peer=entry.peer,
+                    method=entry.method,
+                    resource=entry.resource,
+                    code=entry.code,
+                )
+            )
+
+    def list_audit_entries(self, asked: PageRequest) -> tuple[list[AuditEntry], str]:
+        """A page, newest first, and the token of the next page."""
+        with self._read() as db:
+            found, after = page(db, sa.select(schema.audit), listings.AUDIT, asked)
+            return [_audit_entry(row) for row in found], after
+
+    def drop_audit_entries(self, *, older_than_s: float) -> int:
+        """Forget what is older; returns how many entries that were."""
+        table = schema.audit
+        with self._write() as db:
+            before = self._now_us() - round(older_than_s * 1e6)
+            return db.execute(table.delete().where(table.c.time_us < before)).rowcount
+
+
+def _token_of_request(db: Connection, tenant: str, request_id: str, payload_digest: str) -> RowMapping | None:
+    if not request_id:
+        return None
+    table = schema.requests
+    query = sa.select(table).where(table.c.tenant == tenant, table.c.request_id == request_id)
+    row = db.execute(query).mappings().first()
+    if row is None:
+        return None
+    if row["payload_digest"] != payload_digest:
+        raise AlreadyExistsError(
+            f'request_id "{request_id}" has already made "{row["resource"]}" from another payload; use a new '
+            "request_id for another token",
+            name=row["resource"],
+        )
+    return get(db, schema.tokens, row["resource"])
+
+
+def _find(db: Connection, name: str) -> RowMapping | None:
+    return db.execute(sa.select(schema.tokens).where(schema.tokens.c.name == name)).mappings().first()
+
+
+def _token(row: RowMapping) -> Token:
+    return Token(
+        name=row["name"],
+        tenant=row["tenant"],
+        scopes=tuple(row["scopes"]),
+        description=row["description"],
+        create_time=rows.time(row["create_time_us"]),
+        expire_time=_time(row["expire_time_us"]),
+        revoke_time=_time(row["revoke_time_us"]),
+    )
+
+
+def _audit_entry(row: RowMapping) -> AuditEntry:
+    return AuditEntry(
+        token=row["token"],
+        tenant=row["tenant"],
+        peer=row["peer"],
+        method=row["method"],
+        resource=row["resource"],
+        code=row["code"],
+        sequence=row["id"],
+        time=rows.time(row["time_us"]),
+    )
+
+
+def _time(time_us: int | None) -> datetime | None:
+    return None if time_us is None else rows.time(time_us)
+
+
+def _us(time: datetime | None) -> int | None:
+    return None if time is None else round(time.timestamp() * 1e6)

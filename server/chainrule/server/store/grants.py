@@ -1,0 +1,73 @@
+"""Which blobs a tenant may read: those it has uploaded, and those that something of its own refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from chainrule.server.store import schema
+from chainrule.server.store.database import Database
+
+
+class GrantTables(Database):
+    """Tenants and blobs."""
+
+    def readable_blobs(self, tenant: str, digests: Iterable[str]) -> set[str]:
+        """Those of some blobs that a tenant may read."""
+        wanted = list(digests)
+        with self._read() as db:
+            return {
+                digest
+                for column, query in _held_by(tenant)
+                for (digest,) in db.execute(query.where(column.in_(wanted)))
+            }
+
+    def blobs_of(self, tenant: str) -> set[str]:
+        """All blobs that a tenant may read."""
+        with self._read() as db:
+            return {digest for column, query in _held_by(tenant) for (digest,) in db.execute(query) if digest}
+
+    def grant_blob(self, tenant: str, digest: str) -> None:
+        """Remember that a tenant has uploaded a blob, now."""
+        table = schema.blob_grants
+        same = (table.c.tenant == tenant, table.c.digest == digest)
+        with self._write() as db:
+            now = self._now_us()
+            if not db.execute(table.update().where(*same).values(time_us=now)).rowcount:
+                db.execute(table.insert().values(tenant=tenant, digest=digest, time_us=now))
+
+    def drop_grants(self, is_stored: Callable[[str], bool], *, older_than_s: float) -> int:
+        """Forget who has uploaded what is not stored any more; returns how many grants that were. One that is younger
+        stays: its blob may have been uploaded again since it was looked for."""
+        table = schema.blob_grants
+        with self._read() as db:
+            before = self._now_us() - round(older_than_s * 1e6)
+            query = sa.select(table.c.digest).where(table.c.time_us < before).distinct()
+            gone = [digest for (digest,) in db.execute(query) if not is_stored(digest)]
+        with self._write() as db:
+            return sum(
+                db.execute(table.delete().where(table.c.digest == digest, table.c.time_us < before)).rowcount
+                for digest in gone
+            )
+
+
+def _held_by(tenant: str) -> Sequence[tuple[sa.Column[Any], sa.Select[Any]]]:
+    """For each way of holding a blob, the column of its digest, and the query for all of the tenant's."""
+    jobs, checkpoints = schema.jobs, schema.checkpoints
+    own = [
+        (table.c[column], sa.select(table.c[column]).where(table.c.tenant == tenant))
+        for table, column in (
+            (schema.blob_grants, "digest"),
+            (schema.model_versions, "weights_digest"),
+            (schema.datasets, "digest"),
+            (jobs, "weights_digest"),
+        )
+    ]
+    of_jobs = sa.join(checkpoints, jobs, checkpoints.c.job == jobs.c.name)
+    taken = [
+        (column, sa.select(column).select_from(of_jobs).where(jobs.c.tenant == tenant))
+        for column in (checkpoints.c.state_digest, checkpoints.c.manifest_digest)
+    ]
+    return [*own, *taken]

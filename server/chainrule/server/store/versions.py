@@ -1,0 +1,91 @@
+"""The versions of models, as jobs begin with them and make them: on a connection, within the transaction of a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from chainrule.server.errors import NotFoundError
+from chainrule.server.records import Dataset, Model
+from chainrule.server.store import rows, schema
+from chainrule.server.store.database import get
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job is made of, as it is at one moment."""
+
+    model: Model
+    """With the weights of the version that the job begins with."""
+    version: int
+    dataset: Dataset
+    validation: Dataset | None
+    """The second dataset, where there is one."""
+
+    def stands_for(self, other: Inputs) -> bool:
+        """Whether what was checked of one holds of the other: versions of a model differ in their weights only."""
+        return self._checked == other._checked
+
+    @property
+    def _checked(self) -> tuple[object, ...]:
+        model, second = self.model, self.validation
+        return model.family, model.family_config, model.create_time, self.dataset.digest, second and second.digest
+
+
+def inputs(
+    db: Connection, tenant: str, *, model: str, version: int | None, dataset: str, validation: str = ""
+) -> Inputs:
+    """Look up what a job is to be made of; version None is the newest, and no validation dataset is "".
+
+    Raises NotFoundError.
+    """
+    row = get(db, schema.models, model, tenant=tenant)
+    table = schema.model_versions
+    of_model = sa.select(table).where(table.c.tenant == tenant, table.c.model == model)
+    if version is not None:
+        of_model = of_model.where(table.c.number == version)
+    found = db.execute(of_model.order_by(table.c.number.desc()).limit(1)).mappings().first()
+    if found is None:
+        name = f"{model}/versions/{version}"
+        raise NotFoundError(
+            f'there is no model version "{name}"; list what there is with: chainrule models versions {model}', name=name
+        )
+    return Inputs(
+        model=replace(rows.model(row), weights_digest=found["weights_digest"]),
+        version=found["number"],
+        dataset=rows.dataset(get(db, schema.datasets, dataset, tenant=tenant)),
+        validation=rows.dataset(get(db, schema.datasets, validation, tenant=tenant)) if validation else None,
+    )
+
+
+def append(db: Connection, job: RowMapping, *, weights_digest: str, step: int, now_us: int) -> int:
+    """Make the weights of a job the next version of its model; returns its number.
+
+    0 if there is no such model any more. None is removed while a job uses it; but what a job has computed is not to be
+    lost if one is.
+    """
+    models = schema.models
+    this = sa.and_(models.c.tenant == job["tenant"], models.c.name == job["model"])
+    db.execute(
+        models.update().where(this).values(last_version=models.c.last_version + 1, revision=models.c.revision + 1)
+    )
+    number = db.execute(sa.select(models.c.last_version).where(this)).scalar()
+    if number is None:
+        return 0
+    db.execute(
+        schema.model_versions.insert().values(
+            tenant=job["tenant"],
+            model=job["model"],
+            number=number,
+            weights_digest=weights_digest,
+            job=job["name"],
+            parent=job["source_version"],
+            dataset=job["dataset"],
+            dataset_digest=job["dataset_digest"],
+            step=step,
+            create_time_us=now_us,
+        )
+    )
+    return int(number)

@@ -1,0 +1,193 @@
+"""ModelService over a real channel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeAlias
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.rpc import error_details_pb2
+
+from chainrule.server.blobs import BlobStore
+from chainrule.server.models import ModelCatalog
+from chainrule.server.rpc import convert
+from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.store import Store
+from chainrule.v1 import model_pb2, model_pb2_grpc
+from tests.server.rpc.tenants import AsTenant, channel_to, detail
+from tests.server.store.catalogued import add_job, add_version
+
+Stub: TypeAlias = "model_pb2_grpc.ModelServiceAsyncStub"
+
+
+@pytest.fixture
+def as_tenant() -> AsTenant:
+    return AsTenant()
+
+
+@pytest.fixture
+async def stub(store: Store, blobs: BlobStore, as_tenant: AsTenant) -> AsyncIterator[Stub]:
+    servicer = ModelServicer(ModelCatalog(store, blobs))
+    async with channel_to(
+        lambda server: model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server), as_tenant=as_tenant
+    ) as channel:
+        yield model_pb2_grpc.ModelServiceStub(channel)
+
+
+def creation(model_id: str = "m", *, width: float = 4.0, request_id: str = "", **fields: Any) -> Any:
+    builtin = model_pb2.Builtin(family="small_cnn", config=convert.dict_to_struct({"width": width}))
+    validate_only = fields.pop("validate_only", False)
+    model = model_pb2.Model(builtin=builtin, **fields)
+    return model_pb2.CreateModelRequest(
+        model_id=model_id, model=model, request_id=request_id, validate_only=validate_only
+    )
+
+
+async def test_a_model_is_created_found_listed_changed_and_removed(stub: Stub) -> None:
+    made = await stub.CreateModel(creation(labels={"team": "vision"}, description="d"))
+    assert (made.name, made.latest_version) == ("models/m", "models/m/versions/1")
+    assert (dict(made.labels), made.description) == ({"team": "vision"}, "d")
+    assert await stub.GetModel(model_pb2.GetModelRequest(name="models/m")) == made
+    listed = await stub.ListModels(model_pb2.ListModelsRequest(filter="labels.team = vision", order_by="name desc"))
+    assert list(listed.models) == [made]
+    wanted = model_pb2.Model(name="models/m", description="new", etag=made.etag, labels={"a": "1"})
+    update = model_pb2.UpdateModelRequest(model=wanted, update_mask=FieldMask(paths=["description"]))
+    changed = await stub.UpdateModel(update)
+    assert (dict(changed.labels), changed.description, changed.etag != made.etag) == ({"team": "vision"}, "new", True)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.UpdateModel(update)
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert detail(caught, error_details_pb2.ErrorInfo).reason == "ETAG_MISMATCH"
+    await stub.DeleteModel(model_pb2.DeleteModelRequest(name="models/m", etag=changed.etag))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.DeleteModel(model_pb2.DeleteModelRequest(name="models/m"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert detail(caught, error_details_pb2.ResourceInfo) == error_details_pb2.ResourceInfo(
+        resource_type="chainrule.v1.Model", resource_name="models/m"
+    )
+    await stub.DeleteModel(model_pb2.DeleteModelRequest(name="models/m", allow_missing=True))
+
+
+async def test_versions_are_found_by_number_and_as_the_latest(stub: Stub, store: Store) -> None:
+    made = await stub.CreateModel(creation())
+    add_version(store, 2)
+    second = await stub.GetModelVersion(model_pb2.GetModelVersionRequest(name="models/m/versions/latest"))
+    assert (second.name, second.parent_version) == ("models/m/versions/2", "models/m/versions/1")
+    assert (second.job, second.dataset, second.dataset_digest, second.step) == ("jobs/j2", "datasets/d", "b" * 64, 20)
+    first = await stub.GetModelVersion(model_pb2.GetModelVersionRequest(name="models/m/versions/1"))
+    assert (first.weights_digest, first.job, first.parent_version) == (made.weights_digest, "", "")
+    assert first.create_time == made.create_time
+    request = model_pb2.ListModelVersionsRequest(parent="models/m", page_size=1)
+    page = await stub.ListModelVersions(request)
+    request.page_token = page.next_page_token
+    rest = await stub.ListModelVersions(request)
+    assert ([*page.model_versions, *rest.model_versions], rest.next_page_token) == ([second, first], "")
+    with pytest.raises(grpc.aio.AioRpcError, match="page_token") as caught:
+        await stub.ListModelVersions(model_pb2.ListModelVersionsRequest(parent="models/m", page_token="nonsense"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_versions_are_removed_unless_they_are_the_first_or_in_use(stub: Stub, store: Store) -> None:
+    await stub.CreateModel(creation())
+    for number in (2, 3):
+        add_version(store, number)
+    add_job(store, version=2)
+    for number, name in ((1, "models/m/versions/1"), (2, "models/m/versions/2")):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.DeleteModelVersion(model_pb2.DeleteModelVersionRequest(name=f"models/m/versions/{number}"))
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert detail(caught, error_details_pb2.ResourceInfo) == error_details_pb2.ResourceInfo(
+            resource_type="chainrule.v1.ModelVersion", resource_name=name
+        )
+    third = model_pb2.DeleteModelVersionRequest(name="models/m/versions/3")
+    await stub.DeleteModelVersion(third)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.DeleteModelVersion(third)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    third.allow_missing = True
+    await stub.DeleteModelVersion(third)
+    with pytest.raises(grpc.aio.AioRpcError, match="is another version once this one is removed") as caught:
+        await stub.DeleteModelVersion(model_pb2.DeleteModelVersionRequest(name="models/m/versions/latest"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_repeated_request_id_makes_one_model_and_another_payload_none(stub: Stub) -> None:
+    made = await stub.CreateModel(creation(request_id="r"))
+    assert await stub.CreateModel(creation(request_id="r")) == made
+    for other in (creation("n", request_id="r"), creation(request_id="r", description="x")):
+        with pytest.raises(grpc.aio.AioRpcError, match='"r" has already made "models/m" from another') as caught:
+            await stub.CreateModel(other)
+        assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+        assert detail(caught, error_details_pb2.ResourceInfo).resource_name == "models/m"
+    await stub.DeleteModel(model_pb2.DeleteModelRequest(name="models/m"))
+    with pytest.raises(grpc.aio.AioRpcError, match="which was removed since") as caught:
+        await stub.CreateModel(creation(request_id="r"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.aio.AioRpcError, match="request_id: it has 129 characters"):
+        await stub.CreateModel(creation(request_id="r" * 129))
+
+
+async def test_checking_only_answers_and_leaves_nothing(stub: Stub, blobs: BlobStore) -> None:
+    would_be = await stub.CreateModel(creation(validate_only=True, request_id="r"))
+    assert (would_be.name, would_be.latest_version) == ("models/m", "models/m/versions/1")
+    assert not blobs.contains(would_be.weights_digest)
+    assert list((await stub.ListModels(model_pb2.ListModelsRequest())).models) == []
+    made = await stub.CreateModel(creation(request_id="r"))
+    assert made.weights_digest == would_be.weights_digest
+    assert blobs.contains(made.weights_digest)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CreateModel(creation("x", width=-1.0, validate_only=True))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_another_tenants_models_are_not_found(stub: Stub, as_tenant: AsTenant) -> None:
+    await stub.CreateModel(creation())
+    as_tenant.tenant = "other"
+    calls: list[Awaitable[object]] = [
+        stub.GetModel(model_pb2.GetModelRequest(name="models/m")),
+        stub.UpdateModel(model_pb2.UpdateModelRequest(model=model_pb2.Model(name="models/m"))),
+        stub.DeleteModel(model_pb2.DeleteModelRequest(name="models/m")),
+        stub.GetModelVersion(model_pb2.GetModelVersionRequest(name="models/m/versions/1")),
+        stub.ListModelVersions(model_pb2.ListModelVersionsRequest(parent="models/m")),
+        stub.DeleteModelVersion(model_pb2.DeleteModelVersionRequest(name="models/m/versions/1")),
+    ]
+    for call in calls:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert list((await stub.ListModels(model_pb2.ListModelsRequest())).models) == []
+    await stub.CreateModel(creation(width=5.0, request_id="r"))
+    as_tenant.tenant = "default"
+    assert (await stub.CreateModel(creation("n", request_id="r"))).name == "models/n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"filter": "colour = red"}, "filter: at character 1: there is no field 'colour'"),
+        ({"order_by": "colour"}, "order_by: is 'colour'; use one of create_time, name"),
+        ({"page_token": "x"}, "page_token: 'x' is no token"),
+        ({"page_size": -1}, "page_size: is -1"),
+    ],
+)
+async def test_what_is_wrong_with_a_list_call_is_said(stub: Stub, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=said) as caught:
+        await stub.ListModels(model_pb2.ListModelsRequest(**fields))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_cannot_be_noted_or_changed_is_refused(stub: Stub) -> None:
+    await stub.CreateModel(creation())
+    for model, mask, said in (
+        (model_pb2.Model(name="models/m", labels={"B": "x"}), [], r"model\.labels\['B'\]: is no key of a label"),
+        (model_pb2.Model(name="models/m"), ["builtin"], "update_mask: 'builtin' of a model cannot be changed"),
+        (model_pb2.Model(name="m"), [], r"model\.name: 'm' is no name in models"),
+    ):
+        update = model_pb2.UpdateModelRequest(model=model, update_mask=FieldMask(paths=mask))
+        with pytest.raises(grpc.aio.AioRpcError, match=said) as caught:
+            await stub.UpdateModel(update)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.aio.AioRpcError, match=r"model\.description: has 1,001"):
+        await stub.CreateModel(creation("n", description="d" * 1001))
