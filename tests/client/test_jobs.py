@@ -368,26 +368,6 @@ def test_wait_can_show_its_progress_on_stdout(
     assert "jobs/1  SUCCEEDED" in capsys.readouterr().out
 
 
-# Metrics
-
-
-def test_metrics_come_from_all_pages(server: FakeServer, client: Client) -> None:
-    server.put_job(name="jobs/1")
-    server.metrics = [metric(i, loss=1 / i) for i in range(1, 6)]
-    metrics = client.jobs.get("1").metrics()
-    assert [(m.sequence, m.step, m.loss) for m in metrics] == [(i, i, 1 / i) for i in range(1, 6)]
-    assert [m.sequence for m in client.jobs.get("1").metrics(after=3)] == [4, 5]
-
-
-def test_streamed_metrics_have_neither_gaps_nor_repetitions_after_a_break(server: FakeServer, client: Client) -> None:
-    server.put_job(name="jobs/1")
-    server.take("StreamMetrics", job_pb2.StreamMetricsResponse(metrics=[metric(2), metric(3)]), BREAK)
-    server.take("StreamMetrics", BREAK)
-    server.take("StreamMetrics", job_pb2.StreamMetricsResponse(metrics=[metric(4)]))
-    assert [m.sequence for m in client.jobs.get("1").stream_metrics(after=1)] == [2, 3, 4]
-    assert [request.after_sequence for request in server.requests("StreamMetrics")] == [1, 3, 3]
-
-
 # Checkpoints, receipts, and comparing
 
 

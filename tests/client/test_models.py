@@ -244,3 +244,8 @@ def test_a_version_can_be_removed(server: FakeServer, client: Client) -> None:
         client.models.delete_version("m/versions/2")
     with pytest.raises(InvalidInputError, match='"models/m" is no version of a model, as "models/m/versions/2" would'):
         client.models.delete_version("m")
+
+
+def test_labels_are_in_order(client: Client) -> None:
+    labels = dict.fromkeys(("who", "run", "team", "a", "zone", "kind"), "x")
+    assert list(client.models.create_from_family("m", "mlp", labels=labels).labels) == sorted(labels)

@@ -1,4 +1,4 @@
-"""The progress of a job: a line per epoch where there is no terminal, one live line on a terminal."""
+"""The progress of a job: a line now and then where there is no terminal, one live line on a terminal."""
 
 import io
 import re
@@ -76,15 +76,36 @@ def test_durations_are_minutes_and_seconds(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_without_a_terminal_each_epoch_and_each_state_is_one_line() -> None:
-    out = io.StringIO()
-    with show_progress(Console(file=out, width=40)) as show:
-        for step in range(7):
-            show(status(step=step))
-        show(status(step=6, state=job_pb2.Job.STATE_SUCCEEDED))
+def lines_of(steps: range, *, total: int, seconds_per_step: float) -> list[int]:
+    """The steps at which a line is printed, of a job that runs without a terminal."""
+    out, now = io.StringIO(), 100.0
+    with show_progress(Console(file=out, width=40), clock=lambda: now) as show:
+        for step in steps:
+            now += seconds_per_step
+            message = job_pb2.Job(name="jobs/1", state=RUNNING)
+            message.progress.step, message.progress.total_steps = step, total
+            show(status_from_message(message))
     lines = out.getvalue().splitlines()
-    assert [line.split("step ")[1].split("/")[0] for line in lines] == ["0", "1", "4", "6"]
     assert all(line.startswith("jobs/1  ") for line in lines)
+    return [int(line.split("step ")[1].split("/")[0]) for line in lines]
+
+
+def test_without_a_terminal_each_tenth_of_the_training_is_one_line() -> None:
+    assert lines_of(range(101), total=100, seconds_per_step=0.0) == list(range(0, 101, 10))
+
+
+def test_without_a_terminal_a_slow_training_is_a_line_every_ten_seconds() -> None:
+    assert lines_of(range(9), total=1000, seconds_per_step=4.0) == [0, 3, 6]
+    assert lines_of(range(3), total=1000, seconds_per_step=60.0) == [0, 1, 2]
+
+
+def test_without_a_terminal_each_state_is_one_line() -> None:
+    out = io.StringIO()
+    with show_progress(Console(file=out, width=40), clock=lambda: 0.0) as show:
+        show(status(step=6))
+        show(status(step=6))
+        show(status(step=6, state=job_pb2.Job.STATE_SUCCEEDED))
+    assert [line.split()[1] for line in out.getvalue().splitlines()] == ["RUNNING", "SUCCEEDED"]
 
 
 def test_without_a_terminal_another_number_of_workers_is_one_line() -> None:

@@ -27,6 +27,13 @@ def test_metrics_are_a_sequence_whose_columns_are_arrays(server: FakeServer, job
     assert metrics.time.astype("datetime64[s]").astype(int).tolist() == [1_750_000_000] * 5
 
 
+def test_a_part_of_the_metrics_has_columns_too(server: FakeServer, job: Job) -> None:
+    server.metrics = [metric(i, loss=1 / i) for i in range(1, 6)]
+    metrics = job.metrics()
+    np.testing.assert_array_equal(metrics[3:].loss, np.array([1 / 4, 1 / 5]), strict=True)
+    assert (metrics[-1].sequence, metrics[3:] == tuple(metrics)[3:]) == (5, True)
+
+
 def test_no_metrics_are_empty_arrays(job: Job) -> None:
     metrics = job.metrics()
     assert isinstance(metrics, Metrics)
@@ -66,3 +73,20 @@ def test_followed_logs_have_neither_gaps_nor_repetitions_after_a_break(server: F
 
 def test_a_severity_of_a_newer_server_is_unknown() -> None:
     assert log_entry_from_message(job_pb2.LogEntry(severity=99)).severity is Severity.UNKNOWN  # type: ignore[arg-type]
+
+
+def test_metrics_come_from_all_pages(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1")
+    server.metrics = [metric(i, loss=1 / i) for i in range(1, 6)]
+    metrics = client.jobs.get("1").metrics()
+    assert [(m.sequence, m.step, m.loss) for m in metrics] == [(i, i, 1 / i) for i in range(1, 6)]
+    assert [m.sequence for m in client.jobs.get("1").metrics(after=3)] == [4, 5]
+
+
+def test_streamed_metrics_have_neither_gaps_nor_repetitions_after_a_break(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1")
+    server.take("StreamMetrics", job_pb2.StreamMetricsResponse(metrics=[metric(2), metric(3)]), BREAK)
+    server.take("StreamMetrics", BREAK)
+    server.take("StreamMetrics", job_pb2.StreamMetricsResponse(metrics=[metric(4)]))
+    assert [m.sequence for m in client.jobs.get("1").stream_metrics(after=1)] == [2, 3, 4]
+    assert [request.after_sequence for request in server.requests("StreamMetrics")] == [1, 3, 3]

@@ -13,7 +13,7 @@ from chainrule.server.blobs import Announcement, Blob, BlobStore, Chunk
 from chainrule.server.errors import NotFoundError
 from chainrule.server.housekeeping import Housekeeping
 from chainrule.server.records import Dataset, Model
-from chainrule.server.store import NewJob, Store, schema
+from chainrule.server.store import NO_REQUEST, NewJob, Store, schema
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.config import TrainingConfig
 from tests.server.guarded import sha256
@@ -50,9 +50,9 @@ async def sent(content: bytes) -> AsyncIterator[Announcement | Chunk | None]:
 def test_a_tenant_reads_what_it_has_sent_and_what_its_things_refer_to(stored: Store) -> None:
     stored.grant_blob("default", DIGESTS["sent"])
     stored.grant_blob("default", DIGESTS["sent"])
-    stored.create_model(Model("models/m", "mlp", {}, DIGESTS["weights"], 0, 1, NOW))
-    stored.create_dataset(Dataset("datasets/d", DIGESTS["dataset"], 1, (1,), 1, 1, NOW, (), 0))
-    stored.create_job(NewJob("jobs/j", "", "", "models/m", "datasets/d", TrainingConfig(), 1))
+    stored.create_model(Model("models/m", "mlp", {}, DIGESTS["weights"], 0, 1, NOW), tenant="default")
+    stored.create_dataset(Dataset("datasets/d", DIGESTS["dataset"], 1, (1,), 1, 1, NOW, (), 0), tenant="default")
+    stored.create_job(NewJob("jobs/j", NO_REQUEST, "models/m", "datasets/d", TrainingConfig(), 1))
     stored.add_checkpoint(
         "jobs/j",
         step=1,

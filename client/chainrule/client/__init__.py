@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chainrule.client.aio.client import AsyncClient
-    from chainrule.client.aio.jobs import AsyncJob
+    from chainrule.client.aio.job import AsyncJob
     from chainrule.client.aio.models import AsyncModelVersion
     from chainrule.client.client import Client
     from chainrule.client.config import (
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         Unimplemented,
         Unknown,
     )
-    from chainrule.client.jobs import Job
+    from chainrule.client.job import Job
     from chainrule.client.models import ModelVersion
     from chainrule.client.records import (
         LogEntry,
@@ -147,7 +147,7 @@ __all__ = [
 
 _HOME = {
     "chainrule.client.aio.client": ("AsyncClient",),
-    "chainrule.client.aio.jobs": ("AsyncJob",),
+    "chainrule.client.aio.job": ("AsyncJob",),
     "chainrule.client.aio.models": ("AsyncModelVersion",),
     "chainrule.client.client": ("Client",),
     "chainrule.client.config": (
@@ -182,7 +182,7 @@ _HOME = {
         "Unimplemented",
         "Unknown",
     ),
-    "chainrule.client.jobs": ("Job",),
+    "chainrule.client.job": ("Job",),
     "chainrule.client.models": ("ModelVersion",),
     "chainrule.client.records": (
         "LogEntry",

@@ -1,5 +1,6 @@
-"""The progress of a job for people to watch: one live line on a terminal, a line per change elsewhere."""
+"""The progress of a job for people to watch: one live line on a terminal, a line now and then elsewhere."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,19 +12,24 @@ from rich.table import Column
 from chainrule.client.status import JobState, JobStatus
 
 BAR_WIDTH = 12
+EVERY_S = 10.0
+"""Longest time between two lines where there is no terminal, while there is something new."""
 STANDING = frozenset({JobState.QUEUED, JobState.RECOVERING, JobState.PAUSING, JobState.PAUSED})
 
 
 @contextmanager
-def show_progress(console: Console | None = None) -> Iterator[Callable[[JobStatus], None]]:
+def show_progress(
+    console: Console | None = None, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[JobStatus], None]]:
     """A function that shows a job's status, to be called with each new one; the display ends with the block.
 
     Args:
         console: where to show it; stdout by default.
+        clock: seconds from any origin, never going back.
     """
     console = console or Console()
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console, clock)
         return
     with Bar(*_columns(), console=console) as bar:
         yield _LiveLine(bar, bar.add_task("", total=None))
@@ -101,16 +107,20 @@ class _LiveLine:
 
 
 class _Lines:
-    """Prints the status when the state, the epoch or the number of workers is another one."""
+    """Prints the status when the state or the number of workers is another one, and as the training goes on: after a
+    tenth of it, and after EVERY_S."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float]) -> None:
         self._console = console
+        self._clock = clock
         self._shown: tuple[str, int, int] | None = None
+        self._shown_at = 0.0
 
     def __call__(self, status: JobStatus) -> None:
-        seen = (status.state, status.progress.epoch, status.running_workers)
-        if seen != self._shown:
-            self._shown = seen
+        tenths = 10 * status.progress.step // status.progress.total_steps if status.progress.total_steps else 0
+        seen = (status.state, tenths, status.running_workers)
+        if seen != self._shown or self._clock() - self._shown_at >= EVERY_S:
+            self._shown, self._shown_at = seen, self._clock()
             self._console.print(f"{status.name}  {describe(status)}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,16 @@ class Metrics(tuple[Metric, ...]):
     """
 
     __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Metric: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Metrics": ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "Metric | Metrics":
+        """One of them, or a part with columns of its own."""
+        if isinstance(index, slice):
+            return Metrics(super().__getitem__(index))
+        return super().__getitem__(index)
 
     @property
     def sequence(self) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from chainrule.client.wire import moment, plain
+from chainrule.client.wire import labels_of, moment, plain
 from chainrule.v1 import cluster_pb2, dataset_pb2, model_pb2
 
 
@@ -135,7 +135,7 @@ def model_from_message(message: model_pb2.Model) -> Model:
         init_seed=message.init_seed,
         num_parameters=message.num_parameters,
         create_time=moment(message.create_time),
-        labels=dict(message.labels),
+        labels=labels_of(message),
         description=message.description,
         latest_version=message.latest_version,
         etag=message.etag,
@@ -152,7 +152,7 @@ def dataset_from_message(message: dataset_pb2.Dataset) -> Dataset:
         num_classes=message.num_classes,
         size_bytes=message.size_bytes,
         create_time=moment(message.create_time),
-        labels=dict(message.labels),
+        labels=labels_of(message),
         description=message.description,
         etag=message.etag,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from chainrule.client import config
 from chainrule.client.config import TrainingConfig
-from chainrule.client.wire import enum_word, moment
+from chainrule.client.wire import enum_word, labels_of, moment
 from chainrule.v1 import job_pb2
 
 
@@ -313,7 +313,7 @@ def status_from_message(job: job_pb2.Job) -> JobStatus:
         source_version=job.source_version or None,
         result_version=job.result_version or None,
         dataset_digest=job.dataset_digest or None,
-        labels=dict(job.labels),
+        labels=labels_of(job),
         description=job.description,
         priority=job.priority,
         etag=job.etag,

@@ -44,8 +44,15 @@ def resource_name(collection: str, name: str) -> str:
 
 
 def name_of(collection: str, resource: Named | str) -> str:
-    """The full name of what is given by its handle or its name."""
-    return resource_name(collection, resource if isinstance(resource, str) else resource.name)
+    """The full name of what is given by its handle or its name.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    name = resource if isinstance(resource, str) else getattr(resource, "name", None)
+    if not isinstance(name, str):
+        raise InvalidInputError(f"{collection[:-1]} is {resource!r}; it must be a handle or a name")
+    return resource_name(collection, name)
 
 
 def short_name(name: str) -> str:
@@ -138,6 +145,11 @@ def put_labels(message: Labelled, labels: Mapping[str, str]) -> None:
         message.labels[key] = value
 
 
+def labels_of(message: Labelled) -> dict[str, str]:
+    """The labels of a message in alphabetical order; their own order changes from message to message."""
+    return dict(sorted(message.labels.items()))
+
+
 def put_changes(
     message: Labelled,
     *,
@@ -167,5 +179,11 @@ def put_changes(
 
 
 def new_request_id(given: str | None) -> str:
-    """What makes the repetitions of one call known as such: as given, or drawn."""
+    """What makes the repetitions of one call known as such: as given, or drawn.
+
+    Raises:
+        InvalidInputError: what is given is no text.
+    """
+    if given is not None and not isinstance(given, str):
+        raise InvalidInputError(f"request_id is {given!r}; it must be a text")
     return str(uuid.uuid4()) if given is None else given

@@ -63,11 +63,11 @@ CALLS: Mapping[str, str] = {
     "ReadBlob": "blobs.download",
     "GetServerInfo": "server_info",
     "ListNodes": "nodes",
-    "CreateToken": "tokens.create",
-    "GetToken": "tokens.get",
-    "ListTokens": "tokens.list",
-    "RevokeToken": "tokens.revoke",
-    "ListAuditEntries": "audit.list",
+    "CreateToken": "access.create",
+    "GetToken": "access.get",
+    "ListTokens": "access.list",
+    "RevokeToken": "access.revoke",
+    "ListAuditEntries": "access.audit",
 }
 """A call of the API → what makes it, as an attribute of a client; job: of a handle."""
 

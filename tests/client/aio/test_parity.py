@@ -12,7 +12,8 @@ import pytest
 import chainrule.client
 
 DERIVE = Path(str(chainrule.client.__file__)).parents[2] / "derive.py"
-MODULES = ("blobs", "channel", "client", "cluster", "datasets", "jobs", "models", "paging", "runtime")
+SOURCE = Path(str(chainrule.client.__file__)).parent / "aio"
+MODULES = sorted(file.stem for file in SOURCE.glob("*.py") if file.stem != "__init__")
 
 
 def test_the_client_for_threads_is_what_its_source_gives() -> None:
@@ -36,6 +37,11 @@ def public(module: ModuleType) -> dict[str, inspect.Signature]:
                 if is_public and isinstance(function, FunctionType):
                     found[f"{short}.{key}"] = inspect.signature(function)
     return found
+
+
+def test_every_module_but_the_runtime_is_derived() -> None:
+    for name in set(MODULES) - {"runtime"}:
+        assert f"# Derived from aio/{name}.py" in (SOURCE.parent / f"{name}.py").read_text()
 
 
 @pytest.mark.parametrize("name", MODULES)

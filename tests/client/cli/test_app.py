@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,6 +124,22 @@ def test_characters_that_the_locale_does_not_have_are_replaced(server: FakeServe
     )
     assert done.returncode == 0, done.stderr
     assert b"models/gr??e" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("--help",), ("jobs", "status", "nothing")])
+def test_no_color_takes_the_colours_away(server: FakeServer, words: tuple[str, ...]) -> None:
+    def printed(**variables: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "chainrule.client", *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "CHAINRULE_ADDRESS": server.address, "FORCE_COLOR": "1", "TERM": "xterm", **variables},
+        )
+        return done.stdout + done.stderr
+
+    colour = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7]|38;[\d;]+)m")
+    assert colour.search(printed())
+    assert not colour.search(printed(NO_COLOR="1"))
 
 
 # Commands of other packages

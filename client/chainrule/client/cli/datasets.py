@@ -1,18 +1,38 @@
-"""`chainrule datasets`: upload datasets and list them."""
+"""`chainrule datasets`: upload datasets; list, change and remove them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chainrule.client.cli.options import (
+    DatasetArgument,
+    DescriptionOption,
+    EtagOption,
+    FilterOption,
+    LabelsOption,
+    LimitOption,
+    MissingOkOption,
+    NewLabelsOption,
+    NoLabelsOption,
+    OrderByOption,
+    YesOption,
+    confirm_removal,
+    labels_text,
+    new_labels,
+    parse_labels,
+)
 from chainrule.client.cli.output import short_digest, size, when
-from chainrule.client.cli.session import AddressOption, FormatOption, open_session, reported
+from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session, reported
+from chainrule.client.cli.transfer import transfer_shown
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-app = typer.Typer(help="Upload datasets and list them.", no_args_is_help=True)
+    from chainrule.client.resources import Dataset
+
+app = typer.Typer(help="Upload datasets; list, change and remove them.", no_args_is_help=True)
 
 ZIP_MAGIC, NPY_MAGIC = b"PK", b"\x93NUMPY"  # a .npz file is a zip archive of .npy files
 ARRAY_NAMES = (("inputs", "targets"), ("x", "y"))
@@ -34,39 +54,42 @@ def push(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="The inputs are tokens (N, T): whole numbers from 0, sent as int64.")
     ] = False,
+    labels: LabelsOption = None,
+    description: DescriptionOption = None,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
     """Upload a dataset: inputs (N, ...) as float32, targets (N) or, one for each token, (N, T) as labels from 0."""
+    notes = parse_labels(labels)
     with reported(ctx, form):
         inputs, targets = read_examples(file)
     with open_session(ctx, address, form) as session:
-        made = session.client.datasets.create(dataset, inputs=inputs, targets=targets, tokens=tokens)
-        session.output.record(
-            made,
-            [
-                ("dataset", made.name),
-                ("sha256", made.digest),
-                ("examples", f"{made.num_examples:,}"),
-                ("input shape", str(made.input_shape)),
-                ("classes", str(made.num_classes)),
-                ("size", size(made.size_bytes)),
-                ("created", when(made.create_time)),
-            ],
-        )
+        with transfer_shown(session, "examples") as transferred:
+            made = session.client.datasets.create(
+                dataset,
+                inputs=inputs,
+                targets=targets,
+                tokens=tokens,
+                labels=notes,
+                description=description or "",
+                transferred=transferred,
+            )
+        _show(session, made)
 
 
 @app.command("ls")
 def list_datasets(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
+    filter: FilterOption = "",
+    order_by: OrderByOption = "",
+    limit: LimitOption = 50,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """List datasets, newest first."""
+    """List datasets, newest first unless told otherwise."""
     with open_session(ctx, address, form) as session:
         session.output.rows(
-            session.client.datasets.list(limit=limit),
+            session.client.datasets.list(filter=filter, order_by=order_by, limit=limit),
             {
                 "DATASET": lambda d: d.name,
                 "EXAMPLES": lambda d: f"{d.num_examples:,}",
@@ -74,9 +97,61 @@ def list_datasets(
                 "CLASSES": lambda d: str(d.num_classes),
                 "SIZE": lambda d: size(d.size_bytes),
                 "SHA256": lambda d: short_digest(d.digest),
+                "LABELS": lambda d: labels_text(d.labels),
                 "CREATED": lambda d: when(d.create_time),
             },
         )
+
+
+@app.command("update")
+def update(
+    ctx: typer.Context,
+    dataset: DatasetArgument,
+    labels: NewLabelsOption = None,
+    no_labels: NoLabelsOption = False,
+    description: DescriptionOption = None,
+    etag: EtagOption = None,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Change labels or description of a dataset."""
+    notes = new_labels(labels, none=no_labels)
+    with open_session(ctx, address, form) as session:
+        _show(session, session.client.datasets.update(dataset, labels=notes, description=description, etag=etag))
+
+
+@app.command("rm")
+def remove(
+    ctx: typer.Context,
+    dataset: DatasetArgument,
+    etag: EtagOption = None,
+    missing_ok: MissingOkOption = False,
+    yes: YesOption = False,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Remove a dataset. One that jobs use which have not ended is refused."""
+    confirm_removal(dataset, yes=yes)
+    with open_session(ctx, address, form) as session:
+        session.client.datasets.delete(dataset, etag=etag, missing_ok=missing_ok)
+        session.output.note(f"removed {dataset}")
+
+
+def _show(session: Session, dataset: "Dataset") -> None:
+    session.output.record(
+        dataset,
+        [
+            ("dataset", dataset.name),
+            ("sha256", dataset.digest),
+            ("examples", f"{dataset.num_examples:,}"),
+            ("input shape", str(dataset.input_shape)),
+            ("classes", str(dataset.num_classes)),
+            ("size", size(dataset.size_bytes)),
+            ("labels", labels_text(dataset.labels)),
+            *((("description", dataset.description),) if dataset.description else ()),
+            ("created", when(dataset.create_time)),
+        ],
+    )
 
 
 def read_examples(file: Path) -> "tuple[NDArray[np.generic], NDArray[np.generic]]":

@@ -1,17 +1,39 @@
-"""`chainrule models`: make models and list them."""
+"""`chainrule models`: make models, list, change and remove them and their versions."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chainrule.client.cli.output import short_digest, when
-from chainrule.client.cli.session import AddressOption, FormatOption, open_session
+from chainrule.client.cli.completion import complete_model
+from chainrule.client.cli.options import (
+    DescriptionOption,
+    EtagOption,
+    FilterOption,
+    LabelsOption,
+    LimitOption,
+    MissingOkOption,
+    ModelArgument,
+    NewLabelsOption,
+    NoLabelsOption,
+    OrderByOption,
+    YesOption,
+    confirm_removal,
+    labels_text,
+    new_labels,
+    parse_labels,
+)
+from chainrule.client.cli.output import short_digest, short_name, when
+from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
+from chainrule.client.cli.transfer import transfer_shown
+
+if TYPE_CHECKING:
+    from chainrule.client.resources import Model
 
 CONFIG_OPTION = "--config"
-app = typer.Typer(help="Make models and list them.", no_args_is_help=True)
+app = typer.Typer(help="Make models; list, change and remove them and their versions.", no_args_is_help=True)
 
 
 @app.command("create")
@@ -50,6 +72,8 @@ def create(
     init_seed: Annotated[
         int, typer.Option(min=0, help="Seed of the initialisation of what --weights does not have.")
     ] = 0,
+    labels: LabelsOption = None,
+    description: DescriptionOption = None,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
@@ -59,51 +83,119 @@ def create(
             "it says what --weights may lack, and there are none; give --weights, or leave it out.",
             param_hint="--allow-missing",
         )
-    settings = parse_config(config or [])
+    settings, notes = parse_config(config or []), parse_labels(labels)
     with open_session(ctx, address, form) as session:
         from chainrule.engine import io
 
-        made = session.client.models.create_from_family(
-            model,
-            family,
-            settings,
-            weights=io.load(weights.read_bytes()) if weights else None,
-            allow_missing=allow_missing or (),
-            init_seed=init_seed,
-        )
-        session.output.record(
-            made,
-            [
-                ("model", made.name),
-                ("family", made.family),
-                ("config", json.dumps(made.config)),
-                ("weights sha256", made.weights_digest or f"initialised by the server from seed {made.init_seed}"),
-                ("parameters", f"{made.num_parameters:,}"),
-                ("created", when(made.create_time)),
-            ],
-        )
+        with transfer_shown(session, "weights") as transferred:
+            made = session.client.models.create_from_family(
+                model,
+                family,
+                settings,
+                weights=io.load(weights.read_bytes()) if weights else None,
+                allow_missing=allow_missing or (),
+                init_seed=init_seed,
+                labels=notes,
+                description=description or "",
+                transferred=transferred,
+            )
+        _show(session, made)
 
 
 @app.command("ls")
 def list_models(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
+    filter: FilterOption = "",
+    order_by: OrderByOption = "",
+    limit: LimitOption = 50,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """List models, newest first."""
+    """List models, newest first unless told otherwise."""
     with open_session(ctx, address, form) as session:
         session.output.rows(
-            session.client.models.list(limit=limit),
+            session.client.models.list(filter=filter, order_by=order_by, limit=limit),
             {
                 "MODEL": lambda m: m.name,
                 "FAMILY": lambda m: m.family,
                 "CONFIG": lambda m: json.dumps(m.config),
                 "PARAMETERS": lambda m: f"{m.num_parameters:,}",
                 "WEIGHTS": lambda m: short_digest(m.weights_digest),
+                "VERSION": lambda m: short_name(m.latest_version) or "-",
+                "LABELS": lambda m: labels_text(m.labels),
                 "CREATED": lambda m: when(m.create_time),
             },
         )
+
+
+@app.command("versions")
+def versions(
+    ctx: typer.Context,
+    model: ModelArgument,
+    limit: LimitOption = 50,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """List the versions of a model, newest first, with what each was made from."""
+    with open_session(ctx, address, form) as session:
+        session.output.rows(
+            session.client.models.versions(model, limit=limit),
+            {
+                "VERSION": lambda v: v.name,
+                "JOB": lambda v: v.job or "-",
+                "FROM": lambda v: v.parent_version or "-",
+                "DATASET": lambda v: v.dataset or "-",
+                "STEP": lambda v: str(v.step),
+                "WEIGHTS": lambda v: short_digest(v.weights_digest),
+                "CREATED": lambda v: when(v.create_time),
+            },
+        )
+
+
+@app.command("update")
+def update(
+    ctx: typer.Context,
+    model: ModelArgument,
+    labels: NewLabelsOption = None,
+    no_labels: NoLabelsOption = False,
+    description: DescriptionOption = None,
+    etag: EtagOption = None,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Change labels or description of a model."""
+    notes = new_labels(labels, none=no_labels)
+    with open_session(ctx, address, form) as session:
+        _show(session, session.client.models.update(model, labels=notes, description=description, etag=etag))
+
+
+@app.command("rm")
+def remove(
+    ctx: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model, or one version of it: digits/versions/2.", autocompletion=complete_model
+        ),
+    ],
+    etag: EtagOption = None,
+    missing_ok: MissingOkOption = False,
+    yes: YesOption = False,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Remove a model with all its versions, or one version. What jobs use that have not ended is refused."""
+    is_version = "/versions/" in model
+    if is_version and etag:
+        raise typer.BadParameter("a version has none; leave it out.", param_hint="--etag")
+    confirm_removal(model if is_version else f"{model} with all its versions", yes=yes)
+    with open_session(ctx, address, form) as session:
+        models = session.client.models
+        if is_version:
+            models.delete_version(model, missing_ok=missing_ok)
+        else:
+            models.delete(model, etag=etag, missing_ok=missing_ok)
+        session.output.note(f"removed {model}")
 
 
 @app.command("families")
@@ -118,6 +210,23 @@ def families(ctx: typer.Context, address: AddressOption = None, form: FormatOpti
                 "DESCRIPTION": lambda f: f.description,
             },
         )
+
+
+def _show(session: Session, model: "Model") -> None:
+    session.output.record(
+        model,
+        [
+            ("model", model.name),
+            ("family", model.family),
+            ("config", json.dumps(model.config)),
+            ("weights sha256", model.weights_digest or f"initialised by the server from seed {model.init_seed}"),
+            ("parameters", f"{model.num_parameters:,}"),
+            ("newest version", model.latest_version or "-"),
+            ("labels", labels_text(model.labels)),
+            *((("description", model.description),) if model.description else ()),
+            ("created", when(model.create_time)),
+        ],
+    )
 
 
 def parse_config(texts: Sequence[str]) -> dict[str, Any]:

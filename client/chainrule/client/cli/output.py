@@ -147,6 +147,11 @@ def first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
+def short_name(name: str) -> str:
+    """The last part of a resource name."""
+    return name.rpartition("/")[2]
+
+
 def short_digest(digest: str | None) -> str:
     """Enough of a digest to recognise it."""
     return digest[:12] if digest else "-"

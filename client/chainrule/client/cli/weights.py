@@ -1,4 +1,4 @@
-"""`chainrule weights`: fetch what a job has produced."""
+"""`chainrule weights`: fetch what a job has produced, or any version of a model."""
 
 import os
 from pathlib import Path
@@ -6,32 +6,45 @@ from typing import Annotated
 
 import typer
 
+from chainrule.client.cli.completion import complete_weights
 from chainrule.client.cli.output import size
 from chainrule.client.cli.session import AddressOption, FormatOption, open_session
+from chainrule.client.cli.transfer import download_shown
 
-app = typer.Typer(help="Fetch what a job has produced.", no_args_is_help=True)
+app = typer.Typer(help="Fetch what a job has produced, or any version of a model.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Fetch what a job has produced."""
+    """Fetch what a job has produced, or any version of a model."""
 
 
 @app.command("get")
 def get(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job that has SUCCEEDED, for example jobs/bea3phtux7dd.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|VERSION",
+            help="A job that has SUCCEEDED: jobs/bea3phtux7dd; or a version of a model: models/digits/versions/2, "
+            "or models/digits, which is its newest.",
+            autocompletion=complete_weights,
+        ),
+    ],
     file: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", dir_okay=False, help="The .safetensors file to write.")
     ],
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Write the weights of a job to a safetensors file, checked against their digest."""
+    """Write weights to a safetensors file, checked against their digest."""
     with open_session(ctx, address, form) as session:
         from chainrule.engine import io
 
-        content = session.client.jobs.get(job).weights_file()
+        with download_shown(session, "weights") as received:
+            is_version = source.startswith("models/") or "/versions/" in source
+            named = session.client.models.version(source) if is_version else session.client.jobs.get(source)
+            content = named.weights_file(received=received)
         digest = io.digest(content)
         _write_whole(file, content)
         session.output.record(

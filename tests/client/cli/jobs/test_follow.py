@@ -1,4 +1,4 @@
-"""`chainrule jobs watch` and `metrics` follow a job, and not what happens to the connection."""
+"""`chainrule jobs watch`, `metrics` and `logs` follow a job, and not what happens to the connection."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from typer.testing import Result
 from chainrule.client import Job, JobStatus, Metric
 from chainrule.client.cli.exits import ExitCode
 from chainrule.v1 import job_pb2
-from tests.client.fake_server import BREAK, FakeServer, metric
+from tests.client.fake_server import BREAK, FakeServer, log_entry, metric
 
 Run = Callable[..., Result]
 
@@ -52,7 +52,9 @@ def test_watch_gives_up_after_its_time(run: Run, server: FakeServer) -> None:
     assert "jobs/1 has not ended within 0.2 s; it was RUNNING when last seen" in result.stderr
 
 
-@pytest.mark.parametrize("words", [("watch", "1"), ("watch", "1", "--format", "json"), ("metrics", "1", "--follow")])
+@pytest.mark.parametrize(
+    "words", [("watch", "1"), ("watch", "1", "--format", "json"), ("metrics", "1", "--follow"), ("logs", "1", "-f")]
+)
 def test_ctrl_c_stops_watching_and_not_the_job(
     run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
@@ -62,6 +64,7 @@ def test_ctrl_c_stops_watching_and_not_the_job(
     server.put_job(name="jobs/1", state=job_pb2.Job.STATE_RUNNING)
     monkeypatch.setattr(Job, "watch", interrupted)
     monkeypatch.setattr(Job, "stream_metrics", interrupted)
+    monkeypatch.setattr(Job, "logs", interrupted)
     result = run("jobs", *words, "--address", server.address)
     assert result.exit_code == ExitCode.INTERRUPTED
     assert (
@@ -86,3 +89,23 @@ def test_metrics_that_are_followed_are_a_line_each(run: Run, server: FakeServer)
     assert run("jobs", "metrics", "1", "--follow").stdout.splitlines()[1] == (
         "epoch 2  step 2  loss 0.500000  accuracy 0.7500  examples 64"
     )
+
+
+@pytest.mark.parametrize("words", [(), ("-f",), ("--follow",)])
+def test_logs_are_a_line_each(run: Run, server: FakeServer, words: tuple[str, ...]) -> None:
+    server.put_job(name="jobs/1")
+    server.logs = [
+        log_entry(1, "hello"),
+        log_entry(2, "took [3] tries\nand more", severity="WARNING", source="worker 1"),
+        log_entry(4, "lost", severity="ERROR", source="worker 1"),
+    ]
+    assert run("jobs", "logs", "1", *words).stdout.splitlines() == [
+        "2025-06-15 15:06:40  INFO     coordinator  hello",
+        "2025-06-15 15:06:40  WARNING  worker 1  took [3] tries",
+        "and more",
+        "2025-06-15 15:06:40  ERROR    worker 1  lost",
+    ]
+    chosen = run("jobs", "logs", "1", *words, "--min-severity", "error", "--format", "json").stdout
+    assert [json.loads(line)["message"] for line in chosen.splitlines()] == ["lost"]
+    chosen = run("jobs", "logs", "1", *words, "--source", "worker 1", "--after", "2", "--format", "json").stdout
+    assert [json.loads(line)["sequence"] for line in chosen.splitlines()] == [4]

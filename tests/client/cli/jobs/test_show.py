@@ -174,3 +174,24 @@ def test_weights_that_are_not_of_the_last_step_say_so(run: Run, server: FakeServ
     assert dict(rows_of(run("jobs", "status", "1").stdout))["weights after"] == "step 40 of 100"
     server.put_job(name="jobs/2", weights_step=100, **ended)
     assert "weights after" not in run("jobs", "status", "2").stdout
+
+
+def test_status_tells_where_a_job_begins_what_it_made_and_how_long_it_took(run: Run, server: FakeServer) -> None:
+    job = server.put_job(
+        name="jobs/1",
+        state=job_pb2.Job.STATE_SUCCEEDED,
+        source_version="models/m/versions/1",
+        result_version="models/m/versions/2",
+        description="the baseline",
+        labels={"team": "vision"},
+        priority=-4,
+    )
+    job.timings.queued.FromSeconds(3)
+    job.timings.running.FromSeconds(75)
+    lines = {
+        line.partition("  ")[0]: line.split("  ")[-1].strip() for line in run("jobs", "status", "1").stdout.splitlines()
+    }
+    assert lines["begins with"] == "models/m/versions/1"
+    assert lines["has made"] == "models/m/versions/2"
+    assert lines["time spent"] == "queued 0:03, running 1:15"
+    assert (lines["labels"], lines["description"], lines["priority"]) == ("team=vision", "the baseline", "-4")

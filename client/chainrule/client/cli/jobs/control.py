@@ -1,4 +1,4 @@
-"""`chainrule jobs pause`, `resume`, `scale` and `cancel`: steering a job while it trains."""
+"""`chainrule jobs pause`, `resume`, `scale`, `cancel`, `update` and `rm`: steering a job, changing and removing it."""
 
 from typing import Annotated
 
@@ -6,6 +6,16 @@ import typer
 
 from chainrule.client.cli.jobs.options import JobArgument
 from chainrule.client.cli.jobs.show import show
+from chainrule.client.cli.options import (
+    DescriptionOption,
+    EtagOption,
+    MissingOkOption,
+    NewLabelsOption,
+    NoLabelsOption,
+    YesOption,
+    confirm_removal,
+    new_labels,
+)
 from chainrule.client.cli.session import AddressOption, FormatOption, open_session
 
 
@@ -57,3 +67,40 @@ def cancel(ctx: typer.Context, job: JobArgument, address: AddressOption = None, 
     """Ask a job to stop for good."""
     with open_session(ctx, address, form) as session:
         show(session, session.client.jobs.get(job).cancel())
+
+
+def update(
+    ctx: typer.Context,
+    job: JobArgument,
+    labels: NewLabelsOption = None,
+    no_labels: NoLabelsOption = False,
+    description: DescriptionOption = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Which waiting job goes first: the highest, -100 to 100.", show_default=False),
+    ] = None,
+    etag: EtagOption = None,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Change labels, description or priority of a job."""
+    notes = new_labels(labels, none=no_labels)
+    with open_session(ctx, address, form) as session:
+        changed = session.client.jobs.update(job, labels=notes, description=description, priority=priority, etag=etag)
+        show(session, changed)
+
+
+def remove(
+    ctx: typer.Context,
+    job: JobArgument,
+    etag: EtagOption = None,
+    missing_ok: MissingOkOption = False,
+    yes: YesOption = False,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Remove a job that has ended, with its metrics, logs and checkpoints. The model version it has made stays."""
+    confirm_removal(f"{job} with its metrics, logs and checkpoints", yes=yes)
+    with open_session(ctx, address, form) as session:
+        session.client.jobs.delete(job, etag=etag, missing_ok=missing_ok)
+        session.output.note(f"removed {job}")

@@ -1,5 +1,6 @@
-"""`chainrule jobs watch` and `metrics`: following a job while it trains."""
+"""`chainrule jobs watch`, `metrics` and `logs`: following a job while it trains."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -11,8 +12,17 @@ from chainrule.client.cli.output import Format, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
 
 if TYPE_CHECKING:
-    from chainrule.client.jobs import Job
-    from chainrule.client.records import Metric
+    from chainrule.client.job import Job
+    from chainrule.client.records import LogEntry, Metric
+
+
+class LogSeverity(StrEnum):
+    """How much a log entry matters, least first."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def watch(
@@ -71,6 +81,41 @@ def metrics(
         try:
             for metric in handle.stream_metrics(after=after):
                 session.output.line(metric, text)
+        except KeyboardInterrupt:
+            _stop_watching(session, handle)
+
+
+def logs(
+    ctx: typer.Context,
+    job: JobArgument,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    min_severity: Annotated[
+        LogSeverity | None,
+        typer.Option(help="Leave out what matters less.", case_sensitive=False, show_default=False),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="PROCESS",
+            help="Only of this one: service, coordinator, 'worker 3'.",
+            show_default=False,
+        ),
+    ] = "",
+    after: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out entries up to this number.")] = 0,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Show what the processes of a job have logged; with --format json, one object per line."""
+
+    def text(entry: "LogEntry") -> str:
+        return f"{when(entry.time)}  {entry.severity:<7}  {entry.source}  {entry.message}"
+
+    with open_session(ctx, address, form) as session:
+        handle = session.client.jobs.get(job)
+        least = None if min_severity is None else min_severity.value
+        try:
+            for entry in handle.logs(follow=following, min_severity=least, source=source, after=after):
+                session.output.line(entry, text)
         except KeyboardInterrupt:
             _stop_watching(session, handle)
 

@@ -4,7 +4,12 @@ from typing import Annotated
 
 import typer
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job, for example jobs/bea3phtux7dd.")]
+from chainrule.client.cli.completion import complete_job
+
+JobArgument = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="The job, for example jobs/bea3phtux7dd.", autocompletion=complete_job),
+]
 
 
 def _positive(seconds: float | None) -> float | None:

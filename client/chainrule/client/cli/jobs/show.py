@@ -1,31 +1,35 @@
 """`chainrule jobs ls` and `status`, and how every command shows a job."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from chainrule.client.cli.jobs.options import JobArgument
+from chainrule.client.cli.options import FilterOption, LimitOption, OrderByOption, labels_text
 from chainrule.client.cli.output import first_line, short_digest, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
 
 if TYPE_CHECKING:
     from chainrule.client.config import Optimizer, Schedule, TrainingConfig, Validation
-    from chainrule.client.status import Evaluation, JobEvent, JobStatus
+    from chainrule.client.status import Evaluation, JobEvent, JobStatus, Timings
 
 SHOWN = 5  # events and evaluations of a status; there are commands for all of them
 
 
 def list_jobs(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 50,
+    filter: FilterOption = "",
+    order_by: OrderByOption = "",
+    limit: LimitOption = 50,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first unless told otherwise."""
     with open_session(ctx, address, form) as session:
         session.output.rows(
-            session.client.jobs.list(limit=limit),
+            session.client.jobs.list(filter=filter, order_by=order_by, limit=limit),
             {
                 "JOB": lambda s: s.name,
                 "STATE": lambda s: s.state,
@@ -35,6 +39,7 @@ def list_jobs(
                 "EPOCH": lambda s: f"{s.progress.epoch}/{s.progress.total_epochs}",
                 "LOSS": lambda s: "-" if s.progress.loss is None else f"{s.progress.loss:.4f}",
                 "WEIGHTS": lambda s: short_digest(s.weights_digest),
+                "LABELS": lambda s: labels_text(s.labels),
                 "CREATED": lambda s: when(s.create_time),
             },
         )
@@ -61,11 +66,9 @@ def show(session: Session, status: "JobStatus", *, error: bool = True, traceback
     lines = [
         ("job", status.name),
         ("progress", describe(status)),
-        ("model", status.model),
-        ("dataset", status.dataset),
-        *_config_lines(status.config),
-        ("workers", _workers(status)),
-        ("safety", _safety(status.config)),
+        *_submitted_lines(status),
+        *((("begins with", status.source_version),) if status.source_version else ()),
+        *((("has made", status.result_version),) if status.result_version else ()),
         *(
             (("computed with", "; ".join(f"{k} {v}" for k, v in status.fingerprint.items())),)
             if status.fingerprint
@@ -74,6 +77,7 @@ def show(session: Session, status: "JobStatus", *, error: bool = True, traceback
         ("created", when(status.create_time)),
         ("started", when(status.start_time)),
         ("ended", when(status.end_time)),
+        *_timing_lines(status.timings),
         *_evaluation_lines(status),
         *_event_lines(session, status),
         ("weights sha256", status.weights_digest or "-"),
@@ -88,6 +92,33 @@ def show(session: Session, status: "JobStatus", *, error: bool = True, traceback
         command = session.command(f"jobs status {status.name} --traceback")
         lines.append(("traceback", failure.traceback if traceback else f"shown by: {command}"))
     session.output.record(status, lines)
+
+
+def show_submission(session: Session, status: "JobStatus") -> None:
+    """Show what a job would be, if it were submitted."""
+    session.output.record(status, _submitted_lines(status))
+
+
+def _submitted_lines(status: "JobStatus") -> Iterator[tuple[str, str]]:
+    yield "model", status.model
+    yield "dataset", status.dataset
+    if status.labels:
+        yield "labels", labels_text(status.labels)
+    if status.description:
+        yield "description", status.description
+    if status.priority:
+        yield "priority", str(status.priority)
+    yield from _config_lines(status.config)
+    yield "workers", _workers(status)
+    yield "safety", _safety(status.config)
+
+
+def _timing_lines(timings: "Timings") -> Iterator[tuple[str, str]]:
+    from chainrule.client.progress import duration
+
+    spent = {f.name.removesuffix("_s"): getattr(timings, f.name) for f in fields(timings)}
+    if any(spent.values()):
+        yield "time spent", ", ".join(f"{state} {duration(seconds)}" for state, seconds in spent.items() if seconds)
 
 
 # What a job is made of, in words. What is as by default is left out, except where people look for it.

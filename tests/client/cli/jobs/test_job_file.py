@@ -1,0 +1,233 @@
+"""A job from a file, the environment, --set and options: who holds over whom, and what is said of mistakes."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from typer.testing import Result
+
+from chainrule.client import Adam, InvalidInputError, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.client.cli.exits import ExitCode
+from chainrule.client.cli.jobs.job_file import OPTIONS, gather
+from chainrule.client.config import from_message
+from chainrule.client.submission import job_request
+from tests.client.fake_server import Failure, FakeServer
+
+Run = Callable[..., Result]
+
+JOB = """
+model = "digits/versions/2"
+dataset = "digits"
+epochs = 20
+batch_size = 32
+shards = 4
+max_workers = 2
+trainable = ["fc.*"]
+exact = false
+priority = 5
+description = "the baseline"
+
+[optimizer]
+name = "adamw"
+lr = 0.001
+
+[schedule]
+decay = "cosine"
+warmup_steps = 10
+
+[validation]
+fraction = 0.1
+patience = 3
+
+[labels]
+team = "vision"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "job.toml"
+    path.write_text(JOB)
+    return path
+
+
+def test_a_file_is_a_whole_job(run: Run, server: FakeServer, file: Path) -> None:
+    result = run("jobs", "submit", str(file))
+    assert result.exit_code == 0, result.output
+    [request] = server.requests("CreateJob")
+    assert from_message(request.job.config) == TrainingConfig(
+        epochs=20,
+        batch_size=32,
+        shards=4,
+        max_workers=2,
+        trainable=("fc.*",),
+        exact=False,
+        optimizer=Adam(lr=0.001, weight_decay=0.01, decoupled=True),
+        schedule=Schedule(decay="cosine", warmup_steps=10),
+        validation=Validation(fraction=0.1, patience=3),
+    )
+    job = request.job
+    assert (job.model, job.dataset) == ("models/digits/versions/2", "datasets/digits")
+    assert (job.priority, job.description, dict(job.labels)) == (5, "the baseline", {"team": "vision"})
+
+
+def gathered(file: Path, *settings: str, environment: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
+    return gather(options, labels={}, settings=settings, job_file=file, environment=environment or {})
+
+
+def test_options_hold_over_set_over_the_environment_over_the_file(file: Path) -> None:
+    environment = {"CHAINRULE_JOB_EPOCHS": "30", "CHAINRULE_JOB_LR": "0.2", "CHAINRULE_JOB_SEED": "3"}
+    found = gathered(file, "epochs=40", "optimizer.lr=0.3", environment=environment, epochs=50)
+    assert (found["epochs"], found["seed"], found["batch_size"]) == (50, 3, 32)
+    assert found["optimizer"] == {"name": "adamw", "lr": 0.3}
+    assert gathered(file, "epochs=40", environment=environment)["epochs"] == 40
+    assert gathered(file, environment=environment)["epochs"] == 30
+    assert gathered(file)["epochs"] == 20
+
+
+def test_settings_have_values_of_toml_or_are_texts(file: Path) -> None:
+    found = gathered(
+        file,
+        *(
+            "clip_norm=1",
+            'trainable=["a.*", "b"]',
+            "exact=true",
+            "dataset=other",
+            "description=5 epochs",
+            "optimizer=sgd",
+        ),
+        *("labels.run=7", 'labels."a/b"=x', "schedule = {decay = 'step'}", "model='m'"),
+    )
+    assert (found["clip_norm"], found["trainable"], found["exact"], found["dataset"]) == (
+        1,
+        ["a.*", "b"],
+        True,
+        "other",
+    )
+    assert (found["description"], found["model"]) == ("5 epochs", "m")
+    assert found["optimizer"]["name"] == "sgd"
+    assert found["labels"] == {"team": "vision", "run": "7", "a/b": "x"}
+    assert found["schedule"] == {"decay": "step", "warmup_steps": 10}
+
+
+def test_a_text_stays_one_where_it_looks_like_a_number(file: Path) -> None:
+    assert gathered(file, "model=7", environment={"CHAINRULE_JOB_DATASET": "8"}) | {} == {
+        **gathered(file),
+        "model": "7",
+        "dataset": "8",
+    }
+
+
+def test_the_two_ways_to_say_how_many_workers_replace_each_other(file: Path) -> None:
+    found = gathered(file, workers=4)
+    assert (found["workers"], "max_workers" in found) == (4, False)
+
+
+def test_every_option_is_an_argument_and_every_argument_an_option() -> None:
+    arguments = set(inspect.signature(job_request).parameters)
+    assert {key.partition(".")[0] for key in OPTIONS.values()} | {"labels", "request_id"} == arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", 'job.toml has the unknown key "epoch"; did you mean "epochs"?'),
+        ("[optimiser]\nlr = 1", 'the unknown key "optimiser"; did you mean "optimizer"?'),
+        ("[optimizer]\nlearning = 1\nmomentun = 2", 'the unknown key "optimizer.learning"'),
+        ("[optimizer]\nmomentun = 2", 'the unknown key "optimizer.momentun"; did you mean "optimizer.momentum"?'),
+        ("lr = 1", 'the unknown key "lr"; did you mean "optimizer.lr"?'),
+        ("zzzz = 1", 'the unknown key "zzzz"; there are model, dataset, epochs'),
+        ("epochs = ", "job.toml cannot be read as a TOML file: Invalid value"),
+        ("epochs = 3", "nothing says which model to take; give --model, or name it in a job file"),
+        ('model = "m"', "nothing says which dataset to take"),
+        ("[validation]\nshare = 1", 'the unknown key "validation.share"'),
+    ],
+)
+def test_mistakes_in_a_file_are_wrong_usage(
+    run: Run, server: FakeServer, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "job.toml").write_text(text)
+    result = run("jobs", "submit", str(tmp_path / "job.toml"))
+    assert result.exit_code == ExitCode.USAGE
+    assert message in result.stderr
+    assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs", "--set 'epochs' is not key=value, as optimizer.lr=0.1"),
+        ("=3", "--set '=3' is not key=value"),
+        ("a b=3", "--set 'a b=3' has no key of TOML before its ="),
+        ("epoch=3", '--set has the unknown key "epoch"; did you mean "epochs"?'),
+        ("request_id=3", '--set has the unknown key "request_id"'),
+        ("epochs=[3]", r"epochs is [3]; it must be a whole number from 1 to 2147483647"),
+        ("optimizer=[1]", "optimizer is [1]; it must be a mapping"),
+        ("labels=3", "labels is 3; it must be a mapping of texts"),
+        ("exact='no'", "exact is 'no'; it must be True or False"),
+    ],
+)
+def test_mistakes_in_settings_are_wrong_usage(
+    run: Run, server: FakeServer, file: Path, setting: str, message: str
+) -> None:
+    result = run("jobs", "submit", str(file), "--set", setting)
+    assert result.exit_code == ExitCode.USAGE, result.output
+    assert message in result.stderr
+    assert server.requests("CreateJob") == []
+
+
+def test_a_model_that_is_no_name_is_wrong_usage(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text('model = 7\ndataset = "d"')
+    result = run("jobs", "submit", str(tmp_path / "job.toml"))
+    assert (result.exit_code, result.stderr) == (ExitCode.USAGE, "error: model is 7; it must be a handle or a name\n")
+
+
+def test_a_file_that_is_no_text_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInputError, match="cannot be read as a TOML file"):
+        gathered(tmp_path / "job.toml")
+
+
+def test_a_dry_run_shows_the_job_and_submits_nothing(
+    run: Run, run_json: Callable[..., Any], server: FakeServer, file: Path
+) -> None:
+    result = run("jobs", "submit", str(file), "--dry-run", "--epochs", "7")
+    assert result.exit_code == 0, result.output
+    assert "epochs 7, batch size 32, shards 4" in result.stdout
+    assert "team=vision" in result.stdout
+    assert result.stderr == "checked only; nothing was submitted\n"
+    assert server.jobs == {}
+    assert run_json("jobs", "submit", str(file), "--dry-run")["config"]["epochs"] == 20
+
+
+def test_a_dry_run_of_a_job_that_is_refused_tells_the_violations(run: Run, server: FakeServer, file: Path) -> None:
+    violations = {"job.config.shards": "is 4; at most 2", "job.config.adam.lr": "is 0"}
+    server.fail("CreateJob", Failure(code=grpc.StatusCode.INVALID_ARGUMENT, message="no", violations=violations))
+    result = run("jobs", "submit", str(file), "--dry-run")
+    assert result.exit_code == ExitCode.SERVICE
+    assert result.stderr.splitlines() == ["error: no", "  shards: is 4; at most 2", "  optimizer.lr: is 0"]
+
+
+def test_labels_of_the_command_line_join_those_of_the_file(run: Run, server: FakeServer, file: Path) -> None:
+    run("jobs", "submit", str(file), "--label", "run=7", "--label", "team=speech", "--priority", "-1")
+    [request] = server.requests("CreateJob")
+    assert (dict(request.job.labels), request.job.priority) == ({"team": "speech", "run": "7"}, -1)
+
+
+def test_the_environment_is_read_by_the_command(
+    run: Run, server: FakeServer, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAINRULE_JOB_OPTIMIZER", "sgd")
+    monkeypatch.setenv("CHAINRULE_JOB_MOMENTUM", "0.5")
+    run("jobs", "submit", str(file))
+    [request] = server.requests("CreateJob")
+    assert from_message(request.job.config).optimizer == Sgd(lr=0.001, momentum=0.5)
+
+
+def test_the_help_says_who_holds_over_whom(run: Run) -> None:
+    text = " ".join(run("jobs", "submit", "--help").stdout.replace("│", "").split())
+    assert "taken from --set, then from the environment (CHAINRULE_JOB_EPOCHS for --epochs, and likewise" in text
+    assert "then from JOBFILE, then from the defaults" in text
