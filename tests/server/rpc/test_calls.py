@@ -13,11 +13,11 @@ import pytest
 
 from chainrule.server.errors import NotFoundError
 from chainrule.server.logs import SubjectFilter
-from chainrule.server.rpc.calls import CallInterceptor, Calls
+from chainrule.server.rpc.calls import TRANSFERS, CallInterceptor, Calls
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.telemetry.metrics import Metrics
 from chainrule.server.telemetry.tracing import Tracing
-from chainrule.v1 import job_pb2
+from chainrule.v1 import blob_pb2, job_pb2
 from tests.server.telemetry.test_metrics import values
 
 
@@ -149,6 +149,18 @@ async def test_methods_that_there_are_none_of_are_one_series() -> None:
 async def test_health_is_left_alone() -> None:
     handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: None)
     assert await Around()._handler("/grpc.health.v1.Health/Check", handler) is handler
+
+
+def test_streams_that_are_waited_for_are_methods_of_the_api() -> None:
+    found = {
+        f"{service.name}/{method.name}"
+        for file in (blob_pb2.DESCRIPTOR, job_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+        for method in service.methods
+        if method.server_streaming
+    }
+    assert found > TRANSFERS
+    assert "JobService/WatchJob" in found - TRANSFERS
 
 
 # --- draining --------------------------------------------------------------------------------------------------
