@@ -12,7 +12,7 @@ import pytest
 from chainrule.server.access import NewToken, TokenCatalog, digest_of, draw_secret
 from chainrule.server.callers import AuditEntry
 from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, UnauthenticatedError
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
 from tests.server.conftest import refusal
 
 SECRET = draw_secret()
@@ -98,7 +98,7 @@ def test_a_token_is_good_until_it_expires(tokens: TokenCatalog, clock: Clock) ->
 def test_the_same_once_more_is_the_one_that_is_there(tokens: TokenCatalog, request_id: str) -> None:
     new = replace(NEW, request_id=request_id)
     assert tokens.create(new, tenant="default") == tokens.create(new, tenant="default")
-    assert len(tokens.page(10, "")[0]) == 1
+    assert len(tokens.page(PageRequest(10))[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_another_one_of_the_name_the_secret_or_the_request_is_refused(tokens: To
         tokens.create(other, tenant="default")
     with pytest.raises(AlreadyExistsError, match='request_id "r" has already made "tokens/ci" from another payload'):
         tokens.create(replace(other, request_id="r"), tenant="default")
-    assert tokens.page(10, "") == ([made], "")
+    assert tokens.page(PageRequest(10)) == ([made], "")
 
 
 def test_a_token_that_is_checked_only_is_not_made(tokens: TokenCatalog) -> None:
@@ -157,8 +157,8 @@ def test_what_is_wrong_is_named(tokens: TokenCatalog, changes: dict[str, Any], f
 def test_tokens_are_listed_in_pages_newest_first(tokens: TokenCatalog) -> None:
     for name in ("a", "b", "c"):
         tokens.create(NewToken(name, "t", ("read",), digest_of(name)), tenant="default")
-    first, after = tokens.page(2, "")
-    rest, end = tokens.page(2, after)
+    first, after = tokens.page(PageRequest(2))
+    rest, end = tokens.page(PageRequest(2, after))
     assert [token.name for token in (*first, *rest)] == ["tokens/c", "tokens/b", "tokens/a"]
     assert end == ""
 
@@ -168,11 +168,11 @@ def test_the_audit_log_is_kept_for_a_while(tokens: TokenCatalog, stored: Store, 
     for _ in range(3):
         clock.now_s += 10
         stored.add_audit_entry(entry)
-    first, after = tokens.audit_page(2, "")
+    first, after = tokens.audit_page(PageRequest(2))
     assert first == [
         replace(entry, sequence=3, time=NOW + timedelta(seconds=30)),
         replace(entry, sequence=2, time=NOW + timedelta(seconds=20)),
     ]
-    assert [found.sequence for found in tokens.audit_page(2, after)[0]] == [1]
+    assert [found.sequence for found in tokens.audit_page(PageRequest(2, after))[0]] == [1]
     assert stored.drop_audit_entries(older_than_s=15) == 1
-    assert [found.sequence for found in tokens.audit_page(10, "")[0]] == [3, 2]
+    assert [found.sequence for found in tokens.audit_page(PageRequest(10))[0]] == [3, 2]

@@ -10,7 +10,7 @@ import pytest
 from chainrule.server.audit import AuditLog
 from chainrule.server.callers import AuditEntry
 from chainrule.server.errors import StoreUnavailableError
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
 
 OK = AuditEntry("tokens/a", "a", "ipv4:127.0.0.1:1", "chainrule.v1.JobService/CreateJob", "jobs/x", "OK")
 REFUSED = replace(OK, token="", tenant="", code="UNAUTHENTICATED")
@@ -27,7 +27,7 @@ async def test_what_was_done_is_recorded_always_and_refusals_as_often_as_there_i
     await log.record(replace(OK, code="NOT_FOUND"))  # of a token: those without do not take its room
     now[0] = 0.1
     await log.record(REFUSED)
-    codes = [entry.code for entry in store.list_audit_entries(100, "")[0]]
+    codes = [entry.code for entry in store.list_audit_entries(PageRequest(100))[0]]
     assert (codes.count("OK"), codes.count("UNAUTHENTICATED"), codes.count("NOT_FOUND")) == (30, 11, 1)
     log.tell()
     log.tell()
