@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler  # it takes no parameters when it runs
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 Answer = Callable[[Any, Context], Awaitable[Any]]
 """What takes a request, or the iterator of several, and gives one response."""
