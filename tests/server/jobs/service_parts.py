@@ -273,6 +273,8 @@ class Parts:
             make_run=self.make_run,
             max_tenant_jobs=max_tenant_jobs,
         )
+        self.shown = self.manager.shown(lambda job: job, lambda _: 1000)
+        """Jobs as they are."""
 
     def make_run(self, name: str, workers: int = 2) -> JobRun:
         return JobRun(
@@ -310,7 +312,7 @@ class Parts:
     async def ended(self, name: str) -> Job:
         """The job, once it has ended."""
         async with asyncio.timeout(60):
-            async for job in self.manager.watch(name, tenant=TENANT):
+            async for job in self.shown.watch(name, tenant=TENANT):
                 last = job
         assert last.state.terminal
         return last

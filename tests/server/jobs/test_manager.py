@@ -51,7 +51,7 @@ async def in_state(parts: Parts, name: str, state: JobState) -> None:
 async def until(parts: Parts, name: str, holds: Callable[[Job], bool]) -> Job:
     """Follow a job until something holds of it."""
     async with asyncio.timeout(60):
-        async for job in parts.manager.watch(name, tenant=TENANT):
+        async for job in parts.shown.watch(name, tenant=TENANT):
             if holds(job):
                 return job
     pytest.fail(f"{name} ended before")
@@ -69,7 +69,7 @@ async def test_watching_shows_every_state_up_to_the_end(tmp_path: Path) -> None:
         job = await parts.manager.submit(parts.submission())
         last = await parts.ended(job.name)
         assert [change.state for change in last.history][-1] is JobState.SUCCEEDED
-        assert [seen async for seen in parts.manager.watch(job.name, tenant=TENANT)] == [last]
+        assert [seen async for seen in parts.shown.watch(job.name, tenant=TENANT)] == [last]
 
 
 async def test_metrics_stream_without_gaps_until_the_end(tmp_path: Path) -> None:
@@ -430,4 +430,4 @@ async def test_a_repeated_request_is_answered_with_the_first_job(tmp_path: Path)
 async def test_following_an_unknown_job_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as parts:
         with pytest.raises(NotFoundError):
-            await anext(parts.manager.watch("jobs/nope", tenant=TENANT))
+            await anext(parts.shown.watch("jobs/nope", tenant=TENANT))
