@@ -79,8 +79,8 @@ async def known_values(parts: Parts, address: str) -> Pool:
 
 
 def pool(job: job_pb2.Job, model: model_pb2.Model, dataset: dataset_pb2.Dataset) -> Pool:
-    jobs, models, datasets = (job.name, "jobs/none"), (job.model, "models/n"), (job.dataset, "datasets/v")
-    versions = (f"{job.model}/versions/1", f"{job.model}/versions/2", "models/n/versions/1")
+    jobs, models, datasets = (job.name, "jobs/none"), (job.model, "models/new"), (job.dataset, "datasets/new")
+    versions = (f"{job.model}/versions/1", f"{job.model}/versions/2", "models/new/versions/1")
     names: dict[str, tuple[Any, ...]] = {
         "name": (*jobs, *models, *datasets, *versions, "tokens/t"),
         "Model.name": models,
@@ -100,8 +100,8 @@ def pool(job: job_pb2.Job, model: model_pb2.Model, dataset: dataset_pb2.Dataset)
     for what in ("Metrics", "Logs", "Checkpoints", "Receipts"):
         names[f"List{what}Request.name"] = names[f"Stream{what}Request.name"] = jobs
     return names | {
-        "model_id": ("m", "n"),
-        "dataset_id": ("d", "e"),
+        "model_id": ("new", "newer"),
+        "dataset_id": ("new", "newer"),
         "token_id": ("t", "u"),
         "tenant": ("default", "other"),
         "scopes": ("read", "submit", "admin"),
