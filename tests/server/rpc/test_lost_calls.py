@@ -220,9 +220,9 @@ CASES = [
     Case("DeleteJob", lambda world: {"name": world.job}, _count("Jobs"), 0, _cancelled, MISSING),
     Case(
         "DeleteModelVersion",
-        lambda _: {"name": "models/m/versions/1"},
+        lambda _: {"name": "models/m/versions/2"},
         _versions,
-        0,
+        1,
         _resumed_to_its_end,
         MISSING,
     ),
