@@ -58,7 +58,7 @@ def is_idempotent(method: MethodDescriptor) -> bool:
     """
     if method.client_streaming or method.server_streaming:
         return False
-    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Scale"))
+    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Revoke", "Scale"))
 
 
 def service_config() -> dict[str, object]:

@@ -257,7 +257,6 @@ NOT_REPEATED = {
     "DeleteModel",
     "DeleteModelVersion",
     "QueryWriteStatus",
-    "RevokeToken",
     "UpdateDataset",
     "UpdateJob",
     "UpdateModel",
