@@ -73,12 +73,12 @@ async def test_jobs_grow_into_what_their_tenants_others_may_not_have(tmp_path: P
     first = await parts.manager.submit(parts.submission())
     await parts.manager.submit(parts.submission())
     await parts.manager._distribute()
-    async for job in parts.manager.watch(first.name, tenant=TENANT):
+    async for job in parts.shown.watch(first.name, tenant=TENANT):
         if job.state is JobState.RUNNING:
             break
     parts.capacity.cpus = 2
     await parts.manager._distribute()
-    async for job in parts.manager.watch(first.name, tenant=TENANT):
+    async for job in parts.shown.watch(first.name, tenant=TENANT):
         if job.running_workers == 2:
             break
     assert parts.launcher.attempts[0].scaled == [2]
@@ -144,7 +144,7 @@ async def test_another_tenant_cannot_follow_or_read_a_job(tmp_path: Path) -> Non
     parts = Parts(tmp_path, FakeLauncher())
     name = parts.prepared()
     for ask in (
-        anext(parts.manager.watch(name, tenant="others")),
+        anext(parts.shown.watch(name, tenant="others")),
         anext(parts.manager.stream_metrics(name, after_step=0, tenant="others")),
         parts.manager.metrics(name, after_step=0, limit=1, tenant="others"),
         parts.manager.receipts(name, after_step=0, limit=1, tenant="others"),

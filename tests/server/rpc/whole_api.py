@@ -15,6 +15,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from chainrule.server import service
+from chainrule.server.access import TokenCatalog
+from chainrule.server.rpc.access import AccessServicer
 from chainrule.server.rpc.blobs import BlobServicer
 from chainrule.server.rpc.cluster import ClusterServicer
 from chainrule.server.rpc.datasets import DatasetServicer
@@ -73,6 +75,7 @@ def servicers(parts: Parts) -> dict[str, Any]:
     """What answers each service, by its name."""
     cluster: Any = FakeCluster()
     return {
+        "AccessService": AccessServicer(TokenCatalog(parts.store)),
         "BlobService": BlobServicer(parts.tenant_blobs),
         "ClusterService": ClusterServicer(cluster, datetime.now(UTC)),
         "DatasetService": DatasetServicer(parts.datasets),
