@@ -12,8 +12,8 @@ from chainrule.client import Client
 from chainrule.v1 import job_pb2, job_pb2_grpc
 
 GOALS = (Goal("first-step", "submit to first step, warm service", "s", 1.0),)
-SETTLE_S = 6.0
-"""Pause before each job: nobody submits while the job before is still being cleared away."""
+SETTLE_S = 10.0
+"""Pause before each job, in which the service starts processes in place of those that the job before has used up."""
 WORKERS = 2
 
 

@@ -83,7 +83,7 @@ async def _watch(address: str, job: str) -> None:
     counts = [0] * WATCHERS
     all_there = asyncio.Event()
 
-    async def watch(number: int, stub: job_pb2_grpc.JobServiceStub) -> None:
+    async def watch(number: int, stub: job_pb2_grpc.JobServiceAsyncStub) -> None:
         async for _ in stub.WatchJob(job_pb2.WatchJobRequest(name=job)):
             counts[number] += 1
             if counts[number] == 1 and min(counts) == 1:

@@ -51,8 +51,9 @@ def violated(error: pytest.ExceptionInfo[InvalidArgument]) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", ["/chainrule.v1.JobService/GetJob", "/chainrule.v1.ModelService/CreateModel"])
 def test_bytes_that_are_no_message(channel: grpc.Channel, method: str) -> None:
+    call: Any = channel.unary_unary(method)
     with pytest.raises(grpc.RpcError) as error:
-        channel.unary_unary(method)(b"\xff\xff", timeout=30)
+        call(b"\xff\xff", timeout=30)
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from prometheus_client.parser import text_string_to_metric_families
 
-from chainrule.client import Client, JobCancelledError
+from chainrule.client import Client, JobCancelledError, JobState
 from chainrule.v1 import blob_pb2, blob_pb2_grpc, cluster_pb2, cluster_pb2_grpc, job_pb2, job_pb2_grpc
 from tests.integration.conftest import STOP_TIMEOUT_S, Images, ServerProcess, submit, wait_for
 
@@ -191,6 +192,23 @@ def test_a_server_that_is_told_to_stop_drains(looked_after: ServerProcess, image
         again.cancel()
         with pytest.raises(JobCancelledError):
             again.wait(timeout_s=60)
+
+
+def test_the_sdk_follows_a_job_through_a_restart(make_server: MakeServer, images: Images) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = make_server("data", "--port", str(port))
+    server.start()
+    with Client.connect(server.address) as client:
+        following = submit(client, images, epochs=150).watch()
+        while next(following).state is not JobState.RUNNING:
+            pass
+        assert server.terminate() == 0, server.log()
+        server.start()
+        *_, last = following
+    assert last.state is JobState.SUCCEEDED
+    assert "the service was restarted" in [change.reason for change in last.history]
 
 
 def test_a_second_signal_does_not_wait_for_calls(make_server: MakeServer) -> None:

@@ -56,6 +56,7 @@ def test_ray_that_cannot_be_reached_is_named(tmp_path: Path) -> None:
     message = refused("--ray-address", address, "--data-dir", str(tmp_path / "d"))
     assert message.startswith(f"error: no Ray cluster answers at {address}")
     assert "start one with `chainrule cluster up`" in message
+    assert not (tmp_path / "d").exists()
 
 
 def test_an_address_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_what_cannot_work_is_refused_before_ray_is_started(tmp_path: Path, argum
 def test_a_public_address_is_refused(ray_address: str, tmp_path: Path) -> None:
     message = refused("--host", "0.0.0.0", "--ray-address", ray_address, "--data-dir", str(tmp_path / "d"))
     assert "--host 0.0.0.0 is not a loopback address, and anybody who reaches it could use the service" in message
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_server_with_its_own_cluster_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:

@@ -22,6 +22,7 @@ from chainrule.server.data_folder import note_owner, open_blobs, open_store, own
 from chainrule.server.errors import StartupError
 from chainrule.server.records import Model
 from chainrule.server.store import Store
+from chainrule.server.store.schema import DEFAULT_TENANT
 from tests.server.jobs.service_parts import FakeLauncher, Parts
 
 app = typer.Typer()
@@ -161,7 +162,9 @@ def test_what_is_inconsistent_in_the_store_is_said(tmp_path: Path, statement: st
 
 def test_the_store_is_checked_the_same_on_each_database(url: str) -> None:
     store = Store(url)
-    store.create_model(Model("models/m", "small_cnn", {}, digest_of(b"weights"), 0, 1, datetime.now(UTC)))
+    store.create_model(
+        Model("models/m", "small_cnn", {}, digest_of(b"weights"), 0, 1, datetime.now(UTC)), tenant=DEFAULT_TENANT
+    )
     assert store.faults() == []
     assert store.count_jobs() == {}
     assert store.size_bytes() > 4096
@@ -225,7 +228,9 @@ def test_a_folder_that_something_is_in_by_now_stays(tmp_path: Path, what: str) -
             taken.append(own(folder))
         else:
             store = open_store(folder)
-            store.create_model(Model("models/m", "small_cnn", {}, digest_of(b"w"), 0, 1, datetime.now(UTC)))
+            store.create_model(
+                Model("models/m", "small_cnn", {}, digest_of(b"w"), 0, 1, datetime.now(UTC)), tenant=DEFAULT_TENANT
+            )
             store.close()
 
     fail(folder, before=use)

@@ -22,6 +22,8 @@ from chainrule.server.blobs import BlobStore
 from chainrule.server.data_folder import open_blobs, open_store, own
 from chainrule.server.errors import BackupError, StartupError
 from chainrule.server.records import JobState
+from chainrule.server.store import PageRequest
+from chainrule.server.store.schema import DEFAULT_TENANT
 from tests.server.jobs.service_parts import FakeLauncher, Parts
 
 app = typer.Typer()
@@ -58,7 +60,7 @@ def content(folder: Path) -> tuple[Any, dict[str, bytes]]:
     store = open_store(folder)
     blobs = open_blobs(folder, store)
     found = {digest: blobs.read(digest) for digest in store.references()}
-    jobs = store.list_jobs(100, "")
+    jobs = store.list_jobs(PageRequest(100), tenant=DEFAULT_TENANT)
     rows = (jobs, [store.get_job(job.name) for job in jobs[0]], store.identity())
     store.close()
     return rows, found

@@ -13,6 +13,7 @@ from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import MAX_CLASSES, DatasetCatalog, check_examples
 from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from chainrule.server.store import Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from tests.server.conftest import refusal
 
 INPUTS = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
@@ -22,7 +23,7 @@ TOKENS = np.arange(12).reshape(3, 4)
 
 @pytest.fixture
 def catalog(store: Store, blobs: BlobStore) -> DatasetCatalog:
-    return DatasetCatalog(store, blobs)
+    return DatasetCatalog(store, blobs, TenantBlobs(blobs, store, are_apart=False))
 
 
 def safetensors(dtype: str, shape: list[int], size_bytes: int) -> bytes:

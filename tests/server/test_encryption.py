@@ -204,6 +204,7 @@ def test_without_proof_of_clients_only_this_machine_is_served(folder: Path, tmp_
         (["--tls-cert", "c"], "needs its key"),
         (["--tls-key", "k"], "needs its key"),
         (["--tls-client-ca", "a"], "is of no use without"),
+        (["--tenant-storage-limit", "1"], "is of no use without --tokens"),
     ],
 )
 def test_options_that_do_not_go_without_each_other_are_said_so(arguments: list[str], message: str) -> None:

@@ -15,12 +15,13 @@ from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, Not
 from chainrule.server.models import MAX_PARAMETERS, ModelCatalog, build, tied_names
 from chainrule.server.records import Model
 from chainrule.server.store import PageRequest, Request, Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from tests.server.conftest import refusal
 
 
 @pytest.fixture
 def catalog(store: Store, blobs: BlobStore) -> ModelCatalog:
-    return ModelCatalog(store, blobs)
+    return ModelCatalog(store, blobs, TenantBlobs(blobs, store, are_apart=False))
 
 
 def create(catalog: ModelCatalog, model_id: str = "m", **arguments: Any) -> Model:

@@ -20,7 +20,8 @@ from chainrule.server.access import draw_secret
 from chainrule.server.config import ServerConfig
 from chainrule.server.rpc import scopes
 from chainrule.v1 import access_pb2, blob_pb2, cluster_pb2, job_pb2
-from tests.server.guarded import Caller, call_of, code_of, make_token, refused, serving, sha256
+from tests.server.guarded import Caller, call_of, code_of, dataset_content, make_token, refused, serving, sha256
+from tests.server.jobs.service_parts import FakeLauncher, standing_after
 from tests.server.training.bench import until
 
 UNAUTHENTICATED, PERMISSION_DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -140,7 +141,8 @@ async def test_a_token_is_good_and_bad_at_once_and_after_a_restart(guarded: Guar
 async def test_health_and_reflection_are_for_everybody(guarded: Guarded) -> None:
     health: Any = health_pb2_grpc.HealthStub(guarded.channel)
     assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
-    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(guarded.channel)
+    channel: Any = guarded.channel
+    reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     asked = reflection_pb2.ServerReflectionRequest(list_services="")
     [answer] = [found async for found in reflection.ServerReflectionInfo(iter([asked]))]
     assert "chainrule.v1.AccessService" in [service.name for service in answer.list_services_response.service]
@@ -202,6 +204,30 @@ async def test_a_stream_ends_when_its_token_is_revoked(guarded: Guarded) -> None
             pass
     await guarded.admin.revoke("uploader")
     error = await refused(upload)
+    assert error.code() is UNAUTHENTICATED
+    assert "was revoked while this went on" in str(error.details())
+
+
+async def test_who_watches_a_job_sees_no_more_of_it_once_the_token_is_revoked(tmp_path: Path) -> None:
+    secrets = [make_token(tmp_path, name, tenant="default", scopes=[name]) for name in ("admin", "submit", "read")]
+    launcher = FakeLauncher(standing_after(3))
+    async with (
+        serving(ServerConfig(tmp_path, require_tokens=True), launcher) as service,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        admin, submitter, reader = (Caller(channel, secret) for secret in secrets)
+        content = dataset_content()
+        await submitter.upload(content)
+        job = job_pb2.Job(model=(await submitter.create_model("m")).name)
+        job.dataset = (await submitter.create_dataset("d", sha256(content))).name
+        job.config.epochs, job.config.batch_size, job.config.shards, job.config.sgd.lr = 5, 4, 1, 0.1
+        made = await submitter.jobs.CreateJob(job_pb2.CreateJobRequest(job=job), metadata=submitter.metadata)
+        watching = reader.jobs.WatchJob(job_pb2.WatchJobRequest(name=made.name), metadata=reader.metadata)
+        async for seen in watching:
+            if seen.progress.step == 3:
+                break
+        await admin.revoke("read")
+        error = await refused(watching)
     assert error.code() is UNAUTHENTICATED
     assert "was revoked while this went on" in str(error.details())
 

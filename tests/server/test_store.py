@@ -18,8 +18,8 @@ from chainrule.server.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from chainrule.server.records import Dataset, JobFailure, JobState, LogRecord, Model
-from chainrule.server.store import NewJob, PageRequest, Store
+from chainrule.server.records import Dataset, JobFailure, JobState, LogRecord, Model, UnfinishedJob
+from chainrule.server.store import JobChange, NewJob, PageRequest, Store
 from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.logs import LogEntry
@@ -249,7 +249,6 @@ def test_lists_leave_out_events_and_evaluations(store: Store) -> None:
     store.add_evaluation(JOB.name, evaluation(1, 0.5))
     [listed], _ = store.list_jobs(PageRequest())
     assert (listed.events, listed.evaluations) == ((), ())
-    assert store.unfinished_jobs() == [listed]
 
 
 def test_receipts_are_chained_by_the_rule_of_the_api(store: Store) -> None:
@@ -371,7 +370,8 @@ def test_unfinished_jobs_are_those_that_have_not_ended(store: Store) -> None:
         store.create_job(replace(JOB, name=name, request=NO_REQUEST))
     store.transition("jobs/a", JobState.CANCELLING)
     store.transition("jobs/a", JobState.CANCELLED)
-    assert [job.name for job in store.unfinished_jobs()] == ["jobs/b"]
+    store.update_job("jobs/b", JobChange(priority=3))
+    assert store.unfinished_jobs() == [UnfinishedJob("jobs/b", "default", JobState.QUEUED, 3, CONFIG)]
 
 
 # --- what a job is told -----------------------------------------------------------------------------------------

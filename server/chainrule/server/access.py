@@ -196,9 +196,9 @@ def _violations(new: NewToken, now: datetime) -> list[Violation]:
             f"has {length:,} characters; use at most {MAX_DESCRIPTION_LENGTH:,}",
         ),
         (
-            id_length <= MAX_REQUEST_ID_LENGTH,
+            id_length <= MAX_REQUEST_ID_LENGTH and "\0" not in new.request_id,
             "request_id",
-            f"has {id_length:,} characters; use at most {MAX_REQUEST_ID_LENGTH}",
+            f"has {id_length:,} characters; use at most {MAX_REQUEST_ID_LENGTH}, and no NUL",
         ),
     )
     return [Violation(field, description) for is_right, field, description in checks if not is_right]

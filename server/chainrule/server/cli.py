@@ -73,7 +73,8 @@ def run(config: ServerConfig) -> None:
         raise StartupError(f"--address-file {path}: there is no folder {path.parent}; make it first")
     with removed_on_failure(config.data_dir):
         check_startable(config)
-        asyncio.run(_serve(config, RayCluster(config.ray_address, num_cpus=config.num_cpus)))
+        cluster = RayCluster(config.ray_address, num_cpus=config.num_cpus, warm_workers=config.warm_workers)
+        asyncio.run(_serve(config, cluster))
 
 
 async def _serve(config: ServerConfig, cluster: RayCluster) -> None:

@@ -75,6 +75,13 @@ class ServerConfig:
         least=1,
         example=4,
     )
+    warm_workers: int | None = setting(
+        None,
+        "Workers for which a cluster started here keeps processes ready, about 100 MB each. Without it: as many as it "
+        "has places, at most 4.",
+        least=0,
+        example=2,
+    )
     tls_cert: Path | None = setting(
         None, "Encrypt: the server's certificate (PEM); with --tls-key.", example="/etc/chainrule/server.pem"
     )

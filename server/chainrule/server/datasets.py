@@ -33,10 +33,10 @@ class DatasetCatalog:
     about to refer to it.
 
     Args:
-        tenant_blobs: which blobs whose datasets may be made of; None: any.
+        tenant_blobs: which blobs whose datasets may be made of.
     """
 
-    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs | None = None) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs) -> None:
         self._store = store
         self._blobs = blobs
         self._tenant_blobs = tenant_blobs
@@ -64,8 +64,7 @@ class DatasetCatalog:
         if known is not None:
             return known
         with self._blobs.hold(check_digest(digest, field=_FIELD)):
-            if self._tenant_blobs is not None:
-                self._tenant_blobs.check_readable(digest, tenant=tenant)
+            self._tenant_blobs.check_readable(digest, tenant=tenant)
             examples = self._load(digest)
             return self._store.create_dataset(
                 Dataset(

@@ -31,10 +31,10 @@ class ModelCatalog:
     nobody can be about to refer to them.
 
     Args:
-        tenant_blobs: which blobs whose models may be made of; None: any.
+        tenant_blobs: which blobs whose models may be made of.
     """
 
-    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs | None = None) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs) -> None:
         self._store = store
         self._blobs = blobs
         self._tenant_blobs = tenant_blobs
@@ -72,8 +72,7 @@ class ModelCatalog:
         with ExitStack() as held:
             if weights_digest:
                 held.enter_context(self._blobs.hold(check_digest(weights_digest, field="model.weights_digest")))
-                if self._tenant_blobs is not None:
-                    self._tenant_blobs.check_readable(weights_digest, tenant=tenant)
+                self._tenant_blobs.check_readable(weights_digest, tenant=tenant)
                 self._load_weights(module, weights_digest, allow_missing)
             if allow_missing or not weights_digest:
                 content = io.save(state_of(module))

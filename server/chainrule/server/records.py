@@ -255,6 +255,17 @@ class LogRecord:
 
 
 @dataclass(frozen=True)
+class UnfinishedJob:
+    """What the queue goes by, of a job that has not ended."""
+
+    name: str
+    tenant: str
+    state: JobState
+    priority: int
+    config: TrainingConfig
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A stored checkpoint of a job."""
 

@@ -212,7 +212,7 @@ class Service:
             metrics,
             host=config.metrics_host,
             port=config.metrics_port,
-            is_serving=lambda: self._serving and not self._calls.draining,
+            health=lambda: "draining" if self._calls.draining else "serving" if self._serving else "starting",
         )
         await stack.enter_async_context(endpoint)
         measuring = asyncio.create_task(measure_loop_lag(metrics))

@@ -23,6 +23,7 @@ from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Cause, Job, JobState
 from chainrule.server.store import Store
 from chainrule.server.store.schema import DEFAULT_TENANT
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Packed
@@ -255,8 +256,9 @@ class Parts:
     ) -> None:
         self.blobs = BlobStore(folder / "blobs")
         self.store = Store(store_url or f"sqlite:///{folder / 'store.db'}")
-        self.models = ModelCatalog(self.store, self.blobs)
-        self.datasets = DatasetCatalog(self.store, self.blobs)
+        self.tenant_blobs = TenantBlobs(self.blobs, self.store, are_apart=False)
+        self.models = ModelCatalog(self.store, self.blobs, self.tenant_blobs)
+        self.datasets = DatasetCatalog(self.store, self.blobs, self.tenant_blobs)
         self.checkpoints = Checkpoints(self.store, self.blobs)
         self.submissions = Submissions(self.store, self.models)
         self.launcher = launcher
@@ -271,6 +273,8 @@ class Parts:
             make_run=self.make_run,
             max_tenant_jobs=max_tenant_jobs,
         )
+        self.shown = self.manager.shown(lambda job: job, lambda _: 1000)
+        """Jobs as they are."""
 
     def make_run(self, name: str, workers: int = 2) -> JobRun:
         return JobRun(
@@ -308,7 +312,7 @@ class Parts:
     async def ended(self, name: str) -> Job:
         """The job, once it has ended."""
         async with asyncio.timeout(60):
-            async for job in self.manager.watch(name, tenant=TENANT):
+            async for job in self.shown.watch(name, tenant=TENANT):
                 last = job
         assert last.state.terminal
         return last

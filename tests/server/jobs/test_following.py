@@ -25,7 +25,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
 
 def log(parts: Parts, job: str, *messages: str, source: str = "worker 1") -> None:
     parts.store.add_logs(job, [LogEntry(0, 20, message, source) for message in messages])
-    parts.feed.ring(job)
+    parts.feed.ring_logs(job)
 
 
 def end(parts: Parts, job: str) -> None:

@@ -15,7 +15,7 @@ from chainrule.server.jobs import policies
 from chainrule.server.ray_calls import StoreFullError
 from chainrule.server.records import Job, JobState
 from chainrule.server.training.config import Validation
-from tests.server.jobs.service_parts import CONFIG, NUM_EXAMPLES, UNREACHABLE, FakeLauncher, Parts
+from tests.server.jobs.service_parts import CONFIG, NUM_EXAMPLES, FakeLauncher, Parts
 
 FULL_STORE = StoreFullError("Ray has no room for an object (OutOfDiskError: ...)")
 
@@ -81,20 +81,4 @@ async def test_files_that_cannot_be_reached_are_waited_for(tmp_path: Path, monke
     job = parts.store.get_job(name)
     assert failures == []
     assert job.state is JobState.SUCCEEDED
-    parts.store.close()
-
-
-async def test_an_outage_that_lasts_is_told_once(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, FakeLauncher(*[UNREACHABLE] * 5))
-    name = parts.prepared()
-    await parts.make_run(name).run()
-    history = parts.store.get_job(name).history
-    assert [change.state.value for change in history] == [
-        "QUEUED",
-        "PREPARING",
-        "RECOVERING",
-        "RUNNING",
-        "FINALIZING",
-        "SUCCEEDED",
-    ]
     parts.store.close()

@@ -31,7 +31,7 @@ def logged(store: Store, job: str) -> list[tuple[str, int, str]]:
 
 async def test_what_is_about_a_job_is_stored_and_rings(parts: Parts) -> None:
     job = parts.prepared()
-    bell = parts.feed.listen(job)
+    bell = parts.feed.listen_to_logs(job)
     async with ServiceLogs(parts.store, parts.feed):
         LOGGER.info("%s: attempt %d", job, 1)
         LOGGER.info("serving on %s", job)

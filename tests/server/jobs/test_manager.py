@@ -19,7 +19,7 @@ from chainrule.server.errors import (
     StoreUnavailableError,
 )
 from chainrule.server.jobs import manager
-from chainrule.server.records import Job, JobState
+from chainrule.server.records import Job, JobState, UnfinishedJob
 from chainrule.server.training.events import Failed
 from tests.server.conftest import refusal
 from tests.server.jobs.service_parts import CONFIG, FULL, TENANT, Course, FakeLauncher, Parts, standing_after
@@ -51,7 +51,7 @@ async def in_state(parts: Parts, name: str, state: JobState) -> None:
 async def until(parts: Parts, name: str, holds: Callable[[Job], bool]) -> Job:
     """Follow a job until something holds of it."""
     async with asyncio.timeout(60):
-        async for job in parts.manager.watch(name, tenant=TENANT):
+        async for job in parts.shown.watch(name, tenant=TENANT):
             if holds(job):
                 return job
     pytest.fail(f"{name} ended before")
@@ -69,7 +69,7 @@ async def test_watching_shows_every_state_up_to_the_end(tmp_path: Path) -> None:
         job = await parts.manager.submit(parts.submission())
         last = await parts.ended(job.name)
         assert [change.state for change in last.history][-1] is JobState.SUCCEEDED
-        assert [seen async for seen in parts.manager.watch(job.name, tenant=TENANT)] == [last]
+        assert [seen async for seen in parts.shown.watch(job.name, tenant=TENANT)] == [last]
 
 
 async def test_metrics_stream_without_gaps_until_the_end(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_a_defect_in_one_pass_does_not_stop_the_queue(
     async with running(tmp_path) as parts:
         real, failures = parts.store.unfinished_jobs, [ZeroDivisionError("a defect"), StoreUnavailableError("locked")]
 
-        def unfinished_jobs() -> list[Job]:
+        def unfinished_jobs() -> list[UnfinishedJob]:
             if failures:
                 raise failures.pop()
             return real()
@@ -430,4 +430,4 @@ async def test_a_repeated_request_is_answered_with_the_first_job(tmp_path: Path)
 async def test_following_an_unknown_job_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as parts:
         with pytest.raises(NotFoundError):
-            await anext(parts.manager.watch("jobs/nope", tenant=TENANT))
+            await anext(parts.shown.watch("jobs/nope", tenant=TENANT))

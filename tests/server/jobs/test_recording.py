@@ -69,7 +69,7 @@ async def test_workers_are_too_few_until_the_attempt_says_that_they_are_not(begi
 
 async def test_what_an_attempt_has_logged_is_stored_and_rings(begin: Begin) -> None:
     recorder, job = begin()
-    bell = recorder._feed.listen(job().name)
+    bell = recorder._feed.listen_to_logs(job().name)
     await recorder.record(Logged((LogEntry(5, 20, "ready", "worker 1", "n"),)))
     assert bell.is_set()
     [found] = recorder._store.logs(job().name, tenant="default", after_sequence=0, limit=9)

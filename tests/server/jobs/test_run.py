@@ -249,8 +249,10 @@ async def test_getting_further_than_before_is_progress_even_without_a_checkpoint
 
 
 async def test_a_cluster_that_cannot_be_reached_fails_nothing(tmp_path: Path, expected: str) -> None:
-    job = await run_job(tmp_path, FakeLauncher(*[UNREACHABLE] * 8), max_failures=0)
-    assert states(job).count("RECOVERING") == 8
+    launcher = FakeLauncher(*[UNREACHABLE] * 8)
+    job = await run_job(tmp_path, launcher, max_failures=0)
+    assert len(launcher.specs) == 9
+    assert states(job) == ["QUEUED", "PREPARING", "RECOVERING", "RUNNING", "FINALIZING", "SUCCEEDED"]  # told once
     assert job.weights_digest == expected
 
 

@@ -26,12 +26,14 @@ from hypothesis.stateful import (
 
 from chainrule.server.errors import AlreadyExistsError, IllegalStateError
 from chainrule.server.jobs import manager, policies
-from chainrule.server.jobs.submission import Submission
-from chainrule.server.records import TRANSITIONS, Job, JobState
+from chainrule.server.records import TRANSITIONS, JobState
+from chainrule.server.rpc.configs import training_config
+from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.errors import LostPartError
 from chainrule.server.training.events import Event, Failed, Finished, Started
+from chainrule.v1 import job_pb2
 from tests.server.jobs.service_parts import (
     CONFIG,
     FINGERPRINT,
@@ -46,55 +48,90 @@ from tests.server.jobs.service_parts import (
 
 T = TypeVar("T")
 S = JobState
+CONTEXT: Any = None  # not used by these calls
 SHORT = replace(CONFIG, epochs=2, checkpoint_every_steps=2)
 IDS = ("", "r1", "r2")
 ENDS = (S.SUCCEEDED, S.FAILED, S.CANCELLED)
 TIMEOUT_S = 60.0
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the API shows of a job."""
+
+    name: str
+    state: JobState
+    history: tuple[JobState, ...]
+    times_ns: tuple[int, ...]
+    """When it came into each of these states."""
+    max_workers: int
+    has_weights: bool
+    has_error: bool
+    has_ended: bool
+
+    @classmethod
+    def of(cls, job: job_pb2.Job) -> Seen:
+        return cls(
+            job.name,
+            _state(job.state),
+            tuple(_state(change.state) for change in job.history),
+            tuple(change.time.ToNanoseconds() for change in job.history),
+            job.config.max_workers,
+            bool(job.weights_digest),
+            job.HasField("error"),
+            job.HasField("end_time"),
+        )
+
+
+def _state(state: job_pb2.Job.State.ValueType) -> JobState:
+    return JobState(job_pb2.Job.State.Name(state).removeprefix("STATE_"))
+
+
 class Service:
-    """The job API, adapted: what the manager's methods are called with is said here alone."""
+    """The job API without gRPC: messages in, messages out. Raises the service's own errors."""
 
     def __init__(self, folder: Path, launcher: FakeLauncher) -> None:
         self._parts = Parts(folder, launcher, cpus=4)
-        self._manager = self._parts.manager
+        self._jobs = JobServicer(self._parts.manager)
 
     async def start(self) -> None:
-        await self._manager.start()
+        await self._parts.manager.start()
 
     async def stop(self) -> None:
-        await self._manager.stop()
+        await self._parts.manager.stop()
         self._parts.store.close()
 
-    def submission(self, config: TrainingConfig, request_id: str) -> Submission:
-        return self._parts.submission(config, request_id)
+    async def create(self, config: TrainingConfig, request_id: str) -> Seen:
+        asked = self._parts.submission()
+        job = job_pb2.Job(model=asked.model, dataset=asked.dataset, config=training_config(config))
+        request = job_pb2.CreateJobRequest(job=job, request_id=request_id)
+        return Seen.of(await self._jobs.CreateJob(request, CONTEXT))
 
-    async def create(self, submission: Submission) -> Job:
-        return await self._manager.submit(submission)
-
-    async def get(self, name: str) -> Job:
-        return await self._manager.get(name)
+    async def get(self, name: str) -> Seen:
+        return Seen.of(await self._jobs.GetJob(job_pb2.GetJobRequest(name=name), CONTEXT))
 
     async def names(self) -> set[str]:
-        page, _ = await self._manager.page(1000, "")
-        return {job.name for job in page}
+        listed = await self._jobs.ListJobs(job_pb2.ListJobsRequest(page_size=1000), CONTEXT)
+        return {job.name for job in listed.jobs}
 
-    async def cancel(self, name: str) -> Job:
-        return await self._manager.cancel(name)
+    async def cancel(self, name: str) -> Seen:
+        return Seen.of(await self._jobs.CancelJob(job_pb2.CancelJobRequest(name=name), CONTEXT))
 
-    async def pause(self, name: str) -> Job:
-        return await self._manager.pause(name)
+    async def pause(self, name: str) -> Seen:
+        return Seen.of(await self._jobs.PauseJob(job_pb2.PauseJobRequest(name=name), CONTEXT))
 
-    async def resume(self, name: str) -> Job:
-        return await self._manager.resume(name)
+    async def resume(self, name: str) -> Seen:
+        return Seen.of(await self._jobs.ResumeJob(job_pb2.ResumeJobRequest(name=name), CONTEXT))
 
-    async def scale(self, name: str, max_workers: int) -> Job:
-        return await self._manager.scale(name, min_workers=0, max_workers=max_workers)
+    async def scale(self, name: str, max_workers: int) -> Seen:
+        request = job_pb2.ScaleJobRequest(name=name, max_workers=max_workers)
+        return Seen.of(await self._jobs.ScaleJob(request, CONTEXT))
 
-    async def until(self, name: str, *states: JobState) -> Job:
+    async def until(self, name: str, *states: JobState) -> Seen:
         """The job, once it is in one of the states."""
         async with asyncio.timeout(TIMEOUT_S):
-            async for job in self._manager.watch(name):
+            async for message in self._jobs.WatchJob(job_pb2.WatchJobRequest(name=name), CONTEXT):
+                job = Seen.of(message)
                 if job.state in states:
                     return job
         pytest.fail(f"{name} ended as {job.state.value}")
@@ -196,7 +233,7 @@ class Jobs(RuleBasedStateMachine):
         return self.created(config, request_id)
 
     def created(self, config: TrainingConfig, request_id: str) -> str:
-        job = self.do(self.service.create(self.service.submission(config, request_id)))
+        job = self.do(self.service.create(config, request_id))
         known = self.known.get(job.name)
         assert (known is not None) == (request_id in {known.request_id for known in self.known.values()} - {""})
         if known is None:
@@ -224,11 +261,11 @@ class Jobs(RuleBasedStateMachine):
             refused=(S.CANCELLING, S.SUCCEEDED, S.FAILED, S.CANCELLED),
         )
         if job is not None:
-            assert job.config.max_workers == max_workers
+            assert job.max_workers == max_workers
 
     def asked(
-        self, name: str, ask: Callable[[str], Coroutine[Any, Any, Job]], *, refused: tuple[JobState, ...]
-    ) -> Job | None:
+        self, name: str, ask: Callable[[str], Coroutine[Any, Any, Seen]], *, refused: tuple[JobState, ...]
+    ) -> Seen | None:
         """Ask something of a job. It is refused in some states, and granted in others, however often it is asked."""
         before = self.do(self.service.get(name))
         try:
@@ -288,15 +325,15 @@ class Jobs(RuleBasedStateMachine):
         assert self.do(self.service.names()) == set(self.known)
         for name, known in self.known.items():
             job = self.do(self.service.get(name))
-            history = tuple(change.state for change in job.history)
+            history = job.history
             assert history[0] is S.QUEUED
             assert history[-1] is job.state
             assert all(to in TRANSITIONS[of] for of, to in pairwise(history)), history
             assert history[: len(known.history)] == known.history  # nothing is forgotten, and what is over is over
-            assert [change.time for change in job.history] == sorted(change.time for change in job.history)
-            assert bool(job.weights_digest) == (job.state is S.SUCCEEDED)
-            assert (job.failure is not None) == (job.state is S.FAILED)
-            assert (job.end_time is not None) == job.state.terminal
+            assert list(job.times_ns) == sorted(job.times_ns)
+            assert job.has_weights == (job.state is S.SUCCEEDED)
+            assert job.has_error == (job.state is S.FAILED)
+            assert job.has_ended == job.state.terminal
             known.history = history
 
 

@@ -25,6 +25,7 @@ from chainrule.server.jobs.submission import Submission, Submissions, num_kept_b
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import JobState
 from chainrule.server.store import Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from tests.server.conftest import refusal
 
@@ -36,8 +37,9 @@ class Catalogs:
 
     def __init__(self, store: Store, blobs: BlobStore) -> None:
         self.blobs = blobs
-        self.models = ModelCatalog(store, blobs)
-        self.datasets = DatasetCatalog(store, blobs)
+        everybodys = TenantBlobs(blobs, store, are_apart=False)
+        self.models = ModelCatalog(store, blobs, everybodys)
+        self.datasets = DatasetCatalog(store, blobs, everybodys)
         self.submissions = Submissions(store, self.models)
         self.models.create(
             "m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0, tenant="default"

@@ -13,11 +13,11 @@ import pytest
 
 from chainrule.server.errors import NotFoundError
 from chainrule.server.logs import SubjectFilter
-from chainrule.server.rpc.calls import CallInterceptor, Calls
+from chainrule.server.rpc.calls import TRANSFERS, CallInterceptor, Calls
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.telemetry.metrics import Metrics
 from chainrule.server.telemetry.tracing import Tracing
-from chainrule.v1 import job_pb2
+from chainrule.v1 import blob_pb2, job_pb2
 from tests.server.telemetry.test_metrics import values
 
 
@@ -146,9 +146,41 @@ async def test_methods_that_there_are_none_of_are_one_series() -> None:
     assert around.counted() == {total("unknown", "UNIMPLEMENTED"): 10}
 
 
+async def test_a_call_is_a_span_with_its_code_and_its_id() -> None:
+    export = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter")
+    exporter = export.InMemorySpanExporter()
+    tracing = Tracing("http://localhost:4317", exporter=exporter)
+    around = Around(tracing)
+
+    async def answer(request: Any, context: Any) -> str:
+        raise NotFoundError("no such job")
+
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    context = FakeContext((("traceparent", parent), ("x-request-id", "mine")))
+    with pytest.raises(grpc.aio.AbortError):
+        await around.unary("JobService/GetJob", answer, GET, context)
+    await tracing.close()
+    [span] = exporter.get_finished_spans()
+    assert (span.name, f"{span.context.trace_id:032x}") == ("JobService/GetJob", parent[3:35])
+    assert span.attributes["rpc.grpc.status_code"] == grpc.StatusCode.NOT_FOUND.value[0]
+    assert span.attributes["chainrule.request_id"] == "mine"
+
+
 async def test_health_is_left_alone() -> None:
     handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: None)
     assert await Around()._handler("/grpc.health.v1.Health/Check", handler) is handler
+
+
+def test_streams_that_are_waited_for_are_methods_of_the_api() -> None:
+    found = {
+        f"{service.name}/{method.name}"
+        for file in (blob_pb2.DESCRIPTOR, job_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+        for method in service.methods
+        if method.server_streaming
+    }
+    assert found > TRANSFERS
+    assert "JobService/WatchJob" in found - TRANSFERS
 
 
 # --- draining --------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.store import Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
 from tests.server.rpc.tenants import AsTenant, channel_to, detail
 from tests.server.store.catalogued import add_job
@@ -30,7 +31,7 @@ def as_tenant() -> AsTenant:
 
 @pytest.fixture
 async def stub(store: Store, blobs: BlobStore, as_tenant: AsTenant) -> AsyncIterator[Stub]:
-    servicer = DatasetServicer(DatasetCatalog(store, blobs))
+    servicer = DatasetServicer(DatasetCatalog(store, blobs, TenantBlobs(blobs, store, are_apart=False)))
     async with channel_to(
         lambda server: dataset_pb2_grpc.add_DatasetServiceServicer_to_server(servicer, server), as_tenant=as_tenant
     ) as channel:

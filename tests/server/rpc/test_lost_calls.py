@@ -15,7 +15,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from chainrule.client import Client
-from chainrule.client.channel import channel_options, is_idempotent
+from chainrule.client.transport import channel_options, is_idempotent
 from chainrule.engine import io
 from chainrule.server.jobs import manager
 from chainrule.v1 import job_pb2
@@ -51,7 +51,7 @@ class World:
         method = descriptor(name)
         message = json_format.ParseDict(request, message_class(method)(), ignore_unknown_fields=False)
         called: Any = self.channel.unary_unary(path(method))
-        content = await asyncio.to_thread(called, message.SerializeToString(), timeout=30)
+        content = await asyncio.to_thread(called, message.SerializeToString(), timeout=30, wait_for_ready=True)
         answer = message_factory.GetMessageClass(method.output_type).FromString(content)
         return dict(json_format.MessageToDict(answer, always_print_fields_with_no_presence=True))
 
@@ -62,7 +62,7 @@ class World:
     def _watch(self, states: tuple[str, ...]) -> dict[str, Any]:
         request = job_pb2.WatchJobRequest(name=self.job).SerializeToString()
         watch: Any = self.channel.unary_stream(path(descriptor("WatchJob")))
-        watching = watch(request, timeout=30)
+        watching = watch(request, timeout=30, wait_for_ready=True)
         for content in watching:
             job = job_pb2.Job.FromString(content)
             if job_pb2.Job.State.Name(job.state) in states:
@@ -220,9 +220,9 @@ CASES = [
     Case("DeleteJob", lambda world: {"name": world.job}, _count("Jobs"), 0, _cancelled, MISSING),
     Case(
         "DeleteModelVersion",
-        lambda _: {"name": "models/m/versions/1"},
+        lambda _: {"name": "models/m/versions/2"},
         _versions,
-        0,
+        1,
         _resumed_to_its_end,
         MISSING,
     ),
@@ -257,7 +257,6 @@ NOT_REPEATED = {
     "DeleteModel",
     "DeleteModelVersion",
     "QueryWriteStatus",
-    "RevokeToken",
     "UpdateDataset",
     "UpdateJob",
     "UpdateModel",

@@ -15,6 +15,7 @@ from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.models import ModelServicer
 from chainrule.server.store import Store
+from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import model_pb2, model_pb2_grpc
 from tests.server.rpc.tenants import AsTenant, channel_to, detail
 from tests.server.store.catalogued import add_job, add_version
@@ -29,7 +30,7 @@ def as_tenant() -> AsTenant:
 
 @pytest.fixture
 async def stub(store: Store, blobs: BlobStore, as_tenant: AsTenant) -> AsyncIterator[Stub]:
-    servicer = ModelServicer(ModelCatalog(store, blobs))
+    servicer = ModelServicer(ModelCatalog(store, blobs, TenantBlobs(blobs, store, are_apart=False)))
     async with channel_to(
         lambda server: model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server), as_tenant=as_tenant
     ) as channel:

@@ -73,7 +73,7 @@ def servicers(parts: Parts) -> dict[str, Any]:
     """What answers each service, by its name."""
     cluster: Any = FakeCluster()
     return {
-        "BlobService": BlobServicer(parts.blobs),
+        "BlobService": BlobServicer(parts.tenant_blobs),
         "ClusterService": ClusterServicer(cluster, datetime.now(UTC)),
         "DatasetService": DatasetServicer(parts.datasets),
         "JobService": JobServicer(parts.manager),

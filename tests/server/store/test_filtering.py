@@ -104,6 +104,8 @@ CASES = {
     "labels.team:*": [1, 2],
     "labels:*": [1, 2, 4],
     "labels.team:is": [1],
+    "NOT labels.team:is": [2, 3, 4],
+    "NOT labels.team:*": [3, 4],
     "labels.none = 1": [],
     # times
     "made = 2026-01-01T00:00:00Z": [1],

@@ -210,6 +210,26 @@ def test_a_job_that_succeeds_makes_a_version_of_its_model(store: Store) -> None:
     assert made["weights_digest"] == job.weights_digest
 
 
+def test_a_version_is_made_with_the_last_state_or_not_at_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.create_job(JOB)
+    for state in END:
+        before = store.transition(JOB.name, state)
+
+    def broken(*arguments: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("chainrule.server.store.jobs._record", broken)
+        with pytest.raises(ZeroDivisionError):
+            store.transition(JOB.name, JobState.SUCCEEDED, weights_digest="1" * 64, weights_step=20)
+    assert store.get_job(JOB.name) == before
+    assert [row["number"] for row in _versions(store)] == [1]
+    assert store.get_model(MODEL.name, tenant=TENANT).latest_version == 1
+    store.transition(JOB.name, JobState.SUCCEEDED, weights_digest="1" * 64, weights_step=20)
+    model = store.get_model(MODEL.name, tenant=TENANT)
+    assert (model.latest_version, model.revision) == (2, 2)
+
+
 def test_the_newest_version_is_that_of_when_the_job_is_stored(store: Store) -> None:
     for name in ("jobs/a", "jobs/b"):
         store.create_job(replace(JOB, name=name, version=None))

@@ -10,12 +10,12 @@ import pytest
 
 from chainrule.server.errors import StartupError
 from chainrule.server.telemetry import endpoint
-from chainrule.server.telemetry.endpoint import MAX_HEAD_BYTES, MetricsEndpoint
+from chainrule.server.telemetry.endpoint import MAX_HEAD_BYTES, Health, MetricsEndpoint
 from chainrule.server.telemetry.metrics import Metrics
 
 
 class State:
-    serving = True
+    health: Health = "serving"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def state() -> State:
 @pytest.fixture
 async def served(state: State) -> AsyncIterator[MetricsEndpoint]:
     metrics = Metrics(kernels="reference")
-    async with MetricsEndpoint(metrics, host="127.0.0.1", port=0, is_serving=lambda: state.serving) as served:
+    async with MetricsEndpoint(metrics, host="127.0.0.1", port=0, health=lambda: state.health) as served:
         yield served
 
 
@@ -58,7 +58,7 @@ async def test_metrics_are_told_in_the_form_that_is_asked_for(served: MetricsEnd
 async def test_health_is_told(served: MetricsEndpoint, state: State) -> None:
     head, body = await ask(served, get("/healthz"))
     assert (head.partition("\r\n")[0], body) == ("HTTP/1.1 200 OK", b"serving\n")
-    state.serving = False
+    state.health = "draining"
     head, body = await ask(served, get("/healthz"))
     assert (head.partition("\r\n")[0], body) == ("HTTP/1.1 503 Service Unavailable", b"draining\n")
     head, body = await ask(served, b"HEAD /healthz HTTP/1.0\r\n\r\n")
@@ -85,7 +85,7 @@ async def test_what_is_no_request_for_either_is_refused(served: MetricsEndpoint,
 
 async def test_who_asks_for_nothing_is_not_waited_for_at_the_end() -> None:
     metrics = Metrics(kernels="reference")
-    async with MetricsEndpoint(metrics, host="127.0.0.1", port=0, is_serving=lambda: True) as served:
+    async with MetricsEndpoint(metrics, host="127.0.0.1", port=0, health=lambda: "serving") as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         await ask(served, get("/healthz"))  # so that the one before has been accepted
     async with asyncio.timeout(60):
@@ -132,7 +132,7 @@ async def test_too_many_at_a_time_are_sent_away(served: MetricsEndpoint, monkeyp
 
 
 async def test_a_port_in_use_is_named(served: MetricsEndpoint) -> None:
-    other = MetricsEndpoint(Metrics(kernels=""), host="127.0.0.1", port=served.port, is_serving=lambda: True)
+    other = MetricsEndpoint(Metrics(kernels=""), host="127.0.0.1", port=served.port, health=lambda: "serving")
     with pytest.raises(
         StartupError, match=rf"cannot listen on 127\.0\.0\.1:{served.port} for metrics: address already"
     ):

@@ -53,6 +53,16 @@ def test_names_follow_the_conventions(metrics: Metrics, store: Store, blobs: Blo
             assert family.name.endswith("_seconds")
 
 
+def test_the_table_of_the_documentation_has_them_all(metrics: Metrics, store: Store, blobs: BlobStore) -> None:
+    metrics.watch(store, blobs)
+    table = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    told = {name.removesuffix("_total").removesuffix("_info") for name in re.findall(r"`(chainrule_[a-z_]+)", table)}
+    families = metrics.registry.collect()
+    assert told - {"chainrule_grpc_call_seconds_bucket"} == {
+        family.name for family in families if family.name.startswith("chainrule_")
+    }
+
+
 def test_nothing_is_in_the_registry_that_all_of_the_process_share(metrics: Metrics) -> None:
     shared = {family.name for family in prometheus_client.REGISTRY.collect()}
     assert not any(name.startswith("chainrule") for name in shared)

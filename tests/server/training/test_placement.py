@@ -317,3 +317,36 @@ async def test_that_a_process_could_not_begin_is_told(fake: Any, placed: Any) ->
     fake.actors[0].running.set_exception(crossed(MemoryError("too much")))
     await until(lambda: bool(placed.ends))
     assert "too much" in str(placed.ends)
+
+
+# --- processes that are kept ready -----------------------------------------------------------------------------
+
+
+async def test_parts_are_processes_that_are_ready_before_others_are_started(fake: FakeRay) -> None:
+    ready = [fake._make(), fake._make()]
+    for actor in ready:
+        actor.run_partition = actor.run_worker = actor.run
+    placed = RayPlacement(attempt(PLAN), ["examples", None], ready)
+    ends: list[str] = []
+    await placed.start_partition(PARTITION, ends.append)
+    await placed.start_worker(3, IDENTITY, ENDPOINT, ends.append)
+    assert len(fake.actors) == 2
+    [[spec, examples, validation]] = ready[0].run.calls
+    assert (spec.lease, examples, validation) == (3, "examples", None)
+    await placed.start_worker(4, IDENTITY, ENDPOINT, ends.append)
+    assert len(fake.actors) == 3
+    await placed.end_worker(3)
+    assert fake.killed == [ready[0]]
+    await placed.stop()
+
+
+async def test_what_an_attempt_was_given_ends_with_it(fake: FakeRay) -> None:
+    coordinator, part = fake._make(), fake._make()
+    coordinator.run = SimpleNamespace(remote=lambda: "running")  # type: ignore[assignment]
+    over: list[bool] = []
+    tested = RayAttempt(
+        RayCalls(threads=1), "jobs/test", coordinator, [], parts=[part], when_over=lambda: over.append(True)
+    )
+    await tested.stop()
+    assert fake.killed == [coordinator, part]
+    assert over == [True]

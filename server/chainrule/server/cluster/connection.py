@@ -38,6 +38,8 @@ PING_INTERVAL_S = 10.0
 """How often a driver is asked whether it is well."""
 PING_TIMEOUT_S = 60.0
 """How long it may take to say so before it is replaced. The driver does nothing but wait."""
+MAX_WARM_WORKERS = 4
+"""For how many workers processes are kept ready unless told otherwise: each takes about 100 MB."""
 DRIVER = (sys.executable, "-c", "from chainrule.server.cluster.driver import main; main()")
 """Command that a driver is started with; the number of its socket follows. Not -m, which would rename the module."""
 
@@ -54,13 +56,20 @@ class RayCluster:
     """
 
     def __init__(
-        self, address: str | None = None, *, num_cpus: int | None = None, driver: Sequence[str] = DRIVER
+        self,
+        address: str | None = None,
+        *,
+        num_cpus: int | None = None,
+        warm_workers: int | None = None,
+        driver: Sequence[str] = DRIVER,
     ) -> None:
         self.address = address or ""
         """Where the cluster is, as host:port, once started. One of its own may move."""
         self.owned = address is None
         """Whether the cluster starts and ends with this connection."""
         self._num_cpus = num_cpus or max(settings.MIN_CPUS, os.cpu_count() or 1)
+        most = min(self._num_cpus, MAX_WARM_WORKERS) if warm_workers is None else warm_workers
+        self._warm_workers = most if self.owned else 0
         self._command = driver
         self._driver: _DriverProcess | None = None
         self._starting: _DriverProcess | None = None
@@ -169,6 +178,7 @@ class RayCluster:
             num_cpus=self._num_cpus,
             folder=str(self._folder or ""),
             log_level=logging.getLogger().level,
+            warm_workers=self._warm_workers,
         )
         self._starting = _DriverProcess(self._command, environment, order, when_lost=self._connected.clear)
         self.address = await self._starting.ready()

@@ -61,6 +61,8 @@ class DriverSettings:
     folder: str
     """Where a cluster that it starts keeps its files."""
     log_level: int
+    warm_workers: int = 0
+    """For how many workers processes are kept ready."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,9 @@ async def serve(channel: Channel, order: DriverSettings) -> bool:
     channel.send(Answer(0, ray.address))
     from chainrule.server.training.placement import RayLauncher  # imports Ray: not before Ray was told how to behave
 
-    driver = Driver(channel, ray, RayLauncher)
+    launcher = RayLauncher(ray.calls, warm_workers=order.warm_workers)
+    launcher.warm_up()
+    driver = Driver(channel, ray, lambda _: launcher)
     lost = asyncio.create_task(_lost(ray))
     while True:
         await asyncio.wait([lost, first], return_when=asyncio.FIRST_COMPLETED)

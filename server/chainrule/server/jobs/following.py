@@ -53,7 +53,7 @@ class Following:
         """What was logged so far, then what comes, until the job has ended. Raises NotFoundError."""
         name = names.existing("jobs", name)
         while True:
-            bell = self._feed.listen(name)
+            bells = (self._feed.listen(name), self._feed.listen_to_logs(name))
             ended = (await asyncio.to_thread(self._store.get_job, name)).state.terminal
             if ended:
                 with suppress(StoreUnavailableError):  # then the reads below say so
@@ -70,4 +70,13 @@ class Following:
                 after_sequence = page[-1].sequence
             if ended:
                 return
-            await bell.wait()
+            await _any_of(*bells)
+
+
+async def _any_of(*bells: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(bell.wait()) for bell in bells]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

@@ -92,7 +92,7 @@ class ServiceLogs(logging.Handler):
                     self._put_back(of_jobs)
                     raise
                 del of_jobs[job]
-                self._feed.ring(job)
+                self._feed.ring_logs(job)
 
     def _put_back(self, of_jobs: dict[str, list[LogEntry]]) -> None:
         with self._guard:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
@@ -26,8 +26,9 @@ from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.following import Following
 from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.run import JobRun
+from chainrule.server.jobs.shown import Shown
 from chainrule.server.jobs.submission import Submission, Submissions
-from chainrule.server.records import Cause, Checkpoint, Job, JobState, Receipt
+from chainrule.server.records import Cause, Checkpoint, Job, JobState, Receipt, UnfinishedJob
 from chainrule.server.store import JobChange, PageRequest, Store
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import StepMetric
@@ -36,6 +37,8 @@ QUEUE_INTERVAL_S = 1.0
 """How often the queue is looked at when nothing has happened here: a cluster can grow, and others can leave it."""
 METRICS_PAGE = 1000
 """Most metrics read at a time when streaming."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +121,7 @@ class JobManager:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _restart(self, job: Job, to: JobState) -> None:
+    async def _restart(self, job: UnfinishedJob, to: JobState) -> None:
         reason = "the service was restarted"
         await asyncio.to_thread(self._store.transition, job.name, to, cause=Cause.RESTART, reason=reason)
 
@@ -247,18 +250,9 @@ class JobManager:
 
     # --- following a job ---------------------------------------------------------------------------------------
 
-    async def watch(self, name: str, *, tenant: str) -> AsyncIterator[Job]:
-        """The job now and after every change, until it has ended. Raises NotFoundError."""
-        last = None
-        while True:
-            bell = self._feed.listen(name)
-            job = await self.get(name, tenant=tenant)
-            if job != last:
-                yield job
-            if job.state.terminal:
-                return
-            last = job
-            await bell.wait()
+    def shown(self, show: Callable[[Job], T], weigh: Callable[[T], int]) -> Shown[T]:
+        """Jobs for those who ask and follow, as what `show` makes of them, whose size `weigh` tells in bytes."""
+        return Shown(self.get, self._feed, show=show, weigh=weigh)
 
     async def stream_metrics(self, name: str, *, after_step: int, tenant: str) -> AsyncIterator[list[StepMetric]]:
         """Metrics recorded so far, then new ones as they come, until the job has ended. Raises NotFoundError."""
@@ -332,7 +326,7 @@ class JobManager:
             self._feed.ring(grant.job)
             self._begin(grant, tenants[grant.job])
 
-    def _waiting(self, jobs: Sequence[Job]) -> list[policies.Demand]:
+    def _waiting(self, jobs: Sequence[UnfinishedJob]) -> list[policies.Demand]:
         """What waits for room, the next one first. A job that is queued again has not quite left its place as long as
         its run has not ended."""
         demands = [

@@ -122,6 +122,8 @@ class Recorder:
                 await self._tell(event)
             case Logged(entries):
                 await to_the_end(self._store.add_logs, self._job, entries)
+                self._feed.ring_logs(self._job)
+                return None
             case WorkersChanged():
                 await self._count_workers(event)
         self._feed.ring(self._job)

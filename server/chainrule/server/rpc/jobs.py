@@ -30,6 +30,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     def __init__(self, jobs: JobManager) -> None:
         self._jobs = jobs
+        self._shown = jobs.shown(convert.job, job_pb2.Job.ByteSize)
 
     async def CreateJob(self, request: job_pb2.CreateJobRequest, context: Context) -> job_pb2.Job:
         submission = convert.submission(request, tenant=caller().tenant)
@@ -38,7 +39,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         return convert.job(await self._jobs.submit(submission))
 
     async def GetJob(self, request: job_pb2.GetJobRequest, context: Context) -> job_pb2.Job:
-        return convert.job(await self._jobs.get(request.name, tenant=caller().tenant))
+        return await self._shown.get(request.name, tenant=caller().tenant)
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:
         asked = page_request(request.page_size, request.page_token, filter=request.filter, order_by=request.order_by)
@@ -75,8 +76,8 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         return convert.job(job)
 
     async def WatchJob(self, request: job_pb2.WatchJobRequest, context: Context) -> AsyncIterator[job_pb2.Job]:
-        async for job in self._jobs.watch(request.name, tenant=caller().tenant):
-            yield convert.job(job)
+        async for job in self._shown.watch(request.name, tenant=caller().tenant):
+            yield job
 
     async def StreamMetrics(
         self, request: job_pb2.StreamMetricsRequest, context: Context

@@ -49,7 +49,7 @@ class Field(Protocol):
 
 _ORDERS: Mapping[str, Operator] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Text:
 
     def condition(self, comparator: str, value: str) -> Condition:
         if comparator == ":":
-            return self._has(value)
+            return sa.and_(self.column.is_not(None), self._has(value))
         return _compared(by_bytes(self.column), comparator, sa.literal(value, sa.String), order=_ORDERS)
 
     def _has(self, part: str) -> Condition:

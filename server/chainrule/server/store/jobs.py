@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from chainrule.server.annotations import AnnotationChange
 from chainrule.server.errors import IllegalStateError, QueueFullError, StaleEtagError, echo
-from chainrule.server.records import TRANSITIONS, Cause, Job, JobFailure, JobState
+from chainrule.server.records import TRANSITIONS, Cause, Job, JobFailure, JobState, UnfinishedJob
 from chainrule.server.store import configs, listings, requests, rows, schema, versions
 from chainrule.server.store.database import Database, get
 from chainrule.server.store.paging import PageRequest, page
@@ -120,12 +120,17 @@ class JobTables(Database):
             found, token = page(db, query, listings.JOBS, asked, scope=tenant or "")
             return [rows.job(db, row, whole=False) for row in found], token
 
-    def unfinished_jobs(self) -> list[Job]:
-        """All jobs that have not ended, oldest first, without their events and evaluations."""
+    def unfinished_jobs(self) -> list[UnfinishedJob]:
+        """All jobs that have not ended, oldest first; one query, however many they are."""
+        table = schema.jobs.c
         states = [state.value for state in JobState if not state.terminal]
+        columns = (table.name, table.tenant, table.state, table.priority, table.config)
+        query = sa.select(*columns).where(table.state.in_(states)).order_by(table.id)
         with self._read() as db:
-            query = sa.select(schema.jobs).where(schema.jobs.c.state.in_(states)).order_by(schema.jobs.c.id)
-            return [rows.job(db, row, whole=False) for row in db.execute(query).mappings().all()]
+            return [
+                UnfinishedJob(name, tenant, JobState(state), priority, configs.from_values(config))
+                for name, tenant, state, priority, config in db.execute(query)
+            ]
 
     # --- states ------------------------------------------------------------------------------------------------
 

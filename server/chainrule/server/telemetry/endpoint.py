@@ -12,11 +12,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from chainrule.server.errors import StartupError
 from chainrule.server.telemetry.metrics import Metrics
 
+Health = Literal["starting", "serving", "draining"]
+"""Whether calls are taken: not yet, yes, or not any more."""
 MAX_HEAD_BYTES = 16 * 1024
 """Longest request line with its headers."""
 TIMEOUT_S = 10.0
@@ -35,13 +37,13 @@ class MetricsEndpoint:
     """The server, as an async context manager.
 
     Args:
-        is_serving: whether the service takes calls; false: it is on its way out.
+        health: what the service does at the moment.
     """
 
-    def __init__(self, metrics: Metrics, *, host: str, port: int, is_serving: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, *, host: str, port: int, health: Callable[[], Health]) -> None:
         self._metrics = metrics
         self._host = host
-        self._is_serving = is_serving
+        self._health = health
         self._connections: set[asyncio.Task[None]] = set()
         self._scraping = asyncio.Lock()
         self.port = port
@@ -101,7 +103,8 @@ class MetricsEndpoint:
         if method not in ("GET", "HEAD"):
             return 405, _TEXT, b"use GET\n"
         if path == "/healthz":
-            return (200, _TEXT, b"serving\n") if self._is_serving() else (503, _TEXT, b"draining\n")
+            health = self._health()
+            return 200 if health == "serving" else 503, _TEXT, f"{health}\n".encode()
         try:
             async with self._scraping:  # one at a time: each asks the store
                 body, content_type = await asyncio.to_thread(self._metrics.exposition, _header(head, "accept"))

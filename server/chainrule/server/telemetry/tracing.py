@@ -56,7 +56,9 @@ class Tracing:
 
         resource = Resource.create({"service.name": "chainrule", "service.version": version("chainrule")})
         self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S))
+        )
         self._tracer = self._provider.get_tracer("chainrule.server")
         self._propagator = TraceContextTextMapPropagator()
 

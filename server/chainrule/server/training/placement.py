@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,10 +22,12 @@ from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.errors import LostPartError
 from chainrule.server.training.events import Event
 from chainrule.server.training.examples import Examples
+from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.layout import with_partitions
 from chainrule.server.training.parts import Ended
 from chainrule.server.training.serving import PartitionSpec, run_partition
 from chainrule.server.training.tls import Identity
+from chainrule.server.training.warm import WarmPool
 from chainrule.server.training.wire import Endpoint
 from chainrule.server.training.worker import WorkerSpec, run_worker
 
@@ -59,20 +61,45 @@ class WorkerActor:
         run_worker(replace(spec, examples=examples, validation=validation, local=local))
 
 
+class WarmActor:
+    """A process that is there before the job whose part it becomes."""
+
+    def __init__(self) -> None:
+        fingerprint()  # loads kernels, and computes with them once
+
+    def ready(self) -> None:
+        """Answers once the process has begun."""
+
+    def run_partition(self, spec: PartitionSpec) -> None:
+        _entitle("PartitionActor")
+        PartitionActor().run(spec)
+
+    def run_worker(self, spec: WorkerSpec, examples: Examples, validation: Examples | None) -> None:
+        _entitle("WorkerActor")
+        WorkerActor().run(spec, examples, validation)
+
+
 class CoordinatorActor:
     """A coordinator in a process of its own, placing its parts on the same cluster."""
 
-    def __init__(self, spec: AttemptSpec, examples: list[Any]) -> None:
-        self._spec = spec
-        self._examples = examples  # references, in a list, so that Ray does not fetch them for this process
+    def __init__(self) -> None:
         self._coordinator: Coordinator | None = None
         self._there = asyncio.Event()
 
-    async def run(self) -> None:
+    async def ready(self) -> None:
+        """Answers once the process has begun."""
+
+    async def run(self, spec: AttemptSpec, examples: list[Any], warm: list[ActorHandle]) -> None:
+        """Lead an attempt.
+
+        Args:
+            examples: References, in a list, so that Ray does not fetch them for this process.
+            warm: Processes that are to become its parts before others are started.
+        """
         nodes = sum(node["Alive"] for node in await asyncio.to_thread(ray.nodes))
-        plan = await asyncio.to_thread(with_partitions, self._spec.plan, nodes=nodes)
-        spec = replace(self._spec, plan=plan)
-        self._coordinator = Coordinator(spec, RayPlacement(spec, self._examples), node=_node_id())
+        plan = await asyncio.to_thread(with_partitions, spec.plan, nodes=nodes)
+        spec = replace(spec, plan=plan)
+        self._coordinator = Coordinator(spec, RayPlacement(spec, examples, warm), node=_node_id())
         self._there.set()
         await self._coordinator.run()
 
@@ -94,7 +121,8 @@ class CoordinatorActor:
 class RayPlacement:
     """Starts partitions and workers as actors; they end with the process that this is in."""
 
-    def __init__(self, spec: AttemptSpec, examples: list[Any]) -> None:
+    def __init__(self, spec: AttemptSpec, examples: list[Any], warm: Sequence[ActorHandle] = ()) -> None:
+        self._warm = list(warm)
         self.host = ray.util.get_node_ip_address()
         self._spec = spec
         self._examples = examples
@@ -105,9 +133,14 @@ class RayPlacement:
     async def start_partition(self, spec: PartitionSpec, ended: Ended) -> None:
         local = os.environ.get(LINKS) != "tls"
         with _lost_if_ray_refuses():
-            actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(PartitionActor).remote()
+            if self._warm:
+                actor = self._warm.pop()
+                running = actor.run_partition.remote(replace(spec, local=local))
+            else:
+                actor = ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(PartitionActor).remote()
+                running = actor.run.remote(replace(spec, local=local))
             self._partitions.append(actor)
-            self._watch(actor.run.remote(replace(spec, local=local)), ended)
+            self._watch(running, ended)
 
     async def start_worker(self, lease: int, identity: Identity, coordinator: Endpoint, ended: Ended) -> None:
         spec = WorkerSpec(
@@ -119,9 +152,14 @@ class RayPlacement:
             examples=NO_EXAMPLES,
         )
         with _lost_if_ray_refuses():
-            actor = ray.remote(num_cpus=1)(WorkerActor).remote()
+            if self._warm:
+                actor = self._warm.pop()
+                running = actor.run_worker.remote(spec, *self._examples)
+            else:
+                actor = ray.remote(num_cpus=1)(WorkerActor).remote()
+                running = actor.run.remote(spec, *self._examples)
             self._workers[lease] = actor
-            self._watch(actor.run.remote(spec, *self._examples), ended)
+            self._watch(running, ended)
 
     async def end_partitions(self) -> None:
         ending, self._partitions = self._partitions, []
@@ -153,35 +191,94 @@ class RayPlacement:
 
 
 class RayLauncher:
-    """Starts attempts at jobs on the cluster that `calls` go to."""
+    """Starts attempts at jobs on the cluster that `calls` go to.
 
-    def __init__(self, calls: RayCalls) -> None:
+    Args:
+        warm_workers: For how many workers processes are kept ready; 0: for none.
+    """
+
+    def __init__(self, calls: RayCalls, *, warm_workers: int = 0) -> None:
         self._calls = calls
+        self._pool = WarmPool(
+            warm_workers,
+            start_coordinator=lambda: self._start(CoordinatorActor),
+            start_part=lambda: self._start(WarmActor),
+        )
+
+    def warm_up(self) -> None:
+        """Begin to start the processes that are kept ready."""
+        self._pool.fill()
 
     async def launch(self, spec: AttemptSpec) -> RayAttempt:
         """See Launcher."""
+        taken = await self._pool.take(spec.workers + 1)
+        parts = [process.actor for process in taken.parts]
 
         def start() -> RayAttempt:
             examples = [ray.put(spec.examples), None if spec.validation is None else ray.put(spec.validation)]
-            actor = (
-                ray.remote(num_cpus=0)(CoordinatorActor)
-                .options(name=f"coordinator:{spec.job}:{spec.fence}")
-                .remote(replace(spec, examples=NO_EXAMPLES, validation=None), examples)
-            )
-            return RayAttempt(self._calls, spec.job, actor, examples)
+            made = taken.coordinator
+            actor = ray.remote(num_cpus=0)(CoordinatorActor).remote() if made is None else made.actor
+            order = (replace(spec, examples=NO_EXAMPLES, validation=None), examples, parts)
+            over = self._pool.fill
+            return RayAttempt(self._calls, spec.job, actor, examples, order=order, parts=parts, when_over=over)
 
-        return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=RayAttempt.kill)
+        try:
+            return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=RayAttempt.kill)
+        except BaseException:
+            await taken.end()
+            self._pool.fill()
+            raise
+
+    async def _start(self, kind: type[CoordinatorActor | WarmActor]) -> _Warm:
+        def start() -> _Warm:
+            return _Warm(self._calls, ray.remote(num_cpus=0)(kind).remote())
+
+        return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=lambda process: _end(process.actor))
+
+
+class _Warm:
+    """A process that is kept ready, as an actor."""
+
+    def __init__(self, calls: RayCalls, actor: ActorHandle) -> None:
+        self._calls = calls
+        self.actor = actor
+
+    async def ready(self) -> None:
+        """See warm.Process."""
+        await call(self.actor.ready.remote())
+
+    async def end(self) -> None:
+        """See warm.Process."""
+        await self._calls.finish("end a process that was kept ready", lambda: _end(self.actor))
 
 
 class RayAttempt:
-    """A running attempt: its coordinator, and all that ends with it."""
+    """A running attempt: its coordinator, and all that ends with it.
 
-    def __init__(self, calls: RayCalls, job: str, actor: ActorHandle, examples: list[Any]) -> None:
+    Args:
+        order: Arguments of CoordinatorActor.run.
+        parts: Processes that the coordinator was given and has not started itself.
+        when_over: Called once it has been stopped.
+    """
+
+    def __init__(
+        self,
+        calls: RayCalls,
+        job: str,
+        actor: ActorHandle,
+        examples: list[Any],
+        *,
+        order: Sequence[Any] = (),
+        parts: Sequence[ActorHandle] = (),
+        when_over: Callable[[], None] = lambda: None,
+    ) -> None:
         self._calls = calls
         self._job = job
         self._actor = actor
         self._examples = examples  # the datasets stay in the object store as long as this lives
-        self._run = actor.run.remote()
+        self._parts = parts
+        self._when_over = when_over
+        self._run = actor.run.remote(*order)
 
     async def events(self, after: int, timeout_s: float) -> list[Event]:
         """See Attempt."""
@@ -211,10 +308,14 @@ class RayAttempt:
         """End the coordinator; its parts end with their owner. If Ray does not answer, that happens once it does: the
         attempts to come have a later fence."""
         await self._calls.finish(f"end the processes of {self._job}", self.kill)
+        self._when_over()
 
     def kill(self) -> None:
-        """End the coordinator. Blocks while Ray does not answer."""
+        """End the coordinator, and the parts that do not end with it as others have started them. Blocks while Ray does
+        not answer."""
         ray.kill(self._actor)
+        for actor in self._parts:
+            _end(actor)
 
     async def _tell(self, reference: Any) -> None:
         try:
@@ -222,6 +323,11 @@ class RayAttempt:
                 await call(reference)
         except TimeoutError as error:
             raise LostPartError(f"the coordinator of {self._job} does not answer in {CALL_TIMEOUT_S:g} s") from error
+
+
+def _entitle(actor: str) -> None:
+    """Give this process the title of an actor at work, as Ray gives it to others."""
+    ray._raylet.setproctitle(f"ray::{actor}.run")
 
 
 def _node_id() -> str:
