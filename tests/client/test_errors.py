@@ -143,3 +143,14 @@ def test_what_an_error_is_about_is_told(server: FakeServer, client: Client, job:
     server.fail("CancelJob", Failure(code=grpc.StatusCode.NOT_FOUND, message="no such job"))
     error = cancel(client, job)
     assert (error.resource_type, error.resource_name) == ("", "")
+
+
+@pytest.mark.parametrize(("said", "added"), [("", ""), ("Method not found!", " (Method not found!)")])
+def test_a_call_that_the_server_does_not_know_says_what_it_may_be(
+    server: FakeServer, client: Client, job: str, said: str, added: str
+) -> None:
+    server.fail("CancelJob", Failure(code=grpc.StatusCode.UNIMPLEMENTED, message=said))
+    assert str(cancel(client, job)) == (
+        f"the server at {server.address} does not know this call: it is older than this client, or no chainrule "
+        f"server{added}"
+    )

@@ -277,6 +277,11 @@ def from_rpc_error(error: grpc.RpcError, *, address: str, encrypted: bool = Fals
         text = unreachable_message(address, text, encrypted=encrypted)
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED and not details:
         text = f"no answer from the server at {address} in time: {text}"
+    elif code is grpc.StatusCode.UNIMPLEMENTED and not details:
+        text = (
+            f"the server at {address} does not know this call: it is older than this client, or no chainrule server"
+            + (f" ({text})" if text else "")
+        )
     elif not text:
         text = f"the server at {address} answered {code.name} and said no more"
 

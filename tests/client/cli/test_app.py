@@ -54,6 +54,30 @@ def test_the_format_may_stand_before_the_command(run: Run) -> None:
     assert json.loads(run("--format", "json", "models", "ls").stdout) == []
 
 
+@pytest.mark.parametrize(
+    "words", [("jobs", "ls"), ("models", "versions", "m"), ("datasets", "rm", "d"), ("weights", "get", "1", "-o", "w")]
+)
+def test_what_encrypts_the_connection_may_stand_before_or_after_the_command(
+    run: Run, server: FakeServer, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    missing = str(tmp_path / "ca.pem")
+    for line in (("--tls-ca", missing, *words), (*words, "--tls-ca", missing)):
+        result = run(*line)
+        assert (result.exit_code, result.stderr) == (
+            ExitCode.USAGE,
+            f"error: cannot read {missing}: no such file or directory\n",
+        )
+    result = run(*words, "--tls-cert", missing)
+    assert "a client certificate needs its key" in result.stderr
+    assert run(*words, "--token-file", missing).stderr.startswith(f"error: cannot read a token from {missing}")
+    assert server.calls == []
+
+
+def test_what_stands_after_the_command_holds_over_what_stands_before(run: Run, tmp_path: Path) -> None:
+    result = run("--tls-ca", "before.pem", "jobs", "ls", "--tls-ca", "after.pem")
+    assert result.stderr == "error: cannot read after.pem: no such file or directory\n"
+
+
 def test_an_unreachable_server_is_one_line(run: Run, server: FakeServer) -> None:
     server.stop()
     result = run("jobs", "ls")

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from chainrule.client.cli.connecting import Commands
 from chainrule.client.cli.output import when
 from chainrule.client.cli.session import AddressOption, FormatOption, open_session
 
-tokens = typer.Typer(help="Make, list and revoke the tokens that let callers in.", no_args_is_help=True)
-audit = typer.Typer(help="Show what was asked of a server.", no_args_is_help=True)
+tokens = Commands(help="Make, list and revoke the tokens that let callers in.", no_args_is_help=True)
+audit = Commands(help="Show what was asked of a server.", no_args_is_help=True)
 
 TokenArgument = Annotated[
     str, typer.Argument(metavar="TOKEN", help="Its name: lower-case letters, digits, hyphens.", show_default=False)

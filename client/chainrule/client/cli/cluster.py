@@ -1,6 +1,6 @@
 """`chainrule cluster`: the server and the nodes it trains on. The server's package adds what manages clusters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,7 +29,7 @@ def cluster(ctx: typer.Context, address: AddressOption = None, form: FormatOptio
     """Show the server and the nodes it trains on; or start and end clusters on this machine."""
     if ctx.invoked_subcommand is not None:
         given = ctx.find_object(Globals) or Globals()
-        ctx.obj = Globals(address=address or given.address, form=form or given.form)
+        ctx.obj = replace(given, address=address or given.address, form=form or given.form)
         return
     with open_session(ctx, address, form) as session:
         client = session.client

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chainrule.client.cli.connecting import Commands
 from chainrule.client.cli.options import (
     DatasetArgument,
     DescriptionOption,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from chainrule.client.resources import Dataset
 
-app = typer.Typer(help="Upload datasets; list, change and remove them.", no_args_is_help=True)
+app = Commands(help="Upload datasets; list, change and remove them.", no_args_is_help=True)
 
 ZIP_MAGIC, NPY_MAGIC = b"PK", b"\x93NUMPY"  # a .npz file is a zip archive of .npy files
 ARRAY_NAMES = (("inputs", "targets"), ("x", "y"))

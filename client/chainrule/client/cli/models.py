@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from chainrule.client.cli.completion import complete_model
+from chainrule.client.cli.connecting import Commands
 from chainrule.client.cli.options import (
     DescriptionOption,
     EtagOption,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from chainrule.client.resources import Model
 
 CONFIG_OPTION = "--config"
-app = typer.Typer(help="Make models; list, change and remove them and their versions.", no_args_is_help=True)
+app = Commands(help="Make models; list, change and remove them and their versions.", no_args_is_help=True)
 
 
 @app.command("create")

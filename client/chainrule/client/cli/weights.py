@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from chainrule.client.cli.completion import complete_weights
+from chainrule.client.cli.connecting import Commands
 from chainrule.client.cli.output import size
 from chainrule.client.cli.session import AddressOption, FormatOption, open_session
 from chainrule.client.cli.transfer import download_shown
 
-app = typer.Typer(help="Fetch what a job has produced, or any version of a model.", no_args_is_help=True)
+app = Commands(help="Fetch what a job has produced, or any version of a model.", no_args_is_help=True)
 
 
 @app.callback()

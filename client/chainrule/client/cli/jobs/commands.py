@@ -1,11 +1,10 @@
 """The commands of `chainrule jobs`, in the order in which its help lists them."""
 
-import typer
-
+from chainrule.client.cli.connecting import Commands
 from chainrule.client.cli.exits import COMPARISON_EXIT_CODES_HELP, EXIT_CODES_HELP
 from chainrule.client.cli.jobs import control, follow, records, show, submit, verify
 
-app = typer.Typer(help="Submit training runs; follow, steer, compare, change and remove them.", no_args_is_help=True)
+app = Commands(help="Submit training runs; follow, steer, compare, change and remove them.", no_args_is_help=True)
 
 app.command("submit", epilog=EXIT_CODES_HELP)(submit.submit)
 app.command("ls")(show.list_jobs)
