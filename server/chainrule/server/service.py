@@ -44,6 +44,7 @@ from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.gate import GateInterceptor
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.once import OnceInterceptor
 from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.scopes import SERVICES
 from chainrule.server.rpc.status import ErrorInterceptor
@@ -168,6 +169,7 @@ class Service:
             stack.push_async_callback(tracing.close)
         doorkeeper = Doorkeeper(tokens, asks=config.require_tokens, limits=limits_of(config))
         interceptors = [
+            OnceInterceptor(),
             CallInterceptor(self._calls, metrics, tracing),
             ErrorInterceptor(),
             GateInterceptor(doorkeeper, AuditLog(store)),
