@@ -38,7 +38,7 @@ async def serve(address_file: Path, reply_bytes: int) -> None:
             yield blob_pb2.ReadBlobResponse(chunk=chunk[:left], chunk_crc32c=1)
             left -= CHUNK_BYTES
 
-    handlers = {
+    handlers: dict[str, Any] = {
         "GetJob": grpc.unary_unary_rpc_method_handler(
             get_job, job_pb2.GetJobRequest.FromString, job_pb2.Job.SerializeToString
         ),

@@ -83,7 +83,7 @@ async def _watch(address: str, job: str) -> None:
     counts = [0] * WATCHERS
     all_there = asyncio.Event()
 
-    async def watch(number: int, stub: job_pb2_grpc.JobServiceStub) -> None:
+    async def watch(number: int, stub: job_pb2_grpc.JobServiceAsyncStub) -> None:
         async for _ in stub.WatchJob(job_pb2.WatchJobRequest(name=job)):
             counts[number] += 1
             if counts[number] == 1 and min(counts) == 1:
@@ -93,7 +93,7 @@ async def _watch(address: str, job: str) -> None:
         grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         for _ in range(WATCHERS // A_CHANNEL)
     ]
-    stubs = [job_pb2_grpc.JobServiceStub(channel) for channel in channels]
+    stubs: list[job_pb2_grpc.JobServiceAsyncStub] = [job_pb2_grpc.JobServiceStub(channel) for channel in channels]
     tasks = [asyncio.ensure_future(watch(number, stubs[number % len(stubs)])) for number in range(WATCHERS)]
     await all_there.wait()
     print("there", flush=True)
