@@ -65,8 +65,11 @@ async def _compare(
             await echo(job_pb2.GetJobRequest(name=names[number % len(names)]))
 
         ratios, p99s, details = [], [], []
-        for ask in (ask_ours, ask_echo):
-            await _asked(ask, 0.5)
+        began_s = time.perf_counter()
+        for first in range(0, len(names), AT_A_TIME):
+            await asyncio.gather(*map(ask_ours, range(first, first + AT_A_TIME)))
+        details.append(f"each job for the first time: {len(names) / (time.perf_counter() - began_s):.0f} a second")
+        await _asked(ask_echo, 0.5)
         for _ in range(rounds):
             mine, slowest_ms = await _asked(ask_ours, seconds)
             echoes, echo_ms = await _asked(ask_echo, seconds)

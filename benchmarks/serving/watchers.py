@@ -93,7 +93,7 @@ async def _watch(address: str, job: str) -> None:
         grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         for _ in range(WATCHERS // A_CHANNEL)
     ]
-    stubs = [job_pb2_grpc.JobServiceStub(channel) for channel in channels]
+    stubs: list[job_pb2_grpc.JobServiceAsyncStub] = [job_pb2_grpc.JobServiceStub(channel) for channel in channels]
     tasks = [asyncio.ensure_future(watch(number, stubs[number % len(stubs)])) for number in range(WATCHERS)]
     await all_there.wait()
     print("there", flush=True)

@@ -44,6 +44,7 @@ from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.gate import GateInterceptor
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.once import OnceInterceptor
 from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.scopes import SERVICES
 from chainrule.server.rpc.status import ErrorInterceptor
@@ -203,7 +204,13 @@ class Service:
         tracing = None if self._config.otlp_endpoint is None else Tracing(self._config.otlp_endpoint)
         if tracing is not None:
             stack.push_async_callback(tracing.close)
-        return [CallInterceptor(self._calls, metrics, tracing), ErrorInterceptor(), gate, RequestInterceptor()]
+        return [
+            OnceInterceptor(),
+            CallInterceptor(self._calls, metrics, tracing),
+            ErrorInterceptor(),
+            gate,
+            RequestInterceptor(),
+        ]
 
     async def _tell_metrics(self, stack: AsyncExitStack, metrics: Metrics) -> None:
         config = self._config

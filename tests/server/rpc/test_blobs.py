@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.store import Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import blob_pb2, blob_pb2_grpc
+from tests.server.training.bench import until
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -42,6 +44,26 @@ async def test_what_is_written_is_no_longer_missing_and_can_be_read(stub: blob_p
     chunks = [response.chunk async for response in stub.ReadBlob(blob_pb2.ReadBlobRequest(digest=DIGEST))]
     assert b"".join(chunks) == CONTENT
     assert max(map(len, chunks)) == READ_CHUNK_BYTES
+
+
+async def test_the_next_chunk_is_read_while_one_is_sent(blobs: BlobStore, store: Store) -> None:
+    blobs.put(CONTENT * 2)
+    read: list[int] = []
+    servicer = BlobServicer(TenantBlobs(blobs, store, are_apart=False))
+    chunks = servicer._blobs.chunks
+
+    def counted(*arguments: Any, **settings: Any) -> Iterator[bytes]:
+        for number, chunk in enumerate(chunks(*arguments, **settings), 1):
+            read.append(number)
+            yield chunk
+
+    servicer._blobs.chunks = counted  # type: ignore[method-assign]
+    asked = blob_pb2.ReadBlobRequest(digest=hashlib.sha256(CONTENT * 2).hexdigest())
+    parts = servicer.ReadBlob(asked, cast(Any, None))
+    assert (await anext(parts)).chunk == CONTENT[:READ_CHUNK_BYTES]
+    await until(lambda: read == [1, 2])
+    await parts.aclose()  # type: ignore[attr-defined]
+    assert read == [1, 2]
 
 
 async def test_a_blob_that_is_there_needs_no_chunks(stub: blob_pb2_grpc.BlobServiceAsyncStub, blobs: BlobStore) -> None:

@@ -323,7 +323,7 @@ async def test_that_a_process_could_not_begin_is_told(fake: Any, placed: Any) ->
 
 
 async def test_parts_are_processes_that_are_ready_before_others_are_started(fake: FakeRay) -> None:
-    ready = [fake._make(), fake._make()]
+    ready: list[Any] = [fake._make(), fake._make()]
     for actor in ready:
         actor.run_partition = actor.run_worker = actor.run
     placed = RayPlacement(attempt(PLAN), ["examples", None], ready)

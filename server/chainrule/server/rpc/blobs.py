@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import google_crc32c
@@ -54,5 +54,18 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
             limit_bytes=request.limit_bytes,
             chunk_bytes=READ_CHUNK_BYTES,
         )
-        while chunk := await asyncio.to_thread(next, chunks, b""):
-            yield blob_pb2.ReadBlobResponse(chunk=chunk, chunk_crc32c=google_crc32c.value(chunk))
+        ahead = asyncio.ensure_future(asyncio.to_thread(_next_part, chunks))
+        try:
+            while (part := await asyncio.shield(ahead)) is not None:
+                ahead = asyncio.ensure_future(asyncio.to_thread(_next_part, chunks))  # is read while this one is sent
+                yield part
+        finally:
+            await asyncio.wait([ahead])  # who has gone leaves no thread behind that reads
+            if not ahead.cancelled():
+                ahead.exception()
+
+
+def _next_part(chunks: Iterator[bytes]) -> blob_pb2.ReadBlobResponse | None:
+    """The next chunk with its checksum, if there is one. Raises what reading it raises."""
+    chunk = next(chunks, None)
+    return None if not chunk else blob_pb2.ReadBlobResponse(chunk=chunk, chunk_crc32c=google_crc32c.value(chunk))
