@@ -7,13 +7,22 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from array import array
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import google_crc32c
 import pytest
 
-from chainrule.server.blobs import Announcement, Blob, BlobStore, Chunk, Collected, files
-from chainrule.server.errors import DamagedBlobError, InvalidRequestError, NotFoundError, StorageFullError
+from chainrule.server.blobs import Announcement, Blob, BlobStore, Chunk, Collected, files, store
+from chainrule.server.blobs.checksums import Checksums
+from chainrule.server.errors import (
+    DamagedBlobError,
+    DamagedChunkError,
+    InvalidRequestError,
+    NotFoundError,
+    StorageFullError,
+)
 
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -57,6 +66,11 @@ def test_a_blob_found_damaged_is_missing_until_it_is_uploaded_again(blobs: BlobS
     assert blobs.read(DIGEST) == CONTENT
 
 
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "BLOCK_BYTES", 1000)
+
+
 def test_a_blob_cut_off_at_its_beginning_is_missing(blobs: BlobStore) -> None:
     blobs.put(CONTENT)
     os.truncate(blobs.path(DIGEST), 0)
@@ -70,14 +84,14 @@ def test_a_download_from_the_beginning_finds_damage(blobs: BlobStore) -> None:
     blobs.put(CONTENT)
     os.truncate(blobs.path(DIGEST), 100)
     with pytest.raises(DamagedBlobError):
-        list(blobs.chunks(DIGEST, offset_bytes=0, chunk_bytes=64))
+        list(blobs.download(DIGEST))
     assert not blobs.contains(DIGEST)
 
 
 def test_who_has_read_what_was_damaged_leaves_what_came_in_its_place(blobs: BlobStore) -> None:
     blobs.put(CONTENT)
     blobs.path(DIGEST).write_bytes(CONTENT[:-1] + b"?")
-    slow = blobs.chunks(DIGEST, chunk_bytes=3000)
+    slow = blobs.download(DIGEST)
     next(slow)
     with pytest.raises(DamagedBlobError):
         blobs.read(DIGEST)
@@ -103,36 +117,101 @@ def test_what_is_no_digest_never_becomes_a_path(blobs: BlobStore, digest: str) -
         blobs.path(digest)
 
 
-def test_chunks_begin_at_the_offset(blobs: BlobStore) -> None:
-    blobs.put(CONTENT)
-    chunks = list(blobs.chunks(DIGEST, offset_bytes=10, chunk_bytes=4096))
-    assert b"".join(chunks) == CONTENT[10:]
-    assert len(chunks[0]) == 4096
+# --- downloads -------------------------------------------------------------------------------------------------
 
 
-def test_chunks_end_at_the_limit(blobs: BlobStore) -> None:
+@pytest.fixture(params=["first", "again"])
+def downloaded(request: pytest.FixtureRequest, blobs: BlobStore) -> BlobStore:
+    """With the blob, which nobody has read, or somebody has; in blocks of 1,000 bytes."""
     blobs.put(CONTENT)
-    for limit in (1, 63, 64, 65, 6990, 6991):
-        chunks = list(blobs.chunks(DIGEST, offset_bytes=10, limit_bytes=limit, chunk_bytes=64))
-        assert b"".join(chunks) == CONTENT[10 : 10 + limit]
+    if request.param == "again":
+        assert contents(blobs.download(DIGEST)) == [CONTENT[at : at + 1000] for at in range(0, 7000, 1000)]
+    return blobs
+
+
+def contents(chunks: Iterator[Chunk]) -> list[bytes]:
+    """What is in chunks, each with its checksum."""
+    found = list(chunks)
+    assert all(chunk.crc32c == google_crc32c.value(chunk.content) for chunk in found)
+    return [chunk.content for chunk in found]
+
+
+@pytest.mark.parametrize("offset", [0, 10, 999, 1000, 1001, 6999, 7000])
+def test_a_download_begins_at_the_offset(downloaded: BlobStore, offset: int) -> None:
+    assert b"".join(contents(downloaded.download(DIGEST, offset_bytes=offset))) == CONTENT[offset:]
+
+
+@pytest.mark.parametrize("limit", [1, 63, 990, 991, 2000, 6990, 6991, 10**9])
+def test_a_download_ends_at_the_limit(downloaded: BlobStore, limit: int) -> None:
+    found = contents(downloaded.download(DIGEST, offset_bytes=10, limit_bytes=limit))
+    assert b"".join(found) == CONTENT[10 : 10 + limit]
+
+
+def test_a_limit_below_zero_is_refused(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
     with pytest.raises(InvalidRequestError, match="limit_bytes: is -1; use 0 for all, or more"):
-        next(blobs.chunks(DIGEST, limit_bytes=-1, chunk_bytes=1))
-
-
-def test_of_a_damaged_blob_the_last_piece_is_not_given(blobs: BlobStore) -> None:
-    blobs.put(CONTENT)
-    blobs.path(DIGEST).write_bytes(CONTENT[:-1] + b"?")
-    chunks = blobs.chunks(DIGEST, chunk_bytes=3000)
-    assert [next(chunks), next(chunks)] == [CONTENT[:3000], CONTENT[3000:6000]]
-    with pytest.raises(DamagedBlobError):
-        next(chunks)
+        next(blobs.download(DIGEST, limit_bytes=-1))
 
 
 @pytest.mark.parametrize("offset_bytes", [-1, 7001])
 def test_an_offset_outside_the_blob_is_refused(blobs: BlobStore, offset_bytes: int) -> None:
     blobs.put(CONTENT)
     with pytest.raises(InvalidRequestError, match=f"offset_bytes: is {offset_bytes}; use 0 to 7000"):
-        next(blobs.chunks(DIGEST, offset_bytes=offset_bytes, chunk_bytes=1))
+        next(blobs.download(DIGEST, offset_bytes=offset_bytes))
+
+
+def test_of_a_damaged_blob_the_last_chunk_is_not_given(blobs: BlobStore) -> None:
+    blobs.put(CONTENT)
+    blobs.path(DIGEST).write_bytes(CONTENT[:-1] + b"?")
+    chunks = blobs.download(DIGEST)
+    assert [next(chunks).content for _ in range(6)] == [CONTENT[at : at + 1000] for at in range(0, 6000, 1000)]
+    with pytest.raises(DamagedBlobError):
+        next(chunks)
+
+
+@pytest.mark.parametrize("damaged", [0, 999, 3500, 6999])
+def test_damage_to_what_was_whole_is_found_in_its_block(blobs: BlobStore, damaged: int) -> None:
+    blobs.put(CONTENT)
+    list(blobs.download(DIGEST))
+    content = bytearray(CONTENT)
+    content[damaged] ^= 1
+    blobs.path(DIGEST).write_bytes(content)
+    chunks = blobs.download(DIGEST)
+    for _ in range(damaged // 1000):
+        next(chunks)
+    with pytest.raises(DamagedBlobError, match="was moved to"):
+        next(chunks)
+    assert not blobs.contains(DIGEST)
+
+
+@pytest.mark.parametrize("size", [6500, 6000, 7001, 8001])
+def test_what_is_shorter_or_longer_since_is_found(blobs: BlobStore, size: int) -> None:
+    blobs.put(CONTENT)
+    list(blobs.download(DIGEST))
+    os.truncate(blobs.path(DIGEST), size)
+    with pytest.raises(DamagedBlobError):
+        list(blobs.download(DIGEST, limit_bytes=size))
+
+
+def test_what_is_misread_is_not_handed_out(blobs: BlobStore) -> None:
+    """The file is as it was, what came from it is not."""
+    blobs.put(CONTENT)
+    list(blobs.download(DIGEST))
+    blobs._checksums.keep(DIGEST, [1] * 7)
+    with pytest.raises(DamagedChunkError, match="read it again"):
+        next(blobs.download(DIGEST))
+    assert blobs.check(DIGEST) == 7000
+
+
+def test_checksums_are_kept_of_what_was_asked_for_last() -> None:
+    checksums = Checksums(max_blocks=3)
+    checksums.keep("a", [1, 2])
+    checksums.keep("b", [3])
+    assert checksums.of("a") == array("I", [1, 2])
+    checksums.keep("c", [4])
+    assert (checksums.of("b"), checksums.of("c")) == (None, array("I", [4]))
+    checksums.keep("d", [5] * 4)
+    assert [checksums.of(name) for name in "acd"] == [None, None, None]
 
 
 # --- what may go -----------------------------------------------------------------------------------------------

@@ -70,8 +70,7 @@ def check(
         references = store.references()
         for digest, names in references.items():
             try:
-                for _ in blobs.chunks(digest, chunk_bytes=1024**2):
-                    pass
+                blobs.check(digest)
             except (DamagedBlobError, NotFoundError) as error:
                 wrong.append({"digest": digest, "of": names, "error": error.message})
     if form is Form.JSON:

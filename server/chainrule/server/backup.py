@@ -152,7 +152,7 @@ def _sorted_out(store: Store, blobs: BlobStore) -> tuple[dict[str, int], dict[st
     good, bad = {}, {}
     for digest, names in sorted(store.references().items()):
         try:
-            good[digest] = sum(map(len, blobs.chunks(digest, chunk_bytes=_COPY_BYTES)))
+            good[digest] = blobs.check(digest)
         except (DamagedBlobError, NotFoundError):
             bad[digest] = names[0]
     return good, bad

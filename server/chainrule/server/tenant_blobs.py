@@ -61,14 +61,10 @@ class TenantBlobs:
         await asyncio.to_thread(self._grant, blob.digest, tenant)
         return blob
 
-    def chunks(
-        self, digest: str, *, tenant: str, offset_bytes: int = 0, limit_bytes: int = 0, chunk_bytes: int
-    ) -> Iterator[bytes]:
-        """A blob's content in pieces, as `BlobStore.chunks`. Raises what that raises."""
+    def download(self, digest: str, *, tenant: str, offset_bytes: int = 0, limit_bytes: int = 0) -> Iterator[Chunk]:
+        """A blob's content in chunks, as `BlobStore.download`. Raises what that raises."""
         self.check_readable(digest, tenant=tenant)
-        yield from self._blobs.chunks(
-            digest, offset_bytes=offset_bytes, limit_bytes=limit_bytes, chunk_bytes=chunk_bytes
-        )
+        yield from self._blobs.download(digest, offset_bytes=offset_bytes, limit_bytes=limit_bytes)
 
     def _grant(self, digest: str, tenant: str) -> None:
         with self._blobs.hold(digest):

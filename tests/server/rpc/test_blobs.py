@@ -9,8 +9,9 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from chainrule.server.blobs import BlobStore
-from chainrule.server.rpc.blobs import READ_CHUNK_BYTES, BlobServicer
+from chainrule.server.blobs import BlobStore, Chunk
+from chainrule.server.blobs.checksums import BLOCK_BYTES
+from chainrule.server.rpc.blobs import BlobServicer
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.store import Store
 from chainrule.server.tenant_blobs import TenantBlobs
@@ -43,24 +44,24 @@ async def test_what_is_written_is_no_longer_missing_and_can_be_read(stub: blob_p
     assert (await stub.FindMissingBlobs(wanted)).missing_digests == [other]
     chunks = [response.chunk async for response in stub.ReadBlob(blob_pb2.ReadBlobRequest(digest=DIGEST))]
     assert b"".join(chunks) == CONTENT
-    assert max(map(len, chunks)) == READ_CHUNK_BYTES
+    assert max(map(len, chunks)) == BLOCK_BYTES
 
 
 async def test_the_next_chunk_is_read_while_one_is_sent(blobs: BlobStore, store: Store) -> None:
     blobs.put(CONTENT * 2)
     read: list[int] = []
     servicer = BlobServicer(TenantBlobs(blobs, store, are_apart=False))
-    chunks = servicer._blobs.chunks
+    download = servicer._blobs.download
 
-    def counted(*arguments: Any, **settings: Any) -> Iterator[bytes]:
-        for number, chunk in enumerate(chunks(*arguments, **settings), 1):
+    def counted(*arguments: Any, **settings: Any) -> Iterator[Chunk]:
+        for number, chunk in enumerate(download(*arguments, **settings), 1):
             read.append(number)
             yield chunk
 
-    servicer._blobs.chunks = counted  # type: ignore[method-assign]
+    servicer._blobs.download = counted  # type: ignore[method-assign]
     asked = blob_pb2.ReadBlobRequest(digest=hashlib.sha256(CONTENT * 2).hexdigest())
     parts = servicer.ReadBlob(asked, cast(Any, None))
-    assert (await anext(parts)).chunk == CONTENT[:READ_CHUNK_BYTES]
+    assert (await anext(parts)).chunk == CONTENT[:BLOCK_BYTES]
     await until(lambda: read == [1, 2])
     await parts.aclose()  # type: ignore[attr-defined]
     assert read == [1, 2]

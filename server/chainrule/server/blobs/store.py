@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import math
 import os
 import re
 import secrets
 import shutil
 import time
+from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
+import google_crc32c
+
+from chainrule.server.blobs.checksums import BLOCK_BYTES, Checksums
 from chainrule.server.blobs.files import fsync_folder, publish, room_on_disk
 from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Sender, Uploads, WriteStatus
 from chainrule.server.errors import (
     DamagedBlobError,
+    DamagedChunkError,
     InvalidRequestError,
     NotFoundError,
     StorageFullError,
@@ -36,7 +42,6 @@ MAX_DIGESTS = 1000
 """Most digests that are looked for at a time."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_COPY_BYTES = 1024**2
 _OURS = "put-"
 _DAMAGED = ".damaged"
 _EMPTY = hashlib.sha256().hexdigest()
@@ -100,6 +105,7 @@ class BlobStore:
         self._uploads.expire()
         self._lock = Lock()
         self._held: Counter[str] = Counter()
+        self._checksums = Checksums()
 
     def path(self, digest: str) -> Path:
         """Where a blob lies. Raises NotFoundError if it is not there."""
@@ -134,11 +140,24 @@ class BlobStore:
             self._check(digest, hashlib.sha256(content).hexdigest(), file)
         return content
 
-    def chunks(self, digest: str, *, offset_bytes: int = 0, limit_bytes: int = 0, chunk_bytes: int) -> Iterator[bytes]:
-        """A blob's content from an offset on, at most `limit_bytes` of it (0: all), in pieces.
+    def check(self, digest: str) -> int:
+        """Read a blob to compare it with its digest; returns its size in bytes. Raises what `read` raises."""
+        return sum(len(chunk.content) for chunk in self.download(digest, trusting=False))
 
-        Raises NotFoundError, InvalidRequestError if the blob has fewer bytes than the offset, or, before its last
-        piece, DamagedBlobError as `read` does; only a blob that is read from its beginning to its end can be checked.
+    def download(
+        self, digest: str, *, offset_bytes: int = 0, limit_bytes: int = 0, trusting: bool = True
+    ) -> Iterator[Chunk]:
+        """A blob's content from an offset on, at most `limit_bytes` of it (0: all), in chunks with their checksums.
+
+        A blob that is read whole is compared with its digest, before its last chunk is handed out. From then on each of
+        its blocks is compared with the checksum that it had, which is a tenth of the work; a part of one that nobody
+        has read whole cannot be checked here.
+
+        Args:
+            trusting: whether to take checksums for it; else it is compared with its digest again.
+
+        Raises NotFoundError, InvalidRequestError if the blob has fewer bytes than the offset, or DamagedBlobError as
+        `read` does.
         """
         path = self.path(digest)
         size = path.stat().st_size
@@ -147,18 +166,46 @@ class BlobStore:
         if limit_bytes < 0:
             raise InvalidRequestError.of("limit_bytes", f"is {limit_bytes}; use 0 for all, or more")
         end = min(size, offset_bytes + limit_bytes) if limit_bytes else size
-        found = hashlib.sha256()
+        known = self._checksums.of(digest) if trusting else None
         with path.open("rb") as file:
-            file.seek(offset_bytes)
-            held = b""  # the last piece: it is not handed out before the whole has been found right
-            while chunk := file.read(min(chunk_bytes, end - file.tell())):
-                found.update(chunk)
-                if held:
-                    yield held
-                held = chunk
-            if offset_bytes == 0 and end == size:
-                self._check(digest, found.hexdigest(), file)
-        if held:
+            if known is not None:
+                if len(known) != math.ceil(size / BLOCK_BYTES):
+                    self._check(digest, _sha256(file), file)
+                yield from self._compared(digest, file, known, offset_bytes, end)
+            elif offset_bytes == 0 and end == size:
+                yield from self._hashed(digest, file)
+            else:
+                file.seek(offset_bytes)
+                while content := file.read(min(BLOCK_BYTES, end - file.tell())):
+                    yield Chunk(content, google_crc32c.value(content))
+
+    def _compared(self, digest: str, file: BinaryIO, known: Sequence[int], begin: int, end: int) -> Iterator[Chunk]:
+        """The bytes from `begin` to `end`; each block that has some of them is read whole and checked."""
+        file.seek(begin - begin % BLOCK_BYTES)
+        while (at := file.tell()) < end:
+            block = file.read(BLOCK_BYTES)
+            checksum = google_crc32c.value(block)
+            if checksum != known[at // BLOCK_BYTES]:
+                self._check(digest, _sha256(file), file)
+                raise DamagedChunkError(
+                    f'a part of blob "{digest}" was not read as it is on disk; read it again', digest=digest
+                )
+            asked = block[max(begin - at, 0) : end - at]
+            yield Chunk(asked, checksum if len(asked) == len(block) else google_crc32c.value(asked))
+
+    def _hashed(self, digest: str, file: BinaryIO) -> Iterator[Chunk]:
+        """All of it; the last chunk is not handed out before the whole has been found right."""
+        found, checksums = hashlib.sha256(), array("I")
+        held: Chunk | None = None
+        while content := file.read(BLOCK_BYTES):
+            found.update(content)
+            checksums.append(google_crc32c.value(content))
+            if held is not None:
+                yield held
+            held = Chunk(content, checksums[-1])
+        self._check(digest, found.hexdigest(), file)
+        self._checksums.keep(digest, checksums)
+        if held is not None:
             yield held
 
     def put(self, content: bytes | memoryview, *, digest: str | None = None) -> str:
@@ -321,7 +368,7 @@ class BlobStore:
             return None
         try:
             with self.hold(digest):
-                return Blob(digest, sum(map(len, self.chunks(digest, offset_bytes=0, chunk_bytes=_COPY_BYTES))))
+                return Blob(digest, self.check(digest))
         except (NotFoundError, DamagedBlobError):
             return None
 
@@ -343,6 +390,11 @@ class BlobStore:
     def _path(self, digest: str) -> Path:
         check_digest(digest, field="digest")
         return self._folder / digest[:2] / digest
+
+
+def _sha256(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 async def _pass_over(parts: AsyncIterator[Announcement | Chunk | None], most_bytes: int) -> None:

@@ -6,15 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import google_crc32c
 import grpc
 
+from chainrule.server.blobs import Chunk
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import blob_pb2, blob_pb2_grpc
-
-READ_CHUNK_BYTES = 1024**2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,12 +45,11 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
     async def ReadBlob(
         self, request: blob_pb2.ReadBlobRequest, context: Context
     ) -> AsyncIterator[blob_pb2.ReadBlobResponse]:
-        chunks = self._blobs.chunks(
+        chunks = self._blobs.download(
             request.digest,
             tenant=caller().tenant,
             offset_bytes=request.offset_bytes,
             limit_bytes=request.limit_bytes,
-            chunk_bytes=READ_CHUNK_BYTES,
         )
         ahead = asyncio.ensure_future(asyncio.to_thread(_next_part, chunks))
         try:
@@ -65,7 +62,10 @@ class BlobServicer(blob_pb2_grpc.BlobServiceServicer):
                 ahead.exception()
 
 
-def _next_part(chunks: Iterator[bytes]) -> blob_pb2.ReadBlobResponse | None:
-    """The next chunk with its checksum, if there is one. Raises what reading it raises."""
+def _next_part(chunks: Iterator[Chunk]) -> blob_pb2.ReadBlobResponse | None:
+    """The next chunk as a message, if there is one. Raises what reading it raises."""
     chunk = next(chunks, None)
-    return None if not chunk else blob_pb2.ReadBlobResponse(chunk=chunk, chunk_crc32c=google_crc32c.value(chunk))
+    if chunk is None:
+        return None
+    assert chunk.crc32c is not None  # those of a download have one
+    return blob_pb2.ReadBlobResponse(chunk=chunk.content, chunk_crc32c=chunk.crc32c)
