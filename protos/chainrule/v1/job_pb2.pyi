@@ -1181,8 +1181,8 @@ class CreateJobRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Chosen by the client, at most 128 characters: makes a repeated call answer with the first call's job. Empty:
-    every call makes a new job.
+    """Chosen by the client, at most 128 characters: makes a call repeated within 7 days answer with the first call's job.
+    Empty: every call makes a new job.
     """
     validate_only: _builtins.bool
     """Whether to check only: answers with the job as it would be submitted, without a name. Default false."""

@@ -209,8 +209,8 @@ class CreateModelRequest(_message.Message):
     model_id: _builtins.str
     """The last part of the name: lower-case letters, digits and hyphens, beginning with a letter, at most 63."""
     request_id: _builtins.str
-    """Chosen by the client, at most 128 characters: makes a repeated call answer with the first call's model, and
-    another call with it be refused (ALREADY_EXISTS). Empty: none.
+    """Chosen by the client, at most 128 characters: makes a call repeated within 7 days answer with the first call's
+    model, and another call with it be refused (ALREADY_EXISTS). Empty: none.
     """
     validate_only: _builtins.bool
     """Whether to check only: answers with the model as it would be created. Default false."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 import time
@@ -15,13 +14,12 @@ from threading import Lock
 from chainrule.server import names
 from chainrule.server.callers import SCOPES, AuditEntry, Token
 from chainrule.server.errors import InvalidRequestError, UnauthenticatedError, Violation, echo
-from chainrule.server.store import PageRequest, Store
+from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 
 SECRET_PREFIX = "chainrule_"
 """What secrets begin with, so that they are found where they should not be."""
 SECRET_BYTES = 32
 MAX_DESCRIPTION_LENGTH = 1000
-MAX_REQUEST_ID_LENGTH = 128
 MAX_EXPIRE_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 _TENANT = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -39,14 +37,7 @@ class NewToken:
     description: str = ""
     expire_time: datetime | None = None
     """In UTC; None: never."""
-    request_id: str = ""
-
-    @property
-    def payload_digest(self) -> str:
-        """Digest of everything but the request id."""
-        expires = None if self.expire_time is None else self.expire_time.isoformat()
-        payload = [self.token_id, self.tenant, self.scopes, self.secret_digest, self.description, expires]
-        return hashlib.sha256(json.dumps(["token", *payload]).encode()).hexdigest()
+    request: Request = NO_REQUEST
 
 
 def draw_secret() -> str:
@@ -118,9 +109,7 @@ class TokenCatalog:
         if validate_only:
             return token
         with self._lock:
-            made = self._store.create_token(
-                token, new.secret_digest, tenant=tenant, request_id=new.request_id, payload_digest=new.payload_digest
-            )
+            made = self._store.create_token(token, new.secret_digest, tenant=tenant, request=new.request)
             if made.revoke_time is None:
                 self._by_digest = {**self._by_digest, new.secret_digest: made}
                 self._good.add(made.name)
@@ -167,7 +156,7 @@ class TokenCatalog:
 
 
 def _violations(new: NewToken, now: datetime) -> list[Violation]:
-    length, id_length = len(new.description), len(new.request_id)
+    length = len(new.description)
     checks = (
         (
             bool(_TENANT.fullmatch(new.tenant)),
@@ -194,11 +183,6 @@ def _violations(new: NewToken, now: datetime) -> list[Violation]:
             length <= MAX_DESCRIPTION_LENGTH,
             "token.description",
             f"has {length:,} characters; use at most {MAX_DESCRIPTION_LENGTH:,}",
-        ),
-        (
-            id_length <= MAX_REQUEST_ID_LENGTH and "\0" not in new.request_id,
-            "request_id",
-            f"has {id_length:,} characters; use at most {MAX_REQUEST_ID_LENGTH}, and no NUL",
         ),
     )
     return [Violation(field, description) for is_right, field, description in checks if not is_right]

@@ -12,7 +12,7 @@ from typing import Self
 from chainrule.server.audit import KEPT_S
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import StoreUnavailableError
-from chainrule.server.store import Store
+from chainrule.server.store import Store, requests
 
 GRACE_S = 24 * 3600.0
 """How long a blob stays that nothing refers to: it may have been uploaded for something that is yet to be created."""
@@ -62,3 +62,4 @@ class Housekeeping:
             logger.info("removed %d blobs, %d bytes, that nothing referred to", found.blobs, found.size_bytes)
         self._store.drop_grants(self._blobs.contains, older_than_s=self._grace_s)
         self._store.drop_audit_entries(older_than_s=KEPT_S)
+        self._store.drop_requests(older_than_s=requests.KEPT_S)

@@ -30,7 +30,14 @@ class Source:
         self.reads = 0
         self.gate = asyncio.Event()
         self.gate.set()
-        self.shown = Shown(self.read, self.feed, show=lambda job: job.progress.step, weigh=lambda step: step)
+        self.now_s = 0.0
+        self.shown = Shown(
+            self.read,
+            self.feed,
+            show=lambda job: job.progress.step,
+            weigh=lambda step: step,
+            clock=lambda: self.now_s,
+        )
 
     async def read(self, name: str, *, tenant: str) -> Job:
         self.reads += 1
@@ -57,6 +64,18 @@ async def test_a_job_is_read_once_until_it_changes(source: Source) -> None:
     source.change(5)
     assert [await source.shown.get(NAME, tenant=TENANT) for _ in range(3)] == [5, 5, 5]
     assert source.reads == 2
+
+
+async def test_a_job_that_has_not_ended_is_read_again_after_a_second(source: Source) -> None:
+    """What is shown of it tells how long it has been in its state."""
+    for reads, now_s in ((1, 0.0), (1, 1.0), (2, 1.1), (2, 2.0), (3, 5.0)):
+        source.now_s = now_s
+        await source.shown.get(NAME, tenant=TENANT)
+        assert source.reads == reads
+    source.change(100, JobState.SUCCEEDED)
+    for source.now_s in (5.0, 1000.0):
+        await source.shown.get(NAME, tenant=TENANT)
+    assert source.reads == 4
 
 
 async def test_what_was_read_before_a_change_is_not_shown_after_it(source: Source) -> None:

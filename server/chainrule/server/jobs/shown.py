@@ -20,6 +20,10 @@ A_FOLLOWER_S = 0.005
 """Least time between two reports of progress, for each follower of a job: who are many are told less often, so that the
 service does not spend on them what the machine has for the job. A change of state is told at once."""
 
+FRESH_S = 1.0
+"""Longest that a job which has not ended is shown without being read again: it tells how long it has been in its state,
+and how long it may take."""
+
 T = TypeVar("T")
 
 
@@ -46,7 +50,15 @@ class _Kept(Generic[T]):
     bell: asyncio.Event
     """Rung once it is not the latest any more."""
     reading: asyncio.Task[Sight[T]]
+    since_s: float
     size: int = 0
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether the job is to be read again."""
+        if self.bell.is_set():
+            return True
+        is_old = now_s - self.since_s > FRESH_S and self.reading.done()
+        return is_old and not self.reading.result().job.state.terminal
 
 
 class Shown(Generic[T]):
@@ -57,13 +69,23 @@ class Shown(Generic[T]):
             read before is not shown after that.
         show: Makes what is shown of a job.
         weigh: The size of that in bytes.
+        clock: Seconds, of any beginning.
     """
 
-    def __init__(self, read: Read, feed: Feed, *, show: Callable[[Job], T], weigh: Callable[[T], int]) -> None:
+    def __init__(
+        self,
+        read: Read,
+        feed: Feed,
+        *,
+        show: Callable[[Job], T],
+        weigh: Callable[[T], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._read = read
         self._feed = feed
         self._show = show
         self._weigh = weigh
+        self._clock = clock
         self._numbers = itertools.count(1)
         self._kept: dict[tuple[str, str], _Kept[T]] = {}  # the one asked for longest ago first
         self._kept_bytes = 0
@@ -77,12 +99,12 @@ class Shown(Generic[T]):
         """A job as it is now. Those who ask while it is being read wait for the same reading."""
         key = (tenant, name)
         kept = self._kept.pop(key, None)
-        if kept is not None and kept.bell.is_set():
+        if kept is not None and kept.is_over(self._clock()):
             self._kept_bytes -= kept.size
             kept = None
         if kept is None:
             bell = self._feed.listen(name)
-            kept = _Kept(bell, asyncio.create_task(self._sight(key)))
+            kept = _Kept(bell, asyncio.create_task(self._sight(key)), self._clock())
             kept.reading.add_done_callback(_look_at)
         self._kept[key] = kept
         return kept.reading.result() if kept.reading.done() else await asyncio.shield(kept.reading)

@@ -15,6 +15,7 @@ from chainrule.server.errors import InvalidRequestError
 from chainrule.server.rpc.caller import caller
 from chainrule.server.rpc.convert import timestamp
 from chainrule.server.rpc.paging import page_request
+from chainrule.server.store import Request
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.v1 import access_pb2, access_pb2_grpc
 
@@ -56,14 +57,18 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
 
 def new_token(request: access_pb2.CreateTokenRequest) -> NewToken:
     asked = request.token
+    expires = _moment(asked.expire_time, field="token.expire_time") if asked.HasField("expire_time") else None
+    content: dict[str, Any] = {
+        "tenant": asked.tenant or DEFAULT_TENANT,
+        "scopes": tuple(asked.scopes),
+        "secret_digest": asked.secret_digest,
+        "description": asked.description,
+    }
     return NewToken(
         token_id=request.token_id,
-        tenant=asked.tenant or DEFAULT_TENANT,
-        scopes=tuple(asked.scopes),
-        secret_digest=asked.secret_digest,
-        description=asked.description,
-        expire_time=_moment(asked.expire_time, field="token.expire_time") if asked.HasField("expire_time") else None,
-        request_id=request.request_id,
+        **content,
+        expire_time=expires,
+        request=Request.of(request.request_id, token_id=request.token_id, **content, expire_time=str(expires or "")),
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import RowMapping
 
 from chainrule.server.callers import AuditEntry, Token
 from chainrule.server.errors import AlreadyExistsError
-from chainrule.server.store import listings, rows, schema
-from chainrule.server.store.database import Database, get
+from chainrule.server.store import listings, requests, rows, schema
+from chainrule.server.store.database import Database, find, get
 from chainrule.server.store.paging import PageRequest, page
+from chainrule.server.store.requests import NO_REQUEST, Request
 
 _CONTENT = ("tenant", "scopes", "description", "expire_time_us", "secret_digest")
 """What is the same in two tokens that are the same."""
@@ -22,19 +23,17 @@ class AccessTables(Database):
 
     # --- tokens ------------------------------------------------------------------------------------------------
 
-    def create_token(
-        self, token: Token, secret_digest: str, *, tenant: str, request_id: str = "", payload_digest: str = ""
-    ) -> Token:
-        """Store a token, or return the one of that name, or of that request id, if it is the same.
+    def create_token(self, token: Token, secret_digest: str, *, tenant: str, request: Request = NO_REQUEST) -> Token:
+        """Store a token, or return the one of that name, or of that request, if it is the same.
 
         Args:
             tenant: who asks, whose request id it is.
-            payload_digest: digest of what was asked for: tells a repeated request from another one.
 
         Raises AlreadyExistsError if name, request id or secret stand for something else.
         """
         with self._write() as db:
-            known = _token_of_request(db, tenant, request_id, payload_digest) or _find(db, token.name)
+            known = requests.made(db, schema.tokens, request, tenant=tenant, is_tenants=False)
+            known = known or find(db, schema.tokens, token.name)
             if known is not None:
                 expire_time_us = _us(token.expire_time)
                 wanted = (token.tenant, list(token.scopes), token.description, expire_time_us, secret_digest)
@@ -60,16 +59,7 @@ class AccessTables(Database):
                     expire_time_us=_us(token.expire_time),
                 )
             )
-            if request_id:
-                db.execute(
-                    schema.requests.insert().values(
-                        tenant=tenant,
-                        request_id=request_id,
-                        payload_digest=payload_digest,
-                        resource=token.name,
-                        time_us=now,
-                    )
-                )
+            requests.record(db, request, token.name, tenant=tenant, now_us=now)
             return _token(get(db, schema.tokens, token.name))
 
     def get_token(self, name: str) -> Token:
@@ -91,18 +81,18 @@ class AccessTables(Database):
             db.execute(unrevoked.values(revoke_time_us=self._now_us()))
             return _token(get(db, table, name))
 
-    def find_token(self, secret_digest: str) -> Token | None:
-        """The token of a secret, revoked or not."""
-        with self._read() as db:
-            query = sa.select(schema.tokens).where(schema.tokens.c.secret_digest == secret_digest)
-            row = db.execute(query).mappings().first()
-            return None if row is None else _token(row)
-
     def tokens_by_digest(self) -> dict[str, Token]:
         """All tokens that were not revoked, by the digest of their secret."""
         with self._read() as db:
             query = sa.select(schema.tokens).where(schema.tokens.c.revoke_time_us.is_(None))
             return {row["secret_digest"]: _token(row) for row in db.execute(query).mappings()}
+
+    def drop_requests(self, *, older_than_s: float) -> int:
+        """Forget which requests have made what, of older ones; returns how many those were."""
+        table = schema.requests
+        with self._write() as db:
+            before = self._now_us() - round(older_than_s * 1e6)
+            return db.execute(table.delete().where(table.c.time_us < before)).rowcount
 
     # --- the audit log -----------------------------------------------------------------------------------------
 
@@ -133,27 +123,6 @@ class AccessTables(Database):
         with self._write() as db:
             before = self._now_us() - round(older_than_s * 1e6)
             return db.execute(table.delete().where(table.c.time_us < before)).rowcount
-
-
-def _token_of_request(db: Connection, tenant: str, request_id: str, payload_digest: str) -> RowMapping | None:
-    if not request_id:
-        return None
-    table = schema.requests
-    query = sa.select(table).where(table.c.tenant == tenant, table.c.request_id == request_id)
-    row = db.execute(query).mappings().first()
-    if row is None:
-        return None
-    if row["payload_digest"] != payload_digest:
-        raise AlreadyExistsError(
-            f'request_id "{request_id}" has already made "{row["resource"]}" from another payload; use a new '
-            "request_id for another token",
-            name=row["resource"],
-        )
-    return get(db, schema.tokens, row["resource"])
-
-
-def _find(db: Connection, name: str) -> RowMapping | None:
-    return db.execute(sa.select(schema.tokens).where(schema.tokens.c.name == name)).mappings().first()
 
 
 def _token(row: RowMapping) -> Token:

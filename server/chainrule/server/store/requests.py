@@ -48,9 +48,19 @@ def payload_digest(payload: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
-def made(db: Connection, table: sa.Table, request: Request, *, tenant: str) -> RowMapping | None:
+KEPT_S = 7 * 24 * 3600.0
+"""For how long a request is known again."""
+
+
+def made(
+    db: Connection, table: sa.Table, request: Request, *, tenant: str, is_tenants: bool = True
+) -> RowMapping | None:
     """What a request has made before, in a table of resources, as it is now; None if it is new. To be asked within the
     transaction that makes it.
+
+    Args:
+        tenant: who asks, whose request id it is.
+        is_tenants: whether the resource is theirs, too.
 
     Raises AlreadyExistsError if the id stands for another payload, or NotFoundError if what it has made was removed.
     """
@@ -68,7 +78,7 @@ def made(db: Connection, table: sa.Table, request: Request, *, tenant: str) -> R
             "another call",
             name=name,
         )
-    resource = find(db, table, name, tenant=tenant)
+    resource = find(db, table, name, tenant=tenant if is_tenants else None)
     if resource is None or resource["create_time_us"] > row["time_us"]:  # the name may have been given anew
         raise NotFoundError(
             f'request_id "{request.id}" has made "{name}", which was removed since; use a new request_id to make it '
