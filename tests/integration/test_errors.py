@@ -46,7 +46,7 @@ def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
 
 
 def violated(error: pytest.ExceptionInfo[InvalidArgument]) -> dict[str, str]:
-    return {violation.field: violation.description for violation in error.value.violations}
+    return {violation.path: violation.description for violation in error.value.violations}
 
 
 @pytest.mark.parametrize("method", ["/chainrule.v1.JobService/GetJob", "/chainrule.v1.ModelService/CreateModel"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, nullcontext
 from typing import Any, cast
 
@@ -14,11 +14,10 @@ from chainrule.server.rpc.authentication import Admitted, Doorkeeper
 from chainrule.server.rpc.caller import calling
 from chainrule.server.rpc.scopes import CHANGING
 from chainrule.server.rpc.status import code_of
+from chainrule.server.rpc.wrapping import Answer, Context, Continuation, Handler, Stream, wrapped
 
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 _IDS = (("model_id", "models"), ("dataset_id", "datasets"), ("token_id", "tokens"))
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class GateInterceptor(grpc.aio.ServerInterceptor):
@@ -31,35 +30,20 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
         self._audit = audit
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or not method.startswith("/chainrule."):
             return handler
-        codecs = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.response_streaming:
-            make = (
-                grpc.stream_stream_rpc_method_handler
-                if handler.request_streaming
-                else grpc.unary_stream_rpc_method_handler
-            )
-            inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            return make(cast(Any, self._stream(cast(Any, inner), method)), **codecs)
-        if handler.request_streaming:
-            upload = self._unary(cast(Any, handler.stream_unary), method, is_stream=True)
-            return grpc.stream_unary_rpc_method_handler(cast(Any, upload), **codecs)
-        call = self._unary(cast(Any, handler.unary_unary), method, is_stream=False)
-        return grpc.unary_unary_rpc_method_handler(cast(Any, call), **codecs)
+        is_stream = handler.request_streaming
+        return wrapped(
+            handler,
+            answer=lambda inner: self._unary(inner, method, is_stream=is_stream),
+            stream=lambda inner: self._stream(inner, method),
+        )
 
-    def _unary(
-        self, inner: Callable[[Any, Context], Awaitable[Any]], method: str, *, is_stream: bool
-    ) -> Callable[[Any, Context], Awaitable[Any]]:
+    def _unary(self, inner: Answer, method: str, *, is_stream: bool) -> Answer:
         async def gated(request: Any, context: Context) -> Any:
             record = _Record(method, context.peer(), None if is_stream else request)
             try:
@@ -81,9 +65,7 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
 
         return gated
 
-    def _stream(
-        self, inner: Callable[[Any, Context], AsyncIterator[Any]], method: str
-    ) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    def _stream(self, inner: Stream, method: str) -> Stream:
         async def gated(request: Any, context: Context) -> AsyncIterator[Any]:
             record = _Record(method, context.peer(), request)
             try:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from chainrule.server.errors import InvalidRequestError
+from chainrule.server.rpc.wrapping import Continuation, Handler, wrapped
 
 Context = TypeVar("Context")
 Answer = TypeVar("Answer")
@@ -31,28 +32,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     To stand behind the interceptor that answers errors; one in between may see an Unacceptable."""
 
     async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/chainrule."):
             return handler
-        return cast("grpc.RpcMethodHandler[Any, Any]", _Checking(handler))
-
-
-class _Checking(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # it takes none when it runs
-    """A method that looks at its requests first."""
-
-    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
-        self.request_streaming = handler.request_streaming
-        self.response_streaming = handler.response_streaming
-        self.request_deserializer = decoder(cast(Any, handler.request_deserializer))
-        self.response_serializer = handler.response_serializer
-        self.unary_unary = handler.unary_unary and checked(cast(Any, handler.unary_unary))
-        self.unary_stream = handler.unary_stream and checked(cast(Any, handler.unary_stream))
-        self.stream_unary = handler.stream_unary and checked(cast(Any, handler.stream_unary))
-        self.stream_stream = handler.stream_stream and checked(cast(Any, handler.stream_stream))
+        return wrapped(handler, answer=checked, stream=checked, decode=decoder)
 
 
 def decoder(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | Unacceptable]:

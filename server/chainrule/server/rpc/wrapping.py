@@ -16,9 +16,22 @@ Stream = Callable[[Any, Context], AsyncIterator[Any]]
 """What takes the same, and gives several."""
 
 
-def wrapped(handler: Handler, *, answer: Callable[[Answer], Answer], stream: Callable[[Stream], Stream]) -> Handler:
-    """A handler of the same kind, whose behaviour is what one of these makes of the handler's own."""
-    codecs = {"request_deserializer": handler.request_deserializer, "response_serializer": handler.response_serializer}
+def wrapped(
+    handler: Handler,
+    *,
+    answer: Callable[[Answer], Answer],
+    stream: Callable[[Stream], Stream],
+    decode: Callable[[Any], Any] = lambda decode: decode,
+) -> Handler:
+    """A handler of the same kind, whose behaviour is what one of these makes of the handler's own.
+
+    Args:
+        decode: what makes messages of bytes, of what the handler does it with.
+    """
+    codecs = {
+        "request_deserializer": decode(handler.request_deserializer),
+        "response_serializer": handler.response_serializer,
+    }
     if handler.response_streaming:
         if handler.request_streaming:
             several = stream(cast(Stream, handler.stream_stream))
