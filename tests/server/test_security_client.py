@@ -142,10 +142,10 @@ def test_the_first_token_is_made_before_the_server_runs(tmp_path: Path) -> None:
     again = run("token-create", "other", "--out", str(file))
     assert again.exit_code == 1
     assert "File exists" in again.stderr
-    printed = json.loads(run("token-create", "ci", "--scope", "read", "--expires-in-days", "1", "--json").stdout)
+    printed = json.loads(run("token-create", "ci", "--scope", "read", "--expires-in-days", "1", "--format", "json").stdout)
     assert (printed["name"], printed["scopes"], printed["secret"][:10]) == ("tokens/ci", ["read"], "chainrule_")
     assert run("token-revoke", "ci").stdout.startswith("tokens/ci was revoked at ")
-    listed = json.loads(run("token-ls", "--json").stdout)
+    listed = json.loads(run("token-ls", "--format", "json").stdout)
     assert [(token["name"], token["revoke_time"] is None) for token in listed] == [
         ("tokens/ci", False),
         ("tokens/root", True),
