@@ -15,7 +15,7 @@ demo: .venv/server.installed  ## train a network on handwritten digits through t
 	@$(BIN)/chainrule demo
 
 test: .venv/dev.installed  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # SEED makes the random schedules those of another run; DURATION is how many seconds they are played for at least.
 chaos: .venv/dev.installed  ## kill, halt and scale real jobs, at random too (SEED=..., DURATION=... seconds)

@@ -24,10 +24,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "whole: takes long; left out unless -m names it, as `make chaos` does")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes long, unless it is asked for."""
+    """Leave out what takes long, unless it is asked for. Where tests run side by side (-n 2 --dist loadgroup), those of
+    a file stay together, and all that need the session's cluster, of which there is one."""
+    for item in items:
+        folder = item.path.parent
+        needs_cluster = "integration" in folder.parts
+        item.add_marker(pytest.mark.xdist_group("cluster" if needs_cluster else str(item.path)))
     if "whole" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("whole")]
-    items[:] = [item for item in items if item not in left_out]
+    items[:] = [item for item in items if not item.get_closest_marker("whole")]
     config.hook.pytest_deselected(items=left_out)
