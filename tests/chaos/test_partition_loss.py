@@ -35,12 +35,7 @@ async def test_a_partition_killed_before_during_and_after_an_update(
 
 async def test_what_was_lost_is_said_with_the_steps_that_are_computed_again(tmp_path: Path) -> None:
     job = cnn(epochs=4)
-
-    async def kill(found: Run) -> None:
-        await found.until_step(11)
-        found.placement.partitions[0].kill()
-
-    found = await disturbed(job, tmp_path, SLOW, workers=2, meddle=kill)
+    found = await disturbed(job, tmp_path, SLOW, fault("partition.push", "kill", index=0, step=15), workers=2)
     await assert_same_bits(found, job)
     [message] = found.incidents_of("recovery")
     assert "; back from step 1" in message

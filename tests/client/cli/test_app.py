@@ -120,7 +120,11 @@ def test_an_address_in_brackets_is_printed_as_it_is(run: Run) -> None:
 
 
 def test_ctrl_c_while_the_command_line_is_loaded_is_no_traceback(tmp_path: Path) -> None:
-    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background ignores it\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "chainrule.client", "--version"],
         capture_output=True,
