@@ -194,14 +194,19 @@ async def answer(channel: grpc.aio.Channel, request: Malformed) -> tuple[grpc.St
         else:
             await called
     except grpc.aio.AioRpcError as error:
-        if request.method.client_streaming and error.details() in UNREAD:
-            return grpc.StatusCode.CANCELLED, ""
-        return error.code(), error.details() or ""
+        return _read(request, error.code(), error.details())
     except asyncio.CancelledError:
         if not called.cancelled():
             raise
         return grpc.StatusCode.CANCELLED, ""
-    return await called.code(), ""
+    return _read(request, await called.code(), await called.details())
+
+
+def _read(request: Malformed, code: grpc.StatusCode, details: str | None) -> tuple[grpc.StatusCode, str]:
+    """A status as the server has sent it, if it was read."""
+    if request.method.client_streaming and code is grpc.StatusCode.INTERNAL and details in UNREAD:
+        return grpc.StatusCode.CANCELLED, ""
+    return code, details or ""
 
 
 class GivenUpError(Exception):
