@@ -158,3 +158,12 @@ async def test_closing_ends_the_waiting_for_a_server_that_is_gone(server: FakeSe
     await client.close()
     with pytest.raises(ClientClosedError):
         await task
+
+
+async def test_an_error_of_the_callback_of_an_upload_is_the_caller_s(server: FakeServer, aio: AsyncClient) -> None:
+    def fail(_sent: int, _total: int) -> None:
+        raise ZeroDivisionError("of the callback")
+
+    with pytest.raises(ZeroDivisionError, match="of the callback"):
+        await aio.blobs.upload(bytes(3 * 1024 * 1024), transferred=fail)
+    assert server.blobs == {}
