@@ -139,9 +139,7 @@ def test_an_error_of_the_callback_of_an_upload_is_the_caller_s(server: FakeServe
 
 
 def test_an_upload_that_is_refused_before_it_began_is_made_again(server: FakeServer, client: Client) -> None:
-    refusal = Failure(
-        code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="wait", reason="TOO_MANY_CALLS", retry_after_s=0
-    )
+    refusal = Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="wait", reason="TOO_MANY_CALLS", retry_after_s=0)
     server.fail("WriteBlob", refusal)
     server.fail("QueryWriteStatus", refusal)
     assert client.blobs.upload(b"content") in server.blobs
