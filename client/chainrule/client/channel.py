@@ -127,7 +127,7 @@ class Connection:
             """The requests; gRPC would tell of their error that there was one."""
             try:
                 yield from requests
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 -- raised below
                 failed.append(error)
 
         try:

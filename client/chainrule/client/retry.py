@@ -20,7 +20,7 @@ class RetryPolicy:
     """Bounds of the waiting after a transport break."""
 
     window_s: float = 60.0
-    """Time without any sign of life, or of nothing but refusals, after which the break is reported. 0 never tries again."""
+    """Time without an answer but refusals after which the break is reported. 0 never tries again."""
     first_delay_s: float = 0.1
     """Wait before the second try; it doubles with every further one."""
     max_delay_s: float = 5.0
@@ -80,8 +80,7 @@ class _Waits:
         self._silent_since = None
 
     def _delay_s(self, error: RpcError, at_most_s: float | None) -> float:
-        """The wait before the next try, in seconds, not less than the server asks for; raises `error` once the window is
-        over."""
+        """The next wait, at least as long as the server asks for; raises `error` once the window is over."""
         now = self._clock()
         if self._silent_since is None:
             self._silent_since = now

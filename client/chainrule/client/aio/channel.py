@@ -130,7 +130,7 @@ class AsyncConnection:
             """The requests; gRPC would tell of their error that there was one."""
             try:
                 yield from requests
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 -- raised below
                 failed.append(error)
 
         try:
