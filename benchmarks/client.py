@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -25,34 +25,46 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is foun
 from benchmarks.machine import describe, load
 from benchmarks.serving.servers import Server
 from chainrule.client import AsyncClient, Client
-from chainrule.v1 import cluster_pb2, cluster_pb2_grpc, job_pb2, job_pb2_grpc
+from chainrule.v1 import cluster_pb2, job_pb2
 
 CALLERS, WAITS = 32, 500
 JOB = job_pb2.Job(name="jobs/echo", state=job_pb2.Job.STATE_RUNNING)
 
 
-class Echo(job_pb2_grpc.JobServiceServicer, cluster_pb2_grpc.ClusterServiceServicer):
-    """Has one job, which goes on for ever."""
+async def server_info(_request: Any, _context: Any) -> cluster_pb2.ServerInfo:
+    """The server."""
+    return cluster_pb2.ServerInfo()
 
-    async def GetServerInfo(self, request: Any, context: Any) -> cluster_pb2.ServerInfo:  # noqa: N802 -- gRPC's name
-        """The server."""
-        return cluster_pb2.ServerInfo()
 
-    async def GetJob(self, request: Any, context: Any) -> job_pb2.Job:  # noqa: N802 -- gRPC's name
-        """The job."""
-        return JOB
+async def get_job(_request: Any, _context: Any) -> job_pb2.Job:
+    """The job."""
+    return JOB
 
-    async def WatchJob(self, request: Any, context: Any) -> AsyncIterator[job_pb2.Job]:  # noqa: N802 -- gRPC's name
-        """The job, and then nothing."""
-        yield JOB
-        await asyncio.Event().wait()
+
+async def watch_job(_request: Any, _context: Any) -> AsyncIterator[job_pb2.Job]:
+    """The job, and then nothing."""
+    yield JOB
+    await asyncio.Event().wait()
 
 
 async def serve(address_file: Path) -> None:
     """Serve until SIGTERM."""
     server = grpc.aio.server()
-    job_pb2_grpc.add_JobServiceServicer_to_server(Echo(), server)
-    cluster_pb2_grpc.add_ClusterServiceServicer_to_server(Echo(), server)
+    asked_one: Any = grpc.unary_unary_rpc_method_handler
+    jobs = {
+        "GetJob": asked_one(get_job, job_pb2.GetJobRequest.FromString, job_pb2.Job.SerializeToString),
+        "WatchJob": grpc.unary_stream_rpc_method_handler(
+            cast(Any, watch_job), job_pb2.WatchJobRequest.FromString, job_pb2.Job.SerializeToString
+        ),
+    }
+    cluster = {
+        "GetServerInfo": asked_one(
+            server_info, cluster_pb2.GetServerInfoRequest.FromString, cluster_pb2.ServerInfo.SerializeToString
+        )
+    }
+    for name, methods in (("JobService", jobs), ("ClusterService", cluster)):
+        handler = grpc.method_handlers_generic_handler(f"chainrule.v1.{name}", methods)
+        server.add_generic_rpc_handlers((handler,))
     port = server.add_insecure_port("127.0.0.1:0")
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -100,18 +112,22 @@ async def measure(address: str, *, rounds: int, seconds: float) -> None:
             waits = [asyncio.ensure_future(anext(aiter(ours.watch()))) for _ in range(WAITS)]
             await asyncio.gather(*waits)
             print(f"{WAITS} waits in tasks: {threading.active_count() - before} threads more")
-        watches = [theirs.watch() for _ in range(WAITS)]
-        all_there = threading.Barrier(WAITS + 1)
+        all_there, seen = asyncio.Event(), threading.Event()
 
-        def follow(watch: Any) -> None:
-            next(watch)
-            all_there.wait()
+        def tell() -> None:
+            loop.call_soon_threadsafe(all_there.set)
 
-        running = [loop.run_in_executor(pool, follow, watch) for watch in watches]
-        while all_there.n_waiting < WAITS:
-            await asyncio.sleep(0.01)
+        arrived = threading.Barrier(WAITS, action=tell)
+
+        def follow() -> None:
+            next(theirs.watch())
+            arrived.wait()
+            seen.wait()
+
+        running = [loop.run_in_executor(pool, follow) for _ in range(WAITS)]
+        await all_there.wait()
         print(f"{WAITS} waits in threads: {threading.active_count()} threads in all")
-        all_there.wait()
+        seen.set()
         await asyncio.gather(*running)
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from chainrule.server.certificates import make_certificates

@@ -267,8 +267,8 @@ NOT_REPEATED = {
     "UpdateJob",
     "UpdateModel",
 }
-"""What the SDK does not repeat by itself. A repetition could be told that the etag is stale, or remove what has been made
-anew under the name; and an upload asks where it stands again when it goes on."""
+"""What the SDK does not repeat by itself. A repetition could be told that the etag is stale, or remove what has been
+made anew under the name; and an upload asks where it stands again when it goes on."""
 
 
 def test_every_method_but_these_and_the_streams_is_repeated() -> None:
