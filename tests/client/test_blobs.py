@@ -127,3 +127,19 @@ def test_an_upload_to_a_server_that_stays_away_is_unavailable(server: FakeServer
     server.stop()
     with pytest.raises(Unavailable, match="chainrule serve"):
         client.blobs.upload(CONTENT)
+
+
+def test_an_error_of_the_callback_of_an_upload_is_the_caller_s(server: FakeServer, client: Client) -> None:
+    def fail(_sent: int, _total: int) -> None:
+        raise ZeroDivisionError("of the callback")
+
+    with pytest.raises(ZeroDivisionError, match="of the callback"):
+        client.blobs.upload(bytes(3 * MIB), transferred=fail)
+    assert server.blobs == {}
+
+
+def test_an_upload_that_is_refused_before_it_began_is_made_again(server: FakeServer, client: Client) -> None:
+    refusal = Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="wait", reason="TOO_MANY_CALLS", retry_after_s=0)
+    server.fail("WriteBlob", refusal)
+    server.fail("QueryWriteStatus", refusal)
+    assert client.blobs.upload(b"content") in server.blobs

@@ -1,9 +1,10 @@
 """The channel's options, and streams that outlive their connection."""
 
-import json
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import grpc
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 
 from chainrule.client import (
     Client,
@@ -11,11 +12,12 @@ from chainrule.client import (
     DeadlineExceeded,
     Internal,
     InvalidInputError,
+    ResourceExhausted,
     RetryPolicy,
     Settings,
     Unavailable,
 )
-from chainrule.client.transport import channel_options, service_config
+from chainrule.client.transport import SERVICE_FILES, channel_options, is_repeatable
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import BREAK, Failure, FakeServer
 
@@ -30,8 +32,10 @@ def job_at(step: int, state: job_pb2.Job.State.ValueType = RUNNING) -> job_pb2.J
 
 
 def test_exactly_the_idempotent_calls_are_repeated() -> None:
-    [config] = service_config()["methodConfig"]  # type: ignore[misc]
-    assert sorted(name["method"] for name in config["name"]) == [  # type: ignore[has-type]
+    methods = [
+        method for file in SERVICE_FILES for service in file.services_by_name.values() for method in service.methods
+    ]
+    assert sorted(method.name for method in methods if is_repeatable(GetMessageClass(method.input_type)())) == [
         "CreateDataset",
         "CreateJob",
         "CreateModel",
@@ -61,10 +65,19 @@ def test_exactly_the_idempotent_calls_are_repeated() -> None:
     ]
 
 
-def test_only_unavailable_is_repeated() -> None:
-    options = dict(channel_options("localhost:50051"))
-    [config] = json.loads(str(options["grpc.service_config"]))["methodConfig"]
-    assert config["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+def test_no_two_methods_have_the_same_request() -> None:
+    requests = [
+        method.input_type.full_name
+        for file in SERVICE_FILES
+        for service in file.services_by_name.values()
+        for method in service.methods
+    ]
+    assert len(set(requests)) == len(requests)
+
+
+def test_what_names_an_etag_is_not_repeated() -> None:
+    assert is_repeatable(job_pb2.PauseJobRequest(name="jobs/1"))
+    assert not is_repeatable(job_pb2.PauseJobRequest(name="jobs/1", etag="7"))
 
 
 def test_messages_may_have_16_mib_both_ways_and_the_connection_is_kept_alive() -> None:
@@ -147,7 +160,71 @@ def test_cancelling_is_not_repeated(server: FakeServer, client: Client) -> None:
     assert len(server.requests("CancelJob")) == 1
 
 
+def test_a_call_with_an_etag_is_left_to_the_caller(server: FakeServer, client: Client) -> None:
+    server.put_job(name="jobs/1", state=RUNNING, etag="7")
+    server.fail("PauseJob", BREAK)
+    with pytest.raises(Unavailable, match="connection lost"):  # and not Aborted: it may be paused, by this very call
+        client.jobs.get("jobs/1").pause(etag="7")
+    assert len(server.requests("PauseJob")) == 1
+
+
+def test_a_plain_call_waits_for_a_server_that_comes_back(
+    server: FakeServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.stop()
+    with ThreadPoolExecutor(1) as pool:
+        nodes = pool.submit(client.nodes)
+        while not caplog.records:  # it has begun to wait
+            wait([nodes], timeout=0.01)
+        server.start()
+        assert [node.id for node in nodes.result(timeout=30)] == ["a1"]
+    assert [record.getMessage() for record in caplog.records][1:] == ["the server answers again"]
+
+
+def test_a_server_that_stays_away_ends_a_plain_call_with_the_window(server: FakeServer) -> None:
+    policy = RetryPolicy(window_s=0.2, first_delay_s=0.01, max_delay_s=0.05)
+    with Client.connect(server.address, settings=Settings(retry=policy)) as client:
+        server.stop()
+        with pytest.raises(Unavailable, match="cannot reach a chainrule server"):
+            client.nodes()
+
+
+STOPPING = Failure(code=grpc.StatusCode.UNAVAILABLE, message="going", reason="STOPPING", retry_after_s=0)
+TOO_MANY = Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="wait", reason="TOO_MANY_CALLS", retry_after_s=0)
+
+
+@pytest.mark.parametrize("refusal", [STOPPING, TOO_MANY])
+def test_a_call_that_was_refused_before_it_began_is_made_again(
+    refusal: Failure, server: FakeServer, client: Client
+) -> None:
+    server.put_job(name="jobs/1", state=RUNNING)
+    server.fail("CancelJob", refusal, refusal)
+    client.jobs.get("jobs/1").cancel()
+    assert len(server.requests("CancelJob")) == 3
+
+
+def test_connecting_waits_for_a_server_that_is_being_replaced(server: FakeServer) -> None:
+    server.fail("GetServerInfo", STOPPING, BREAK)
+    with Client.connect(server.address):
+        assert len(server.requests("GetServerInfo")) == 3
+
+
+def test_what_has_no_room_is_not_sent_again(server: FakeServer, client: Client) -> None:
+    full = Failure(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message="full", reason="QUEUE_FULL", retry_after_s=0)
+    server.fail("ListNodes", full)
+    with pytest.raises(ResourceExhausted, match="full"):
+        client.nodes()
+    assert len(server.requests("ListNodes")) == 1
+
+
 # Streams
+
+
+def test_a_stream_that_is_refused_after_a_break_goes_on(server: FakeServer, client: Client, running: str) -> None:
+    server.take("WatchJob", job_at(1), BREAK)
+    server.take("WatchJob", TOO_MANY)
+    server.take("WatchJob", job_at(2, SUCCEEDED))
+    assert [status.progress.step for status in client.jobs.get(running).watch()] == [1, 2]
 
 
 @pytest.fixture
@@ -214,8 +291,17 @@ def test_a_silent_stream_to_a_silent_server_is_given_up(server: FakeServer, runn
         statuses = client.jobs.get(running).watch()
         next(statuses)
         server.silent.add("GetServerInfo")
-        with pytest.raises(DeadlineExceeded, match="no answer from the server"):
+        with pytest.raises(Unavailable, match=r"cannot reach a chainrule server at .*: no answer within 0\.1 s; "):
             next(statuses)
+
+
+def test_a_wait_for_a_job_says_that_the_server_is_silent(server: FakeServer, running: str) -> None:
+    settings = Settings(call_timeout_s=0.1, stream_timeout_s=0.1, retry=RetryPolicy(window_s=0.0))
+    with Client.connect(server.address, settings=settings) as client:
+        job = client.jobs.get(running)
+        server.silent |= {"WatchJob", "GetServerInfo"}
+        with pytest.raises(Unavailable, match=r"no answer within 0\.1 s"):
+            job.wait()
 
 
 def test_a_watch_ends_when_its_time_is_over(server: FakeServer, client: Client, running: str) -> None:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from chainrule.client import DeadlineExceeded, RetryPolicy, Unavailable
+from chainrule.client import DeadlineExceeded, ResourceExhausted, RetryPolicy, Unavailable
 from chainrule.client.retry import Patience
 
 POLICY = RetryPolicy(window_s=10.0, first_delay_s=1.0, max_delay_s=4.0)
@@ -63,6 +63,18 @@ def test_a_wait_does_not_outlast_the_time_of_the_operation(patience: Patience, c
     assert clock.waits == [0.25]
 
 
+def test_the_server_is_given_the_time_it_asks_for(patience: Patience, clock: FakeClock) -> None:
+    patience.spend(Unavailable("going", retry_after_s=3.0))
+    patience.spend(Unavailable("going", retry_after_s=0.5))
+    assert clock.waits == [3.0, 2.0]
+
+
+def test_refusals_are_no_silence(patience: Patience, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        patience.spend(ResourceExhausted("too many calls", retry_after_s=0.1))
+    assert warnings(caplog) == []
+
+
 def test_closing_ends_the_waiting(patience: Patience, clock: FakeClock) -> None:
     clock.set()
     patience.spend(LOST)
@@ -105,7 +117,9 @@ def test_a_connection_that_is_cut_once_is_not_worth_a_word(
 def test_a_server_that_hangs_is_told_at_once_with_the_time_that_is_left(
     patience: Patience, caplog: pytest.LogCaptureFixture
 ) -> None:
-    patience.spend(DeadlineExceeded("silence"), at_most_s=4.0)
+    silence = Unavailable("no answer")
+    silence.__cause__ = DeadlineExceeded("silence")
+    patience.spend(silence, at_most_s=4.0)
     assert warnings(caplog) == [("chainrule.client", "the server does not answer; trying again for up to 4 s")]
 
 

@@ -139,6 +139,38 @@ def test_losses_that_are_not_a_number_are_the_same_if_their_bits_are() -> None:
     assert compare(record(A, losses(math.nan)), record(B, losses(math.nan))).agree
 
 
+def kept(last: int) -> list[Metric]:
+    """What a server keeps of a job at this step: of the latest 10 steps all, of those before the first and every
+    tenth."""
+    made = [
+        Metric(sequence=i, step=i, epoch=1, loss=1 / i, accuracy=0.5, num_examples=4, time=NOW)
+        for i in range(1, last + 1)
+    ]
+    return [m for m in made if m.step > last - 10 or m.step % 10 == 0 or m.step == 1]
+
+
+def at_step(step: int, made: Record) -> Record:
+    progress = dataclasses.replace(made.status.progress, step=step)
+    return dataclasses.replace(made, status=dataclasses.replace(made.status, progress=progress))
+
+
+def test_equal_jobs_of_which_other_losses_are_kept_agree() -> None:
+    found = compare(at_step(45, record(A, kept(45))), at_step(35, record(B, kept(35))))
+    assert (found.agree, found.agree_up_to_step) == (True, 30)
+    assert found.losses_compared == 4  # of 1, 10, 20 and 30
+    assert found.not_compared[0] == (
+        "31 losses up to step 35: of early steps the server keeps the first, and then every tenth"
+    )
+
+
+def test_a_loss_that_differs_behind_a_gap_is_found_and_the_gap_is_told() -> None:
+    ours = kept(45)
+    theirs = [dataclasses.replace(metric, loss=9.0) if metric.step >= 20 else metric for metric in ours]
+    found = compare(at_step(45, record(A, ours)), at_step(45, record(B, theirs)))
+    assert (found.parts_at_step, found.agree_up_to_step, found.losses_compared) == (20, 10, 3)
+    assert found.not_compared[0].startswith("17 losses up to step 19: ")
+
+
 # Parting
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from chainrule.server.certificates import make_certificates
@@ -149,13 +148,27 @@ def test_without_a_cluster_to_join_nothing_is_started(tmp_path: Path) -> None:
     assert "CHAINRULE_RAY_ADDRESS: name the cluster as HOST:PORT" in ran.stderr
 
 
-@pytest.mark.parametrize(("present", "made"), [("[]", True), ('[{"name": "tokens/first"}]', False)])
-def test_a_token_is_made_where_there_is_none(present: str, made: bool, tmp_path: Path) -> None:
+def real(folder: Path) -> dict[str, str]:
+    """The command line itself as `chainrule` in a folder; what it has to have in its environment."""
+    fake(folder, "chainrule", f'exec {sys.executable} -m chainrule.client "$@"')
+    return {"CHAINRULE_DATA_DIR": str(folder / "data"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def test_a_first_token_is_made_where_there_is_none(tmp_path: Path) -> None:
+    variables = real(tmp_path)
     secret = tmp_path / "secret"
     secret.write_text("of a first attempt that broke off")
-    fake(tmp_path, "chainrule", f"[ $2 = token-ls ] && echo '{present}' || echo \"$@\" > {tmp_path}/asked")
-    assert run("first-token", str(secret), path=tmp_path).returncode == 0
-    assert (tmp_path / "asked").exists() == made
-    assert secret.exists() == (not made)
-    if made:
-        assert (tmp_path / "asked").read_text() == f"admin token-create first --scope admin --out {secret}\n"
+    ran = run("first-token", str(secret), path=tmp_path, **variables)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert secret.read_text().startswith("chainrule_")
+    secret.unlink()
+    assert run("first-token", str(secret), path=tmp_path, **variables).returncode == 0
+    assert not secret.exists()  # there is one already
+
+
+def test_no_token_is_made_where_the_present_ones_are_not_known(tmp_path: Path) -> None:
+    variables = real(tmp_path)
+    (tmp_path / "data").write_text("no folder")
+    ran = run("first-token", str(tmp_path / "secret"), path=tmp_path, **variables)
+    assert (ran.returncode, (tmp_path / "secret").exists()) == (1, False)
+    assert "error: " in ran.stderr

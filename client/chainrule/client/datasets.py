@@ -55,7 +55,7 @@ class Datasets:
         dataset = dataset_pb2.Dataset()
         put(dataset, "description", description, allowed="a text")
         put_labels(dataset, labels or {})
-        examples = to_examples(inputs=inputs, targets=targets, tokens=tokens)
+        examples = self._connection.compute(to_examples, inputs=inputs, targets=targets, tokens=tokens)
         content = self._connection.compute(io.save, examples)
         dataset.digest = self._blobs.upload(content, transferred=transferred)
         request = dataset_pb2.CreateDatasetRequest(

@@ -303,8 +303,8 @@ class Job:
             receipts.extend(map(receipt_from_message, page.receipts))
 
     def verify(self, other: "Job | str") -> Verification:
-        """Compare with another job, bit by bit: the losses of all steps that both have done, the states of which both
-        have receipts, and the final weights.
+        """Compare with another job, bit by bit: the losses of the steps that both have done, as far as they are
+        kept (of those before the latest 10,000 every tenth), the states of which both have receipts, and the weights.
 
         Args:
             other: a handle, which may be one of another server, or a name on this one.
@@ -316,7 +316,7 @@ class Job:
         """
         if isinstance(other, str):
             other = Job(name=resource_name("jobs", other), _service=self._service)
-        return compare(self._record(), other._record())
+        return self._service.connection.compute(compare, self._record(), other._record())
 
     def _record(self) -> Record:
         status = self.status()
@@ -363,7 +363,7 @@ class Job:
             FailedPrecondition: the job has not SUCCEEDED.
             DataLoss: what arrived has another digest.
         """
-        return io.load(self.weights_file())
+        return self._service.connection.compute(io.load, self.weights_file())
 
 
 def succeeded(status: JobStatus) -> JobStatus:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.client import runtime
 from chainrule.client.blobs import Blobs, Received, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import FailedPrecondition, InvalidInputError
@@ -71,7 +72,7 @@ class ModelVersion:
 
     def weights(self, *, received: Received | None = None) -> dict[str, np.ndarray]:
         """The weights, state_dict name → array, checked against their digest; else as `weights_file`."""
-        return io.load(self.weights_file(received=received))
+        return runtime.compute(io.load, self.weights_file(received=received))
 
 
 class Models:

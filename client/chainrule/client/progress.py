@@ -9,6 +9,7 @@ from rich.progress import BarColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from chainrule.client.printable import printable
 from chainrule.client.status import JobState, JobStatus
 
 BAR_WIDTH = 12
@@ -60,7 +61,7 @@ def describe(status: JobStatus, *, width: int | None = None) -> str:
     if status.running_workers and not status.state.is_final:
         parts["workers"] = workers(status.running_workers)
     if status.state in STANDING and status.reason:
-        parts["reason"] = f"({status.reason.partition(chr(10))[0]})"
+        parts["reason"] = printable(f"({status.reason.partition(chr(10))[0]})")
     for part in ("pace", "step", "accuracy", "workers", "loss", "eta", "reason"):  # the bar shows the step too
         if width is None or len("  ".join(parts.values())) <= width:
             break

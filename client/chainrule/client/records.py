@@ -18,7 +18,7 @@ class Metric:
     """What one step measured."""
 
     sequence: int
-    """Position among the job's metrics, from 1, without gaps."""
+    """Position among the job's metrics, from 1; with gaps once early ones are no longer kept."""
     step: int
     """Step, from 1."""
     epoch: int

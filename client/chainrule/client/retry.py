@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chainrule.client.errors import DeadlineExceeded, RpcError
+from chainrule.client.errors import DeadlineExceeded, ResourceExhausted, RpcError
 
 LOGGER = logging.getLogger("chainrule.client")
 
@@ -20,7 +20,7 @@ class RetryPolicy:
     """Bounds of the waiting after a transport break."""
 
     window_s: float = 60.0
-    """Time without any sign of life after which the break is reported. 0 never tries again."""
+    """Time without an answer but refusals after which the break is reported. 0 never tries again."""
     first_delay_s: float = 0.1
     """Wait before the second try; it doubles with every further one."""
     max_delay_s: float = 5.0
@@ -29,6 +29,15 @@ class RetryPolicy:
     def delay_s(self, retries: int) -> float:
         """Wait after the `retries`-th failure in a row (from 1), before jitter."""
         return float(min(self.first_delay_s * 2.0 ** min(retries - 1, 32), self.max_delay_s))
+
+
+REFUSED = ("STOPPING", "TOO_MANY_CALLS")
+"""Reasons of errors that a call is refused with before any of it is done."""
+
+
+def was_refused(error: RpcError) -> bool:
+    """Whether a call was refused before it began, and may be made again, whatever it asks for."""
+    return error.reason in REFUSED and error.retry_after_s is not None
 
 
 def _jitter() -> float:
@@ -71,7 +80,7 @@ class _Waits:
         self._silent_since = None
 
     def _delay_s(self, error: RpcError, at_most_s: float | None) -> float:
-        """The wait before the next try, in seconds; raises `error` once the window is over."""
+        """The next wait, at least as long as the server asks for; raises `error` once the window is over."""
         now = self._clock()
         if self._silent_since is None:
             self._silent_since = now
@@ -81,10 +90,14 @@ class _Waits:
             raise error
         left_s = left_s if at_most_s is None else min(left_s, at_most_s)
         self._warn(error, left_s)
-        return min(self._policy.delay_s(self._failures) * self._jitter(), left_s)
+        delay_s = self._policy.delay_s(self._failures) * self._jitter()
+        return min(max(delay_s, error.retry_after_s or 0.0), left_s)
 
     def _warn(self, error: RpcError, left_s: float) -> None:
-        is_gone = self._failures > 1 or isinstance(error, DeadlineExceeded)  # one cut connection is not worth a word
+        if isinstance(error, ResourceExhausted):  # it does answer
+            return
+        is_silent = isinstance(error.__cause__, DeadlineExceeded)
+        is_gone = self._failures > 1 or is_silent  # one cut connection is not worth a word
         if is_gone and not self._warned and left_s > 0 and not self._is_closed():
             self._warned = True
             LOGGER.warning("the server does not answer; trying again for up to %d s", math.ceil(left_s))

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from chainrule.client.config import (
@@ -23,6 +24,7 @@ from chainrule.v1 import job_pb2
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+_CONFIG_FIELDS = frozenset(field.name for field in fields(TrainingConfig))
 
 
 def job_request(
@@ -60,28 +62,15 @@ def job_request(
     Raises:
         InvalidInputError: a value has the wrong type, or a mapping a name that is unknown.
     """
-    config = TrainingConfig(
-        epochs=epochs,
-        batch_size=batch_size,
-        shards=shards,
-        seed=seed,
-        optimizer=to_optimizer(optimizer),
-        schedule=to_schedule(schedule),
-        clip_norm=clip_norm,
-        trainable=to_trainable(trainable),
-        non_finite=non_finite,
-        validation=to_validation(validation),
-        staleness=staleness,
-        min_workers=min_workers,
-        max_workers=to_max_workers(workers=workers, max_workers=max_workers),
-        partitions=partitions,
-        checkpoint_every_steps=checkpoint_every_steps,
-        keep_checkpoints=keep_checkpoints,
-        receipt_every_steps=receipt_every_steps,
-        audit_fraction=audit_fraction,
-        exact=exact,
-        max_failures=max_failures,
-    )
+    given: dict[str, Any] = {name: value for name, value in locals().items() if name in _CONFIG_FIELDS}
+    given |= {
+        "optimizer": to_optimizer(optimizer),
+        "schedule": to_schedule(schedule),
+        "trainable": to_trainable(trainable),
+        "validation": to_validation(validation),
+        "max_workers": to_max_workers(workers=workers, max_workers=max_workers),
+    }
+    config = TrainingConfig(**given)
     job = job_pb2.Job(model=name_of("models", model), dataset=name_of("datasets", dataset), config=to_message(config))
     put(job, "description", description, allowed="a text")
     put(job, "priority", priority, allowed=PRIORITY)

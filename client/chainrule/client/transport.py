@@ -1,10 +1,9 @@
-"""How a client talks to its server: its settings, and the channel's options."""
+"""How a client talks to its server: its settings, the channel's options, and which calls may be repeated."""
 
-import json
 from dataclasses import dataclass, field
 
-import grpc
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+from google.protobuf.message import Message
 
 from chainrule.client.credentials import is_loopback
 from chainrule.client.errors import InvalidInputError
@@ -25,13 +24,13 @@ class Settings:
     """How a client talks to its server."""
 
     call_timeout_s: float = 30.0
-    """Deadline of a plain call, retries included."""
+    """Deadline of a plain call; each repetition has its own."""
     transfer_timeout_s: float = 600.0
     """Deadline of one upload or download of a blob."""
     stream_timeout_s: float = 300.0
     """Deadline of one stream that follows a job; it is opened again until the job has ended."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    """What happens when a stream or a transfer breaks."""
+    """What happens when the server cannot be reached or takes no calls, and when a stream or a transfer breaks."""
 
 
 def is_idempotent(method: MethodDescriptor) -> bool:
@@ -46,28 +45,21 @@ def is_idempotent(method: MethodDescriptor) -> bool:
     return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Revoke", "Scale"))
 
 
-def service_config() -> dict[str, object]:
-    """gRPC's service config: calls that are idempotent are repeated while the server is UNAVAILABLE."""
-    return {
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": service.full_name, "method": method.name}
-                    for file in SERVICE_FILES
-                    for service in file.services_by_name.values()
-                    for method in service.methods
-                    if is_idempotent(method)
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": [grpc.StatusCode.UNAVAILABLE.name],
-                },
-            }
-        ]
-    }
+_REPEATABLE = frozenset(
+    method.input_type.full_name
+    for file in SERVICE_FILES
+    for service in file.services_by_name.values()
+    for method in service.methods
+    if is_idempotent(method)
+)
+
+
+def is_repeatable(request: Message) -> bool:
+    """Whether the call that this is the request of may be repeated without knowing if it arrived.
+
+    What names an etag may not: where the call did arrive, the etag is stale by its own doing.
+    """
+    return request.DESCRIPTOR.full_name in _REPEATABLE and not getattr(request, "etag", "")
 
 
 def channel_options(address: str) -> list[tuple[str, int | str]]:
@@ -82,7 +74,6 @@ def channel_options(address: str) -> list[tuple[str, int | str]]:
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
-        ("grpc.service_config", json.dumps(service_config())),
     ]
 
 

@@ -119,9 +119,8 @@ def compare(first: Record, second: Record) -> Verification:
     def is_before(step: int) -> bool:
         return at is None or step < at
 
-    same_losses = losses if loss_parts is None else loss_parts - 1
     same_states = [step for step in states if is_before(step)]
-    same = [same_losses if at is None else min(same_losses, at - 1), *same_states]
+    same = [*filter(is_before, losses), *same_states]
     if weights_step is not None and is_before(weights_step):
         same.append(weights_step)
     return Verification(
@@ -130,13 +129,13 @@ def compare(first: Record, second: Record) -> Verification:
         agree=at is None,
         parts_at_step=at,
         parts_in=shown,
-        agree_up_to_step=max(same),
+        agree_up_to_step=max(same, default=0),
         same_state_at_step=max(same_states, default=0),
-        losses_compared=losses,
+        losses_compared=len(losses),
         states_compared=len(states),
         weights_compared=weights_step is not None,
         differences=tuple(_differences(first, second)),
-        not_compared=tuple(_not_compared(first, second)),
+        not_compared=(*_losses_not_compared(first, second, losses, loss_parts), *_not_compared(first, second)),
     )
 
 
@@ -156,16 +155,24 @@ def check_chain(job: str, receipts: Sequence[Receipt]) -> None:
             )
 
 
-# Comparing, in three ways. Each tells how much was compared, and the first step that is not the same, or None.
+# Comparing, in three ways. Each tells what was compared, and the first step that is not the same, or None.
 
 
-def _compare_losses(first: Iterable[Metric], second: Iterable[Metric]) -> tuple[int, int | None]:
-    compared = 0
-    for one, other in zip(first, second, strict=False):  # one job may be further
-        compared += 1
-        if (one.step, _bits(one.loss)) != (other.step, _bits(other.loss)):
-            return compared, min(one.step, other.step)
-    return compared, None
+def _compare_losses(first: Iterable[Metric], second: Iterable[Metric]) -> tuple[list[int], int | None]:
+    """The steps whose losses both have, up to the first that is not the same. Of early steps not all are kept."""
+    steps: list[int] = []
+    others = iter(second)
+    other = next(others, None)
+    for one in first:
+        while other is not None and other.step < one.step:
+            other = next(others, None)
+        if other is None:
+            break
+        if other.step == one.step:
+            steps.append(one.step)
+            if _bits(one.loss) != _bits(other.loss):
+                return steps, one.step
+    return steps, None
 
 
 def _compare_states(first: Sequence[Receipt], second: Sequence[Receipt]) -> tuple[list[int], int | None]:
@@ -227,6 +234,15 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     for key, item in value.items():
         flat.update(_flat(item, f"{name}.{key}" if name else str(key)))
     return flat
+
+
+def _losses_not_compared(first: Record, second: Record, compared: Sequence[int], parts: int | None) -> list[str]:
+    both = min(record.status.progress.step for record in (first, second))
+    missing = set(range(1, (both if parts is None else parts) + 1)).difference(compared)
+    if not compared or not missing:
+        return []
+    count = "1 loss" if len(missing) == 1 else f"{len(missing)} losses"
+    return [f"{count} up to step {max(missing)}: of early steps the server keeps the first, and then every tenth"]
 
 
 def _not_compared(first: Record, second: Record) -> list[str]:

@@ -55,15 +55,6 @@ def name_of(collection: str, resource: Named | str) -> str:
     return resource_name(collection, name)
 
 
-def short_name(name: str) -> str:
-    """The last part of a resource name.
-
-    >>> short_name("models/digits")
-    'digits'
-    """
-    return name.rpartition("/")[2]
-
-
 def version_name(model: str, number: int | None = None) -> str:
     """The full name of a model's version; of the newest one where neither the name nor the number says which.
 

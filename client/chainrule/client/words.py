@@ -18,6 +18,8 @@ FIELDS: Mapping[str, str] = {
     "dataset": "",
     "blob.digest": "digest",
     "blob.size_bytes": "content",
+    "token.secret_digest": "secret",
+    "token_id": "token",
     "token": "",
     "parent": "model",
     "page_size": "limit",

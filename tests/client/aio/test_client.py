@@ -1,7 +1,9 @@
 """The client for asyncio does what the one for threads does, and lets go at once when its task is cancelled."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from chainrule.client import (
     Settings,
     Unavailable,
 )
+from chainrule.client.aio import datasets as aio_datasets
+from chainrule.client.aio import job as aio_job
 from chainrule.engine import io, models
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import BREAK, FakeServer, log_entry, metric, read_response
@@ -37,6 +41,37 @@ async def test_a_job_is_submitted_waited_for_and_its_weights_fetched(server: Fak
     assert await job.weights_digest == io.digest(content)
     np.testing.assert_array_equal((await job.weights())["weight"], WEIGHTS["weight"], strict=True)
     assert server.requests("CreateJob")[0].job.config.epochs == 3
+
+
+async def test_what_takes_a_while_does_not_hold_up_the_loop(
+    server: FakeServer, aio: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: dict[str, bool] = {}
+
+    def watched(module: object, name: str) -> None:
+        function = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            computed[name] = threading.current_thread() is not threading.main_thread()
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, name in ((aio_datasets, "to_examples"), (aio_job, "compare"), (io, "load")):
+        watched(module, name)
+    await aio.datasets.create("d", inputs=[[1.0]], targets=[0])
+    await aio.models.create("m", models.small_cnn(num_classes=10))
+    content = io.save(WEIGHTS)
+    server.blobs[io.digest(content)] = content
+    for name in ("jobs/1", "jobs/2"):
+        server.put_job(
+            name=name, state=SUCCEEDED, weights_digest=io.digest(content), model="models/m", dataset="datasets/d"
+        )
+    server.metrics = [metric(1)]
+    job = await aio.jobs.get("1")
+    await job.weights()
+    await job.verify("2")
+    assert computed == {"to_examples": True, "compare": True, "load": True}
 
 
 async def test_a_job_that_failed_is_raised(server: FakeServer, aio: AsyncClient) -> None:
@@ -158,3 +193,12 @@ async def test_closing_ends_the_waiting_for_a_server_that_is_gone(server: FakeSe
     await client.close()
     with pytest.raises(ClientClosedError):
         await task
+
+
+async def test_an_error_of_the_callback_of_an_upload_is_the_caller_s(server: FakeServer, aio: AsyncClient) -> None:
+    def fail(_sent: int, _total: int) -> None:
+        raise ZeroDivisionError("of the callback")
+
+    with pytest.raises(ZeroDivisionError, match="of the callback"):
+        await aio.blobs.upload(bytes(3 * 1024 * 1024), transferred=fail)
+    assert server.blobs == {}

@@ -50,12 +50,34 @@ def test_the_address_may_stand_before_or_after_the_command(
     assert run("--address", "127.0.0.1:1", "cluster", "--address", server.address).exit_code == 0
 
 
+def test_what_encrypts_the_connection_may_be_in_the_environment(
+    run: Run, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = str(tmp_path / "ca.pem")
+    monkeypatch.setenv("CHAINRULE_TLS_CA", missing)
+    assert run("cluster").stderr == f"error: cannot read {missing}: no such file or directory\n"
+    there = tmp_path / "token"
+    there.write_text("chainrule_secret")
+    there.chmod(0o600)
+    monkeypatch.delenv("CHAINRULE_TLS_CA")
+    monkeypatch.setenv("CHAINRULE_TOKEN_FILE", missing)
+    assert run("jobs", "ls").stderr.startswith(f"error: cannot read a token from {missing}")
+    assert run("jobs", "ls", "--token-file", str(there)).exit_code == 0
+
+
 def test_the_format_may_stand_before_the_command(run: Run) -> None:
     assert json.loads(run("--format", "json", "models", "ls").stdout) == []
 
 
 @pytest.mark.parametrize(
-    "words", [("jobs", "ls"), ("models", "versions", "m"), ("datasets", "rm", "d"), ("weights", "get", "1", "-o", "w")]
+    "words",
+    [
+        ("jobs", "ls"),
+        ("models", "versions", "m"),
+        ("datasets", "rm", "d"),
+        ("weights", "get", "1", "-o", "w"),
+        ("cluster",),
+    ],
 )
 def test_what_encrypts_the_connection_may_stand_before_or_after_the_command(
     run: Run, server: FakeServer, tmp_path: Path, words: tuple[str, ...]

@@ -1,6 +1,10 @@
 """A shell completes names by asking the server, and hears nothing where that does not answer."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -67,6 +71,22 @@ def test_a_server_that_does_not_answer_is_nothing(server: FakeServer, monkeypatc
     monkeypatch.setattr("chainrule.client.cli.completion.TIMEOUT_S", 0.1)
     server.silent.add("ListJobs")
     assert completed("chainrule jobs status ") == []
+
+
+def test_a_token_that_others_can_read_is_no_word_in_the_line(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("chainrule_secret")
+    (tmp_path / "token").chmod(0o644)
+    environment = {
+        **os.environ,
+        "CHAINRULE_TOKEN_FILE": str(tmp_path / "token"),
+        "_CHAINRULE_COMPLETE": "complete_bash",
+    }
+    environment |= {"COMP_WORDS": "chainrule jobs status x", "COMP_CWORD": "3"}
+    script = "from chainrule.client.cli.app import app; app(prog_name='chainrule')"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["xyz"], "")
 
 
 def test_what_cannot_be_an_address_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """`chainrule demo`: what it makes of its options before anything is started."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
+from chainrule.client import Tls
 from chainrule.client.cli.exits import ExitCode
 from chainrule.client.demo import run as demo_run
 from chainrule.client.demo.run import DemoConfig
@@ -16,7 +18,7 @@ Run = Callable[..., Result]
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[DemoConfig, str | None]]:
     """What the demonstration is told to do; it does nothing."""
     calls: list[tuple[DemoConfig, str | None]] = []
-    monkeypatch.setattr(demo_run, "run", lambda config, *, address: calls.append((config, address)))
+    monkeypatch.setattr(demo_run, "run", lambda config, *, address=None, **_: calls.append((config, address)))
     return calls
 
 
@@ -31,6 +33,20 @@ def test_the_address_may_stand_before_or_after_it(run: Run, told: list[tuple[Dem
     run("--address", "localhost:1", "demo")
     run("demo", "--address", "localhost:2")
     assert [address for _, address in told] == ["localhost:1", "localhost:2"]
+
+
+def test_a_running_server_is_shown_the_token_and_is_asked_for_its_certificate(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[Tls | None, str | None]] = []
+    monkeypatch.setattr(demo_run, "run", lambda _config, *, address, tls, token: seen.append((tls, token)))
+    token = tmp_path / "token"
+    token.write_text("chainrule_secret")
+    token.chmod(0o600)
+    words = ("--address", "localhost:1", "--tls-ca", "ca.pem", "--token-file", str(token))
+    assert run("demo", *words).exit_code == 0
+    assert run(*words, "demo").exit_code == 0
+    assert seen == [(Tls(ca="ca.pem"), "chainrule_secret")] * 2
 
 
 @pytest.mark.parametrize(("shards", "workers"), [("1", 1), ("2", 2), ("8", 2)])

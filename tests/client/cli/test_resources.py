@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from typer.testing import Result
@@ -12,7 +13,7 @@ from chainrule.client.cli.exits import ExitCode
 from chainrule.client.cli.output import size
 from chainrule.engine import io
 from chainrule.v1 import job_pb2
-from tests.client.fake_server import FakeServer
+from tests.client.fake_server import NOW, Failure, FakeServer, log_entry
 
 Run = Callable[..., Result]
 RunJson = Callable[..., Any]
@@ -36,6 +37,36 @@ def test_a_model_may_start_from_a_file_of_weights(run_json: RunJson, server: Fak
     made = run_json("models", "create", "digits", "--family", "mlp", "--weights", str(file))
     assert made["weights_digest"] == io.digest(file.read_bytes())
     assert made["weights_digest"] in server.blobs
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors"])
+def test_a_damaged_file_of_weights_is_wrong_usage_and_named(
+    run: Run, server: FakeServer, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(content)
+    result = run("models", "create", "digits", "--family", "mlp", "--weights", str(file))
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith(f"error: {file}: not safetensors: ")
+    assert server.calls == []
+
+
+def test_what_others_have_written_does_not_steer_the_terminal(run: Run, run_json: RunJson, server: FakeServer) -> None:
+    run("models", "create", "digits", "--family", "mlp", "--description", "a\x1b]0;b\x07", "--label", "k=\x1b[2J")
+    for words in (("models", "ls"), ("models", "update", "digits", "--description", "\x1b[1m")):
+        shown = run(*words).stdout
+        assert "k=\N{REPLACEMENT CHARACTER}[2J" in shown
+        assert "\x1b" not in shown
+    assert run_json("models", "ls")[0]["labels"] == {"k": "\x1b[2J"}
+    queued = job_pb2.Job.STATE_QUEUED
+    change = job_pb2.StateChange(state=queued, time=NOW, reason="wait\x1b[5m")
+    server.put_job(name="jobs/1", state=queued, history=[change])
+    server.logs = [log_entry(1, "a\x1b[31m\nline")]
+    assert "a\N{REPLACEMENT CHARACTER}[31m\nline" in run("jobs", "logs", "1").stdout
+    assert "wait\N{REPLACEMENT CHARACTER}[5m" in run("jobs", "status", "1").stdout
+    refused = Failure(code=grpc.StatusCode.INVALID_ARGUMENT, message="no\x1b[0m", violations={"name": "x\x1b[1m"})
+    server.fail("GetJob", refused)
+    assert "\x1b" not in run("jobs", "status", "1").stderr
 
 
 def test_weights_may_lack_what_is_named(run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path) -> None:

@@ -77,6 +77,19 @@ def test_its_own_server_has_room_for_the_workers(
     assert [command[-2:] for command in commands] == [["--num-cpus", "2"], ["--num-cpus", "3"]]
 
 
+def test_its_own_server_is_called_as_nothing_of_the_environment_says(
+    server: FakeServer, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def started(**_: object) -> Iterator[str]:
+        yield server.address
+
+    monkeypatch.setattr(demo_run, "temporary_server", started)
+    monkeypatch.setenv("CHAINRULE_TLS_CA", "/nowhere/ca.pem")
+    monkeypatch.setenv("CHAINRULE_TOKEN", "chainrule_secret")
+    assert run(DemoConfig()).weights_digest == trained
+
+
 def test_it_can_be_run_again_on_the_same_server(server: FakeServer, trained: str) -> None:
     first = run(DemoConfig(epochs=3, workers=1), address=server.address)
     cr.manual_seed(99)

@@ -51,6 +51,19 @@ def test_a_server_is_stopped_and_its_directory_removed() -> None:
     assert not directories[0].exists()
 
 
+def test_a_server_has_no_settings_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAINRULE_STORE_URL", "postgresql+psycopg://db.example.org/chainrule")
+    monkeypatch.setenv("CHAINRULE_SERVE_TOKENS", "true")
+    monkeypatch.setenv("CHAINRULE_KERNELS", "reference")
+    monkeypatch.setenv("OTHER", "kept")
+    told = "print(sorted(n for n in os.environ if n.startswith('CHAINRULE_')), os.environ['OTHER']); sys.exit(3)"
+    with (
+        pytest.raises(ServerStartError, match=r"\['CHAINRULE_KERNELS'\] kept$"),
+        temporary_server(command=running(READY + told)),
+    ):
+        pytest.fail("there is no server")
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
 def test_a_server_is_stopped_when_the_block_fails(error: type[BaseException]) -> None:
     with pytest.raises(error), temporary_server(command=running(OBEDIENT)) as address:

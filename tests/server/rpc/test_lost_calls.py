@@ -15,7 +15,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
 from chainrule.client import Client
-from chainrule.client.transport import channel_options, is_idempotent
+from chainrule.client.transport import channel_options, is_idempotent, is_repeatable
 from chainrule.engine import io
 from chainrule.server.jobs import manager
 from chainrule.v1 import job_pb2
@@ -42,16 +42,22 @@ class World:
     address: str
     """Of the line's end."""
     channel: grpc.Channel
-    """Through the line, with the SDK's rules for repeating calls."""
+    """Through the line."""
     job: str = ""
     dataset_digest: str = ""
 
     async def ask(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        """A call as JSON has it. Raises RpcError."""
+        """A call as JSON has it, with the SDK's rules for repeating it. Raises RpcError."""
         method = descriptor(name)
         message = json_format.ParseDict(request, message_class(method)(), ignore_unknown_fields=False)
         called: Any = self.channel.unary_unary(path(method))
-        content = await asyncio.to_thread(called, message.SerializeToString(), timeout=30, wait_for_ready=True)
+        while True:
+            try:
+                content = await asyncio.to_thread(called, message.SerializeToString(), timeout=30, wait_for_ready=True)
+                break
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or not is_repeatable(message):
+                    raise
         answer = message_factory.GetMessageClass(method.output_type).FromString(content)
         return dict(json_format.MessageToDict(answer, always_print_fields_with_no_presence=True))
 
@@ -261,8 +267,8 @@ NOT_REPEATED = {
     "UpdateJob",
     "UpdateModel",
 }
-"""What gRPC does not repeat by itself. A repetition could be told that the etag is stale, or remove what has been made
-anew under the name; and an upload asks where it stands again when it goes on."""
+"""What the SDK does not repeat by itself. A repetition could be told that the etag is stale, or remove what has been
+made anew under the name; and an upload asks where it stands again when it goes on."""
 
 
 def test_every_method_but_these_and_the_streams_is_repeated() -> None:

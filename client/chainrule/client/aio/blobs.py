@@ -7,6 +7,7 @@ import google_crc32c
 
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.errors import Cancelled, DataLoss, RpcError, Unavailable
+from chainrule.client.retry import was_refused
 from chainrule.v1 import blob_pb2, blob_pb2_grpc
 
 CHUNK_BYTES = 1024 * 1024
@@ -69,7 +70,7 @@ class AsyncBlobs:
         while True:
             start, end = 0, len(content)
             try:
-                committed = await self._connection.call(self._stub.QueryWriteStatus, status)
+                committed = await self._connection.call_once(self._stub.QueryWriteStatus, status)
                 start = committed.committed_bytes
                 if start > arrived:
                     patience.restore()
@@ -138,6 +139,8 @@ def _write_requests(
 def _goes_on(error: RpcError, offset_bytes: int) -> bool:
     """Whether an upload from an offset on is not over with this error. What was there before may be what is wrong."""
     if isinstance(error, Cancelled | Unavailable):  # nobody here cancels: the other side cut it off
+        return True
+    if was_refused(error):
         return True
     return error.reason in _GOES_ON or (error.reason == "DIGEST_MISMATCH" and offset_bytes > 0)
 

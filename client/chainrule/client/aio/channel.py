@@ -8,6 +8,7 @@ from contextlib import aclosing, contextmanager
 from typing import ParamSpec, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from chainrule.client.aio import runtime
 from chainrule.client.credentials import metadata_of
@@ -17,17 +18,19 @@ from chainrule.client.errors import (
     ClientClosedError,
     DataLoss,
     DeadlineExceeded,
+    ResourceExhausted,
     RpcError,
     Unavailable,
     from_rpc_error,
+    unreachable_message,
 )
-from chainrule.client.retry import AsyncPatience
-from chainrule.client.transport import Settings
+from chainrule.client.retry import AsyncPatience, was_refused
+from chainrule.client.transport import Settings, is_repeatable
 from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Request = TypeVar("Request")
+Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response")
 
 
@@ -67,12 +70,46 @@ class AsyncConnection:
         *,
         timeout_s: float | None = None,
     ) -> Response:
-        """One request, one answer; within settings.call_timeout_s unless told otherwise.
+        """One request, one answer, within settings.call_timeout_s.
+
+        A call that is refused before it began is made again, when the server says, within settings.retry.window_s. So
+        is one that may be repeated (`is_repeatable`) while the server cannot be reached.
+
+        Args:
+            timeout_s: time for all of it, in place of both. A server that has never answered is not waited for then.
 
         Raises:
             RpcError: of the kind that belongs to the code of the answer.
             ClientClosedError: the client is closed.
         """
+        patience = self.patience()
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        is_repeated = timeout_s is None and is_repeatable(request)
+        while True:
+            try:
+                response = await self.call_once(
+                    method, request, timeout_s=None if end is None else end - time.monotonic()
+                )
+            except (ResourceExhausted, Unavailable) as error:
+                if was_refused(error):
+                    is_repeated = is_repeatable(request)
+                elif not (is_repeated and isinstance(error, Unavailable)):
+                    raise
+                await patience.spend(error, at_most_s=None if end is None else max(end - time.monotonic(), 0.0))
+                if end is not None and time.monotonic() >= end:
+                    raise
+            else:
+                patience.restore()
+                return response
+
+    async def call_once(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+    ) -> Response:
+        """As `call`, without repeating anything; within settings.call_timeout_s, or `timeout_s`."""
         with self._translated():
             timeout_s = self.settings.call_timeout_s if timeout_s is None else timeout_s
             return await method(request, timeout=timeout_s, metadata=self._metadata)
@@ -85,9 +122,27 @@ class AsyncConnection:
         Raises:
             RpcError: as for `call`.
             ClientClosedError: the client is closed.
+            Exception: what making the requests raises; the server hears that there are no more.
         """
-        with self._translated():
-            return await method(iter(requests), timeout=self.settings.transfer_timeout_s, metadata=self._metadata)
+        failed: list[Exception] = []
+
+        def sent() -> Iterator[Request]:
+            """The requests; gRPC would tell of their error that there was one."""
+            try:
+                yield from requests
+            except Exception as error:  # noqa: BLE001 -- raised below
+                failed.append(error)
+
+        try:
+            with self._translated():
+                answer = await method(sent(), timeout=self.settings.transfer_timeout_s, metadata=self._metadata)
+        except RpcError:
+            if failed:
+                raise failed[0] from None
+            raise
+        if failed:
+            raise failed[0]
+        return answer
 
     async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What takes a while and is no call, without holding up others."""
@@ -144,15 +199,25 @@ class AsyncConnection:
                 if end is not None and time.monotonic() >= end:
                     continue
                 try:  # nothing new to tell, or nobody there to tell it?
-                    await self.call(self._cluster.GetServerInfo, cluster_pb2.GetServerInfoRequest())
-                except (DeadlineExceeded, Unavailable) as error:
+                    await self._probe()
+                except Unavailable as error:
                     broken = error
                 else:
                     patience.restore()
                     continue
-            except (Cancelled, Unavailable) as error:  # nobody here cancels: the other side cut it off
-                broken = error
+            except (Cancelled, ResourceExhausted, Unavailable) as error:
+                if isinstance(error, ResourceExhausted) and not was_refused(error):
+                    raise
+                broken = error  # nobody here cancels: the other side cut it off
             await patience.spend(broken, at_most_s=None if end is None else max(end - time.monotonic(), 0.0))
+
+    async def _probe(self) -> None:
+        """Raises Unavailable if the server gives no sign of life."""
+        try:
+            await self.call_once(self._cluster.GetServerInfo, cluster_pb2.GetServerInfoRequest())
+        except DeadlineExceeded as error:
+            silence = f"no answer within {self.settings.call_timeout_s:g} s"
+            raise Unavailable(unreachable_message(self.address, silence, encrypted=self._encrypted)) from error
 
     async def _stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request, timeout_s: float

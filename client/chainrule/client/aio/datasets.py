@@ -54,7 +54,7 @@ class AsyncDatasets:
         dataset = dataset_pb2.Dataset()
         put(dataset, "description", description, allowed="a text")
         put_labels(dataset, labels or {})
-        examples = to_examples(inputs=inputs, targets=targets, tokens=tokens)
+        examples = await self._connection.compute(to_examples, inputs=inputs, targets=targets, tokens=tokens)
         content = await self._connection.compute(io.save, examples)
         dataset.digest = await self._blobs.upload(content, transferred=transferred)
         request = dataset_pb2.CreateDatasetRequest(

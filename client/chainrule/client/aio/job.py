@@ -302,8 +302,8 @@ class AsyncJob:
             receipts.extend(map(receipt_from_message, page.receipts))
 
     async def verify(self, other: "AsyncJob | str") -> Verification:
-        """Compare with another job, bit by bit: the losses of all steps that both have done, the states of which both
-        have receipts, and the final weights.
+        """Compare with another job, bit by bit: the losses of the steps that both have done, as far as they are
+        kept (of those before the latest 10,000 every tenth), the states of which both have receipts, and the weights.
 
         Args:
             other: a handle, which may be one of another server, or a name on this one.
@@ -315,7 +315,7 @@ class AsyncJob:
         """
         if isinstance(other, str):
             other = AsyncJob(name=resource_name("jobs", other), _service=self._service)
-        return compare(await self._record(), await other._record())
+        return await self._service.connection.compute(compare, await self._record(), await other._record())
 
     async def _record(self) -> Record:
         status = await self.status()
@@ -362,7 +362,7 @@ class AsyncJob:
             FailedPrecondition: the job has not SUCCEEDED.
             DataLoss: what arrived has another digest.
         """
-        return io.load(await self.weights_file())
+        return await self._service.connection.compute(io.load, await self.weights_file())
 
 
 def succeeded(status: JobStatus) -> JobStatus:

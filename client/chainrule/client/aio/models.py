@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.client.aio import runtime
 from chainrule.client.aio.blobs import AsyncBlobs, Received, Transferred
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.aio.paging import page_size, take
@@ -70,7 +71,7 @@ class AsyncModelVersion:
 
     async def weights(self, *, received: Received | None = None) -> dict[str, np.ndarray]:
         """The weights, state_dict name → array, checked against their digest; else as `weights_file`."""
-        return io.load(await self.weights_file(received=received))
+        return await runtime.compute(io.load, await self.weights_file(received=received))
 
 
 class AsyncModels:

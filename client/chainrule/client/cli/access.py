@@ -1,5 +1,7 @@
 """`chainrule tokens` and `chainrule audit`: who may call a server, and what was asked of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +10,16 @@ import typer
 
 from chainrule.client.cli.connecting import Commands
 from chainrule.client.cli.output import when
-from chainrule.client.cli.session import AddressOption, FormatOption, open_session
+from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
+
+MAX_DAYS = 36_500
+
+
+def _days(days: float | None) -> float | None:
+    if days is not None and not 0 < days <= MAX_DAYS:
+        raise typer.BadParameter(f"{days:g} is not above 0, and at most {MAX_DAYS:,}.")
+    return days
+
 
 tokens = Commands(help="Make, list and revoke the tokens that let callers in.", no_args_is_help=True)
 audit = Commands(help="Show what was asked of a server.", no_args_is_help=True)
@@ -29,7 +40,12 @@ def create(
     tenant: Annotated[str, typer.Option(help="Whose models, datasets, jobs and blobs it opens.")] = "default",
     expires_in_days: Annotated[
         float | None,
-        typer.Option(min=0, help="For how many days it is good. \\[default: for ever]", show_default=False),
+        typer.Option(
+            help="For how many days it is good. \\[default: for ever]",
+            callback=_days,
+            metavar="DAYS",
+            show_default=False,
+        ),
     ] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     out: Annotated[
@@ -44,21 +60,15 @@ def create(
     form: FormatOption = None,
 ) -> None:
     """Make a token. Its secret is shown, or written to a file, this once; the server does not have it."""
+    expire_time = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
     with open_session(ctx, address, form) as session:
         from chainrule.client.credentials import draw_secret
 
         secret = draw_secret()
-        if out is not None:
-            _keep(out, secret)
-        expire_time = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
-        try:
+        with nullcontext() if out is None else _kept(session, out, secret):
             made = session.client.access.create(
                 token, scopes=scope, tenant=tenant, expire_time=expire_time, description=description, secret=secret
             )
-        except BaseException:
-            if out is not None:
-                out.unlink(missing_ok=True)
-            raise
         session.output.record(
             {"token": made.name, "tenant": made.tenant, "scopes": made.scopes, "expire_time": made.expire_time}
             | ({"secret": secret} if out is None else {"file": str(out)}),
@@ -126,9 +136,11 @@ def list_entries(
         )
 
 
-def _keep(file: Path, secret: str) -> None:
-    """Write the secret to a new file, before there is a token that it could be lost of."""
-    from chainrule.client.errors import InvalidInputError
+@contextmanager
+def _kept(session: Session, file: Path, secret: str) -> Iterator[None]:
+    """Write the secret to a new file, before there is a token that it could be lost of. Where the block ends without a
+    token the file is removed, and where nobody knows whether there is one, it stays."""
+    from chainrule.client.errors import Cancelled, DeadlineExceeded, Internal, InvalidInputError, Unavailable, Unknown
     from chainrule.engine.io.files import write_private
 
     try:
@@ -137,3 +149,14 @@ def _keep(file: Path, secret: str) -> None:
         raise InvalidInputError(
             f"cannot write {file}: {(error.strerror or str(error)).lower()}; choose another --out"
         ) from error
+    try:
+        yield
+    except (Cancelled, DeadlineExceeded, Internal, KeyboardInterrupt, Unavailable, Unknown):
+        session.output.note(
+            f"the token may have been made: {session.command('tokens ls')} shows it. Its secret is in {file}; if "
+            "there is no token, remove that file"
+        )
+        raise
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise

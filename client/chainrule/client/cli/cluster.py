@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from chainrule.client.cli.connecting import with_connection
 from chainrule.client.cli.output import size, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Globals, open_session
 
@@ -25,6 +26,7 @@ class Overview:
 
 
 @app.callback()
+@with_connection
 def cluster(ctx: typer.Context, address: AddressOption = None, form: FormatOption = None) -> None:
     """Show the server and the nodes it trains on; or start and end clusters on this machine."""
     if ctx.invoked_subcommand is not None:

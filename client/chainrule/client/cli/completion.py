@@ -1,9 +1,13 @@
 """Completion of names in a shell: the server is asked, for a moment; where it does not answer there is nothing."""
 
+import logging
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from chainrule.client.cli.connecting import VARIABLES
 
 if TYPE_CHECKING:
     from chainrule.client.client import Client
@@ -51,6 +55,7 @@ def _asked(ctx: typer.Context, names: "Callable[[Client], Iterable[str]]") -> li
     from chainrule.client.transport import Settings
     from chainrule.engine import ChainruleError
 
+    logging.getLogger("chainrule.client").addHandler(logging.NullHandler())  # a warning would stand in the line
     settings = Settings(call_timeout_s=TIMEOUT_S, retry=RetryPolicy(window_s=0.0))
     ca, cert, key = (_given(ctx, name) for name in ("tls_ca", "tls_cert", "tls_key"))
     tls = Tls(ca=ca, cert=cert, key=key) if ca or cert or key else None
@@ -64,10 +69,10 @@ def _asked(ctx: typer.Context, names: "Callable[[Client], Iterable[str]]") -> li
 
 
 def _given(ctx: typer.Context, option: str) -> Any:
-    """An option that stands in the line so far, of the command or before it."""
+    """An option that stands in the line so far, of the command or before it; else what the environment has for it."""
     here: Any = ctx
     while here is not None:
         if here.params.get(option) is not None:
             return here.params[option]
         here = here.parent
-    return None
+    return os.environ.get(VARIABLES[option]) or None if option in VARIABLES else None

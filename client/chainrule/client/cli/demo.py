@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from chainrule.client.cli.session import Globals, refuse_globals, reported
+from chainrule.client.cli.session import Globals, refuse_globals, reported, tls_of, token_of
 
 
 def demo(
@@ -32,7 +32,7 @@ def demo(
     """Train a network on handwritten digits through the whole service, and test it.
 
     Starts a server of its own in a temporary directory and stops it in the end, unless --address names a running one.
-    $CHAINRULE_ADDRESS is not used.
+    $CHAINRULE_ADDRESS is not used, and its own server takes no settings from the environment.
     """
     refuse_globals(ctx, json=True)
     given = ctx.find_object(Globals) or Globals()
@@ -40,4 +40,8 @@ def demo(
         from chainrule.client.demo.run import DemoConfig, run
 
         config = DemoConfig(epochs=epochs, workers=min(2, shards) if workers is None else workers, shards=shards)
-        run(config, address=address or given.address)
+        address = address or given.address
+        if address is None:
+            run(config)
+        else:
+            run(config, address=address, tls=tls_of(given), token=token_of(given))

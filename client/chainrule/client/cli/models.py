@@ -27,52 +27,57 @@ from chainrule.client.cli.options import (
     parse_labels,
 )
 from chainrule.client.cli.output import short_digest, short_name, when
-from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
+from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session, reported
 from chainrule.client.cli.transfer import transfer_shown
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from chainrule.client.resources import Model
 
 CONFIG_OPTION = "--config"
 app = Commands(help="Make models; list, change and remove them and their versions.", no_args_is_help=True)
 
 
+FamilyOption = Annotated[
+    str, typer.Option(metavar="FAMILY", help='Its family; "chainrule models families" lists them.')
+]
+ConfigOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE|JSON",
+        help="Its configuration: num_classes=10, as often as needed, or one object '{\"num_classes\": 10}'. "
+        "A value that is not JSON is a string.",
+        show_default=False,
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", exists=True, dir_okay=False, help="Weights to start from, as safetensors.", show_default=False
+    ),
+]
+AllowMissingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="Names that --weights may lack or hold in another shape, as 'fc.*' where a head is replaced; they are "
+        "initialised. May be given several times.",
+        show_default=False,
+    ),
+]
+InitSeedOption = Annotated[int, typer.Option(min=0, help="Seed of the initialisation of what --weights does not have.")]
+
+
 @app.command("create")
 def create(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name: lower-case letters, digits, hyphens.")],
-    family: Annotated[str, typer.Option(metavar="FAMILY", help='Its family; "chainrule models families" lists them.')],
-    config: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE|JSON",
-            help="Its configuration: num_classes=10, as often as needed, or one object '{\"num_classes\": 10}'. "
-            "A value that is not JSON is a string.",
-            show_default=False,
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="Weights to start from, as safetensors.",
-            show_default=False,
-        ),
-    ] = None,
-    allow_missing: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Names that --weights may lack or hold in another shape, as 'fc.*' where a head is replaced; they are "
-            "initialised. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    init_seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the initialisation of what --weights does not have.")
-    ] = 0,
+    family: FamilyOption,
+    config: ConfigOption = None,
+    weights: WeightsOption = None,
+    allow_missing: AllowMissingOption = None,
+    init_seed: InitSeedOption = 0,
     labels: LabelsOption = None,
     description: DescriptionOption = None,
     address: AddressOption = None,
@@ -85,15 +90,15 @@ def create(
             param_hint="--allow-missing",
         )
     settings, notes = parse_config(config or []), parse_labels(labels)
+    with reported(ctx, form):
+        arrays = None if weights is None else read_weights(weights)
     with open_session(ctx, address, form) as session:
-        from chainrule.engine import io
-
         with transfer_shown(session, "weights") as transferred:
             made = session.client.models.create_from_family(
                 model,
                 family,
                 settings,
-                weights=io.load(weights.read_bytes()) if weights else None,
+                weights=arrays,
                 allow_missing=allow_missing or (),
                 init_seed=init_seed,
                 labels=notes,
@@ -228,6 +233,24 @@ def _show(session: Session, model: "Model") -> None:
             ("created", when(model.create_time)),
         ],
     )
+
+
+def read_weights(file: Path) -> "dict[str, np.ndarray]":
+    """The arrays in a safetensors file.
+
+    Raises:
+        InvalidInputError: it cannot be read, or is none.
+    """
+    from chainrule.client.errors import InvalidInputError
+    from chainrule.engine import io
+    from chainrule.engine.errors import FormatError
+
+    try:
+        return io.load_file(file)
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from error
+    except FormatError as error:
+        raise InvalidInputError(str(error)) from error
 
 
 def parse_config(texts: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What commands print: tables for people or JSON for programs, and errors in the same form on stderr."""
+"""What commands print: tables for people or JSON for programs, and errors in the same form on stderr.
+
+Much of it was written by others; in what is for people, nothing of it does more to a terminal than print.
+"""
 
 import json
 import math
@@ -12,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from chainrule.client.printable import printable
 
 if TYPE_CHECKING:
     from chainrule.client.status import JobStatus
@@ -46,7 +51,7 @@ class Output:
             return
         table = Table.grid(padding=(0, 2))
         for label, text in lines:
-            table.add_row(Text(label, style="dim"), Text(text))
+            table.add_row(Text(label, style="dim"), Text(printable(text)))
         self._table(table)
 
     def rows(self, values: Iterable[T], columns: Mapping[str, Callable[[T], str]]) -> None:
@@ -57,7 +62,7 @@ class Output:
             return
         table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for value in values:
-            table.add_row(*(Text(column(value)) for column in columns.values()))
+            table.add_row(*(Text(printable(column(value))) for column in columns.values()))
         self._table(table)
 
     def line(self, value: T, text: Callable[[T], str] = str) -> None:
@@ -65,11 +70,11 @@ class Output:
         if self.form is Format.JSON:
             self._json(value, indent=None)
         else:
-            self.stdout.print(Text(text(value)), soft_wrap=True)
+            self.stdout.print(Text(printable(text(value))), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Tell people something that is not data."""
-        self.stderr.print(Text(text), soft_wrap=True)
+        self.stderr.print(Text(printable(text)), soft_wrap=True)
 
     def progress(self) -> "AbstractContextManager[Callable[[JobStatus], None]]":
         """A function that shows a job's progress; away from stdout where that is JSON."""
@@ -88,10 +93,10 @@ class Output:
             message = "\n  ".join(violations)
         elif hasattr(error, "traceback"):
             message = first_line(message)
-        self.stderr.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        self.stderr.print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
         for violation in violations:
             if violation not in message:
-                self.stderr.print(Text(f"  {violation}"), soft_wrap=True)
+                self.stderr.print(Text(printable(f"  {violation}")), soft_wrap=True)
 
     def _table(self, table: Table) -> None:
         """Print a table without the spaces that fill its lines."""

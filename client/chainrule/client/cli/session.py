@@ -14,6 +14,7 @@ from chainrule.client.cli.output import Format, Output
 
 if TYPE_CHECKING:
     from chainrule.client.client import Client
+    from chainrule.client.encryption import Tls
 
 AddressOption = Annotated[
     str | None,
@@ -62,14 +63,29 @@ def open_session(ctx: typer.Context, address: str | None, form: Format | None) -
     address = address or given.address
     with reported(ctx, form) as output:
         from chainrule.client.client import Client
-        from chainrule.client.credentials import read_token
-        from chainrule.client.encryption import Tls
 
-        has_tls = given.tls_ca or given.tls_cert or given.tls_key
-        tls = Tls(ca=given.tls_ca, cert=given.tls_cert, key=given.tls_key) if has_tls else None
-        token = None if given.token_file is None else read_token(given.token_file)
-        with Client.connect(address, tls=tls, token=token) as client:
+        with Client.connect(address, tls=tls_of(given), token=token_of(given)) as client:
             yield Session(client, output, address)
+
+
+def tls_of(given: Globals) -> "Tls | None":
+    """What the options say of encryption; None: nothing."""
+    from chainrule.client.encryption import Tls
+
+    if not (given.tls_ca or given.tls_cert or given.tls_key):
+        return None
+    return Tls(ca=given.tls_ca, cert=given.tls_cert, key=given.tls_key)
+
+
+def token_of(given: Globals) -> str | None:
+    """The token in the file that the options name; None: they name none.
+
+    Raises:
+        InvalidInputError: the file cannot be read.
+    """
+    from chainrule.client.credentials import read_token
+
+    return None if given.token_file is None else read_token(given.token_file)
 
 
 def refuse_globals(ctx: typer.Context, *, address: bool = False, json: bool = False) -> None:

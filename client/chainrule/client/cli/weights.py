@@ -12,7 +12,7 @@ from chainrule.client.cli.output import size
 from chainrule.client.cli.session import AddressOption, FormatOption, open_session
 from chainrule.client.cli.transfer import download_shown
 
-app = Commands(help="Fetch what a job has produced, or any version of a model.", no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 
 @app.callback()

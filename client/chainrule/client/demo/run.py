@@ -18,6 +18,7 @@ from chainrule.client.client import Client
 from chainrule.client.config import Sgd, TrainingConfig, to_message
 from chainrule.client.demo.digits import load_digits, split
 from chainrule.client.demo.server import serve_command, temporary_server
+from chainrule.client.encryption import Tls
 from chainrule.client.errors import InvalidInputError
 from chainrule.client.progress import show_progress
 from chainrule.client.sparkline import blocks_for, sparkline
@@ -78,11 +79,15 @@ class DemoResult:
     """SHA-256 of the trained weights."""
 
 
-def run(config: DemoConfig, *, address: str | None = None) -> DemoResult:
+def run(
+    config: DemoConfig, *, address: str | None = None, tls: Tls | None = None, token: str | None = None
+) -> DemoResult:
     """Run the demonstration and print it; the last two lines on stdout are its result.
 
     Args:
         address: host:port of a running server; None starts one for the length of the demonstration.
+        tls: how to encrypt the connection to a running server, as for `Client.connect`.
+        token: the secret to show to a running server, likewise.
 
     Raises:
         InvalidInputError: `config` has numbers that are none to train with; nothing was started.
@@ -91,12 +96,12 @@ def run(config: DemoConfig, *, address: str | None = None) -> DemoResult:
     config.training()
     console = Console(highlight=False)
     if address is not None:
-        with Client.connect(address) as client:
+        with Client.connect(address, tls=tls, token=token) as client:
             return _train_and_test(client, config, console)
     with _sigterm_as_exit():
         console.print("starting a server ...")
         command = partial(serve_command, num_cpus=max(config.workers, MIN_CPUS))
-        with temporary_server(command=command) as started, Client.connect(started) as client:
+        with temporary_server(command=command) as started, Client(started) as client:  # nothing of the environment
             return _train_and_test(client, config, console)
 
 

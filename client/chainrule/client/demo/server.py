@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ START_TIMEOUT_S = 120.0  # Ray alone may take 18 s on a busy machine
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.05
 SHOWN_LINES = 20
+KEPT = ("CHAINRULE_KERNELS", "CHAINRULE_ONEDNN")  # with what the engine computes, here as there
 
 
 class ServerStartError(ChainruleError):
@@ -29,6 +30,15 @@ def serve_command(data_dir: Path, address_file: Path, *, num_cpus: int) -> list[
         *("--port", "0", "--data-dir", str(data_dir), "--address-file", str(address_file)),
         *("--num-cpus", str(num_cpus)),
     ]
+
+
+def own_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What of an environment a server for a demonstration gets: no settings of another, whose store it would open.
+
+    >>> own_environment({"HOME": "/home/ann", "CHAINRULE_STORE_URL": "postgresql://db", "CHAINRULE_KERNELS": "onednn"})
+    {'HOME': '/home/ann', 'CHAINRULE_KERNELS': 'onednn'}
+    """
+    return {name: value for name, value in environment.items() if name in KEPT or not name.startswith("CHAINRULE_")}
 
 
 @contextmanager
@@ -56,6 +66,7 @@ def temporary_server(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=own_environment(),
                 start_new_session=True,  # Ctrl-C is for this process, which then stops the server in order
             )
             try:

@@ -109,3 +109,10 @@ def test_logs_are_a_line_each(run: Run, server: FakeServer, words: tuple[str, ..
     assert [json.loads(line)["message"] for line in chosen.splitlines()] == ["lost"]
     chosen = run("jobs", "logs", "1", *words, "--source", "worker 1", "--after", "2", "--format", "json").stdout
     assert [json.loads(line)["sequence"] for line in chosen.splitlines()] == [4]
+
+
+def test_a_severity_that_there_is_not_is_wrong_usage(run: Run, server: FakeServer) -> None:
+    server.put_job(name="jobs/1")
+    result = run("jobs", "logs", "1", "--min-severity", "loud")
+    assert (result.exit_code, result.stdout) == (ExitCode.USAGE, "")
+    assert "min_severity is 'loud'; it must be one of DEBUG, INFO, WARNING, ERROR" in result.stderr

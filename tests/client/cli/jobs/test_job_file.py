@@ -121,6 +121,74 @@ def test_a_text_stays_one_where_it_looks_like_a_number(file: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["🙂", "a\x7fb", 'say "no"', "back\\slash", "two\nlines", "2026-01-01 \nseed = 7"])
+def test_every_text_arrives_as_it_is(file: Path, text: str) -> None:
+    found = gathered(file, f"labels.note={text}", environment={"CHAINRULE_JOB_DESCRIPTION": text})
+    assert (found["description"], found["labels"]["note"], "seed" in found) == (text, text, False)
+
+
+@pytest.mark.parametrize("setting", ["epochs=3\nseed = 7", "optimizer.lr=0.1\noptimizer.momentum = 0.9"])
+def test_a_setting_with_a_line_break_sets_no_second_key(run: Run, server: FakeServer, file: Path, setting: str) -> None:
+    result = run("jobs", "submit", str(file), "--set", setting)
+    assert result.exit_code == ExitCode.USAGE
+    assert f" is {setting.partition('=')[2]!r}; it must be a" in result.stderr
+    assert server.requests("CreateJob") == []
+
+
+def test_an_optimizer_replaces_the_settings_of_another(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'model = "m"\ndataset = "d"\n[optimizer]\nname = "adamw"\nlr = 0.1\nbeta1 = 0.8\nweight_decay = 0.2'
+    )
+    assert gathered(file, optimizer="sgd")["optimizer"] == {"name": "sgd", "lr": 0.1, "weight_decay": 0.2}
+    assert gathered(file, optimizer="adam")["optimizer"] == {
+        "name": "adam",
+        "lr": 0.1,
+        "beta1": 0.8,
+        "weight_decay": 0.2,
+    }
+    assert gathered(file, optimizer="adamw")["optimizer"]["beta1"] == 0.8
+    file.write_text('model = "m"\ndataset = "d"\n[optimizer]\nmomentum = 0.9')
+    assert gathered(file, optimizer="adam")["optimizer"] == {"name": "adam"}
+
+
+def test_what_to_evaluate_on_replaces_the_other_way_to_say_it(file: Path) -> None:
+    assert gathered(file, validation_dataset="val")["validation"] == {"dataset": "val", "patience": 3}
+    found = gathered(file, environment={"CHAINRULE_JOB_VALIDATION_DATASET": "val"}, validation_fraction=0.2)
+    assert found["validation"] == {"fraction": 0.2, "patience": 3}
+    assert gathered(file, patience=4)["validation"] == {"fraction": 0.1, "patience": 4}
+
+
+def test_a_switch_of_the_file_can_be_turned_off(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'model = "m"\ndataset = "d"\n[optimizer]\nmomentum = 0.9\nnesterov = true\n'
+        "[validation]\nfraction = 0.1\nrestore_best = true"
+    )
+    run("jobs", "submit", str(file), "--no-nesterov", "--no-restore-best")
+    config = from_message(server.requests("CreateJob")[0].job.config)
+    assert config.optimizer == Sgd(momentum=0.9)
+    assert config.validation == Validation(fraction=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("--timeout", "3"), "--timeout"),
+        (("--dry-run", "--wait"), "--wait"),
+        (("--dry-run", "--timeout", "3"), "--timeout"),
+        (("--dry-run", "--request-id", "once"), "--request-id"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_wrong_usage(
+    run: Run, server: FakeServer, file: Path, words: tuple[str, ...], option: str
+) -> None:
+    result = run("jobs", "submit", str(file), *words)
+    assert result.exit_code == ExitCode.USAGE
+    assert f"Invalid value for {option}" in result.stderr
+    assert server.calls == []
+
+
 def test_the_two_ways_to_say_how_many_workers_replace_each_other(file: Path) -> None:
     found = gathered(file, workers=4)
     assert (found["workers"], "max_workers" in found) == (4, False)

@@ -1,6 +1,5 @@
 """`chainrule jobs watch`, `metrics` and `logs`: following a job while it trains."""
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -14,15 +13,6 @@ from chainrule.client.cli.session import AddressOption, FormatOption, Session, o
 if TYPE_CHECKING:
     from chainrule.client.job import Job
     from chainrule.client.records import LogEntry, Metric
-
-
-class LogSeverity(StrEnum):
-    """How much a log entry matters, least first."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 def watch(
@@ -90,8 +80,8 @@ def logs(
     job: JobArgument,
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     min_severity: Annotated[
-        LogSeverity | None,
-        typer.Option(help="Leave out what matters less.", case_sensitive=False, show_default=False),
+        str | None,
+        typer.Option(metavar="debug|info|warning|error", help="Leave out what matters less.", show_default=False),
     ] = None,
     source: Annotated[
         str,
@@ -112,9 +102,8 @@ def logs(
 
     with open_session(ctx, address, form) as session:
         handle = session.client.jobs.get(job)
-        least = None if min_severity is None else min_severity.value
         try:
-            for entry in handle.logs(follow=following, min_severity=least, source=source, after=after):
+            for entry in handle.logs(follow=following, min_severity=min_severity, source=source, after=after):
                 session.output.line(entry, text)
         except KeyboardInterrupt:
             _stop_watching(session, handle)

@@ -43,6 +43,7 @@ VARIABLES: Mapping[str, str] = {name: f"CHAINRULE_JOB_{name.upper()}" for name i
 
 _TEXTS = ("model", "dataset", "description", "non_finite", "optimizer.name", "schedule.decay", "validation.dataset")
 _ONE_OF_THEM = ("workers", "max_workers")  # two ways to say one thing
+_EVALUATED_ON = ("fraction", "dataset")  # as here, in the group of the validation
 _NOT_IN_FILES = ("request_id",)
 
 
@@ -105,13 +106,29 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def _setting(key: str, value: str) -> dict[str, Any]:
-    quoted = f"{key} = {json.dumps(value)}"
+    as_text = tomllib.loads(f"{key} = {_quoted(value)}")
     try:
         parsed = tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
-        return tomllib.loads(quoted)
+        return as_text
     is_text = key in _TEXTS or key.startswith("labels.")
-    return tomllib.loads(quoted) if is_text and not value.startswith(('"', "'")) else parsed
+    has_quotes = value.startswith(('"', "'"))
+    return parsed if _has_keys_of(as_text, parsed) and (has_quotes or not is_text) else as_text
+
+
+def _quoted(text: str) -> str:
+    """A text as TOML has it: as JSON, but with every character as it is that may be."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _has_keys_of(one: Any, parsed: Any) -> bool:
+    """Whether a value sets no more than the key it is for: a line break in it could begin another."""
+    while isinstance(one, dict):
+        if one.keys() != parsed.keys():
+            return False
+        [key] = one
+        one, parsed = one[key], parsed[key]
+    return True
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
@@ -142,7 +159,26 @@ def _add(arguments: dict[str, Any], more: Mapping[str, Any], *, source: str) -> 
     if any(name in more for name in _ONE_OF_THEM):
         for name in _ONE_OF_THEM:
             arguments.pop(name, None)
-    arguments.update(_together([arguments, more]))
+    arguments.update(_together([_without_what_is_replaced(arguments, more), more]))
+
+
+def _without_what_is_replaced(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said before, less what makes no sense with what is said now: the settings of another optimizer, and
+    another set of examples to evaluate on."""
+    from dataclasses import fields
+
+    from chainrule.client.config import Adam, Sgd
+
+    kept = dict(before)
+    optimizer, now = kept.get("optimizer"), more.get("optimizer")
+    name = now.get("name") if isinstance(now, Mapping) else now
+    if isinstance(optimizer, Mapping) and isinstance(name, str) and name != optimizer.get("name", "sgd"):
+        own = {f.name for f in fields(Sgd if name == "sgd" else Adam)} - {"decoupled"}  # that is in the name
+        kept["optimizer"] = {key: value for key, value in optimizer.items() if key in own}
+    validation, now = kept.get("validation"), more.get("validation")
+    if isinstance(validation, Mapping) and isinstance(now, Mapping) and any(name in now for name in _EVALUATED_ON):
+        kept["validation"] = {key: value for key, value in validation.items() if key not in _EVALUATED_ON}
+    return kept
 
 
 def _check_keys(given: Mapping[str, Any], *, source: str) -> None:

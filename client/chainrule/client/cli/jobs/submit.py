@@ -1,4 +1,7 @@
-"""`chainrule jobs submit`: a job from the command line, from a file, or from both."""
+"""`chainrule jobs submit`: a job from the command line, from a file, or from both.
+
+The function is as long as its options are many: typer reads them from its parameters.
+"""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -91,7 +94,7 @@ def submit(
     lr: Annotated[float | None, _option(OPTIMIZER, "Learning rate.", "sgd 0.01, adam and adamw 0.001")] = None,
     momentum: Annotated[float | None, _option(OPTIMIZER, "sgd: momentum factor.", "0")] = None,
     dampening: Annotated[float | None, _option(OPTIMIZER, "sgd: dampening of the momentum.", "0")] = None,
-    nesterov: Annotated[bool | None, _switch("--nesterov", OPTIMIZER, "sgd: Nesterov momentum.")] = None,
+    nesterov: Annotated[bool | None, _switch("--nesterov/--no-nesterov", OPTIMIZER, "sgd: Nesterov momentum.")] = None,
     beta1: Annotated[float | None, _option(OPTIMIZER, "adam: how much of the average gradient is kept.", "0.9")] = None,
     beta2: Annotated[
         float | None, _option(OPTIMIZER, "adam: how much of the average squared gradient is kept.", "0.999")
@@ -123,7 +126,8 @@ def submit(
         int | None, _option(EVALUATION, "Epochs without a better loss after which the job stops; 0: never.", "0")
     ] = None,
     restore_best: Annotated[
-        bool | None, _switch("--restore-best", EVALUATION, "The best weights are the result, not the last.")
+        bool | None,
+        _switch("--restore-best/--no-restore-best", EVALUATION, "The best weights are the result, not the last."),
     ] = None,
     workers: Annotated[int | None, _option(WORKERS, "Short for --max-workers.", "1", "N")] = None,
     min_workers: Annotated[
@@ -201,6 +205,7 @@ def submit(
     """
     given = locals()
     options = {name: given[name] for name in VARIABLES if given[name] is not None}
+    _check_use(dry_run=dry_run, wait=wait, timeout_s=timeout_s, request_id=request_id)
     with reported(ctx, form):
         job_arguments = gather(options, labels=parse_labels(labels), settings=settings or (), job_file=job_file)
     with open_session(ctx, address, form) as session:
@@ -215,3 +220,13 @@ def submit(
         else:
             show(session, job.status())
             session.output.note(f"follow it with: {session.command(f'jobs watch {job.name}')}")
+
+
+def _check_use(*, dry_run: bool, wait: bool, timeout_s: float | None, request_id: str | None) -> None:
+    """Raises typer.BadParameter for an option that would do nothing."""
+    options = {"--wait": wait, "--timeout": timeout_s is not None, "--request-id": request_id is not None}
+    for option, is_given in options.items():
+        if dry_run and is_given:
+            raise typer.BadParameter("with --dry-run nothing is submitted; leave one of them out.", param_hint=option)
+    if timeout_s is not None and not wait:
+        raise typer.BadParameter("it is how long to --wait; give both, or leave it out.", param_hint="--timeout")
