@@ -440,7 +440,7 @@ def test_the_first_fingerprint_stays(store: Store) -> None:
 
 def logged(store: Store, **asked: Any) -> list[tuple[int, str]]:
     asked = {"tenant": "default", "after_sequence": 0, "limit": 100, **asked}
-    return [(found.sequence, found.message) for found in store.logs(JOB.name, **asked)]
+    return [(found.sequence, found.message) for found in store.logs(JOB.name, **asked).entries]
 
 
 def test_logs_are_numbered_and_read_from_where_one_stopped(store: Store) -> None:
@@ -453,9 +453,41 @@ def test_logs_are_numbered_and_read_from_where_one_stopped(store: Store) -> None
     assert logged(store, after_sequence=1) == [(2, "b"), (3, "c")]
     assert logged(store, min_severity=30) == [(2, "b"), (3, "c")]
     assert logged(store, source="worker 1") == [(1, "a"), (3, "c")]
-    first, *_, last = store.logs(JOB.name, tenant="default", after_sequence=0, limit=10)
+    first, *_, last = store.logs(JOB.name, tenant="default", after_sequence=0, limit=10).entries
     assert first == LogRecord(1, datetime.fromtimestamp(1, UTC), 20, "worker 1", "n", 0, "a")
     assert last.attempt == 1
+
+
+def test_a_page_of_logs_says_how_far_it_goes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chainrule.server.store.logs._READ_AT_ONCE", 2)
+    store.create_job(JOB)
+    store.add_logs(JOB.name, [LogEntry(0, 40 if number in (2, 3, 5) else 20, "") for number in range(1, 8)])
+
+    def page(**asked: Any) -> tuple[list[int], int, bool]:
+        asked = {"after_sequence": 0, "limit": 100, "min_severity": 30, **asked}
+        found = store.logs(JOB.name, tenant="default", **asked)
+        return [each.sequence for each in found.entries], found.seen, found.has_more
+
+    assert page() == ([2, 3, 5], 7, False)
+    assert page(limit=2) == ([2, 3], 3, True)
+    assert page(limit=3) == ([2, 3, 5], 7, False)
+    assert page(after_sequence=5) == ([], 7, False)
+    assert page(after_sequence=9) == ([], 9, False)
+    assert page(min_severity=0) == ([1, 2, 3, 4, 5, 6, 7], 7, False)
+
+
+def test_a_page_of_logs_is_bounded_in_bytes_and_has_an_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chainrule.server.store.logs.MAX_PAGE_BYTES", 10)
+    store.create_job(JOB)
+    store.add_logs(JOB.name, [LogEntry(0, 20, message) for message in ("x" * 50, "äöü", "ä", "é", "e")])
+    found, after = [], 0
+    while True:
+        page = store.logs(JOB.name, tenant="default", after_sequence=after, limit=100)
+        found.append([each.sequence for each in page.entries])
+        after = page.seen
+        if not page.has_more:
+            break
+    assert found == [[1], [2, 3, 4], [5]]  # 50 bytes, 6 + 2 + 2, and 1
 
 
 def test_the_latest_logs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

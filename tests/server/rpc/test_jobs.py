@@ -116,7 +116,8 @@ async def test_logs_are_listed_and_streamed_from_a_sequence_number_on(parts: Par
     assert (first.time.ToMicroseconds(), first.severity) == (1_500_000, job_pb2.LogEntry.SEVERITY_INFO)
     assert second.severity == job_pb2.LogEntry.SEVERITY_ERROR
     one = await jobs.ListLogs(job_pb2.ListLogsRequest(name=name, page_size=1, after_sequence=1), CONTEXT)
-    assert list(one.entries) == [second]
+    assert (list(one.entries), one.has_more) == ([second], False)
+    assert (await jobs.ListLogs(job_pb2.ListLogsRequest(name=name, page_size=1), CONTEXT)).has_more
     errors = job_pb2.ListLogsRequest(name=name, min_severity=job_pb2.LogEntry.SEVERITY_WARNING)
     assert list((await jobs.ListLogs(errors, CONTEXT)).entries) == [second]
     parts.store.transition(name, JobState.CANCELLING)

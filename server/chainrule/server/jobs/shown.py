@@ -111,17 +111,22 @@ class Shown(Generic[T]):
 
     async def watch(self, name: str, *, tenant: str) -> AsyncIterator[T]:
         """What a job is shown as now, and after changes, until it has ended. Raises NotFoundError."""
-        name = names.existing("jobs", name)
+        async for sight in self.sights(names.existing("jobs", name), tenant=tenant):
+            yield sight.shown
+
+    async def sights(self, name: str, *, tenant: str) -> AsyncIterator[Sight[T]]:
+        """A job as it is now, and after changes, until it has ended; all who follow it share the readings. Raises
+        NotFoundError."""
         broadcast = self._broadcasts.get((tenant, name))
         if broadcast is None:
             broadcast = self._broadcasts[tenant, name] = _Broadcast(self, self._feed, name, tenant)
         async with broadcast:
             seen = await self.sight(name, tenant=tenant)
-            yield seen.shown
+            yield seen
             while not seen.job.state.terminal:
                 latest = await broadcast.after(seen)
                 if latest.job != seen.job:
-                    yield latest.shown
+                    yield latest
                 seen = latest
 
     def over(self, broadcast: _Broadcast[T]) -> None:
