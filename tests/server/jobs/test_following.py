@@ -1,4 +1,4 @@
-"""Followers of a job's metrics and logs: nothing is missed, nothing comes twice, and the end comes once all is there."""
+"""Followers of a job's metrics and logs: nothing is missed or comes twice, and the end comes once all is there."""
 
 from __future__ import annotations
 
