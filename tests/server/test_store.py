@@ -477,9 +477,9 @@ def test_a_page_of_logs_says_how_far_it_goes(store: Store, monkeypatch: pytest.M
 
 
 def test_a_page_of_logs_is_bounded_in_bytes_and_has_an_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chainrule.server.store.logs.MAX_PAGE_BYTES", 10)
+    monkeypatch.setattr("chainrule.server.store.logs.MAX_PAGE_BYTES", 3 * 64 + 10)
     store.create_job(JOB)
-    store.add_logs(JOB.name, [LogEntry(0, 20, message) for message in ("x" * 50, "äöü", "ä", "é", "e")])
+    store.add_logs(JOB.name, [LogEntry(0, 20, message) for message in ("x" * 500, "äöü", "ä", "é", "e")])
     found, after = [], 0
     while True:
         page = store.logs(JOB.name, tenant="default", after_sequence=after, limit=100)
@@ -487,7 +487,7 @@ def test_a_page_of_logs_is_bounded_in_bytes_and_has_an_entry(store: Store, monke
         after = page.seen
         if not page.has_more:
             break
-    assert found == [[1], [2, 3, 4], [5]]  # 50 bytes, 6 + 2 + 2, and 1
+    assert found == [[1], [2, 3, 4], [5]]  # 500 bytes of text, 6 + 2 + 2, and 1
 
 
 def test_the_latest_logs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,7 +356,7 @@ async def test_what_an_attempt_was_given_ends_with_it(fake: FakeRay) -> None:
 
 async def test_the_parts_of_an_attempt_end_although_ray_does_not_end_its_coordinator(fake: FakeRay) -> None:
     coordinator, part = Actor(), Actor()
-    tested = RayAttempt(RayCalls(threads=1), "jobs/test", coordinator, [], parts=[part])  # type: ignore[arg-type]
+    tested = RayAttempt(RayCalls(threads=1), "jobs/test", coordinator, [], parts=[part])
     fake.error = RuntimeError("GCS is not there")
     await tested.stop()
     assert fake.killed == [coordinator, part]

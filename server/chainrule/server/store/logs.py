@@ -14,10 +14,13 @@ from chainrule.server.training.logs import LogEntry
 
 MAX_LOGS = 10_000
 """Most entries that are kept of a job: the latest."""
-MAX_PAGE_BYTES = 4 * 1024**2
-"""About how many bytes of messages are read at a time; an entry is read whatever its size."""
+MAX_PAGE_BYTES = 4 * 1024**2 - 1024
+"""Most bytes of entries that are read at a time, though one is always: clients of gRPC take messages of 4 MiB unless they
+are told to take larger ones."""
 _MAX_SOURCE_CHARS = 40
 _MAX_NODE_CHARS = 64
+_ENTRY_BYTES = 64
+"""Most bytes of an entry on the wire beside its texts."""
 _READ_AT_ONCE = 500
 
 
@@ -65,7 +68,7 @@ class LogTables(Database):
         self, name: str, *, tenant: str, after_sequence: int, limit: int, min_severity: int = 0, source: str = ""
     ) -> LogPage:
         """Entries after `after_sequence`, in order: those of at least a severity, as the numbers of `logging`, and of a
-        source, if one is given; at most `limit`, and about MAX_PAGE_BYTES of messages. Raises NotFoundError if the
+        source, if one is given; at most `limit`, and MAX_PAGE_BYTES. Raises NotFoundError if the
         tenant has no such job."""
         table = schema.job_logs
         query = sa.select(table).where(table.c.job == name, table.c.severity >= min_severity)
@@ -80,7 +83,7 @@ class LogTables(Database):
                 wanted = min(_READ_AT_ONCE, limit + 1 - len(found))
                 some = query.where(table.c.sequence > seen).order_by(table.c.sequence).limit(wanted)
                 for row in (read := db.execute(some).mappings().all()):
-                    size += len(row["message"].encode())
+                    size += _ENTRY_BYTES + sum(len(row[text].encode()) for text in ("message", "source", "node"))
                     if found and (len(found) == limit or size > MAX_PAGE_BYTES):
                         return LogPage(tuple(found), seen, has_more=True)
                     found.append(rows.log(row))
