@@ -15,8 +15,8 @@ from chainrule.server.training.logs import LogEntry
 MAX_LOGS = 10_000
 """Most entries that are kept of a job: the latest."""
 MAX_PAGE_BYTES = 4 * 1024**2 - 1024
-"""Most bytes of entries that are read at a time, though one is always: clients of gRPC take messages of 4 MiB unless they
-are told to take larger ones."""
+"""Most bytes of entries that are read at a time, though one is always: clients of gRPC take messages of 4 MiB unless
+they are told otherwise."""
 _MAX_SOURCE_CHARS = 40
 _MAX_NODE_CHARS = 64
 _ENTRY_BYTES = 64
