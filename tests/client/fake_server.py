@@ -410,7 +410,7 @@ class FakeServer(
         self._enter("ListMetrics", request, context)
         metrics = self.metrics_of.get(request.name, self.metrics)
         later = [m for m in metrics if m.sequence > request.after_sequence]
-        return job_pb2.ListMetricsResponse(metrics=later[:2])
+        return job_pb2.ListMetricsResponse(metrics=later[: request.page_size])
 
     def StreamLogs(
         self, request: job_pb2.StreamLogsRequest, context: grpc.ServicerContext
@@ -423,7 +423,8 @@ class FakeServer(
 
     def ListLogs(self, request: job_pb2.ListLogsRequest, context: grpc.ServicerContext) -> job_pb2.ListLogsResponse:
         self._enter("ListLogs", request, context)
-        return job_pb2.ListLogsResponse(entries=self._logs(request)[:2])
+        found = self._logs(request)
+        return job_pb2.ListLogsResponse(entries=found[:2], has_more=len(found) > 2)
 
     def ListCheckpoints(
         self, request: job_pb2.ListCheckpointsRequest, context: grpc.ServicerContext
@@ -437,7 +438,7 @@ class FakeServer(
     ) -> job_pb2.ListReceiptsResponse:
         self._enter("ListReceipts", request, context)
         later = [r for r in self.receipts.get(request.name, []) if r.step > request.after_step]
-        return job_pb2.ListReceiptsResponse(receipts=later[:2])
+        return job_pb2.ListReceiptsResponse(receipts=later[: request.page_size])
 
     def _logs(self, request: job_pb2.StreamLogsRequest | job_pb2.ListLogsRequest) -> list[job_pb2.LogEntry]:
         return [

@@ -386,13 +386,15 @@ def test_checkpoints_are_listed_newest_first_over_all_pages(server: FakeServer, 
     assert len(job.checkpoints(limit=2)) == 2
 
 
-def test_receipts_come_from_all_pages(server: FakeServer, client: Client) -> None:
+def test_receipts_come_from_all_pages(server: FakeServer, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chainrule.client.job.MAX_RECORDS_PAGE", 2)
     server.put_job(name="jobs/1")
     server.receipts["jobs/1"] = chained({step: f"state {step}" for step in (10, 20, 30, 40, 50)})
     job = client.jobs.get("1")
     assert [(receipt.step, receipt.state_digest) for receipt in job.receipts()] == [
         (step, f"state {step}") for step in (10, 20, 30, 40, 50)
     ]
+    assert [request.after_step for request in server.requests("ListReceipts")] == [0, 20, 40]
     assert [receipt.step for receipt in job.receipts(after=30)] == [40, 50]
 
 

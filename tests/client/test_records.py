@@ -34,6 +34,16 @@ def test_a_part_of_the_metrics_has_columns_too(server: FakeServer, job: Job) -> 
     assert (metrics[-1].sequence, metrics[3:] == tuple(metrics)[3:]) == (5, True)
 
 
+def test_metrics_come_from_all_pages_and_end_with_one_that_is_not_full(
+    server: FakeServer, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that runs has new ones whenever it is asked: its metrics need not come to an end by themselves."""
+    monkeypatch.setattr("chainrule.client.job.MAX_RECORDS_PAGE", 2)
+    server.metrics = [metric(i) for i in range(1, 6)]
+    assert [each.sequence for each in job.metrics()] == [1, 2, 3, 4, 5]
+    assert [request.after_sequence for request in server.requests("ListMetrics")] == [0, 2, 4]
+
+
 def test_no_metrics_are_empty_arrays(job: Job) -> None:
     metrics = job.metrics()
     assert isinstance(metrics, Metrics)
@@ -45,6 +55,7 @@ def test_logs_come_from_all_pages(server: FakeServer, job: Job) -> None:
     server.logs = [log_entry(i, f"line {i}") for i in (1, 2, 5, 6, 9)]
     entries = list(job.logs())
     assert [(entry.sequence, entry.message) for entry in entries] == [(i, f"line {i}") for i in (1, 2, 5, 6, 9)]
+    assert [request.after_sequence for request in server.requests("ListLogs")] == [0, 2, 6]
     assert [entry.sequence for entry in job.logs(after=5)] == [6, 9]
     first = entries[0]
     assert (first.severity, first.source, first.node, first.attempt) == (Severity.INFO, "coordinator", "a1", 1)

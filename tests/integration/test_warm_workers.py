@@ -1,8 +1,12 @@
-"""Jobs whose processes are there before them: the same weights, and nothing left of them."""
+"""Jobs whose processes are there before them: the same weights, and nothing left of them.
+
+Two servers with clusters of their own take long; tests/server/training/test_placement.py has the same without Ray."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from chainrule.client import Client
 from tests.integration.conftest import (
@@ -20,6 +24,7 @@ def titles(server: ServerProcess, beginning: str) -> list[int]:
     return [pid for pid, title in alive_in_session(server.pid).items() if title.startswith(beginning)]
 
 
+@pytest.mark.whole
 def test_jobs_take_processes_that_are_ready_and_have_the_same_weights(tmp_path: Path, images: Images) -> None:
     digests = []
     for name, warm in (("warm", "2"), ("cold", "0")):

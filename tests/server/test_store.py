@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
@@ -18,11 +17,10 @@ from chainrule.server.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from chainrule.server.records import Dataset, JobFailure, JobState, LogRecord, Model, UnfinishedJob
+from chainrule.server.records import Dataset, JobFailure, JobState, Model, UnfinishedJob
 from chainrule.server.store import JobChange, NewJob, PageRequest, Store
 from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
-from chainrule.server.training.logs import LogEntry
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -433,50 +431,3 @@ def test_the_first_fingerprint_stays(store: Store) -> None:
     store.set_fingerprint(JOB.name, "first")
     store.set_fingerprint(JOB.name, "second")
     assert store.get_job(JOB.name).fingerprint == "first"
-
-
-# --- logs ------------------------------------------------------------------------------------------------------
-
-
-def logged(store: Store, **asked: Any) -> list[tuple[int, str]]:
-    asked = {"tenant": "default", "after_sequence": 0, "limit": 100, **asked}
-    return [(found.sequence, found.message) for found in store.logs(JOB.name, **asked)]
-
-
-def test_logs_are_numbered_and_read_from_where_one_stopped(store: Store) -> None:
-    store.create_job(JOB)
-    store.add_logs(JOB.name, [LogEntry(1_000_000, 20, "a", "worker 1", "n"), LogEntry(2, 30, "b", "worker 2")])
-    store.next_attempt(JOB.name)
-    store.add_logs(JOB.name, [LogEntry(3, 40, "c", "worker 1")])
-    assert logged(store) == [(1, "a"), (2, "b"), (3, "c")]
-    assert logged(store, limit=2) == [(1, "a"), (2, "b")]
-    assert logged(store, after_sequence=1) == [(2, "b"), (3, "c")]
-    assert logged(store, min_severity=30) == [(2, "b"), (3, "c")]
-    assert logged(store, source="worker 1") == [(1, "a"), (3, "c")]
-    first, *_, last = store.logs(JOB.name, tenant="default", after_sequence=0, limit=10)
-    assert first == LogRecord(1, datetime.fromtimestamp(1, UTC), 20, "worker 1", "n", 0, "a")
-    assert last.attempt == 1
-
-
-def test_the_latest_logs_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chainrule.server.store.logs.MAX_LOGS", 3)
-    store.create_job(JOB)
-    for first in (1, 3):
-        store.add_logs(JOB.name, [LogEntry(0, 20, f"{number}") for number in (first, first + 1)])
-    assert logged(store) == [(2, "2"), (3, "3"), (4, "4")]
-    store.add_logs(JOB.name, [LogEntry(0, 20, f"{number}") for number in range(5, 10)])
-    assert logged(store) == [(7, "7"), (8, "8"), (9, "9")]
-
-
-def test_logs_of_a_job_that_there_is_not_are_left_out(store: Store) -> None:
-    store.add_logs(JOB.name, [LogEntry(0, 20, "too late")])
-    with pytest.raises(NotFoundError, match=r'there is no job "jobs/j"'):
-        logged(store)
-    store.create_job(JOB)
-    assert logged(store) == []
-
-
-def test_logs_are_their_tenants_alone(store: Store) -> None:
-    store.create_job(JOB)
-    with pytest.raises(NotFoundError, match=r'there is no job "jobs/j"'):
-        logged(store, tenant="other")

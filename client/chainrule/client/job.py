@@ -130,9 +130,9 @@ class Job:
             last = metrics[-1].sequence if metrics else after
             request = job_pb2.ListMetricsRequest(name=self.name, after_sequence=last, page_size=MAX_RECORDS_PAGE)
             page = self._service.connection.call(self._service.stub.ListMetrics, request)
-            if not page.metrics:
-                return Metrics(metrics)
             metrics.extend(map(metric_from_message, page.metrics))
+            if len(page.metrics) < MAX_RECORDS_PAGE:
+                return Metrics(metrics)
 
     def stream_metrics(self, *, after: int = 0, timeout_s: float | None = None) -> Iterator[Metric]:
         """What each step measured: first the steps so far, then new ones as they are done, until the job has ended.
@@ -199,11 +199,11 @@ class Job:
                 name=self.name, after_sequence=last, min_severity=least, source=source, page_size=MAX_RECORDS_PAGE
             )
             page = self._service.connection.call(self._service.stub.ListLogs, request)
-            if not page.entries:
-                return
             for entry in page.entries:
                 last = entry.sequence
                 yield log_entry_from_message(entry)
+            if not page.has_more:
+                return
 
     def update(
         self,
@@ -296,11 +296,11 @@ class Job:
         receipts: list[Receipt] = []
         while True:
             last = receipts[-1].step if receipts else after
-            request = job_pb2.ListReceiptsRequest(name=self.name, after_step=last)
+            request = job_pb2.ListReceiptsRequest(name=self.name, after_step=last, page_size=MAX_RECORDS_PAGE)
             page = self._service.connection.call(self._service.stub.ListReceipts, request)
-            if not page.receipts:
-                return receipts
             receipts.extend(map(receipt_from_message, page.receipts))
+            if len(page.receipts) < MAX_RECORDS_PAGE:
+                return receipts
 
     def verify(self, other: "Job | str") -> Verification:
         """Compare with another job, bit by bit: the losses of the steps that both have done, as far as they are

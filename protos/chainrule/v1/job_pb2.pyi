@@ -1690,11 +1690,16 @@ Global___ListLogsRequest: _TypeAlias = ListLogsRequest  # noqa: Y015
 
 @_typing.final
 class ListLogsResponse(_message.Message):
-    """A page of log entries; the next one begins after the last sequence number of this one."""
+    """A page of log entries; the next one begins after the last sequence number of this one. Where messages are long it
+    ends after about 4 MiB of them, whatever was asked for.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """Whether there are others by now, after the last of these."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """The entries, in the order of their sequence numbers."""
@@ -1703,10 +1708,11 @@ class ListLogsResponse(_message.Message):
         self,
         *,
         entries: _abc.Iterable[Global___LogEntry] | None = ...,
+        has_more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "has_more", b"has_more"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,6 @@ from chainrule.server.errors import StartupError
 from chainrule.server.housekeeping import Housekeeping
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.feed import Feed
-from chainrule.server.jobs.following import Following
 from chainrule.server.jobs.logs import ServiceLogs
 from chainrule.server.jobs.manager import JobManager
 from chainrule.server.jobs.run import JobRun
@@ -161,7 +160,7 @@ class Service:
                 launcher=launcher,
                 feed=feed,
             ),
-            following=Following(store, feed, settle=logs.settle),
+            settle=logs.settle,
         )
 
         doorkeeper = Doorkeeper(tokens, asks=config.require_tokens, limits=limits_of(config))

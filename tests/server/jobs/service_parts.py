@@ -275,6 +275,7 @@ class Parts:
         )
         self.shown = self.manager.shown(lambda job: job, lambda _: 1000)
         """Jobs as they are."""
+        self.following = self.manager.following(self.shown)
 
     def make_run(self, name: str, workers: int = 2) -> JobRun:
         return JobRun(

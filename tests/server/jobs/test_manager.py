@@ -76,7 +76,7 @@ async def test_metrics_stream_without_gaps_until_the_end(tmp_path: Path) -> None
     async with running(tmp_path) as parts:
         job = await parts.manager.submit(parts.submission())
         steps = [
-            m.step async for page in parts.manager.stream_metrics(job.name, after_step=2, tenant=TENANT) for m in page
+            m.step async for page in parts.following.stream_metrics(job.name, after_step=2, tenant=TENANT) for m in page
         ]
         assert steps == list(range(3, 13))
 

@@ -145,7 +145,7 @@ async def test_another_tenant_cannot_follow_or_read_a_job(tmp_path: Path) -> Non
     name = parts.prepared()
     for ask in (
         anext(parts.shown.watch(name, tenant="others")),
-        anext(parts.manager.stream_metrics(name, after_step=0, tenant="others")),
+        anext(parts.following.stream_metrics(name, after_step=0, tenant="others")),
         parts.manager.metrics(name, after_step=0, limit=1, tenant="others"),
         parts.manager.receipts(name, after_step=0, limit=1, tenant="others"),
         parts.manager.checkpoints(name, PageRequest(), tenant="others"),

@@ -72,5 +72,5 @@ async def test_what_an_attempt_has_logged_is_stored_and_rings(begin: Begin) -> N
     bell = recorder._feed.listen_to_logs(job().name)
     await recorder.record(Logged((LogEntry(5, 20, "ready", "worker 1", "n"),)))
     assert bell.is_set()
-    [found] = recorder._store.logs(job().name, tenant="default", after_sequence=0, limit=9)
+    [found] = recorder._store.logs(job().name, tenant="default", after_sequence=0, limit=9).entries
     assert (found.source, found.message) == ("worker 1", "ready")

@@ -125,6 +125,24 @@ async def test_what_is_kept_is_bounded(source: Source, monkeypatch: pytest.Monke
     assert source.reads == 2
 
 
+async def test_of_small_jobs_no_more_are_kept_than_there_is_memory_for(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte that is shown stands for a record and all that it is made of."""
+    monkeypatch.setattr(shown, "MAX_KEPT_BYTES", 100_000)
+    source.change(1)
+    assert source.job is not None
+    jobs = {f"jobs/j{number}": source.job for number in range(50)}
+
+    async def read(name: str, *, tenant: str) -> Job:
+        return jobs[name]
+
+    many = Shown(read, source.feed, show=lambda job: job.progress.step, weigh=lambda step: step)
+    for name in jobs:
+        assert await many.get(name, tenant=TENANT) == 1
+    assert [name for _, name in many._kept] == [f"jobs/j{number}" for number in range(38, 50)]
+
+
 async def follow(source: Source, seen: list[int]) -> None:
     async for step in source.shown.watch(NAME, tenant=TENANT):
         seen.append(step)  # noqa: PERF401 — as they come

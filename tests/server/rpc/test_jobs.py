@@ -116,13 +116,28 @@ async def test_logs_are_listed_and_streamed_from_a_sequence_number_on(parts: Par
     assert (first.time.ToMicroseconds(), first.severity) == (1_500_000, job_pb2.LogEntry.SEVERITY_INFO)
     assert second.severity == job_pb2.LogEntry.SEVERITY_ERROR
     one = await jobs.ListLogs(job_pb2.ListLogsRequest(name=name, page_size=1, after_sequence=1), CONTEXT)
-    assert list(one.entries) == [second]
+    assert (list(one.entries), one.has_more) == ([second], False)
+    assert (await jobs.ListLogs(job_pb2.ListLogsRequest(name=name, page_size=1), CONTEXT)).has_more
     errors = job_pb2.ListLogsRequest(name=name, min_severity=job_pb2.LogEntry.SEVERITY_WARNING)
     assert list((await jobs.ListLogs(errors, CONTEXT)).entries) == [second]
     parts.store.transition(name, JobState.CANCELLING)
     parts.store.transition(name, JobState.CANCELLED)
     stream = jobs.StreamLogs(job_pb2.StreamLogsRequest(name=name, after_sequence=1), CONTEXT)
     assert [list(response.entries) async for response in stream] == [[second]]
+
+
+async def test_messages_of_logs_are_as_long_as_any_client_takes(parts: Parts, jobs: JobServicer) -> None:
+    name = parts.prepared()
+    parts.store.add_logs(name, [LogEntry(1, logging.INFO, "x" * 8192, "worker 1", "n" * 56) for _ in range(600)])
+    parts.store.transition(name, JobState.CANCELLING)
+    parts.store.transition(name, JobState.CANCELLED)
+    listed = await jobs.ListLogs(job_pb2.ListLogsRequest(name=name, page_size=10_000), CONTEXT)
+    assert listed.has_more
+    stream = jobs.StreamLogs(job_pb2.StreamLogsRequest(name=name), CONTEXT)
+    streamed = [response async for response in stream]
+    assert [entry.sequence for response in streamed for entry in response.entries] == list(range(1, 601))
+    for message in (listed, *streamed):
+        assert 0 < message.ByteSize() <= 4 * 1024**2
 
 
 @pytest.mark.parametrize(("field", "value"), [("min_severity", 9), ("after_sequence", -1), ("page_size", -1)])

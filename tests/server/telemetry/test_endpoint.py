@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +13,7 @@ from chainrule.server.errors import StartupError
 from chainrule.server.telemetry import endpoint
 from chainrule.server.telemetry.endpoint import MAX_HEAD_BYTES, Health, MetricsEndpoint
 from chainrule.server.telemetry.metrics import Metrics
+from tests.server.training.bench import until
 
 
 class State:
@@ -126,9 +128,46 @@ async def test_metrics_that_cannot_be_collected_are_an_error_of_that_scrape(
     assert (await ask(served, get("/metrics")))[0].startswith("HTTP/1.1 200 ")
 
 
-async def test_too_many_at_a_time_are_sent_away(served: MetricsEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "MAX_CONNECTIONS", 0)
-    assert (await ask(served, get("/metrics")))[0].startswith("HTTP/1.1 503 ")
+async def test_too_many_at_a_time_are_sent_away_before_they_ask(
+    served: MetricsEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "MAX_CONNECTIONS", 1)
+    _, first = await asyncio.open_connection("127.0.0.1", served.port)
+    reader, second = await asyncio.open_connection("127.0.0.1", served.port)
+    async with asyncio.timeout(60):
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+    assert len(served._connections) == 1
+    for writer in (first, second):
+        writer.close()
+    await until(lambda: not served._connections)
+    assert (await ask(served, get("/healthz")))[1] == b"serving\n"
+
+
+async def test_what_is_sent_after_a_request_is_not_kept_and_ends_the_connection(
+    served: MetricsEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[int] = []
+    read = asyncio.StreamReader.read
+
+    async def counted(self: asyncio.StreamReader, size: int = -1) -> bytes:
+        piece = await read(self, size)
+        pieces.append(len(piece))
+        return piece
+
+    monkeypatch.setattr(asyncio.StreamReader, "read", counted)
+    _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(get("/healthz"))
+    sent = 0
+    with suppress(ConnectionError):  # it is closed while the client goes on
+        async with asyncio.timeout(60):
+            while True:
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+                sent += 65_536
+    writer.close()
+    assert sent >= endpoint.MAX_REST_BYTES // 2
+    assert max(pieces) <= 65_536
+    assert sum(pieces) <= endpoint.MAX_REST_BYTES + 65_536
 
 
 async def test_a_port_in_use_is_named(served: MetricsEndpoint) -> None:

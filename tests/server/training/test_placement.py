@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import ray.exceptions
@@ -350,3 +352,95 @@ async def test_what_an_attempt_was_given_ends_with_it(fake: FakeRay) -> None:
     await tested.stop()
     assert fake.killed == [coordinator, part]
     assert over == [True]
+
+
+async def test_the_parts_of_an_attempt_end_although_ray_does_not_end_its_coordinator(fake: FakeRay) -> None:
+    coordinator, part = Actor(), Actor()
+    tested = RayAttempt(RayCalls(threads=1), "jobs/test", coordinator, [], parts=[part])
+    fake.error = RuntimeError("GCS is not there")
+    await tested.stop()
+    assert fake.killed == [coordinator, part]
+
+
+async def test_an_attempt_is_over_although_who_stops_it_is_cancelled(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def kill(actor: Actor) -> None:
+        asked.set()
+        assert go_on.wait(60)
+        fake.killed.append(actor)
+
+    monkeypatch.setattr(fake, "kill", kill)
+    coordinator: Any = Actor()
+    over: list[bool] = []
+    tested = RayAttempt(RayCalls(threads=1), "jobs/test", coordinator, [], when_over=lambda: over.append(True))
+    stopping = asyncio.create_task(tested.stop())
+    assert await asyncio.to_thread(asked.wait, 60)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    assert over == [True]
+    go_on.set()
+    await until(lambda: fake.killed == [coordinator])
+
+
+class WarmRay(FakeRay):
+    """Starts processes that are ready at once, from any thread."""
+
+    def _make(self) -> Actor:
+        self._try()
+        actor: Any = Actor()
+        actor.ready = Method([None] * 9)
+        self.actors.append(actor)
+        return self.actors[-1]
+
+
+@pytest.fixture
+async def warm(monkeypatch: pytest.MonkeyPatch) -> tuple[WarmRay, RayLauncher]:
+    """A launcher for which a coordinator and two parts are ready, the coordinator first."""
+    fake = WarmRay()
+    monkeypatch.setattr(placement, "ray", fake)
+    launcher = RayLauncher(RayCalls(threads=1), warm_workers=1)
+    launcher.warm_up()
+    await until(lambda: len(fake.actors) == 3 and not launcher._pool.filling)
+    return fake, launcher
+
+
+async def test_an_attempt_takes_what_is_ready_and_others_take_its_place(warm: tuple[WarmRay, RayLauncher]) -> None:
+    fake, launcher = warm
+    attempt_ = await launcher.launch(attempt(PLAN))
+    coordinator, *parts = fake.actors
+    [(spec, examples, given)] = coordinator.run.calls
+    assert (spec.job, len(spec.examples), examples) == ("jobs/test", 0, ["reference 1", None])
+    assert {id(each) for each in given} == {id(each) for each in parts}
+    assert len(fake.actors) == 3
+    await attempt_.stop()
+    await until(lambda: len(fake.actors) == 6 and not launcher._pool.filling)
+    assert fake.killed == [coordinator, *given]
+
+
+async def test_a_launch_that_is_cancelled_while_it_takes_leaves_them_ready(warm: tuple[WarmRay, RayLauncher]) -> None:
+    fake, launcher = warm
+    silent: Any = fake.actors[1]
+    silent.ready = Method([asyncio.get_running_loop().create_future(), *[None] * 9])
+    launching = asyncio.create_task(launcher.launch(attempt(PLAN)))
+    await until(lambda: bool(silent.ready.calls))
+    launching.cancel()
+    await asyncio.gather(launching, return_exceptions=True)
+    await launcher.launch(attempt(PLAN))
+    assert (len(fake.actors), fake.killed) == (3, [])
+    [(_, _, given)] = fake.actors[0].run.calls
+    assert {id(each) for each in given} == {id(each) for each in fake.actors[1:]}
+
+
+async def test_a_launch_that_fails_ends_what_it_had_taken_and_has_others_started(
+    warm: tuple[WarmRay, RayLauncher],
+) -> None:
+    fake, launcher = warm
+    first = list(fake.actors)
+    fake.put = Mock(side_effect=ray.exceptions.ObjectStoreFullError("full"))  # type: ignore[method-assign]
+    with pytest.raises(StoreFullError):
+        await launcher.launch(attempt(PLAN))
+    assert {id(each) for each in fake.killed} == {id(each) for each in first}
+    await until(lambda: len(fake.actors) == 6 and not launcher._pool.filling)

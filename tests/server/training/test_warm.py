@@ -10,7 +10,7 @@ import pytest
 from chainrule.server.errors import ClusterUnreachableError
 from chainrule.server.training import warm
 from chainrule.server.training.errors import LostPartError
-from chainrule.server.training.warm import WarmPool
+from chainrule.server.training.warm import Taken, WarmPool
 from tests.server.training.bench import until
 
 
@@ -151,3 +151,51 @@ async def test_what_was_taken_in_vain_is_ended() -> None:
     taken = await machine.pool.take(1)
     await taken.end()
     assert [each.ended for each in machine.started] == [True, False, True]
+
+
+async def test_who_is_cancelled_while_taking_costs_none() -> None:
+    machine = Machine(2)
+    await machine.filled(4)
+    silent = machine.started[1]
+    silent.answers = asyncio.Event()
+    taking = asyncio.create_task(machine.pool.take(3))
+    await until(lambda: len(machine.pool._parts) == 0)  # the last of them is being asked
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    silent.answers.set()
+    taken = await machine.pool.take(3)
+    assert taken.coordinator is machine.started[0]
+    assert {id(each) for each in taken.parts} == {id(each) for each in machine.started[1:]}
+    assert not any(each.ended for each in machine.started)
+
+
+async def test_what_was_taken_while_others_are_started_is_replaced() -> None:
+    machine = Machine(1)
+    machine.gate.clear()
+    machine.pool.fill()
+    await until(lambda: len(machine.started) == 1)
+    of_coordinator, machine.gate = machine.gate, asyncio.Event()
+    of_coordinator.set()
+    await until(lambda: len(machine.started) == 2)  # a part, which is not ready
+    assert (await machine.pool.take(0)).coordinator is machine.started[0]
+    machine.pool.fill()
+    machine.gate.set()
+    await until(lambda: not machine.pool.filling)
+    assert [each.kind for each in machine.started] == ["coordinator", "part", "part", "coordinator"]
+
+
+async def test_those_who_end_all_and_are_cancelled_end_all() -> None:
+    ended = asyncio.Event()
+
+    class Slow(FakeProcess):
+        async def end(self) -> None:
+            await ended.wait()
+            await super().end()
+
+    processes = [Slow("part", ended) for _ in range(3)]
+    ending = asyncio.create_task(Taken(None, processes).end())
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    ended.set()
+    await until(lambda: all(each.ended for each in processes))

@@ -42,6 +42,7 @@ class ServiceLogs(logging.Handler):
         self._storing = asyncio.Lock()
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._collecting = collected(self)
 
@@ -56,8 +57,9 @@ class ServiceLogs(logging.Handler):
     ) -> None:
         self._collecting.__exit__(None, None, None)
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._stopped.set()
+        self._news.set()
+        await self._task
         with suppress(StoreUnavailableError):  # it is the end: there is nobody left to wait
             await self.settle()
 
@@ -78,21 +80,35 @@ class ServiceLogs(logging.Handler):
                 self._loop.call_soon_threadsafe(self._news.set)
 
     async def settle(self) -> None:
-        """Store what has come. Raises StoreUnavailableError; then it is stored later."""
+        """Store what has come; that goes on if the caller is cancelled. Raises StoreUnavailableError; then it is stored
+        later."""
+        storing = asyncio.create_task(self._store_all())
+        storing.add_done_callback(lambda done: done.cancelled() or done.exception())  # the caller may have gone
+        await asyncio.shield(storing)
+
+    async def _store_all(self) -> None:
         async with self._storing:
             with self._guard:
                 taken, self._waiting = self._waiting, deque(maxlen=MAX_WAITING)
             of_jobs: dict[str, list[LogEntry]] = {}
             for job, entry in taken:
                 of_jobs.setdefault(job, []).append(entry)
-            for job in list(of_jobs):
-                try:
-                    await asyncio.to_thread(self._store.add_logs, job, of_jobs[job])
-                except StoreUnavailableError:
-                    self._put_back(of_jobs)
-                    raise
-                del of_jobs[job]
-                self._feed.ring_logs(job)
+            try:
+                for job in list(of_jobs):
+                    await self._store_of(job, of_jobs[job])
+                    del of_jobs[job]
+            finally:
+                self._put_back(of_jobs)
+
+    async def _store_of(self, job: str, entries: list[LogEntry]) -> None:
+        try:
+            await asyncio.to_thread(self._store.add_logs, job, entries)
+        except StoreUnavailableError:
+            raise
+        except Exception:  # a defect met with one job is not to cost what is logged about the others
+            logger.exception("%d messages about %s could not be stored", len(entries), job)
+        else:
+            self._feed.ring_logs(job)
 
     def _put_back(self, of_jobs: dict[str, list[LogEntry]]) -> None:
         with self._guard:
@@ -100,13 +116,13 @@ class ServiceLogs(logging.Handler):
             self._waiting = deque([*left, *self._waiting], maxlen=MAX_WAITING)
 
     async def _work(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             await self._news.wait()
             self._news.clear()
             try:
                 await self.settle()
             except StoreUnavailableError:  # it waits, and is tried again
                 self._news.set()
-            except Exception:  # a defect in one pass must not cost all that is logged after it
-                logger.exception("what was logged about jobs could not be stored")
-            await asyncio.sleep(INTERVAL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self._stopped.wait()

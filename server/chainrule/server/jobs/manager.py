@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
@@ -23,7 +23,7 @@ from chainrule.server.jobs import policies
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.checks import check_priority, scaled
 from chainrule.server.jobs.feed import Feed
-from chainrule.server.jobs.following import Following
+from chainrule.server.jobs.following import Following, nothing
 from chainrule.server.jobs.patience import to_the_end, until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.shown import Shown
@@ -35,8 +35,6 @@ from chainrule.server.training.state import StepMetric
 
 QUEUE_INTERVAL_S = 1.0
 """How often the queue is looked at when nothing has happened here: a cluster can grow, and others can leave it."""
-METRICS_PAGE = 1000
-"""Most metrics read at a time when streaming."""
 
 T = TypeVar("T")
 
@@ -71,6 +69,7 @@ class JobManager:
     changed, StaleEtagError is raised if the job has another one by then.
 
     Args:
+        settle: stores what is logged about jobs and waits to be stored; may raise StoreUnavailableError.
         max_tenant_jobs: most jobs of one tenant that have workers at a time; None: any number.
     """
 
@@ -83,7 +82,7 @@ class JobManager:
         checkpoints: Checkpoints,
         make_run: Callable[[str, int], JobRun],
         *,
-        following: Following | None = None,
+        settle: Callable[[], Awaitable[None]] = nothing,
         max_tenant_jobs: int | None = None,
     ) -> None:
         self._store = store
@@ -93,8 +92,7 @@ class JobManager:
         self._checkpoints = checkpoints
         self._make_run = make_run
         self._max_tenant_jobs = max_tenant_jobs
-        self.following = following or Following(store, feed)
-        """Streams of what jobs log."""
+        self._settle = settle
         self._running: dict[str, Running] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -254,17 +252,9 @@ class JobManager:
         """Jobs for those who ask and follow, as what `show` makes of them, whose size `weigh` tells in bytes."""
         return Shown(self.get, self._feed, show=show, weigh=weigh)
 
-    async def stream_metrics(self, name: str, *, after_step: int, tenant: str) -> AsyncIterator[list[StepMetric]]:
-        """Metrics recorded so far, then new ones as they come, until the job has ended. Raises NotFoundError."""
-        while True:
-            bell = self._feed.listen(name)
-            job = await self.get(name, tenant=tenant)
-            while page := await self.metrics(name, after_step=after_step, limit=METRICS_PAGE, tenant=tenant):
-                yield page
-                after_step = page[-1].step
-            if job.state.terminal:
-                return
-            await bell.wait()
+    def following(self, shown: Shown[Any]) -> Following:
+        """Streams of what jobs measure and log, for those who follow them as what `shown` shows."""
+        return Following(self._store, self._feed, shown, settle=self._settle)
 
     # --- private -----------------------------------------------------------------------------------------------
 

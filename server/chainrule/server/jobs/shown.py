@@ -15,7 +15,11 @@ from chainrule.server.jobs.feed import Feed
 from chainrule.server.records import Job
 
 MAX_KEPT_BYTES = 32 * 1024**2
-"""Most bytes of what is shown that are kept for the next who asks."""
+"""Most memory that readings take which are kept for the next who asks."""
+A_READING_BYTES = 8192
+"""Memory of a reading beside what grows with the job: measured, as the next."""
+BYTES_PER_BYTE = 5
+"""Memory of a reading for each byte that is shown: the record takes more than what is made of it."""
 A_FOLLOWER_S = 0.005
 """Least time between two reports of progress, for each follower of a job: who are many are told less often, so that the
 service does not spend on them what the machine has for the job. A change of state is told at once."""
@@ -68,7 +72,7 @@ class Shown(Generic[T]):
         feed: Rings whenever something of a job has changed, once that is stored and before it is acknowledged: what was
             read before is not shown after that.
         show: Makes what is shown of a job.
-        weigh: The size of that in bytes.
+        weigh: The size of that in bytes; what is kept takes more, see BYTES_PER_BYTE.
         clock: Seconds, of any beginning.
     """
 
@@ -111,17 +115,22 @@ class Shown(Generic[T]):
 
     async def watch(self, name: str, *, tenant: str) -> AsyncIterator[T]:
         """What a job is shown as now, and after changes, until it has ended. Raises NotFoundError."""
-        name = names.existing("jobs", name)
+        async for sight in self.sights(names.existing("jobs", name), tenant=tenant):
+            yield sight.shown
+
+    async def sights(self, name: str, *, tenant: str) -> AsyncIterator[Sight[T]]:
+        """A job as it is now, and after changes, until it has ended; all who follow it share the readings. Raises
+        NotFoundError."""
         broadcast = self._broadcasts.get((tenant, name))
         if broadcast is None:
             broadcast = self._broadcasts[tenant, name] = _Broadcast(self, self._feed, name, tenant)
         async with broadcast:
             seen = await self.sight(name, tenant=tenant)
-            yield seen.shown
+            yield seen
             while not seen.job.state.terminal:
                 latest = await broadcast.after(seen)
                 if latest.job != seen.job:
-                    yield latest.shown
+                    yield latest
                 seen = latest
 
     def over(self, broadcast: _Broadcast[T]) -> None:
@@ -138,7 +147,7 @@ class Shown(Generic[T]):
         except BaseException:
             self._forget(key)
             raise
-        self._keep(key, self._weigh(sight.shown))
+        self._keep(key, A_READING_BYTES + BYTES_PER_BYTE * self._weigh(sight.shown))
         return sight
 
     def _forget(self, key: tuple[str, str]) -> None:

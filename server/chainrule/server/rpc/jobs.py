@@ -31,6 +31,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
     def __init__(self, jobs: JobManager) -> None:
         self._jobs = jobs
         self._shown = jobs.shown(convert.job, job_pb2.Job.ByteSize)
+        self._following = jobs.following(self._shown)
 
     async def CreateJob(self, request: job_pb2.CreateJobRequest, context: Context) -> job_pb2.Job:
         submission = convert.submission(request, tenant=caller().tenant)
@@ -83,7 +84,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.StreamMetricsRequest, context: Context
     ) -> AsyncIterator[job_pb2.StreamMetricsResponse]:
         after = _from_zero("after_sequence", request.after_sequence)
-        async for metrics in self._jobs.stream_metrics(request.name, after_step=after, tenant=caller().tenant):
+        async for metrics in self._following.stream_metrics(request.name, after_step=after, tenant=caller().tenant):
             yield job_pb2.StreamMetricsResponse(metrics=map(convert.metric, metrics))
 
     async def ListMetrics(self, request: job_pb2.ListMetricsRequest, context: Context) -> job_pb2.ListMetricsResponse:
@@ -113,7 +114,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.StreamLogsRequest, context: Context
     ) -> AsyncIterator[job_pb2.StreamLogsResponse]:
         after = _from_zero("after_sequence", request.after_sequence)
-        pages = self._jobs.following.stream_logs(
+        pages = self._following.stream_logs(
             request.name,
             tenant=caller().tenant,
             after_sequence=after,
@@ -125,7 +126,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
 
     async def ListLogs(self, request: job_pb2.ListLogsRequest, context: Context) -> job_pb2.ListLogsResponse:
         limit = page_size(request.page_size, default=DEFAULT_LOGS, most=MAX_LOGS)
-        page = await self._jobs.following.logs(
+        page = await self._following.logs(
             request.name,
             tenant=caller().tenant,
             after_sequence=_from_zero("after_sequence", request.after_sequence),
@@ -133,7 +134,7 @@ class JobServicer(job_pb2_grpc.JobServiceServicer):
             min_severity=convert.severity_number(request.min_severity),
             source=request.source,
         )
-        return job_pb2.ListLogsResponse(entries=map(convert.log_entry, page))
+        return job_pb2.ListLogsResponse(entries=map(convert.log_entry, page.entries), has_more=page.has_more)
 
 
 def _from_zero(field: str, asked: int) -> int:

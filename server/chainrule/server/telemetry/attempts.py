@@ -12,7 +12,8 @@ PART_LOST = "part_lost"
 ATTEMPT_LOST = "attempt_lost"
 """Cause of a recovery where a coordinator gave up and the next one begins from the last checkpoint."""
 COORDINATOR_LOST = "coordinator_lost"
-"""Cause of a recovery where the coordinator itself is gone, or does not answer."""
+"""Cause of a recovery where the coordinator itself is gone. One that is there and silent is not counted: whether it has
+been so for too long is decided by who asks."""
 
 
 class CountingLauncher:

@@ -24,7 +24,10 @@ MAX_HEAD_BYTES = 16 * 1024
 TIMEOUT_S = 10.0
 """How long a client may take to ask, and then to read the answer."""
 MAX_CONNECTIONS = 32
-"""More at a time are answered with 503."""
+"""More at a time are sent away with 503 before they have asked."""
+MAX_REST_BYTES = 1024**2
+"""Most that is read, and thrown away, of what a client sends after its request."""
+_PIECE_BYTES = 65_536
 
 _TEXT = "text/plain; charset=utf-8"
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 500: "Internal Server Error"}
@@ -71,6 +74,11 @@ class MetricsEndpoint:
         await self._server.wait_closed()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            body = b"too many connections at a time\n"
+            writer.write(_response(503, _TEXT, body, len(body)))
+            writer.close()
+            return
         task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -84,7 +92,7 @@ class MetricsEndpoint:
                 writer.write(_response(code, content_type, b"" if head.startswith("HEAD ") else body, len(body)))
                 await writer.drain()
                 writer.write_eof()
-                await reader.read()  # the other side has all of it once it closes
+                await _to_its_end(reader)  # the other side has all of the answer once it closes
         except (TimeoutError, OSError) as error:
             logger.debug("a client of the metrics has gone: %s", error)
         finally:
@@ -96,8 +104,6 @@ class MetricsEndpoint:
         path = target.partition("?")[0]
         if not version.startswith("HTTP/1."):
             return 400, _TEXT, b"this is not HTTP/1.1\n"
-        if len(self._connections) > MAX_CONNECTIONS:
-            return 503, _TEXT, b"too many connections at a time\n"
         if path not in ("/metrics", "/healthz"):
             return 404, _TEXT, b"there are /metrics and /healthz\n"
         if method not in ("GET", "HEAD"):
@@ -127,6 +133,13 @@ async def _head_of(reader: asyncio.StreamReader) -> str:
     with suppress(asyncio.LimitOverrunError, asyncio.IncompleteReadError):
         return (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     return ""
+
+
+async def _to_its_end(reader: asyncio.StreamReader) -> None:
+    """Return once the client has closed its side, or has sent more than it may."""
+    left = MAX_REST_BYTES
+    while left > 0 and (piece := await reader.read(_PIECE_BYTES)):
+        left -= len(piece)
 
 
 def _header(head: str, name: str) -> str:

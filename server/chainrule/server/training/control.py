@@ -12,7 +12,7 @@ from typing import Any
 
 from chainrule.server.training.door import pumped
 from chainrule.server.training.errors import CorruptionError, LinkError, NonFiniteError
-from chainrule.server.training.logs import LogBuffer, collected, to_values
+from chainrule.server.training.logs import MAX_WAITING, LogBuffer, collected, to_values
 from chainrule.server.training.memory import Segment
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import BLOB, SLOT, Connection, Endpoint, connect_local, connect_remote
@@ -68,7 +68,7 @@ class Control:
         """Say what went wrong; a coordinator that is gone need not know."""
         logger.error("this process fails", exc_info=error)
         try:
-            self._tell_logs()  # while somebody listens
+            self._tell_all_logs()  # while somebody listens
             self.message(type="failed", **describe_failure(error), **facts)
         except LinkError:
             return
@@ -87,11 +87,20 @@ class Control:
                 yield
             finally:
                 with suppress(LinkError):
-                    self._tell_logs()
+                    self._tell_all_logs()
 
-    def _tell_logs(self) -> None:
-        if self._logs is not None and (entries := self._logs.take()):
-            self.message(type="logs", node=self._node, entries=to_values(entries))
+    def _tell_logs(self) -> bool:
+        """Tell what is told at a time, if there is anything."""
+        if self._logs is None or not (entries := self._logs.take()):
+            return False
+        self.message(type="logs", node=self._node, entries=to_values(entries))
+        return True
+
+    def _tell_all_logs(self) -> None:
+        """Tell all that waits, though not for ever while others go on logging."""
+        for _ in range(MAX_WAITING):  # each time at least one
+            if not self._tell_logs():
+                return
 
     def beat(self, describe: Callable[[], dict[str, Any]]) -> None:
         """Begin to give signs of life, from a thread of its own, until `close`."""

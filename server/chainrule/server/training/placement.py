@@ -27,7 +27,7 @@ from chainrule.server.training.layout import with_partitions
 from chainrule.server.training.parts import Ended
 from chainrule.server.training.serving import PartitionSpec, run_partition
 from chainrule.server.training.tls import Identity
-from chainrule.server.training.warm import WarmPool
+from chainrule.server.training.warm import Taken, WarmPool
 from chainrule.server.training.wire import Endpoint
 from chainrule.server.training.worker import WorkerSpec, run_worker
 
@@ -211,7 +211,14 @@ class RayLauncher:
 
     async def launch(self, spec: AttemptSpec) -> RayAttempt:
         """See Launcher."""
-        taken = await self._pool.take(spec.workers + 1)
+        try:
+            taken = await self._pool.take(spec.workers + 1)
+            return await self._launch(spec, taken)
+        except BaseException:
+            self._pool.fill()
+            raise
+
+    async def _launch(self, spec: AttemptSpec, taken: Taken[_Warm]) -> RayAttempt:
         parts = [process.actor for process in taken.parts]
 
         def start() -> RayAttempt:
@@ -226,7 +233,6 @@ class RayLauncher:
             return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=RayAttempt.kill)
         except BaseException:
             await taken.end()
-            self._pool.fill()
             raise
 
     async def _start(self, kind: type[CoordinatorActor | WarmActor]) -> _Warm:
@@ -307,15 +313,19 @@ class RayAttempt:
     async def stop(self) -> None:
         """End the coordinator; its parts end with their owner. If Ray does not answer, that happens once it does: the
         attempts to come have a later fence."""
-        await self._calls.finish(f"end the processes of {self._job}", self.kill)
-        self._when_over()
+        try:
+            await self._calls.finish(f"end the processes of {self._job}", self.kill)
+        finally:
+            self._when_over()
 
     def kill(self) -> None:
         """End the coordinator, and the parts that do not end with it as others have started them. Blocks while Ray does
         not answer."""
-        ray.kill(self._actor)
-        for actor in self._parts:
-            _end(actor)
+        try:
+            ray.kill(self._actor)
+        finally:
+            for actor in self._parts:
+                _end(actor)
 
     async def _tell(self, reference: Any) -> None:
         try:

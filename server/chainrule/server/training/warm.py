@@ -45,10 +45,9 @@ class Taken(Generic[P]):
     parts: list[P]
 
     async def end(self) -> None:
-        """End them all."""
-        for process in (self.coordinator, *self.parts):
-            if process is not None:
-                await process.end()
+        """End them all; that goes on if the caller is cancelled."""
+        given = (self.coordinator, *self.parts)
+        await asyncio.shield(asyncio.gather(*(process.end() for process in given if process is not None)))
 
 
 class WarmPool(Generic[P]):
@@ -73,11 +72,20 @@ class WarmPool(Generic[P]):
         self._coordinators: list[P] = []
         self._parts: list[P] = []
         self._filling: asyncio.Task[None] | None = None
+        self._is_asked = False
 
     async def take(self, parts: int) -> Taken[P]:
         """A coordinator and as many parts as are wanted, as far as they are there and well."""
-        coordinators = await self._well(self._coordinators, 1)
-        return Taken(coordinators[0] if coordinators else None, await self._well(self._parts, parts))
+        coordinators: list[P] = []
+        others: list[P] = []
+        try:
+            await self._move(self._coordinators, coordinators, 1)
+            await self._move(self._parts, others, parts)
+        except BaseException:  # who asked has gone: they wait on
+            self._coordinators += coordinators
+            self._parts += others
+            raise
+        return Taken(coordinators[0] if coordinators else None, others)
 
     @property
     def filling(self) -> bool:
@@ -85,7 +93,8 @@ class WarmPool(Generic[P]):
         return self._filling is not None and not self._filling.done()
 
     def fill(self) -> None:
-        """Begin to start what is missing."""
+        """Begin to start what is missing; asked while that goes on, it is looked again in the end."""
+        self._is_asked = True
         if not self.filling:
             self._filling = asyncio.create_task(self._fill())
 
@@ -94,12 +103,14 @@ class WarmPool(Generic[P]):
             (self._coordinators, self._num_coordinators, self._start_coordinator),
             (self._parts, self._num_parts, self._start_part),
         )
-        try:
-            for waiting, wanted, start in kinds:
-                while len(waiting) < wanted:
-                    waiting.append(await self._started(start))
-        except (ChainruleError, OSError, RuntimeError) as error:  # jobs start without, and the next end tries again
-            logger.warning("no process could be kept ready for jobs: %s", error)
+        while self._is_asked:  # once more if an attempt was over meanwhile: it may have taken what was there
+            self._is_asked = False
+            try:
+                for waiting, wanted, start in kinds:
+                    while len(waiting) < wanted:
+                        waiting.append(await self._started(start))
+            except (ChainruleError, OSError, RuntimeError) as error:  # jobs start without, and the next end tries again
+                logger.warning("no process could be kept ready for jobs: %s", error)
 
     async def _started(self, start: Callable[[], Awaitable[P]]) -> P:
         process = await start()
@@ -111,9 +122,9 @@ class WarmPool(Generic[P]):
             raise
         return process
 
-    async def _well(self, waiting: list[P], wanted: int) -> list[P]:
-        found: list[P] = []
-        while waiting and len(found) < wanted:
+    async def _move(self, waiting: list[P], taken: list[P], wanted: int) -> None:
+        """Take so many that are well, as far as there are any."""
+        while waiting and len(taken) < wanted:
             process = waiting.pop()
             try:
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -121,6 +132,8 @@ class WarmPool(Generic[P]):
             except (ChainruleError, OSError, RuntimeError) as error:
                 logger.warning("a process that was kept ready is not there any more: %s", error)
                 await process.end()
+            except BaseException:
+                waiting.append(process)
+                raise
             else:
-                found.append(process)
-        return found
+                taken.append(process)
