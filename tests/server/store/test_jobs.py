@@ -175,7 +175,7 @@ def test_only_so_many_jobs_of_a_tenant_wait(store: Store) -> None:
     for index in range(2):
         store.create_job(replace(JOB, name=f"jobs/j{index}"), max_waiting=2)
     for refuse in (store.create_job, store.preview_job):
-        with pytest.raises(QueueFullError, match="2 jobs wait already, and no more than 2 may"):
+        with pytest.raises(QueueFullError, match="2 jobs wait or are paused, and no more than 2 may"):
             refuse(replace(JOB, name="jobs/more"), max_waiting=2)
     store.transition("jobs/j0", JobState.PREPARING)
     store.create_job(replace(JOB, name="jobs/more", request=Request("r", "c" * 64)), max_waiting=2)
