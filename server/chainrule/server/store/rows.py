@@ -102,11 +102,12 @@ def listed_jobs(db: Connection, page: Sequence[RowMapping]) -> list[Job]:
     where they have workers."""
     names = [row["name"] for row in page]
     histories, latest = _histories(db, names), _latest_metrics(db, names)
-    return [_job(row, histories[row["name"]], latest[row["name"]]) for row in page]
+    return [_job(row, histories[row["name"]], latest[row["name"]], paced=row["running_workers"] > 0) for row in page]
 
 
-def _job(row: RowMapping, changes: Sequence[RowMapping], latest: Sequence[RowMapping]) -> Job:
-    """A job without its events and evaluations. `latest` are metrics of its last steps, newest first."""
+def _job(row: RowMapping, changes: Sequence[RowMapping], latest: Sequence[RowMapping], *, paced: bool = True) -> Job:
+    """A job without its events and evaluations; without a pace, too, unless it is to be `paced`. `latest` are metrics
+    of its last steps, newest first."""
     config = configs.from_values(row["config"])
     return Job(
         name=row["name"],
@@ -120,7 +121,7 @@ def _job(row: RowMapping, changes: Sequence[RowMapping], latest: Sequence[RowMap
         end_time=_optional_time(row["end_time_us"]),
         weights_digest=row["weights_digest"],
         failure=JobFailure(**row["failure"]) if row["failure"] else None,
-        progress=_progress(row, config, changes, latest),
+        progress=_progress(row, config, changes, latest, paced=paced),
         running_workers=row["running_workers"],
         fingerprint=row["fingerprint"],
         weights_step=row["weights_step"],
@@ -186,13 +187,18 @@ def evaluations(db: Connection, job: str, limit: int | None = None) -> tuple[Eva
 
 
 def _progress(
-    row: RowMapping, config: TrainingConfig, changes: Sequence[RowMapping], latest: Sequence[RowMapping]
+    row: RowMapping,
+    config: TrainingConfig,
+    changes: Sequence[RowMapping],
+    latest: Sequence[RowMapping],
+    *,
+    paced: bool,
 ) -> Progress:
     total_steps = row["total_steps"]
     if not latest:
         return Progress(0, total_steps, 0, config.epochs)
     last = metric(latest[0])
-    rate, seconds_per_step = _pace(latest, changes)
+    rate, seconds_per_step = _pace(latest, changes) if paced else (0.0, 0.0)
     return Progress(
         step=last.step,
         total_steps=total_steps,
