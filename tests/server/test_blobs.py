@@ -328,3 +328,15 @@ def test_a_full_disk_is_said_so_and_leaves_nothing(
 async def parts(*values: Announcement | Chunk | None) -> AsyncIterator[Announcement | Chunk | None]:
     for value in values:
         yield value
+
+
+def test_without_its_folder_nothing_can_be_said_of_a_blob(blobs: BlobStore, tmp_path: Path) -> None:
+    """It is not taken for missing."""
+    digest = blobs.put(b"content")
+    away = tmp_path.rename(tmp_path.with_name("away"))
+    for asked in (blobs.contains, blobs.path, blobs.read):
+        with pytest.raises(FileNotFoundError, match="the folder of all blobs is not there; mount or restore it"):
+            asked(digest)
+    away.rename(tmp_path)
+    assert blobs.read(digest) == b"content"
+    assert not blobs.contains("0" * 64)

@@ -16,6 +16,7 @@ from chainrule.server.errors import (
     IllegalStateError,
     InvalidRequestError,
     NotFoundError,
+    StoreUnavailableError,
 )
 from chainrule.server.records import Dataset, JobFailure, JobState, Model, UnfinishedJob
 from chainrule.server.store import JobChange, NewJob, PageRequest, Store
@@ -363,9 +364,10 @@ def test_what_is_not_there_is_not_found(store: Store) -> None:
         store.get_job("things/x")
 
 
-def test_unfinished_jobs_are_those_that_have_not_ended(store: Store) -> None:
-    for name in ("jobs/a", "jobs/b"):
+def test_unfinished_jobs_are_those_that_have_something_to_wait_for(store: Store) -> None:
+    for name in ("jobs/a", "jobs/b", "jobs/paused"):
         store.create_job(replace(JOB, name=name, request=NO_REQUEST))
+    store.pause("jobs/paused")
     store.transition("jobs/a", JobState.CANCELLING)
     store.transition("jobs/a", JobState.CANCELLED)
     store.update_job("jobs/b", JobChange(priority=3))
@@ -431,3 +433,12 @@ def test_the_first_fingerprint_stays(store: Store) -> None:
     store.set_fingerprint(JOB.name, "first")
     store.set_fingerprint(JOB.name, "second")
     assert store.get_job(JOB.name).fingerprint == "first"
+
+
+def test_a_store_that_was_closed_refuses_everything(url: str) -> None:
+    store = Store(url)
+    store.close()
+    for asked in (store.identity, store.unfinished_jobs, lambda: store.set_running_workers("jobs/j", 1)):
+        with pytest.raises(StoreUnavailableError, match="the store is closed"):
+            asked()
+    Store(url).close()

@@ -179,7 +179,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateChange]:
-        """Every state the job has been in, oldest first. Output only."""
+        """The states the job has been in, oldest first: the latest 1,000 changes. timings counts all. Output only."""
 
     @_builtins.property
     def progress(self) -> Global___Progress:

@@ -138,7 +138,8 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists jobs, newest first unless told otherwise, without their events and evaluations.
+        """Lists jobs, newest first unless told otherwise, without their events and evaluations; of their progress, the pace
+        and the time left are told of those that have workers only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,9 @@ class JobServiceStub:
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.GetJobRequest, _job_pb2.Job]
     """Reads one job."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]
-    """Lists jobs, newest first unless told otherwise, without their events and evaluations."""
+    """Lists jobs, newest first unless told otherwise, without their events and evaluations; of their progress, the pace
+    and the time left are told of those that have workers only.
+    """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.UpdateJobRequest, _job_pb2.Job]
     """Changes labels, description or priority of a job."""
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _empty_pb2.Empty]
@@ -91,7 +93,9 @@ class JobServiceAsyncStub(JobServiceStub):
     GetJob: _aio.UnaryUnaryMultiCallable[_job_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Reads one job."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists jobs, newest first unless told otherwise, without their events and evaluations."""
+    """Lists jobs, newest first unless told otherwise, without their events and evaluations; of their progress, the pace
+    and the time left are told of those that have workers only.
+    """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_job_pb2.UpdateJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Changes labels, description or priority of a job."""
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -156,7 +160,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.ListJobsResponse, _abc.Awaitable[_job_pb2.ListJobsResponse]]:
-        """Lists jobs, newest first unless told otherwise, without their events and evaluations."""
+        """Lists jobs, newest first unless told otherwise, without their events and evaluations; of their progress, the pace
+        and the time left are told of those that have workers only.
+        """
 
     @_abc_1.abstractmethod
     def UpdateJob(

@@ -134,7 +134,7 @@ class ServerConfig:
         example=4,
     )
     queue_limit: int = setting(
-        DEFAULT_QUEUE_LIMIT, "Most jobs of one tenant that wait in the queue; more are refused.", least=1
+        DEFAULT_QUEUE_LIMIT, "Most jobs of one tenant that wait in the queue or are paused; more are refused.", least=1
     )
     grace_s: float = setting(
         10.0,

@@ -66,6 +66,9 @@ MAX_MESSAGE_BYTES = 16 * 1024**2
 FLUSH_S = 1.0
 """How long the last answers may take to be sent: a watch of health does not end by itself."""
 
+CUT_OFF_S = 10.0
+"""How long calls that were cut off may take after that: what they write is in the store before it is closed."""
+
 CALLS_PER_S = 200.0
 """Calls a second of one token, unless configured."""
 STREAMS = 100
@@ -184,6 +187,7 @@ class Service:
         await jobs.start()
         stack.push_async_callback(jobs.stop)
         await server.start()
+        stack.push_async_callback(self._calls.over, CUT_OFF_S)
         stack.push_async_callback(server.stop, FLUSH_S)
         stack.push_async_callback(self._calls.drain, config.grace_s)
         for name in ("", *SERVICES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from chainrule.server.errors import ClusterUnreachableError
 from chainrule.server.jobs import policies
 from chainrule.server.ray_calls import StoreFullError
 from chainrule.server.records import Job, JobState
+from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.config import Validation
-from tests.server.jobs.service_parts import CONFIG, NUM_EXAMPLES, FakeLauncher, Parts
+from tests.server.jobs.service_parts import CONFIG, NUM_EXAMPLES, STEPS_PER_EPOCH, FakeAttempt, FakeLauncher, Parts
 
 FULL_STORE = StoreFullError("Ray has no room for an object (OutOfDiskError: ...)")
 
@@ -82,3 +84,42 @@ async def test_files_that_cannot_be_reached_are_waited_for(tmp_path: Path, monke
     assert failures == []
     assert job.state is JobState.SUCCEEDED
     parts.store.close()
+
+
+async def test_a_folder_of_blobs_that_is_away_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is not mounted at the moment: what is in it is neither damaged nor missing."""
+    parts = Parts(tmp_path, FakeLauncher(2))
+    folder, away = tmp_path / "blobs", tmp_path / "away"
+    launch = parts.launcher.launch
+
+    async def launched(spec: AttemptSpec) -> FakeAttempt:
+        attempt = await launch(spec)
+        if not attempts:
+            attempt.on_stop = lambda: attempts.append(folder.rename(away))
+        return attempt
+
+    def delay(times: int) -> float:
+        if away.exists() and times == 3:
+            away.rename(folder)
+        return 0.001
+
+    attempts: list[Path] = []
+    monkeypatch.setattr(parts.launcher, "launch", launched)
+    monkeypatch.setattr(policies, "delay", delay)
+    name = parts.prepared(replace(CONFIG, max_failures=1))
+    async with asyncio.timeout(30):
+        await parts.make_run(name).run()
+    job = parts.store.get_job(name)
+    assert (job.state, job.failure) == (JobState.SUCCEEDED, None)
+    assert parts.launcher.first_steps == [0, 2 * STEPS_PER_EPOCH]
+    assert [event.kind for event in job.events] == ["recovery"]
+    parts.store.close()
+
+
+async def test_an_outage_that_is_told_in_other_words_each_time_is_one_entry(tmp_path: Path) -> None:
+    outages = [ClusterUnreachableError(text) for text in ("no answer within 10 s", "no connection") * 5]
+    job = await ended(tmp_path, FakeLauncher(*outages))
+    assert [change.reason for change in job.history if change.state is JobState.RECOVERING] == ["no answer within 10 s"]
+    assert job.state is JobState.SUCCEEDED

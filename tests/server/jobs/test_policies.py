@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from chainrule.server.jobs.policies import (
@@ -19,7 +21,9 @@ from chainrule.server.jobs.policies import (
     grow,
     in_turn,
     superfluous,
+    way_back,
 )
+from chainrule.server.records import TRANSITIONS, JobState
 from chainrule.server.training.state import EvaluationMetric
 
 KILLED = Loss(PART_LOST, "worker died of signal 9", 3)
@@ -143,3 +147,16 @@ def test_the_best_checkpoint_is_kept_where_it_may_become_the_result() -> None:
 def test_a_checkpoint_that_is_still_to_be_evaluated_is_kept() -> None:
     assert dropped([12, 11, 10, 9], evaluation(10, 0.5), keep=1) == [11, 9]
     assert dropped([12, 11, 10, 9], keep=1) == [11, 9]
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_what_nobody_runs_gets_to_where_it_waits_or_has_ended(state: JobState) -> None:
+    way = way_back(state)
+    assert all(to in TRANSITIONS[since] for since, to in pairwise((state, *way)))
+    end = (state, *way)[-1]
+    assert end.terminal or end in (JobState.QUEUED, JobState.PAUSED)
+
+
+def test_a_cancel_and_a_pause_are_kept_to() -> None:
+    assert way_back(JobState.CANCELLING) == (JobState.CANCELLED,)
+    assert way_back(JobState.PAUSING) == (JobState.PAUSED,)

@@ -15,7 +15,7 @@ import pytest
 
 from chainrule.engine import io
 from chainrule.server.blobs import BlobStore
-from chainrule.server.errors import StorageFullError, StoreUnavailableError
+from chainrule.server.errors import IllegalStateError, StorageFullError, StoreUnavailableError
 from chainrule.server.jobs import policies
 from chainrule.server.jobs.patience import to_the_end as until_written
 from chainrule.server.records import Job, JobState
@@ -776,3 +776,53 @@ async def test_whoever_is_cancelled_waits_for_what_is_being_written() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert written == [True]
+
+
+async def test_a_state_refused_for_no_pause_or_cancel_fails_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a defect, and to be told; the job must not be left as if somebody ran it."""
+    parts = Parts(tmp_path, FakeLauncher())
+    name = parts.prepared()
+    real = parts.store.transition
+
+    def transition(name: str, to: JobState, **kwargs: Any) -> Job:
+        if to is JobState.RUNNING:
+            raise IllegalStateError(f'job "{name}" is PREPARING and cannot become RUNNING')
+        return real(name, to, **kwargs)
+
+    monkeypatch.setattr(parts.store, "transition", transition)
+    await parts.make_run(name).run()
+    job = parts.store.get_job(name)
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert "is PREPARING and cannot become RUNNING" in job.failure.message
+    parts.store.close()
+
+
+async def test_who_follows_is_told_of_a_checkpoint_left_out_before_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Parts(tmp_path, FakeLauncher(damaging(tmp_path, lost_in_the_last_epoch)))
+    name, order = parts.prepared(), list[str]()
+    add_event, ring, launch = parts.store.add_event, parts.feed.ring, parts.launcher.launch
+
+    def event(*args: Any, **kwargs: Any) -> int:
+        order.append("event")
+        return add_event(*args, **kwargs)
+
+    def rung(job: str) -> None:
+        order.append("ring")
+        ring(job)
+
+    async def launched(spec: AttemptSpec) -> FakeAttempt:
+        order.append("launch")
+        return await launch(spec)
+
+    monkeypatch.setattr(parts.store, "add_event", event)
+    monkeypatch.setattr(parts.feed, "ring", rung)
+    monkeypatch.setattr(parts.launcher, "launch", launched)
+    await parts.make_run(name).run()
+    first = order.index("event")
+    assert order[first : first + 3] == ["event", "ring", "launch"]
+    parts.store.close()

@@ -265,3 +265,16 @@ async def test_a_client_that_goes_while_the_service_drains_is_one_that_went() ->
         await watching
     await around.calls.drain(60)
     assert around.counted() == {total("JobService/WatchJob", "CANCELLED"): 1}
+
+
+async def test_calls_that_were_cut_off_are_waited_for_but_not_for_ever() -> None:
+    around, news = Around(), Following()
+    reading = asyncio.create_task(around.stream("BlobService/ReadBlob", news.answer, FakeContext()))
+    await news.waits.wait()
+    await around.calls.over(0.01)
+    over = asyncio.create_task(around.calls.over(60))
+    await asyncio.sleep(0)
+    assert not over.done()
+    news.news.set()
+    await over
+    assert await reading == [1, 2]

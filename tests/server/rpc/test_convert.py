@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf import struct_pb2
@@ -107,3 +107,13 @@ def test_checkpoints_and_receipts_name_what_they_are_of() -> None:
     assert (checkpoint.size_bytes, checkpoint.is_best) == (1234, True)
     receipt = convert.receipt(Receipt(8, "a" * 64, "b" * 64))
     assert (receipt.step, receipt.state_digest, receipt.chain_digest) == (8, "a" * 64, "b" * 64)
+
+
+def test_a_job_is_shown_with_its_latest_changes_and_the_time_of_all() -> None:
+    """A job can be paused and resumed as often as one likes."""
+    states = (JobState.QUEUED, JobState.PAUSED)
+    history = tuple(StateChange(states[i % 2], TIME + timedelta(seconds=i), str(i)) for i in range(1500))
+    record = Job("jobs/j", "models/m", "datasets/d", TrainingConfig(), JobState.PAUSED, history, TIME)
+    message = convert.job(record)
+    assert [change.reason for change in message.history] == [str(i) for i in range(500, 1500)]
+    assert message.timings.queued.ToSeconds() == 750

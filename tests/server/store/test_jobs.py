@@ -175,7 +175,7 @@ def test_only_so_many_jobs_of_a_tenant_wait(store: Store) -> None:
     for index in range(2):
         store.create_job(replace(JOB, name=f"jobs/j{index}"), max_waiting=2)
     for refuse in (store.create_job, store.preview_job):
-        with pytest.raises(QueueFullError, match="2 jobs wait already, and no more than 2 may"):
+        with pytest.raises(QueueFullError, match="2 jobs wait or are paused, and no more than 2 may"):
             refuse(replace(JOB, name="jobs/more"), max_waiting=2)
     store.transition("jobs/j0", JobState.PREPARING)
     store.create_job(replace(JOB, name="jobs/more", request=Request("r", "c" * 64)), max_waiting=2)
@@ -342,3 +342,87 @@ def test_what_is_computed_again_is_thinned_out_no_further(store: Store, monkeypa
     store.add_metrics(JOB.name, [metric(step) for step in range(1, 16)])
     store.add_metrics(JOB.name, [metric(step) for step in range(4, 18)])
     assert [m.step for m in store.metrics(JOB.name, after_step=0, limit=100)] == [1, 10, 13, 14, 15, 16, 17]
+
+
+# --- states ----------------------------------------------------------------------------------------------------
+
+
+def test_paused_jobs_count_as_waiting(store: Store) -> None:
+    """They are queued again at any time; otherwise a tenant could pause as many as it likes, and resume them all."""
+    for index in range(2):
+        store.create_job(replace(JOB, name=f"jobs/j{index}"), max_waiting=2)
+        store.pause(f"jobs/j{index}")
+    with pytest.raises(QueueFullError, match="2 jobs wait or are paused"):
+        store.create_job(replace(JOB, name="jobs/more"), max_waiting=2)
+
+
+def test_a_job_is_moved_only_from_the_state_that_was_meant(store: Store) -> None:
+    """A job that was seen PAUSING, and has been paused and resumed since, is not paused again."""
+    store.create_job(JOB)
+    with pytest.raises(IllegalStateError):
+        store.transition(JOB.name, JobState.PAUSED, since=JobState.PAUSING)
+    assert store.transition(JOB.name, JobState.PAUSED, since=JobState.QUEUED).state is JobState.PAUSED
+
+
+def move(store: Store, to: JobState, *, repeated: bool = False, reason: str = "in place") -> Job:
+    return store.transition(JOB.name, to, cause=Cause.TRAINING, reason=reason, repeated=repeated)
+
+
+def test_a_transition_that_was_stored_before_is_not_repeated(store: Store) -> None:
+    store.create_job(JOB)
+    store.transition(JOB.name, JobState.PREPARING)
+    running = move(store, JobState.RUNNING)
+    assert move(store, JobState.RUNNING, repeated=True) == running
+    store.pause(JOB.name)  # what a caller has asked for since stays
+    assert move(store, JobState.RUNNING, repeated=True).state is JobState.PAUSING
+    move(store, JobState.PAUSED)
+    store.resume(JOB.name)
+    assert move(store, JobState.PAUSED, repeated=True).state is JobState.QUEUED
+
+
+def test_a_transition_that_was_not_stored_before_is_made(store: Store) -> None:
+    store.create_job(JOB)
+    store.transition(JOB.name, JobState.PREPARING)
+    assert move(store, JobState.RUNNING, repeated=True).state is JobState.RUNNING
+    with pytest.raises(IllegalStateError):
+        move(store, JobState.RUNNING, repeated=True, reason="others are in place")
+    with pytest.raises(IllegalStateError):
+        move(store, JobState.RUNNING)
+    move(store, JobState.RECOVERING)
+    assert len(move(store, JobState.RUNNING, repeated=True).history) == 5
+
+
+# --- lists -----------------------------------------------------------------------------------------------------
+
+
+def test_a_list_takes_as_many_queries_for_many_jobs_as_for_few(store: Store) -> None:
+    queries: list[str] = []
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *args: queries.append(args[2]))
+    counts = []
+    for index in range(6):
+        store.create_job(replace(JOB, name=f"jobs/j{index}"))
+        store.add_metrics(f"jobs/j{index}", [metric(step) for step in range(1, 4)])
+        queries.clear()
+        store.list_jobs(PageRequest())
+        counts.append(len(queries))
+    assert set(counts) == {counts[0]}
+
+
+def test_listed_jobs_are_whole_but_for_what_is_left_out(store: Store) -> None:
+    for name in ("jobs/runs", "jobs/stands"):
+        store.create_job(replace(JOB, name=name))
+        store.transition(name, JobState.PREPARING)
+        store.transition(name, JobState.RUNNING, running_workers=2 * (name == "jobs/runs"))
+        begin_s = store.get_job(name).history[-1].time.timestamp()
+        store.add_metrics(name, [replace(metric(step), time_s=begin_s + step) for step in range(1, 151)])
+        store.add_event(name, "warning", "look", step=1)
+        store.add_evaluation(name, EvaluationMetric(1, 150, 0.5, 0.5, 10, begin_s))
+    store.create_job(replace(JOB, name="jobs/waits"))
+    listed = {job.name: job for job in store.list_jobs(PageRequest())[0]}
+    assert list(listed) == ["jobs/waits", "jobs/stands", "jobs/runs"]
+    for name, job in listed.items():
+        whole = replace(store.get_job(name), events=(), evaluations=())
+        if name == "jobs/stands":
+            assert whole.progress.examples_per_second == pytest.approx(10)
+            whole = replace(whole, progress=replace(whole.progress, examples_per_second=0.0, eta_s=None))
+        assert job == whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import itertools
 import math
@@ -108,15 +109,24 @@ class BlobStore:
         self._checksums = Checksums()
 
     def path(self, digest: str) -> Path:
-        """Where a blob lies. Raises NotFoundError if it is not there."""
+        """Where a blob lies. Raises NotFoundError if it is not there, or FileNotFoundError as `contains` does."""
         if not self.contains(digest):
             raise no_blob(digest)
         return self._path(digest)
 
     def contains(self, digest: str) -> bool:
-        """Whether a blob is there. A file cut off at its beginning counts as missing."""
+        """Whether a blob is there. A file cut off at its beginning counts as missing.
+
+        Raises FileNotFoundError if the folder of all blobs is not there: that says nothing of any of them.
+        """
         path = self._path(digest)
-        return path.exists() and (digest == _EMPTY or path.stat().st_size > 0)
+        if path.exists():
+            return digest == _EMPTY or path.stat().st_size > 0
+        if not self._incoming.is_dir():
+            raise FileNotFoundError(
+                errno.ENOENT, "the folder of all blobs is not there; mount or restore it", str(self._folder)
+            )
+        return False
 
     def missing(self, digests: Sequence[str]) -> list[str]:
         """Those that are not there, in the order given. Raises InvalidRequestError if they are too many."""

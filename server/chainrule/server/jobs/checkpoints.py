@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from chainrule.engine import io
 from chainrule.server.blobs import BlobStore
-from chainrule.server.errors import ServiceError
+from chainrule.server.errors import DamagedBlobError, NotFoundError
 from chainrule.server.jobs import policies
 from chainrule.server.records import Checkpoint
 from chainrule.server.store import Store
@@ -72,11 +72,12 @@ class Checkpoints:
             self._remove_blobs(dropped)
 
     def read(self, known: Checkpoint) -> TrainingState:
-        """The state of a checkpoint. Raises CheckpointError if it is not whole any more."""
+        """The state of a checkpoint. Raises CheckpointError if it is not whole any more, or OSError if that cannot be
+        told."""
         try:
             manifest = Manifest.from_json(self._blobs.read(known.manifest_digest))
             return checkpoint.unpack(self._blobs.read(manifest.state_digest), manifest)
-        except ServiceError as error:  # a blob that is damaged or gone
+        except (DamagedBlobError, NotFoundError) as error:
             raise CheckpointError(f"the checkpoint of step {known.step} cannot be read: {error}") from error
 
     def remove_blobs(self, digests: Iterable[str]) -> None:

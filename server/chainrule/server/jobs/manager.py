@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 from chainrule.server import names
@@ -24,7 +25,7 @@ from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.checks import check_priority, scaled
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.following import Following, nothing
-from chainrule.server.jobs.patience import to_the_end, until_stored
+from chainrule.server.jobs.patience import Undertakings, to_the_end, until_stored
 from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.shown import Shown
 from chainrule.server.jobs.submission import Submission, Submissions
@@ -36,6 +37,7 @@ from chainrule.server.training.state import StepMetric
 QUEUE_INTERVAL_S = 1.0
 """How often the queue is looked at when nothing has happened here: a cluster can grow, and others can leave it."""
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,10 @@ class Capacity(Protocol):
 
     async def free_cpus(self) -> float:
         """What is not in use at the moment, by anybody. Raises ClusterUnreachableError."""
+
+
+def _nothing(_: object) -> None:
+    """What follows from most changes."""
 
 
 @dataclass
@@ -94,34 +100,27 @@ class JobManager:
         self._max_tenant_jobs = max_tenant_jobs
         self._settle = settle
         self._running: dict[str, Running] = {}
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._cancelling: dict[str, asyncio.Task[None]] = {}
+        self._undertakings = Undertakings()
         self._wake = asyncio.Event()
         self._queue: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up again what was unfinished when the service last stopped, then serve the queue."""
         for job in await asyncio.to_thread(self._store.unfinished_jobs):
-            if job.state is JobState.CANCELLING:
-                await self._restart(job, JobState.CANCELLED)
-            elif job.state is JobState.PAUSING:
-                await self._restart(job, JobState.PAUSED)
-            elif job.state not in (JobState.QUEUED, JobState.PAUSED):
-                logger.info("%s: was %s when the service stopped; goes on", job.name, job.state.value)
-                await self._restart(job, JobState.RECOVERING)
-                await self._restart(job, JobState.QUEUED)
+            await self._take_up(job, cause=Cause.RESTART, reason="the service was restarted")
         self._queue = asyncio.create_task(self._serve_queue())
 
     async def stop(self) -> None:
-        """Stop running jobs where they are: the next start goes on from their checkpoints."""
+        """Stop running jobs where they are: the next start goes on from their checkpoints. What was asked of jobs is
+        stored before."""
+        await self._undertakings.done()
         running = [running.task for running in self._running.values()]
-        tasks = [*running, *self._cancelling, *([self._queue] if self._queue else [])]
+        tasks = [*running, *self._cancelling.values(), *([self._queue] if self._queue else [])]
         for task in tasks:
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _restart(self, job: UnfinishedJob, to: JobState) -> None:
-        reason = "the service was restarted"
-        await asyncio.to_thread(self._store.transition, job.name, to, cause=Cause.RESTART, reason=reason)
 
     async def submit(self, submission: Submission) -> Job:
         """Queue a job. Raises what Submissions.submit raises, and ClusterUnreachableError."""
@@ -129,11 +128,14 @@ class JobManager:
         if known is not None:
             return known
         cpus = await self._capacity.total_cpus()
-        job, new = await asyncio.to_thread(self._submissions.submit, submission, cluster_cpus=cpus)
-        if new:
-            logger.info("%s: submitted (%s on %s)", job.name, job.model, job.dataset)
-        self._wake.set()
-        return job
+
+        def store() -> Job:
+            job, new = self._submissions.submit(submission, cluster_cpus=cpus)
+            if new:
+                logger.info("%s: submitted (%s on %s)", job.name, job.model, job.dataset)
+            return job
+
+        return await self._change(None, store)
 
     async def preview(self, submission: Submission) -> Job:
         """The job as `submit` would queue it, and what that raises; nothing is stored."""
@@ -175,58 +177,57 @@ class JobManager:
         ]
         if violations:
             raise InvalidRequestError(violations)
-        job = await asyncio.to_thread(self._store.update_job, name, change, tenant=tenant, etag=etag)
-        self._feed.ring(name)
-        self._wake.set()
-        return job
+        return await self._change(name, lambda: self._store.update_job(name, change, tenant=tenant, etag=etag))
 
     async def delete(self, name: str, *, tenant: str, etag: str = "", allow_missing: bool = False) -> None:
         """Remove a job that has ended, and what it has left but for its weights. Raises NotFoundError unless it may be
         missing, StaleEtagError, or IllegalStateError if it has not ended."""
         name = names.existing("jobs", name)
+
+        def remove() -> None:
+            blobs = self._store.delete_job(name, tenant=tenant, etag=etag)
+            logger.info("%s: removed", name)
+            self._checkpoints.remove_blobs(blobs)
+
         try:
-            blobs = await asyncio.to_thread(self._store.delete_job, name, tenant=tenant, etag=etag)
+            await self._change(name, remove)
         except NotFoundError:
             if not allow_missing:
                 raise
-            return
-        self._feed.ring(name)
-        logger.info("%s: removed", name)
-        await to_the_end(self._checkpoints.remove_blobs, blobs)
 
     async def cancel(self, name: str, *, tenant: str, etag: str = "") -> Job:
         """Begin to stop a job; one that is cancelled already stays so. Raises NotFoundError, StaleEtagError, or
         IllegalStateError if it has succeeded or failed."""
         name = names.existing("jobs", name)
-        job, began = await asyncio.to_thread(self._store.cancel, name, tenant=tenant, etag=etag)
-        if began:
-            self._feed.ring(name)
-            cancelling = asyncio.create_task(self._finish_cancel(name))
-            self._cancelling.add(cancelling)
-            cancelling.add_done_callback(self._cancelling.discard)
-        return job
+
+        def stop(job: Job) -> None:
+            if job.state is JobState.CANCELLING:
+                self._see_cancelled(name)
+
+        return await self._change(name, lambda: self._store.cancel(name, tenant=tenant, etag=etag)[0], stop)
 
     async def pause(self, name: str, *, tenant: str, etag: str = "") -> Job:
         """Begin to pause a job; one that is pausing or paused already stays so. Raises NotFoundError,
         StaleEtagError, or IllegalStateError if it is on its way out or has ended."""
         name = names.existing("jobs", name)
-        job, began = await asyncio.to_thread(self._store.pause, name, tenant=tenant, etag=etag)
-        if began:
-            logger.info("%s: asked to pause", name)
-            if (running := self._running.get(name)) is not None:
+
+        def store() -> Job:
+            job, began = self._store.pause(name, tenant=tenant, etag=etag)
+            if began:
+                logger.info("%s: asked to pause", name)
+            return job
+
+        def tell(job: Job) -> None:
+            if job.state is JobState.PAUSING and (running := self._running.get(name)) is not None:
                 running.run.pause()
-            self._feed.ring(name)
-        return job
+
+        return await self._change(name, store, tell)
 
     async def resume(self, name: str, *, tenant: str, etag: str = "") -> Job:
         """Queue a paused job again; one that is on its way already stays so. Raises NotFoundError, StaleEtagError, or
         IllegalStateError if it is still pausing, on its way out, or has ended."""
         name = names.existing("jobs", name)
-        job, began = await asyncio.to_thread(self._store.resume, name, tenant=tenant, etag=etag)
-        if began:
-            self._feed.ring(name)
-            self._wake.set()
-        return job
+        return await self._change(name, lambda: self._store.resume(name, tenant=tenant, etag=etag)[0])
 
     async def scale(self, name: str, *, min_workers: int, max_workers: int, tenant: str, etag: str = "") -> Job:
         """Change the fewest and the most workers of a job, 0 leaving one as it is. It has no more than the most at
@@ -238,13 +239,12 @@ class JobManager:
             least, most = scaled(config, min_workers=min_workers, max_workers=max_workers)
             return replace(config, min_workers=least, max_workers=most)
 
-        job = await asyncio.to_thread(self._store.reconfigure, name, change, tenant=tenant, etag=etag)
-        running = self._running.get(name)
-        if running is not None and running.workers > job.config.max_workers:
-            self._give(running, policies.Grant(name, job.config.max_workers))
-        self._feed.ring(name)
-        self._wake.set()
-        return job
+        def shrink(job: Job) -> None:
+            running = self._running.get(name)
+            if running is not None and running.workers > job.config.max_workers:
+                self._give(running, policies.Grant(name, job.config.max_workers))
+
+        return await self._change(name, lambda: self._store.reconfigure(name, change, tenant=tenant, etag=etag), shrink)
 
     # --- following a job ---------------------------------------------------------------------------------------
 
@@ -258,16 +258,46 @@ class JobManager:
 
     # --- private -----------------------------------------------------------------------------------------------
 
+    async def _change(self, name: str | None, write: Callable[[], R], then: Callable[[R], None] = _nothing) -> R:
+        """Make a write, in a thread, and `then` what follows from it: seen through, even if the caller gives up.
+
+        Who follows the job is told whether or not it succeeds: a store that does not answer may have stored it. One
+        that is new has no name yet: None.
+        """
+
+        async def change() -> R:
+            try:
+                result = await asyncio.to_thread(write)
+            finally:
+                if name is not None:
+                    self._feed.ring(name)
+            then(result)
+            self._wake.set()
+            return result
+
+        return await self._undertakings.see_through(change())
+
+    def _see_cancelled(self, name: str) -> None:
+        """Have a job that is CANCELLING come to its end, unless that is under way."""
+        if name not in self._cancelling:
+            self._cancelling[name] = asyncio.create_task(self._finish_cancel(name), name=name)
+            self._cancelling[name].add_done_callback(lambda _: self._cancelled(name))
+
+    def _cancelled(self, name: str) -> None:
+        _log_defect(name, self._cancelling.pop(name))
+
     async def _finish_cancel(self, name: str) -> None:
         if (running := self._running.get(name)) is not None:
             running.task.cancel()
             await asyncio.wait([running.task])
-        with suppress(IllegalStateError):  # it has ended by itself in the meantime
-            await until_stored(
-                f"make {name} CANCELLED", self._store.transition, name, JobState.CANCELLED, cause=Cause.REQUEST
-            )
+        with suppress(IllegalStateError, NotFoundError):  # it has ended by itself, and may have been removed
+            job = await until_stored(f"read {name}", self._store.get_job, name)
+            if job.state is JobState.CANCELLING:
+                logger.info("%s: cancelled", name)  # before who follows the log takes it for ended
+                await until_stored(
+                    f"make {name} CANCELLED", self._store.transition, name, JobState.CANCELLED, cause=Cause.REQUEST
+                )
         self._feed.ring(name)
-        logger.info("%s: cancelled", name)
 
     async def _serve_queue(self) -> None:
         while True:
@@ -285,6 +315,7 @@ class JobManager:
     async def _distribute(self) -> None:
         """Start what waits and has room; where nothing waits for room, give running jobs what is left."""
         jobs = await asyncio.to_thread(self._store.unfinished_jobs)
+        await self._mend(jobs)
         tenants = {job.name: job.tenant for job in jobs}
         waiting = self._waiting(jobs)
         growing = [
@@ -304,7 +335,7 @@ class JobManager:
             return
         for grant in policies.admit(waiting, free_cpus=free):
             try:
-                await asyncio.to_thread(
+                await to_the_end(
                     self._store.transition,
                     grant.job,
                     JobState.PREPARING,
@@ -315,6 +346,27 @@ class JobManager:
                 continue
             self._feed.ring(grant.job)
             self._begin(grant, tenants[grant.job])
+
+    async def _mend(self, jobs: Sequence[UnfinishedJob]) -> None:
+        """See to what a lost answer of the store has left: it had stored what was asked for, and nobody knew."""
+        for job in jobs:
+            running = self._running.get(job.name)
+            if job.state is JobState.CANCELLING:
+                self._see_cancelled(job.name)
+            elif running is None:
+                await self._take_up(job, cause=Cause.LOSS, reason="nothing of it was running")
+            elif job.state is JobState.PAUSING:
+                running.run.pause()
+
+    async def _take_up(self, job: UnfinishedJob, *, cause: Cause, reason: str) -> None:
+        """Bring a job that nobody runs, though its state says so, to where it can go on, or has ended."""
+        if way := policies.way_back(job.state):
+            logger.info("%s: is %s in the store alone: %s", job.name, job.state.value, reason)
+        with suppress(IllegalStateError, NotFoundError):  # it was read before something else happened to it
+            for since, to in pairwise((job.state, *way)):
+                await to_the_end(self._store.transition, job.name, to, cause=cause, reason=reason, since=since)
+                self._feed.ring(job.name)
+                self._wake.set()
 
     def _waiting(self, jobs: Sequence[UnfinishedJob]) -> list[policies.Demand]:
         """What waits for room, the next one first. A job that is queued again has not quite left its place as long as
@@ -339,7 +391,10 @@ class JobManager:
         task.add_done_callback(lambda _: self._ended(grant.job))
 
     def _ended(self, name: str) -> None:
-        task = self._running.pop(name).task
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: the service failed", name, exc_info=error)
+        _log_defect(name, self._running.pop(name).task)
         self._wake.set()
+
+
+def _log_defect(job: str, task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("%s: the service failed", job, exc_info=error)

@@ -1,12 +1,13 @@
-"""Blocking work of a job: tried until the store answers, and waited for even by who is cancelled."""
+"""Work that is not given up half way: tried until the store answers, and seen through whoever is cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, ParamSpec, TypeVar
 
 from chainrule.server.errors import StoreUnavailableError
 from chainrule.server.jobs import policies
@@ -35,7 +36,37 @@ async def to_the_end(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled() and (error := work.exception()) is not None:
-            logger.warning("cancelled, and failed: %s", error)
+        while not work.done():  # however often it is cancelled
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        _log_failure(work)
         raise
+
+
+class Undertakings:
+    """What is seen through once it has begun, though who asked for it may give up. Lives in one event loop."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def see_through(self, what: Coroutine[Any, Any, R]) -> R:
+        """Its result. Who is cancelled while it waits for that gives up the waiting alone."""
+        task = asyncio.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
+
+    async def done(self) -> None:
+        """Wait until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _log_failure(work: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more who could be told."""
+    if not work.cancelled() and (error := work.exception()) is not None:
+        logger.warning("cancelled, and failed: %s", error)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from chainrule.server.records import JobState
 from chainrule.server.training.policies import best
 from chainrule.server.training.state import EvaluationMetric
 
@@ -151,6 +152,26 @@ def after_loss(losses: Sequence[Loss], *, max_failures: int) -> Retry | GiveUp:
 def delay(times: int) -> float:
     """Pause before a new attempt, in seconds, growing with the number of failures in a row (from 1)."""
     return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(times - 1, 10))
+
+
+# --- what nobody runs ------------------------------------------------------------------------------------------
+
+
+def is_at_work(state: JobState) -> bool:
+    """Whether a job in a state is on its way to its result, and nothing else has been asked of it."""
+    return state in (JobState.PREPARING, JobState.RUNNING, JobState.RECOVERING, JobState.FINALIZING)
+
+
+def way_back(state: JobState) -> tuple[JobState, ...]:
+    """The states by which a job that nobody runs, though its state says that somebody does, gets to one in which it can
+    wait, or has ended."""
+    match state:
+        case JobState.CANCELLING:
+            return (JobState.CANCELLED,)
+        case JobState.PAUSING:
+            return (JobState.PAUSED,)
+        case _:
+            return (JobState.RECOVERING, JobState.QUEUED) if is_at_work(state) else ()
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------

@@ -94,10 +94,8 @@ class JobRun:
         try:
             try:
                 await self._begin()
-            except IllegalStateError as error:  # a pause came first, or a cancel, which cancels this next
-                logger.info("%s: %s", self._name, error)
-                with suppress(IllegalStateError):
-                    await self._transitions.move(JobState.PAUSED, "asked to", cause=Cause.REQUEST)
+            except IllegalStateError as error:
+                await self._give_way(error)
         except ServiceError as error:
             await self._fail(JobFailure(error.reason, error.message))
         except Exception as error:  # a defect of the service: the job's owner must learn of it too
@@ -161,11 +159,25 @@ class JobRun:
             return False
         return await self._recover(_first_line(failed.message), decision.delay_s)
 
+    async def _give_way(self, error: IllegalStateError) -> None:
+        """End for a pause or a cancel that came first, which is why a state was refused. Raises the error if there is
+        none of these."""
+        state = (await self._job()).state
+        if policies.is_at_work(state):
+            raise error
+        logger.info("%s: %s", self._name, error)
+        if state is JobState.PAUSING:  # who cancels it ends this next
+            with suppress(IllegalStateError):
+                await self._transitions.move(JobState.PAUSED, "asked to", cause=Cause.REQUEST)
+
     # --- an attempt --------------------------------------------------------------------------------------------
 
     async def _attempt(self) -> Finished | Failed | Paused:
         """Start a coordinator from the last checkpoint and store what it reports, until one of these ends it."""
-        spec, setback = await to_the_end(self._loader.spec, self._workers)
+        try:
+            spec, setback = await to_the_end(self._loader.spec, self._workers)
+        finally:
+            self._feed.ring(self._name)  # what was forgotten for it, and told
         plan, self._step = spec.plan, spec.state.step
         if self._step >= plan.total_steps and not plan.num_validation:
             return Finished(plan.total_steps)  # the service stopped between the last checkpoint and the end
@@ -269,11 +281,12 @@ class JobRun:
             digest = await to_the_end(self._store_weights, step)
         except CheckpointError as error:
             await to_the_end(self._loader.drop_from, step, str(error))
+            self._feed.ring(self._name)
             return _lost(LostPartError(str(error)))
+        logger.info("%s: succeeded, weights %s", self._name, digest)  # before who follows the log takes it for ended
         await self._transitions.move(
             JobState.SUCCEEDED, "", cause=Cause.TRAINING, weights_digest=digest, weights_step=step
         )
-        logger.info("%s: succeeded, weights %s", self._name, digest)
         return None
 
     def _store_weights(self, step: int) -> str:
@@ -293,7 +306,7 @@ class JobRun:
         PAUSED then, and what was lost is computed again once it is resumed."""
         try:
             last = (await self._job()).history[-1]
-            if (last.state, last.reason) != (JobState.RECOVERING, reason):  # an outage that lasts is told once
+            if (last.state, last.cause) != (JobState.RECOVERING, Cause.LOSS):  # an outage is told once, in first words
                 await self._transitions.move(JobState.RECOVERING, reason, cause=Cause.LOSS)
         except IllegalStateError:  # it is PAUSING; or CANCELLING, which cannot become PAUSED either
             why = f"a part was lost while pausing: {reason}"

@@ -55,7 +55,7 @@ class Submissions:
     """Checks and stores submissions. Its methods block.
 
     Args:
-        max_waiting: most jobs of a tenant that may wait in the queue; None: any number.
+        max_waiting: most jobs of a tenant that may wait in the queue or be paused; None: any number.
     """
 
     def __init__(self, store: Store, models: ModelCatalog, *, max_waiting: int | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from chainrule.server.jobs.feed import Feed
 from chainrule.server.jobs.patience import until_stored
 from chainrule.server.records import Cause, JobFailure, JobState
@@ -29,16 +31,20 @@ class Transitions:
         running_workers: int = 0,
     ) -> None:
         """Raises IllegalStateError if the state cannot follow the present one: a cancel or a pause came first."""
-        await until_stored(
-            f"make {self._job} {to.value}",
-            self._store.transition,
-            self._job,
-            to,
-            cause=cause,
-            reason=reason,
-            failure=failure,
-            weights_digest=weights_digest,
-            weights_step=weights_step,
-            running_workers=running_workers,
-        )
+        tries = itertools.count()
+
+        def transition() -> None:
+            self._store.transition(
+                self._job,
+                to,
+                cause=cause,
+                reason=reason,
+                failure=failure,
+                weights_digest=weights_digest,
+                weights_step=weights_step,
+                running_workers=running_workers,
+                repeated=next(tries) > 0,
+            )
+
+        await until_stored(f"make {self._job} {to.value}", transition)
         self._feed.ring(self._job)

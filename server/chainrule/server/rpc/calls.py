@@ -95,6 +95,13 @@ class Calls:
         if self._open:
             logger.warning("%d calls had not ended when the service did; their clients can repeat them", self._open)
 
+    async def over(self, timeout_s: float) -> None:
+        """Wait until no call is answered any more, at most so long: who is cut off still writes down what became of
+        it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._none.wait()
+
     def hurry(self) -> None:
         """Wait no more for calls that are being answered."""
         self._hurried.set()

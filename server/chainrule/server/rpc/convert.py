@@ -20,6 +20,9 @@ from chainrule.server.store import JobChange
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 from chainrule.v1 import blob_pb2, dataset_pb2, job_pb2, model_pb2
 
+MAX_HISTORY = 1000
+"""Most changes of its state that a job is shown with."""
+
 
 def timestamp(time: datetime) -> timestamp_pb2.Timestamp:
     message = timestamp_pb2.Timestamp()
@@ -120,7 +123,7 @@ def job(record: records.Job) -> job_pb2.Job:
         dataset=record.dataset,
         config=training_config(record.config),
         state=job_state(record.state),
-        history=map(state_change, record.history),
+        history=map(state_change, record.history[-MAX_HISTORY:]),
         progress=progress(record.progress),
         weights_digest=record.weights_digest,
         create_time=timestamp(record.create_time),

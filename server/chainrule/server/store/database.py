@@ -28,6 +28,7 @@ class Database:
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._closed = False
         self._engine = _engine(url)
         self._ownership = _Ownership(self._engine) if self._engine.dialect.name == "postgresql" else None
         try:
@@ -46,22 +47,30 @@ class Database:
             return str(db.execute(sa.select(schema.identity.c.id)).scalar_one())
 
     def close(self) -> None:
+        """What is asked of it from now on is refused: another server may have the tables."""
+        self._closed = True
         if self._ownership is not None:
             self._ownership.close()
         self._engine.dispose()
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
+        self._check_open()
         with _available(), self._engine.connect().execution_options(**_READING[self._engine.dialect.name]) as db:
             yield db
 
     @contextmanager
     def _write(self, *, rebuilding: bool = False) -> Iterator[Connection]:
+        self._check_open()
         with _available():
             if self._ownership is not None:
                 self._ownership.keep()
             with self._engine.connect().execution_options(rebuilding=rebuilding) as db, db.begin():
                 yield db
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("the store is closed: the service has ended; try again, it may be back soon")
 
     def _now_us(self) -> int:
         return round(self._clock() * 1e6)
@@ -149,6 +158,7 @@ class _Ownership:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._guard = threading.Lock()
+        self._over = False
         try:
             self._connection = self._taken()
         except sa.exc.OperationalError as error:
@@ -158,8 +168,11 @@ class _Ownership:
 
     def keep(self) -> None:
         """Make sure of it, before something is written. A connection that was lost is made again. Raises
-        StoreUnavailableError if another server has taken the database meanwhile, or OperationalError."""
+        StoreUnavailableError if another server has taken the database meanwhile, or this one has given it up, or
+        OperationalError."""
         with self._guard:
+            if self._over:
+                raise StoreUnavailableError("the store was closed a moment ago")
             try:
                 self._connection.execute(sa.select(1))
             except sa.exc.SQLAlchemyError:  # it is gone, or was when this was last tried
@@ -168,6 +181,7 @@ class _Ownership:
 
     def close(self) -> None:
         with self._guard:
+            self._over = True
             self._connection.close()
 
     def _taken(self) -> Connection:

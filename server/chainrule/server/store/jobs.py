@@ -78,7 +78,7 @@ class JobTables(Database):
         """Store a job as QUEUED; True with it if it is new, False if the request id has stored it before.
 
         Args:
-            max_waiting: most jobs of the tenant that may be QUEUED; None: any number.
+            max_waiting: most jobs of the tenant that may be QUEUED or PAUSED; None: any number.
 
         Raises AlreadyExistsError if the request id stands for another payload; NotFoundError if it stands for a job
         that was removed since, or for what the job is made of; QueueFullError; or IllegalStateError if that is not what
@@ -111,19 +111,20 @@ class JobTables(Database):
             return rows.job(db, get(db, schema.jobs, name, tenant=tenant))
 
     def list_jobs(self, asked: PageRequest, *, tenant: str | None = None) -> tuple[list[Job], str]:
-        """A page, and the token of the next; the jobs come without their events and evaluations. Raises
+        """A page, and the token of the next; see `rows.listed_jobs` for what is left out of the jobs. Raises
         InvalidRequestError."""
         query = sa.select(schema.jobs)
         if tenant is not None:
             query = query.where(schema.jobs.c.tenant == tenant)
         with self._read() as db:
             found, token = page(db, query, listings.JOBS, asked, scope=tenant or "")
-            return [rows.job(db, row, whole=False) for row in found], token
+            return rows.listed_jobs(db, found), token
 
     def unfinished_jobs(self) -> list[UnfinishedJob]:
-        """All jobs that have not ended, oldest first; one query, however many they are."""
+        """All jobs that have something to wait for or to do, oldest first: neither ended nor PAUSED. One query, however
+        many they are."""
         table = schema.jobs.c
-        states = [state.value for state in JobState if not state.terminal]
+        states = [state.value for state in JobState if not (state.terminal or state is JobState.PAUSED)]
         columns = (table.name, table.tenant, table.state, table.priority, table.config)
         query = sa.select(*columns).where(table.state.in_(states)).order_by(table.id)
         with self._read() as db:
@@ -145,13 +146,22 @@ class JobTables(Database):
         weights_digest: str = "",
         weights_step: int = 0,
         running_workers: int = 0,
+        since: JobState | None = None,
+        repeated: bool = False,
     ) -> Job:
         """Move a job to another state; one that has SUCCEEDED makes a version of its model. Raises IllegalStateError if
-        that state cannot follow the present one."""
+        that state cannot follow the present one.
+
+        Args:
+            since: the state the job must still be in; None: any.
+            repeated: whether the same was tried before, and the answer was lost: what that try has stored counts.
+        """
         with self._write() as db:
             row = get(db, schema.jobs, name)
+            if repeated and _is_made(db, row, to, cause, reason):
+                return rows.job(db, row)
             state = JobState(row["state"])
-            if to not in TRANSITIONS[state]:
+            if to not in TRANSITIONS[state] or since not in (None, state):
                 raise IllegalStateError(
                     f'job "{name}" is {state.value} and cannot become {to.value}', name=name, state=state.value
                 )
@@ -357,14 +367,26 @@ def _changed(db: Connection, row: RowMapping, values: Mapping[str, Any]) -> Job:
 
 
 def _check_queue(db: Connection, tenant: str, max_waiting: int) -> None:
+    """PAUSED jobs count: they can be queued again at any time."""
     table = schema.jobs.c
-    waiting = sa.select(sa.func.count()).where(table.tenant == tenant, table.state == JobState.QUEUED.value)
+    states = [state.value for state in (JobState.QUEUED, JobState.PAUSED)]
+    waiting = sa.select(sa.func.count()).where(table.tenant == tenant, table.state.in_(states))
     if (found := db.execute(waiting).scalar_one()) >= max_waiting:
         raise QueueFullError(
-            f"{found:,} jobs wait already, and no more than {max_waiting:,} may; try again once some have begun, "
+            f"{found:,} jobs wait or are paused, and no more than {max_waiting:,} may; try again once some have begun, "
             "cancel some, or have the service started with a larger --queue-limit",
             waiting=str(found),
         )
+
+
+def _is_made(db: Connection, row: RowMapping, to: JobState, cause: Cause | None, reason: str) -> bool:
+    """Whether a change is the job's latest but for what callers have asked for since."""
+    table = schema.job_history.c
+    asked = [state.value for state in (JobState.QUEUED, JobState.PAUSING, JobState.CANCELLING)]
+    of_callers = sa.and_(table.cause == Cause.REQUEST.value, table.state.in_(asked))
+    query = sa.select(table.state, table.cause, table.reason, table.attempt)
+    latest = db.execute(query.where(table.job == row["name"], sa.not_(of_callers)).order_by(table.id.desc()).limit(1))
+    return latest.first() == (to.value, "" if cause is None else cause.value, reason, row["attempt"])
 
 
 def _refused(job: Job, remedy: str) -> IllegalStateError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -87,11 +88,26 @@ def dataset(row: RowMapping) -> Dataset:
 # --- jobs ------------------------------------------------------------------------------------------------------
 
 
-def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
-    """A job; without its events and evaluations where not the whole of it is wanted."""
-    table = schema.job_history
-    query = sa.select(table).where(table.c.job == row["name"]).order_by(table.c.id)
-    changes = db.execute(query).mappings().all()
+def job(db: Connection, row: RowMapping) -> Job:
+    """A job, with all there is to know of it."""
+    name, table = row["name"], schema.metrics.c
+    query = sa.select(schema.metrics).where(table.job == name).order_by(table.step.desc()).limit(PACE_STEPS + 1)
+    latest = db.execute(query).mappings().all()
+    job = _job(row, _histories(db, [name])[name], latest)
+    return replace(job, events=_events(db, name), evaluations=evaluations(db, name, MAX_EVALUATIONS))
+
+
+def listed_jobs(db: Connection, page: Sequence[RowMapping]) -> list[Job]:
+    """Jobs in a number of queries that does not grow with theirs: without events and evaluations, and with a pace only
+    where they have workers."""
+    names = [row["name"] for row in page]
+    histories, latest = _histories(db, names), _latest_metrics(db, names)
+    return [_job(row, histories[row["name"]], latest[row["name"]], paced=row["running_workers"] > 0) for row in page]
+
+
+def _job(row: RowMapping, changes: Sequence[RowMapping], latest: Sequence[RowMapping], *, paced: bool = True) -> Job:
+    """A job without its events and evaluations; without a pace, too, unless it is to be `paced`. `latest` are metrics
+    of its last steps, newest first."""
     config = configs.from_values(row["config"])
     return Job(
         name=row["name"],
@@ -105,11 +121,9 @@ def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
         end_time=_optional_time(row["end_time_us"]),
         weights_digest=row["weights_digest"],
         failure=JobFailure(**row["failure"]) if row["failure"] else None,
-        progress=_progress(db, row, config, changes),
-        events=_events(db, row["name"]) if whole else (),
+        progress=_progress(row, config, changes, latest, paced=paced),
         running_workers=row["running_workers"],
         fingerprint=row["fingerprint"],
-        evaluations=evaluations(db, row["name"], MAX_EVALUATIONS) if whole else (),
         weights_step=row["weights_step"],
         tenant=row["tenant"],
         labels=row["labels"],
@@ -120,6 +134,28 @@ def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
         result_version=row["result_version"],
         dataset_digest=row["dataset_digest"],
     )
+
+
+def _histories(db: Connection, jobs: Sequence[str]) -> Mapping[str, list[RowMapping]]:
+    """The changes of state of each of the jobs, oldest first."""
+    table = schema.job_history
+    found: dict[str, list[RowMapping]] = {job: [] for job in jobs}
+    for change in db.execute(sa.select(table).where(table.c.job.in_(jobs)).order_by(table.c.id)).mappings():
+        found[change["job"]].append(change)
+    return found
+
+
+def _latest_metrics(db: Connection, jobs: Sequence[str]) -> Mapping[str, list[RowMapping]]:
+    """The last metric of each of the jobs; where it has workers, as many as its pace is taken from, newest first."""
+    job, metric, other = schema.jobs.c, schema.metrics.c, schema.metrics.alias().c
+    last = sa.select(sa.func.max(other.step)).where(other.job == job.name).scalar_subquery()
+    count = sa.case((job.running_workers > 0, PACE_STEPS + 1), else_=1)
+    among = sa.and_(metric.job == job.name, metric.step > last - count)
+    query = sa.select(schema.metrics).select_from(schema.jobs).join(schema.metrics, among).where(job.name.in_(jobs))
+    found: dict[str, list[RowMapping]] = {name: [] for name in jobs}
+    for row in db.execute(query.order_by(metric.step.desc())).mappings():
+        found[row["job"]].append(row)
+    return found
 
 
 def _state_change(row: RowMapping) -> StateChange:
@@ -150,15 +186,19 @@ def evaluations(db: Connection, job: str, limit: int | None = None) -> tuple[Eva
     return tuple(evaluation(row) for row in reversed(latest))
 
 
-def _progress(db: Connection, row: RowMapping, config: TrainingConfig, changes: Sequence[RowMapping]) -> Progress:
-    table = schema.metrics.c
+def _progress(
+    row: RowMapping,
+    config: TrainingConfig,
+    changes: Sequence[RowMapping],
+    latest: Sequence[RowMapping],
+    *,
+    paced: bool,
+) -> Progress:
     total_steps = row["total_steps"]
-    query = sa.select(schema.metrics).where(table.job == row["name"]).order_by(table.step.desc()).limit(PACE_STEPS + 1)
-    latest = db.execute(query).mappings().all()
     if not latest:
         return Progress(0, total_steps, 0, config.epochs)
     last = metric(latest[0])
-    rate, seconds_per_step = _pace(latest, changes)
+    rate, seconds_per_step = _pace(latest, changes) if paced else (0.0, 0.0)
     return Progress(
         step=last.step,
         total_steps=total_steps,
