@@ -142,7 +142,9 @@ def test_the_first_token_is_made_before_the_server_runs(tmp_path: Path) -> None:
     again = run("token-create", "other", "--out", str(file))
     assert again.exit_code == 1
     assert "File exists" in again.stderr
-    printed = json.loads(run("token-create", "ci", "--scope", "read", "--expires-in-days", "1", "--format", "json").stdout)
+    printed = json.loads(
+        run("token-create", "ci", "--scope", "read", "--expires-in-days", "1", "--format", "json").stdout
+    )
     assert (printed["name"], printed["scopes"], printed["secret"][:10]) == ("tokens/ci", ["read"], "chainrule_")
     assert run("token-revoke", "ci").stdout.startswith("tokens/ci was revoked at ")
     listed = json.loads(run("token-ls", "--format", "json").stdout)

@@ -60,6 +60,6 @@ class Housekeeping:
         found = self._blobs.collect(self._store.unreferenced, grace_s=self._grace_s, stopped=self._stopping.is_set)
         if found.blobs:
             logger.info("removed %d blobs, %d bytes, that nothing referred to", found.blobs, found.size_bytes)
-        self._store.drop_grants(self._blobs.contains, older_than_s=self._grace_s)
+        self._store.drop_grants(older_than_s=self._grace_s)
         self._store.drop_audit_entries(older_than_s=KEPT_S)
         self._store.drop_requests(older_than_s=requests.KEPT_S)
