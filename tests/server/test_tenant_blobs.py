@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from chainrule.server.access import TokenCatalog
 from chainrule.server.blobs import Announcement, Blob, BlobStore, Chunk
 from chainrule.server.blobs import store as blob_store
 from chainrule.server.datasets import DatasetCatalog
@@ -233,8 +234,9 @@ async def test_housekeeping_forgets_grants_and_old_entries(stored: Store, blobs:
             counts = (sa.select(sa.func.count()).select_from(table) for table in (schema.blob_grants, schema.audit))
             return sum(db.execute(count).scalar_one() for count in counts)
 
+    assert num_rows() == 2
     clock.now_s += 89 * 24 * 3600
-    async with Housekeeping(stored, blobs, interval_s=0.01):
+    async with Housekeeping(stored, blobs, TokenCatalog(stored), interval_s=0.01):
         await until(lambda: num_rows() == 1)
         clock.now_s += 2 * 24 * 3600
         await until(lambda: num_rows() == 0)

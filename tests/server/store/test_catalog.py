@@ -352,3 +352,14 @@ def test_a_model_goes_with_all_its_versions(store: Store) -> None:
     assert store.list_versions("models/m", PageRequest(), tenant="default")[0] == [
         ModelVersion("models/m", 1, "c" * 64, again.create_time)
     ]
+
+
+def test_a_retry_is_answered_also_if_the_clock_went_back_since_the_resource_was_made(store: Store) -> None:
+    for kind in KINDS:
+        made = kind.create(store)
+        clock = store._clock
+        assert isinstance(clock, Clock)
+        clock.now_s -= 3600
+        request = Request("r" + kind.kind, "digest")
+        assert kind.create(store, request=request) == made
+        assert kind.create(store, request=request) == made == kind.of_request(store, request)

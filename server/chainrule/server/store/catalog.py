@@ -51,8 +51,9 @@ class CatalogTables(Database):
             now = self._now_us()
             if row is None:
                 _insert_model(db, model, tenant, now)
-            requests.record(db, request, model.name, tenant=tenant, now_us=now)
-            return _model(db, get(db, schema.models, model.name, tenant=tenant))
+            made = get(db, schema.models, model.name, tenant=tenant)
+            requests.record(db, request, model.name, tenant=tenant, now_us=max(now, made["create_time_us"]))
+            return _model(db, made)
 
     def model_of_request(self, request: Request, *, tenant: str) -> Model | None:
         """What a request has made before, if anything. Raises AlreadyExistsError or NotFoundError, as
@@ -152,8 +153,9 @@ class CatalogTables(Database):
                 values = asdict(dataset) | {"tenant": tenant, "create_time_us": now}
                 del values["create_time"]
                 db.execute(schema.datasets.insert().values(**values))
-            requests.record(db, request, dataset.name, tenant=tenant, now_us=now)
-            return rows.dataset(get(db, schema.datasets, dataset.name, tenant=tenant))
+            made = get(db, schema.datasets, dataset.name, tenant=tenant)
+            requests.record(db, request, dataset.name, tenant=tenant, now_us=max(now, made["create_time_us"]))
+            return rows.dataset(made)
 
     def dataset_of_request(self, request: Request, *, tenant: str) -> Dataset | None:
         """What a request has made before, if anything. Raises AlreadyExistsError or NotFoundError, as

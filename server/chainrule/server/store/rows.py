@@ -101,8 +101,8 @@ def job(db: Connection, row: RowMapping, *, whole: bool = True) -> Job:
         state=JobState(row["state"]),
         history=tuple(map(_state_change, changes)),
         create_time=time(row["create_time_us"]),
-        start_time=_optional_time(row["start_time_us"]),
-        end_time=_optional_time(row["end_time_us"]),
+        start_time=optional_time(row["start_time_us"]),
+        end_time=optional_time(row["end_time_us"]),
         weights_digest=row["weights_digest"],
         failure=JobFailure(**row["failure"]) if row["failure"] else None,
         progress=_progress(db, row, config, changes),
@@ -249,5 +249,5 @@ def time(time_us: int) -> datetime:
     return datetime.fromtimestamp(time_us / 1e6, UTC)
 
 
-def _optional_time(time_us: int | None) -> datetime | None:
+def optional_time(time_us: int | None) -> datetime | None:
     return None if time_us is None else time(time_us)
