@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from chainrule.engine import ChainruleError
 from chainrule.server.backup import Manifest, restore_backup, write_backup
 from chainrule.server.blobs import BlobStore
 from chainrule.server.certificates import add_client, make_certificates
-from chainrule.server.data_folder import BLOBS_FOLDER, STORE_FILE, open_blobs, open_store, own
+from chainrule.server.data_folder import BLOBS_FOLDER, LOCK_FILE, STORE_FILE, open_blobs, open_store, own
 from chainrule.server.errors import DamagedBlobError, NotFoundError, StartupError
 from chainrule.server.store import Store
 
@@ -113,18 +114,31 @@ def restore(
     data_dir: Annotated[Path, typer.Option(help="Folder to make; it must not be there yet.")],
     form: FormOption = Form.TABLE,
 ) -> None:
-    """Make a data folder of a backup. Every digest is checked, and nothing is there if one is wrong."""
-    with _told():
+    """Make a data folder of a backup. Every digest is checked, and nothing is there if one is wrong. Tokens are as they
+    were then: one that was revoked since is good again."""
+    with reported():
         restored = restore_backup(source, data_dir)
+        good = [] if restored.store is None else _good_tokens(data_dir)
     if form is Form.JSON:
-        print(json.dumps({"data_dir": str(data_dir), **_facts(restored)}))
+        print(json.dumps({"data_dir": str(data_dir), **_facts(restored), "good_tokens": good}))
         return
     print(f"restored {len(restored.blobs)} blobs, {restored.size_bytes:,} bytes in all, of {restored.time}")
     if restored.store is None:
         print("the rows are not in this backup: restore them with pg_restore or psql")
         print(f"chainrule serve --data-dir {data_dir} --store-url postgresql+psycopg://...")
-    else:
-        print(f"chainrule serve --data-dir {data_dir}")
+        return
+    if good:
+        print(f"these tokens are good, also if they were revoked since: {', '.join(good)}")
+        print(f"chainrule admin token-revoke TOKEN --data-dir {data_dir}")
+    print(f"chainrule serve --data-dir {data_dir}")
+
+
+def _good_tokens(folder: Path) -> list[str]:
+    """Names of the tokens that let somebody in, in their order."""
+    with opened(folder, None) as store:
+        now = datetime.now(UTC)
+        tokens = store.tokens_by_digest().values()
+        return sorted(token.name for token in tokens if token.expire_time is None or token.expire_time > now)
 
 
 def _facts(manifest: Manifest) -> dict[str, object]:
@@ -176,19 +190,33 @@ def certs(
 
 @contextmanager
 def _opened(folder: Path, store_url: str | None) -> Iterator[tuple[Store, BlobStore]]:
-    with _told():
-        if not (folder / (STORE_FILE if store_url is None else BLOBS_FOLDER)).exists():
-            raise StartupError(f"--data-dir {folder} is no data folder of a server: its store or its blobs are missing")
-        with own(folder):
-            store = open_store(folder, store_url)
-            try:
-                yield store, open_blobs(folder, store)
-            finally:
-                store.close()
+    """The store and the blobs of a data folder that there is; what goes wrong is reported."""
+    with reported(), opened(folder, store_url) as store:
+        yield store, open_blobs(folder, store)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def opened(folder: Path, store_url: str | None, *, making: bool = False) -> Iterator[Store]:
+    """The store of a data folder, which is this process's meanwhile.
+
+    Args:
+        making: whether to make the folder if it is missing.
+
+    Raises StartupError.
+    """
+    marks = (STORE_FILE,) if store_url is None else (BLOBS_FOLDER, LOCK_FILE)
+    if not making and not any((folder / mark).exists() for mark in marks):
+        raise StartupError(f"--data-dir {folder} is no data folder of a server: its store or its blobs are missing")
+    with own(folder):
+        store = open_store(folder, store_url)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@contextmanager
+def reported() -> Iterator[None]:
     """End the command with a line about what it could not do."""
     try:
         yield
