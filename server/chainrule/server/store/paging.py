@@ -157,9 +157,10 @@ def _last_row(db: Connection, token: str, digest: str) -> Sequence[Any]:
         if len(token) > MAX_TOKEN_LENGTH:
             raise ValueError("it is too long")
         sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars="-_", validate=True)
-        found, *place = json.loads(_cipher(db).decrypt(sealed, None))
+        content: list[Any] = json.loads(_cipher(db).decrypt(sealed, None))
     except (ValueError, InvalidTag) as error:
         raise _no_token(token) from error
+    found, *place = content
     if found != digest:
         raise InvalidRequestError.of(
             "page_token",
