@@ -63,8 +63,8 @@ CHAPTERS: dict[str, Points] = {
     "storing": [Point("blob", moment, occurrence) for occurrence in (2, 3, 4) for moment in ("before", "after")],
 }
 """Where the service is killed in the course of one story, each time as soon as it has come so far again."""
-TIDYING = {"__init__", "drop_grants", "drop_audit_entries", "drop_requests"}
-"""Writes at the start that forget what is of no use any more."""
+TIDYING = {"__init__", "drop_grants", "drop_audit_entries", "drop_requests", "drop_tokens", "renew_grants"}
+"""Writes that forget what is of no use any more, or keep it for longer."""
 QUICK = [Point("create_job", "after"), Point("transition RUNNING", "after"), Point("transition SUCCEEDED", "before")]
 CONFIG: dict[str, Any] = {
     "epochs": 6,

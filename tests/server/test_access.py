@@ -79,7 +79,8 @@ def test_revoking_counts_at_once_and_is_told(tokens: TokenCatalog, clock: Clock)
     for check in (lambda: tokens.check(made), lambda: tokens.resolve(SECRET)):
         with pytest.raises(UnauthenticatedError, match="is not known here, or was revoked"):
             check()
-    assert tokens.create(NEW, tenant="default") == revoked  # it does not come back
+    with pytest.raises(AlreadyExistsError, match='"tokens/ci" was revoked; choose another token_id'):
+        tokens.create(NEW, tenant="default")  # it does not come back
     with pytest.raises(UnauthenticatedError):
         tokens.resolve(SECRET)
 
@@ -119,8 +120,9 @@ def test_the_same_once_more_is_the_one_that_is_there(tokens: TokenCatalog, reque
 )
 def test_another_one_of_the_name_the_secret_or_the_request_is_refused(tokens: TokenCatalog, other: NewToken) -> None:
     made = tokens.create(asked(NEW, "r"), tenant="default")
-    with pytest.raises(AlreadyExistsError):
-        tokens.create(other, tenant="default")
+    for validate_only in (True, False):
+        with pytest.raises(AlreadyExistsError):
+            tokens.create(other, tenant="default", validate_only=validate_only)
     with pytest.raises(AlreadyExistsError, match='request_id "r" has already made "tokens/ci" from another payload'):
         tokens.create(asked(other, "r"), tenant="default")
     assert tokens.page(PageRequest(10)) == ([made], "")
@@ -177,5 +179,34 @@ def test_the_audit_log_is_kept_for_a_while(tokens: TokenCatalog, stored: Store, 
         replace(entry, sequence=2, time=NOW + timedelta(seconds=20)),
     ]
     assert [found.sequence for found in tokens.audit_page(PageRequest(2, after))[0]] == [1]
-    assert stored.drop_audit_entries(older_than_s=15) == 1
+    assert stored.drop_audit_entries(older_than_s=15, most=10) == 1
     assert [found.sequence for found in tokens.audit_page(PageRequest(10))[0]] == [3, 2]
+
+
+def test_the_audit_log_has_an_end_and_refusals_do_not_drive_out_what_was_done(stored: Store) -> None:
+    entry = AuditEntry("", "", "ipv4:127.0.0.1:1", "chainrule.v1.JobService/CreateJob", "jobs/x", "OK")
+    for code in ("OK", "OK", *("UNAUTHENTICATED",) * 3, "OK", "PERMISSION_DENIED"):
+        stored.add_audit_entry(replace(entry, code=code))
+    assert stored.drop_audit_entries(older_than_s=60, most=7) == 0
+    assert stored.drop_audit_entries(older_than_s=60, most=3) == 1
+    found = [found.sequence for found in stored.list_audit_entries(PageRequest(10))[0]]
+    assert found == [7, 6, 5, 4, 2, 1]
+
+
+def test_tokens_that_are_not_good_any_more_are_forgotten_after_a_while(
+    tokens: TokenCatalog, stored: Store, clock: Clock
+) -> None:
+    lasting = tokens.create(NEW, tenant="default")
+    tokens.create(replace(NEW, token_id="revoked", secret_digest="1" * 64), tenant="default")
+    ends = NOW + timedelta(seconds=10)
+    tokens.create(replace(NEW, token_id="expired", secret_digest=digest_of("x"), expire_time=ends), tenant="default")
+    clock.now_s += 10
+    tokens.revoke("tokens/revoked")
+    tokens.forget()
+    assert len(tokens.page(PageRequest(10))[0]) == 3
+    clock.now_s += 90 * 24 * 3600 + 1
+    tokens.forget()
+    assert tokens.page(PageRequest(10))[0] == [lasting]
+    assert tokens.resolve(SECRET) == lasting
+    with pytest.raises(UnauthenticatedError, match="is not known here"):  # it is not in memory either
+        tokens.resolve("x")

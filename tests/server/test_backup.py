@@ -9,6 +9,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 from chainrule.server import admin, backup
+from chainrule.server.access import NewToken, TokenCatalog, digest_of
 from chainrule.server.backup import MANIFEST, restore_backup
 from chainrule.server.blobs import BlobStore
 from chainrule.server.data_folder import open_blobs, open_store, own
 from chainrule.server.errors import BackupError, StartupError
 from chainrule.server.records import JobState
-from chainrule.server.store import PageRequest
+from chainrule.server.store import PageRequest, Store
 from chainrule.server.store.schema import DEFAULT_TENANT
 from tests.server.jobs.service_parts import FakeLauncher, Parts
 
@@ -84,6 +86,52 @@ def test_what_was_there_is_there_again(folder: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in new.parent.iterdir()) == ["new"]
 
 
+def test_the_copy_of_the_store_is_its_owners_alone_while_it_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: dict[str, int] = {}
+    copy_to = Store.copy_to
+
+    def look(store: Store, path: Path) -> None:
+        modes["before"] = stat.S_IMODE(path.stat().st_mode)
+        copy_to(store, path)
+        modes["after"] = stat.S_IMODE(path.stat().st_mode)
+
+    monkeypatch.setattr(Store, "copy_to", look)
+    before = os.umask(0o022)
+    try:
+        assert run("backup", "--data-dir", str(folder), "--to", str(tmp_path / "b.tar")).exit_code == 0
+    finally:
+        os.umask(before)
+    assert modes == {"before": 0o600, "after": 0o600}
+    assert stat.S_IMODE((tmp_path / "b.tar").stat().st_mode) == 0o600
+
+
+def test_after_a_restore_it_is_said_which_tokens_are_good(folder: Path, tmp_path: Path) -> None:
+    def change(done: Callable[[TokenCatalog], object]) -> None:
+        store = open_store(folder)
+        done(TokenCatalog(store))
+        store.close()
+
+    def add(tokens: TokenCatalog) -> None:
+        ends = datetime.now(UTC) + timedelta(days=1)
+        for name, expire_time in (("revoked-before", None), ("revoked-since", None), ("expiring", ends)):
+            tokens.create(NewToken(name, "t", ("read",), digest_of(name), expire_time=expire_time), tenant="t")
+        tokens.revoke("tokens/revoked-before")
+
+    change(add)
+    file = tmp_path / "b.tar"
+    assert run("backup", "--data-dir", str(folder), "--to", str(file)).exit_code == 0
+    change(lambda tokens: tokens.revoke("tokens/revoked-since"))
+    restored = run("restore", "--from", str(file), "--data-dir", str(tmp_path / "again"))
+    assert (
+        "these tokens are good, also if they were revoked since: tokens/expiring, tokens/revoked-since"
+        in restored.stdout
+    )
+    told = run("restore", "--from", str(file), "--data-dir", str(tmp_path / "json"), "--format", "json").stdout
+    assert json.loads(told)["good_tokens"] == ["tokens/expiring", "tokens/revoked-since"]
+
+
 def test_a_backup_says_what_it_has_as_json(folder: Path, tmp_path: Path) -> None:
     made = json.loads(run("backup", "--data-dir", folder, "--to", tmp_path / "b.tar", "--format", "json").stdout)
     back = json.loads(
@@ -91,6 +139,7 @@ def test_a_backup_says_what_it_has_as_json(folder: Path, tmp_path: Path) -> None
     )
     assert made.pop("file") == str(tmp_path / "b.tar")
     assert back.pop("data_dir") == str(tmp_path / "n")
+    assert back.pop("good_tokens") == []
     assert made == back
     assert (made["store"], made["left_out"]) == (True, [])
 

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from chainrule.server.access import TokenCatalog
 from chainrule.server.blobs import BlobStore, Collected
 from chainrule.server.errors import StoreUnavailableError
 from chainrule.server.housekeeping import Housekeeping
@@ -18,7 +19,7 @@ from tests.server.training.bench import until
 async def test_what_nothing_refers_to_goes_at_the_start_and_later(store: Store, blobs: BlobStore) -> None:
     first = blobs.path(blobs.put(b"first"))
     os.utime(first, (0, 0))
-    async with Housekeeping(store, blobs, interval_s=0.01, grace_s=60):
+    async with Housekeeping(store, blobs, TokenCatalog(store), interval_s=0.01, grace_s=60):
         await until(lambda: not first.exists())
         later, fresh = blobs.path(blobs.put(b"later")), blobs.path(blobs.put(b"fresh"))
         os.utime(later, (0, 0))
@@ -39,7 +40,7 @@ async def test_a_store_that_does_not_answer_is_asked_again(
         return digests
 
     monkeypatch.setattr(store, "unreferenced", unreferenced)
-    async with Housekeeping(store, blobs, interval_s=0.01, grace_s=60):
+    async with Housekeeping(store, blobs, TokenCatalog(store), interval_s=0.01, grace_s=60):
         await until(lambda: not path.exists())
     assert "cannot look for blobs that may go: locked" in caplog.text
 
@@ -57,7 +58,7 @@ async def test_whatever_goes_wrong_is_told_and_the_next_look_comes(
         return digests
 
     monkeypatch.setattr(store, "unreferenced", unreferenced)
-    async with Housekeeping(store, blobs, interval_s=0.01, grace_s=60):
+    async with Housekeeping(store, blobs, TokenCatalog(store), interval_s=0.01, grace_s=60):
         await until(lambda: not path.exists())
     assert "a defect" in caplog.text
 
@@ -74,7 +75,7 @@ async def test_once_it_has_ended_nothing_is_removed(
         return Collected()
 
     monkeypatch.setattr(blobs, "collect", collect)
-    housekeeping = Housekeeping(store, blobs)
+    housekeeping = Housekeeping(store, blobs, TokenCatalog(store))
     await housekeeping.__aenter__()
     await until(reached.is_set)
     leaving = asyncio.create_task(housekeeping.__aexit__(None, None, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from chainrule.engine import Generator, StateDictError, io, models
 from chainrule.server.blobs import BlobStore
-from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
+from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, StorageFullError
 from chainrule.server.models import MAX_PARAMETERS, ModelCatalog, build, tied_names
 from chainrule.server.records import Model
 from chainrule.server.store import PageRequest, Request, Store
@@ -55,6 +56,29 @@ def test_the_same_model_twice_is_one_and_another_of_its_name_is_refused(catalog:
     assert create(catalog) == create(catalog)
     with pytest.raises(AlreadyExistsError, match="choose another name"):
         create(catalog, config={"width": 5})
+
+
+def test_a_model_that_is_refused_leaves_no_weights_behind(catalog: ModelCatalog, blobs: BlobStore) -> None:
+    create(catalog)
+    stored = blobs.usage()
+    for seed in range(2, 5):
+        with pytest.raises(AlreadyExistsError):
+            create(catalog, init_seed=seed)
+    assert blobs.usage() == stored
+
+
+def test_initialised_weights_take_no_more_than_there_is_room_for(store: Store, tmp_path: Path) -> None:
+    size = len(io.save(models.small_cnn(width=4, generator=Generator(1)).state_dict()))
+    for number, limits in enumerate(({"limit_bytes": size}, {"tenant_limit_bytes": size})):
+        blobs = BlobStore(tmp_path / str(number), limit_bytes=limits.get("limit_bytes"))
+        tenants = TenantBlobs(blobs, store, are_apart=True, limit_bytes=limits.get("tenant_limit_bytes"))
+        catalog, tenant = ModelCatalog(store, blobs, tenants), f"tenant-{number}"
+        made = create(catalog, tenant=tenant)
+        with pytest.raises(StorageFullError):
+            create(catalog, "other", init_seed=2, tenant=tenant)
+        assert blobs.usage().blobs == 1
+        assert create(catalog, tenant=tenant) == made  # it is there, and takes nothing
+        assert create(catalog, "same", tenant=tenant).weights_digest == made.weights_digest
 
 
 @pytest.mark.parametrize(

@@ -158,3 +158,27 @@ def test_the_first_token_is_made_before_the_server_runs(tmp_path: Path) -> None:
     assert "token.scopes: are ['write']; use at least one of read, submit, admin" in wrong.stderr
     with own(tmp_path / "data"):
         assert "is in use by another server" in run("token-create", "late").stderr
+
+
+@pytest.mark.parametrize("words", [("token-ls",), ("token-revoke", "ci")])
+def test_a_folder_that_is_not_there_is_said_so_and_not_made(tmp_path: Path, words: tuple[str, ...]) -> None:
+    missing = tmp_path / "mistyped"
+    result = CliRunner().invoke(admin_app, [*words, "--data-dir", str(missing)])
+    assert result.exit_code == 1
+    assert f"--data-dir {missing} is no data folder of a server" in result.stderr
+    assert not missing.exists()
+
+
+def test_a_token_that_is_refused_leaves_no_secret_behind(tmp_path: Path) -> None:
+    def create(file: Path, *words: str) -> Result:
+        return CliRunner().invoke(
+            admin_app, ["token-create", "ci", "--out", str(file), *words, "--data-dir", str(tmp_path / "data")]
+        )
+
+    assert create(tmp_path / "first").exit_code == 0
+    taken = create(tmp_path / "second")
+    assert taken.exit_code == 1
+    assert 'there is already a token "tokens/ci"' in taken.stderr
+    assert not (tmp_path / "second").exists()
+    for days in ("36501", "1e300"):
+        assert create(tmp_path / "third", "--expires-in-days", days).exit_code == 2

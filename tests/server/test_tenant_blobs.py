@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from chainrule.server.access import TokenCatalog
 from chainrule.server.blobs import Announcement, Blob, BlobStore, Chunk
-from chainrule.server.errors import NotFoundError
+from chainrule.server.blobs import store as blob_store
+from chainrule.server.datasets import DatasetCatalog
+from chainrule.server.errors import IncompleteUploadError, NotFoundError, StorageFullError
 from chainrule.server.housekeeping import Housekeeping
+from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Model
 from chainrule.server.store import NO_REQUEST, NewJob, Store, schema
 from chainrule.server.tenant_blobs import TenantBlobs
@@ -107,15 +114,111 @@ async def test_a_blob_that_nobody_needs_is_not_kept_young_by_those_who_may_not_r
     assert path.stat().st_mtime > 0
 
 
-async def test_grants_go_with_their_blob_and_not_before(stored: Store, blobs: BlobStore, clock: Clock) -> None:
-    tenants = TenantBlobs(blobs, stored, are_apart=True)
-    for content in (b"gone", b"here"):
+async def test_a_grant_goes_when_it_is_old_whoever_else_keeps_the_blob(
+    stored: Store, blobs: BlobStore, clock: Clock
+) -> None:
+    """Else a tenant sees by what it can still read what others have."""
+    tenants = TenantBlobs(blobs, stored, are_apart=True, limit_bytes=10)
+    for content in (b"shared", b"mine"):
         await tenants.receive(sent(content), tenant="a")
-    blobs.path(sha256(b"gone")).unlink()
-    assert stored.drop_grants(blobs.contains, older_than_s=60) == 0  # it may have been sent again meanwhile
+    stored.create_dataset(Dataset("datasets/d", sha256(b"shared"), 1, (1,), 1, 1, NOW, (), 0), tenant="b")
+    stored.create_dataset(Dataset("datasets/d", sha256(b"mine"), 1, (1,), 1, 1, NOW, (), 0), tenant="a")
+    assert stored.drop_grants(older_than_s=60) == 0
     clock.now_s += 61
-    assert stored.drop_grants(blobs.contains, older_than_s=60) == 1
-    assert stored.blobs_of("a") == {sha256(b"here")}
+    assert stored.drop_grants(older_than_s=60) == 2
+    assert stored.blobs_of("a") == {sha256(b"mine")}
+    assert tenants.missing([sha256(b"shared")], tenant="a") == [sha256(b"shared")]
+    tenants.check_readable(sha256(b"shared"), tenant="b")
+    await tenants.receive(sent(b"other"), tenant="a")  # what others keep does not count for its limit
+
+
+async def test_who_asks_for_a_blob_or_holds_it_can_read_it_for_as_long_again(
+    stored: Store, blobs: BlobStore, clock: Clock
+) -> None:
+    tenants = TenantBlobs(blobs, stored, are_apart=True)
+    for content in (b"asked for", b"held", b"left"):
+        await tenants.receive(sent(content), tenant="a")
+    clock.now_s += 50
+    assert tenants.missing([sha256(b"asked for")], tenant="a") == []
+    with tenants.hold(sha256(b"held"), tenant="a"):
+        pass
+    clock.now_s += 50
+    assert stored.drop_grants(older_than_s=60) == 1
+    assert stored.blobs_of("a") == {sha256(b"asked for"), sha256(b"held")}
+
+
+async def test_holding_a_blob_of_another_does_not_keep_it_young(stored: Store, blobs: BlobStore) -> None:
+    tenants = TenantBlobs(blobs, stored, are_apart=True)
+    await tenants.receive(sent(b"theirs"), tenant="a")
+    path = blobs.path(sha256(b"theirs"))
+    os.utime(path, (0, 0))
+    models, datasets = ModelCatalog(stored, blobs, tenants), DatasetCatalog(stored, blobs, tenants)
+    with pytest.raises(NotFoundError):
+        datasets.create("d", digest=path.name, tenant="b")
+    with pytest.raises(NotFoundError):
+        models.create("m", family="mlp", config={}, weights_digest=path.name, init_seed=0, tenant="b")
+    assert path.stat().st_mtime == 0
+
+
+async def test_a_tenant_does_not_learn_what_the_others_take(
+    stored: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blobs = BlobStore(tmp_path / "blobs", limit_bytes=100)
+    tenants = TenantBlobs(blobs, stored, are_apart=True)
+    blobs.put(b"7 bytes")
+    with pytest.raises(StorageFullError) as limited:
+        await tenants.receive(sent(bytes(94)), tenant="a")
+    usage = shutil.disk_usage(tmp_path)._replace(free=93)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StorageFullError) as full:
+        await tenants.receive(sent(bytes(94)), tenant="a")
+    assert limited.value.message == full.value.message
+    assert limited.value.message == (
+        f'there is no room for the 94 bytes of blob "{sha256(bytes(94))}" on the service\'s disk, or within what it '
+        "may store; ask an administrator of the server to make room"
+    )
+    assert "7 of the 100 that the service may store" in caplog.text
+    assert "93 are free" in caplog.text
+
+
+async def test_what_a_tenant_announces_and_does_not_send_keeps_no_other_out(stored: Store, tmp_path: Path) -> None:
+    tenants = TenantBlobs(BlobStore(tmp_path / "blobs", limit_bytes=100, idle_s=600), stored, are_apart=True)
+    began, end = asyncio.Event(), asyncio.Event()
+
+    async def idle() -> AsyncIterator[Announcement | Chunk | None]:
+        yield Announcement(Blob("0" * 64, 100))
+        yield Chunk(b"one")
+        began.set()
+        await end.wait()
+
+    idling = asyncio.create_task(tenants.receive(idle(), tenant="a"))
+    await began.wait()
+    await tenants.receive(sent(bytes(97)), tenant="b")
+    with pytest.raises(StorageFullError):
+        await tenants.receive(sent(b"1"), tenant="a")  # beside what it has announced itself
+    end.set()
+    with pytest.raises(IncompleteUploadError):
+        await idling
+
+
+async def test_a_tenant_begins_so_many_uploads_and_no_more(
+    stored: Store, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blob_store, "MAX_BEGUN", 2)
+    tenants = TenantBlobs(blobs, stored, are_apart=True)
+
+    async def broken_off(content: bytes) -> AsyncIterator[Announcement | Chunk | None]:
+        yield Announcement(Blob(sha256(content), len(content)))
+        yield Chunk(content[:1])
+
+    for content in (b"first", b"second"):
+        with pytest.raises(IncompleteUploadError):
+            await tenants.receive(broken_off(content), tenant="a")
+    with pytest.raises(StorageFullError, match=r"2 other uploads have begun and are not finished, of at most 2"):
+        await tenants.receive(sent(b"third"), tenant="a")
+    await tenants.receive(sent(b"third"), tenant="b")
+    await tenants.receive(sent(b"first"), tenant="a")
+    await tenants.receive(sent(b"third"), tenant="a")
 
 
 async def test_housekeeping_forgets_grants_and_old_entries(stored: Store, blobs: BlobStore, clock: Clock) -> None:
@@ -131,8 +234,9 @@ async def test_housekeeping_forgets_grants_and_old_entries(stored: Store, blobs:
             counts = (sa.select(sa.func.count()).select_from(table) for table in (schema.blob_grants, schema.audit))
             return sum(db.execute(count).scalar_one() for count in counts)
 
+    assert num_rows() == 2
     clock.now_s += 89 * 24 * 3600
-    async with Housekeeping(stored, blobs, interval_s=0.01):
+    async with Housekeeping(stored, blobs, TokenCatalog(stored), interval_s=0.01):
         await until(lambda: num_rows() == 1)
         clock.now_s += 2 * 24 * 3600
         await until(lambda: num_rows() == 0)

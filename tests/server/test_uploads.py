@@ -298,6 +298,27 @@ async def test_what_is_arriving_counts_for_the_limit(tmp_path: Path) -> None:
     assert await one.receiving == BLOB
 
 
+@pytest.mark.parametrize("come", [(), (Announcement(BLOB),), (Announcement(BLOB), sent(0, 3000))])
+async def test_an_upload_of_which_nothing_comes_ends_and_what_has_arrived_is_kept(
+    tmp_path: Path, come: tuple[Part, ...]
+) -> None:
+    blobs = BlobStore(tmp_path, idle_s=0.01)
+    never = asyncio.Event()
+
+    async def idle() -> AsyncIterator[Part]:
+        for part in come:
+            yield part
+        await never.wait()
+
+    with pytest.raises(IncompleteUploadError, match=r"nothing more of the upload has come for 0\.01 s"):
+        await blobs.receive(idle())
+    assert blobs.uploads_in_progress() == 0
+    arrived = 3000 if len(come) > 1 else 0
+    assert blobs.write_status(DIGEST) == WriteStatus(arrived, complete=False)
+    await blobs.receive(parts(Announcement(BLOB, arrived), sent(arrived, 7000)))
+    assert blobs.read(DIGEST) == CONTENT
+
+
 async def test_who_begins_while_another_ends_keeps_its_file(blobs: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one before had sent nothing, and removes its empty file."""
     first = Sender(blobs, Announcement(BLOB))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from threading import Lock
 
 from chainrule.server import names
+from chainrule.server.annotations import MAX_DESCRIPTION_LENGTH
 from chainrule.server.callers import SCOPES, AuditEntry, Token
 from chainrule.server.errors import InvalidRequestError, UnauthenticatedError, Violation, echo
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
@@ -19,10 +20,10 @@ from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 SECRET_PREFIX = "chainrule_"
 """What secrets begin with, so that they are found where they should not be."""
 SECRET_BYTES = 32
-MAX_DESCRIPTION_LENGTH = 1000
+KEPT_S = 90 * 24 * 3600.0
+"""How long tokens are still listed that are not good any more."""
 MAX_EXPIRE_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
-_TENANT = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -103,14 +104,15 @@ class TokenCatalog:
             tenant: who asks, whose request id it is.
             validate_only: check only.
 
-        Raises InvalidRequestError or AlreadyExistsError.
+        Raises InvalidRequestError, AlreadyExistsError, also if it is one that was revoked, or NotFoundError if what the
+        request has made was removed.
         """
         token = self._checked(new)
-        if validate_only:
-            return token
         with self._lock:
-            made = self._store.create_token(token, new.secret_digest, tenant=tenant, request=new.request)
-            if made.revoke_time is None:
+            made = self._store.create_token(
+                token, new.secret_digest, tenant=tenant, request=new.request, validate_only=validate_only
+            )
+            if not validate_only:
                 self._by_digest = {**self._by_digest, new.secret_digest: made}
                 self._good.add(made.name)
         return made
@@ -133,6 +135,13 @@ class TokenCatalog:
         for listener in self._listeners:
             listener(revoked.name)
         return revoked
+
+    def forget(self, *, older_than_s: float = KEPT_S) -> None:
+        """Remove the tokens that were revoked, or expired, longer ago."""
+        with self._lock:
+            gone = set(self._store.drop_tokens(older_than_s=older_than_s))
+            self._good -= gone
+            self._by_digest = {digest: token for digest, token in self._by_digest.items() if token.name not in gone}
 
     def audit_page(self, asked: PageRequest) -> tuple[list[AuditEntry], str]:
         """A page of the audit log, newest first, and the token of the next page."""
@@ -159,7 +168,7 @@ def _violations(new: NewToken, now: datetime) -> list[Violation]:
     length = len(new.description)
     checks = (
         (
-            bool(_TENANT.fullmatch(new.tenant)),
+            bool(names.ID.fullmatch(new.tenant)),
             "token.tenant",
             f"is {echo(new.tenant)}; use lower-case letters, digits and hyphens, at most 63, beginning with a letter "
             "and not ending with a hyphen",

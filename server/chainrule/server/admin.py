@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -113,18 +114,31 @@ def restore(
     data_dir: Annotated[Path, typer.Option(help="Folder to make; it must not be there yet.")],
     form: FormOption = Form.TABLE,
 ) -> None:
-    """Make a data folder of a backup. Every digest is checked, and nothing is there if one is wrong."""
-    with _told():
+    """Make a data folder of a backup. Every digest is checked, and nothing is there if one is wrong. Tokens are as they
+    were then: one that was revoked since is good again."""
+    with reported():
         restored = restore_backup(source, data_dir)
+        good = [] if restored.store is None else _good_tokens(data_dir)
     if form is Form.JSON:
-        print(json.dumps({"data_dir": str(data_dir), **_facts(restored)}))
+        print(json.dumps({"data_dir": str(data_dir), **_facts(restored), "good_tokens": good}))
         return
     print(f"restored {len(restored.blobs)} blobs, {restored.size_bytes:,} bytes in all, of {restored.time}")
     if restored.store is None:
         print("the rows are not in this backup: restore them with pg_restore or psql")
         print(f"chainrule serve --data-dir {data_dir} --store-url postgresql+psycopg://...")
-    else:
-        print(f"chainrule serve --data-dir {data_dir}")
+        return
+    if good:
+        print(f"these tokens are good, also if they were revoked since: {', '.join(good)}")
+        print(f"chainrule admin token-revoke TOKEN --data-dir {data_dir}")
+    print(f"chainrule serve --data-dir {data_dir}")
+
+
+def _good_tokens(folder: Path) -> list[str]:
+    """Names of the tokens that let somebody in, in their order."""
+    with opened(folder, None, needed=folder / STORE_FILE) as store:
+        now = datetime.now(UTC)
+        tokens = store.tokens_by_digest().values()
+        return sorted(token.name for token in tokens if token.expire_time is None or token.expire_time > now)
 
 
 def _facts(manifest: Manifest) -> dict[str, object]:
@@ -176,19 +190,33 @@ def certs(
 
 @contextmanager
 def _opened(folder: Path, store_url: str | None) -> Iterator[tuple[Store, BlobStore]]:
-    with _told():
-        if not (folder / (STORE_FILE if store_url is None else BLOBS_FOLDER)).exists():
-            raise StartupError(f"--data-dir {folder} is no data folder of a server: its store or its blobs are missing")
-        with own(folder):
-            store = open_store(folder, store_url)
-            try:
-                yield store, open_blobs(folder, store)
-            finally:
-                store.close()
+    """The store and the blobs of a data folder that there is; what goes wrong is reported."""
+    needed = folder / (STORE_FILE if store_url is None else BLOBS_FOLDER)
+    with reported(), opened(folder, store_url, needed=needed) as store:
+        yield store, open_blobs(folder, store)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def opened(folder: Path, store_url: str | None, *, needed: Path | None) -> Iterator[Store]:
+    """The store of a data folder, which is this process's meanwhile.
+
+    Args:
+        needed: what has to be there; None: the folder is made if it is missing.
+
+    Raises StartupError.
+    """
+    if needed is not None and not needed.exists():
+        raise StartupError(f"--data-dir {folder} is no data folder of a server: {needed} is missing")
+    with own(folder):
+        store = open_store(folder, store_url)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@contextmanager
+def reported() -> Iterator[None]:
     """End the command with a line about what it could not do."""
     try:
         yield

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from chainrule.engine import ChainruleError
 from chainrule.engine.io.files import write_private
 from chainrule.server.access import NewToken, TokenCatalog, digest_of, draw_secret
-from chainrule.server.admin import DEFAULT_DATA_DIR, DataDirOption, Form, FormOption, StoreUrlOption
+from chainrule.server.admin import (
+    DEFAULT_DATA_DIR,
+    DataDirOption,
+    Form,
+    FormOption,
+    StoreUrlOption,
+    opened,
+    reported,
+)
 from chainrule.server.callers import SCOPES, Token
-from chainrule.server.data_folder import open_store, own
+from chainrule.server.data_folder import STORE_FILE
 from chainrule.server.store import PageRequest
 from chainrule.server.store.schema import DEFAULT_TENANT
 
 _PAGE = 1000
+MAX_DAYS = 36_500
+"""For how long a token can be good at most, if not for ever."""
 IdArgument = Annotated[str, typer.Argument(metavar="TOKEN", help="Its name: lower-case letters, digits, hyphens.")]
 
 
@@ -33,7 +40,7 @@ def token_create(
     ] = None,
     tenant: Annotated[str, typer.Option(help="Whose models, datasets, jobs and blobs it opens.")] = DEFAULT_TENANT,
     expires_in_days: Annotated[
-        float | None, typer.Option(min=0, help="For how many days it is good. [default: for ever]")
+        float | None, typer.Option(min=0, max=MAX_DAYS, help="For how many days it is good. [default: for ever]")
     ] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     out: Annotated[
@@ -46,7 +53,8 @@ def token_create(
     """Make a token, in the data folder of a server that does not run. Its secret is shown this once."""
     secret = draw_secret()
     lifetime = None if expires_in_days is None else timedelta(days=expires_in_days)
-    with _reported(), _opened(data_dir, store_url) as tokens:
+    with reported(), opened(data_dir, store_url, needed=None) as store:  # the first token may be there before the rest
+        tokens = TokenCatalog(store)
         new = NewToken(
             token_id=token_id,
             tenant=tenant,
@@ -74,7 +82,8 @@ def token_ls(
 ) -> None:
     """List the tokens in the data folder of a server that does not run, newest first."""
     found: list[Token] = []
-    with _reported(), _opened(data_dir, store_url) as tokens:
+    with reported(), opened(data_dir, store_url, needed=_store(data_dir, store_url)) as store:
+        tokens = TokenCatalog(store)
         page, after = tokens.page(PageRequest(_PAGE))
         found += page
         while after:
@@ -92,29 +101,14 @@ def token_revoke(
     token_id: IdArgument, data_dir: DataDirOption = DEFAULT_DATA_DIR, store_url: StoreUrlOption = None
 ) -> None:
     """Make a token good for nothing, in the data folder of a server that does not run."""
-    with _reported(), _opened(data_dir, store_url) as tokens:
-        revoked = tokens.revoke(f"tokens/{token_id.removeprefix('tokens/')}")
+    with reported(), opened(data_dir, store_url, needed=_store(data_dir, store_url)) as store:
+        revoked = TokenCatalog(store).revoke(f"tokens/{token_id.removeprefix('tokens/')}")
     print(f"{revoked.name} was revoked at {revoked.revoke_time}")
 
 
-@contextmanager
-def _opened(folder: Path, store_url: str | None) -> Iterator[TokenCatalog]:
-    """The tokens of a data folder, which is made if missing: a server has its first token before its first start."""
-    with own(folder):
-        store = open_store(folder, store_url)
-        try:
-            yield TokenCatalog(store)
-        finally:
-            store.close()
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except (ChainruleError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+def _store(folder: Path, store_url: str | None) -> Path:
+    """What is there of a store that has tokens; of one that is elsewhere the folder, also before its first start."""
+    return folder / STORE_FILE if store_url is None else folder
 
 
 def _facts(token: Token) -> dict[str, object]:

@@ -11,6 +11,7 @@ from chainrule.server.errors import InvalidRequestError, Violation, echo
 MAX_LABELS = 64
 MAX_LABEL_VALUE_LENGTH = 63
 MAX_DESCRIPTION_LENGTH = 1000
+"""In characters; of tokens, too."""
 LABEL_KEY = re.compile(r"[a-z][a-z0-9_./-]{0,62}")
 
 

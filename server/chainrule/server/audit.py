@@ -13,6 +13,8 @@ from chainrule.server.store import Store
 
 KEPT_S = 90 * 24 * 3600.0
 """How long entries are kept."""
+MAX_ENTRIES = 5_000_000
+"""How many entries are kept of calls that did something, and how many of others: these do not drive those out."""
 FAILURES = Rate(per_s=10, burst=10)
 """How many calls that came to nothing are recorded, of each token and of all who have none: nobody fills the disk."""
 TELLING_DELAY_S = 60.0

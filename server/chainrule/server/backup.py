@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from chainrule.engine.io.files import write_private, write_whole
 from chainrule.server.blobs import MAX_BLOB_BYTES, BlobStore
 from chainrule.server.blobs.files import fsync_folder, publish
 from chainrule.server.data_folder import BLOBS_FOLDER, OWNER_FILE, STORE_FILE, open_blobs, open_store
@@ -115,6 +116,7 @@ def write_backup(
     with _temporary_beside(target) as temporary, _temporary_beside(target) as copy:
         stored = None
         if has_store:
+            write_private(copy, b"")  # what is in the store is not for everybody
             store.copy_to(copy)
             stored = _content_of(copy)
         good, bad = _sorted_out(store, blobs)
@@ -131,8 +133,8 @@ def write_backup(
             blobs=good,
             left_out=tuple(sorted(bad)),
         )
-        with temporary.open("xb") as file:
-            os.fchmod(file.fileno(), 0o600)  # what is in the store is not for everybody
+        write_private(temporary, b"")
+        with temporary.open("r+b") as file:
             with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 content = manifest.to_json()
                 _add(tar, MANIFEST, io.BytesIO(content), len(content))
@@ -208,13 +210,14 @@ def restore_backup(source: Path, folder: Path) -> Manifest:
                 manifest = _unpack(tar, temporary)
         except (tarfile.TarError, EOFError) as error:
             raise BackupError(f"{source} is no backup, or not whole: {error}") from error
-        (temporary / OWNER_FILE).write_text(manifest.identity)
+        write_whole(temporary / OWNER_FILE, [manifest.identity.encode()])
         if manifest.store is not None:
             store = open_store(temporary)
             try:
                 open_blobs(temporary, store)
             finally:
                 store.close()
+        fsync_folder(temporary)
         os.rename(temporary, folder)
         fsync_folder(folder.parent)
     except BaseException:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chainrule.engine import FormatError, io
 from chainrule.server import names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
-from chainrule.server.blobs import BlobStore, check_digest
+from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 from chainrule.server.records import Dataset
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
@@ -63,8 +63,7 @@ class DatasetCatalog:
         known = self._store.dataset_of_request(request, tenant=tenant)
         if known is not None:
             return known
-        with self._blobs.hold(check_digest(digest, field=_FIELD)):
-            self._tenant_blobs.check_readable(digest, tenant=tenant)
+        with self._tenant_blobs.hold(digest, tenant=tenant, field=_FIELD):
             examples = self._load(digest)
             return self._store.create_dataset(
                 Dataset(

@@ -1,4 +1,4 @@
-"""What a service tidies up by itself: blobs that nothing refers to, and the older part of the audit log."""
+"""What a service tidies up by itself: blobs that nothing refers to, and what is old of grants, tokens and records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from chainrule.server.audit import KEPT_S
+from chainrule.server import audit
+from chainrule.server.access import TokenCatalog
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import StoreUnavailableError
 from chainrule.server.store import Store, requests
@@ -25,9 +26,18 @@ logger = logging.getLogger(__name__)
 class Housekeeping:
     """Looks for what may go at the start and every hour, as an async context manager."""
 
-    def __init__(self, store: Store, blobs: BlobStore, *, interval_s: float = INTERVAL_S, grace_s: float = GRACE_S):
+    def __init__(
+        self,
+        store: Store,
+        blobs: BlobStore,
+        tokens: TokenCatalog,
+        *,
+        interval_s: float = INTERVAL_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self._store = store
         self._blobs = blobs
+        self._tokens = tokens
         self._interval_s = interval_s
         self._grace_s = grace_s
 
@@ -60,6 +70,7 @@ class Housekeeping:
         found = self._blobs.collect(self._store.unreferenced, grace_s=self._grace_s, stopped=self._stopping.is_set)
         if found.blobs:
             logger.info("removed %d blobs, %d bytes, that nothing referred to", found.blobs, found.size_bytes)
-        self._store.drop_grants(self._blobs.contains, older_than_s=self._grace_s)
-        self._store.drop_audit_entries(older_than_s=KEPT_S)
+        self._store.drop_grants(older_than_s=self._grace_s)
+        self._store.drop_audit_entries(older_than_s=audit.KEPT_S, most=audit.MAX_ENTRIES)
+        self._tokens.forget()
         self._store.drop_requests(older_than_s=requests.KEPT_S)

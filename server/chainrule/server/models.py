@@ -13,7 +13,7 @@ import chainrule.engine as cr
 from chainrule.engine import ConfigError, UnknownFamilyError, io, models, nn
 from chainrule.server import names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
-from chainrule.server.blobs import BlobStore, check_digest
+from chainrule.server.blobs import Blob, BlobStore
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 from chainrule.server.records import Model, ModelVersion
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
@@ -58,8 +58,8 @@ class ModelCatalog:
         lack or hold in another shape: what matches one of the patterns `allow_missing`. A request that is repeated is
         answered with what it has made before. With `validate_only` neither model nor weights are stored.
 
-        Raises InvalidRequestError, NotFoundError (no such blob, or what the request has made was removed) or
-        AlreadyExistsError.
+        Raises InvalidRequestError, NotFoundError (no such blob, or what the request has made was removed),
+        AlreadyExistsError, or StorageFullError if there is no room for weights that are initialised.
         """
         name = names.new_name("models", model_id, field="model_id")
         check_annotations(labels=labels, description=description, field="model")
@@ -69,35 +69,33 @@ class ModelCatalog:
         module = build(family, config, init_seed)
         if allow_missing:
             _check_patterns(module, allow_missing, weights_digest)
+        content = None
         with ExitStack() as held:
             if weights_digest:
-                held.enter_context(self._blobs.hold(check_digest(weights_digest, field="model.weights_digest")))
-                self._tenant_blobs.check_readable(weights_digest, tenant=tenant)
+                held.enter_context(self._tenant_blobs.hold(weights_digest, tenant=tenant, field="model.weights_digest"))
                 self._load_weights(module, weights_digest, allow_missing)
             if allow_missing or not weights_digest:
                 content = io.save(state_of(module))
                 weights_digest = io.digest(content)
                 held.enter_context(self._blobs.hold(weights_digest))
-                if not validate_only:
-                    self._blobs.put(content, digest=weights_digest)
             _, full_config = models.family_of(module)
-            full_config = json.loads(json.dumps(full_config))  # as the store gives it back: lists for tuples
-            return self._store.create_model(
-                Model(
-                    name=name,
-                    family=family,
-                    family_config=full_config,
-                    weights_digest=weights_digest,
-                    init_seed=init_seed,
-                    num_parameters=sum(parameter.numel() for parameter in module.parameters()),
-                    create_time=datetime.now(UTC),
-                    labels=dict(labels),
-                    description=description,
-                ),
-                tenant=tenant,
-                request=request,
-                validate_only=validate_only,
+            model = Model(
+                name=name,
+                family=family,
+                family_config=json.loads(json.dumps(full_config)),  # as the store gives it back: lists for tuples
+                weights_digest=weights_digest,
+                init_seed=init_seed,
+                num_parameters=sum(parameter.numel() for parameter in module.parameters()),
+                create_time=datetime.now(UTC),
+                labels=dict(labels),
+                description=description,
             )
+            checked = self._store.create_model(model, tenant=tenant, request=request, validate_only=True)
+            if validate_only:
+                return checked
+            if content is not None:  # what is refused leaves no weights behind
+                self._put(content, weights_digest, tenant)
+            return self._store.create_model(model, tenant=tenant, request=request)
 
     def get(self, name: str, *, tenant: str, field: str = "name") -> Model:
         """Raises NotFoundError, or InvalidRequestError naming the request's field."""
@@ -162,6 +160,12 @@ class ModelCatalog:
         module = models.build(model.family, model.family_config)
         _load(module, values, may_lack=tied_names(module).__contains__)
         return io.save(state_of(module))
+
+    def _put(self, content: bytes, digest: str, tenant: str) -> None:
+        """Store initialised weights, if there is room for them. Raises StorageFullError."""
+        if self._tenant_blobs.missing([digest], tenant=tenant):
+            self._tenant_blobs.check_room(Blob(digest, len(content)), tenant=tenant)
+        self._blobs.put(content, digest=digest)
 
     def _load_weights(self, module: nn.Module, digest: str, allow_missing: Sequence[str] = ()) -> None:
         try:

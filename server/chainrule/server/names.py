@@ -7,14 +7,15 @@ import secrets
 
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 
-_ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+"""Of resources within their collection, and of tenants."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # no 0/o, 1/i/l
 
 
 def new_name(collection: str, resource_id: str, *, field: str) -> str:
     """The name a new resource gets. Raises InvalidRequestError naming `field` if the id is not well formed."""
-    if not _ID.fullmatch(resource_id):
+    if not ID.fullmatch(resource_id):
         raise InvalidRequestError.of(
             field,
             f"{echo(resource_id)} is not an id; use lower-case letters, digits and hyphens, at most 63, beginning with "
@@ -33,7 +34,7 @@ def existing(collection: str, name: str, *, field: str = "name") -> str:
         raise InvalidRequestError.of(
             field, f'{echo(name)} is no name in {collection}; one looks like "{collection}/ID"'
         )
-    if not _ID.fullmatch(resource_id):
+    if not ID.fullmatch(resource_id):
         raise NotFoundError(f"there is no {echo(name)}; list what there is with: chainrule {collection} ls", name=name)
     return name
 

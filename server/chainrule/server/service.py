@@ -167,7 +167,8 @@ class Service:
         )
 
         doorkeeper = Doorkeeper(tokens, asks=config.require_tokens, limits=limits_of(config))
-        gate = GateInterceptor(doorkeeper, AuditLog(store))
+        audit = AuditLog(store)
+        gate = GateInterceptor(doorkeeper, audit)
         server = grpc.aio.server(interceptors=self._interceptors(stack, metrics, gate), options=_OPTIONS)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(tokens), server)
         blob_pb2_grpc.add_BlobServiceServicer_to_server(BlobServicer(tenant_blobs), server)
@@ -182,8 +183,9 @@ class Service:
         if config.metrics_port is not None:
             await self._tell_metrics(stack, metrics)
 
+        stack.callback(audit.tell)
         await stack.enter_async_context(logs)
-        await stack.enter_async_context(Housekeeping(store, blobs))
+        await stack.enter_async_context(Housekeeping(store, blobs, tokens))
         await jobs.start()
         stack.push_async_callback(jobs.stop)
         await server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 from chainrule.server.blobs import (
     Announcement,
@@ -43,12 +44,28 @@ class TenantBlobs:
         if self._are_apart and not self._store.readable_blobs(tenant, [digest]):
             raise no_blob(digest)
 
+    @contextmanager
+    def hold(self, digest: str, *, tenant: str, field: str = "digest") -> Iterator[None]:
+        """Keep a blob that a tenant may read, as `BlobStore.hold`: until what is about to refer to it does. Raises what
+        `check_readable` raises; then the blob is not kept, nor kept for longer."""
+        self.check_readable(digest, tenant=tenant, field=field)
+        with self._blobs.hold(digest):
+            self._store.renew_grants(tenant, [digest])
+            yield
+
+    def check_room(self, blob: Blob, *, tenant: str) -> None:
+        """Raises StorageFullError if a blob that is about to be stored for a tenant is more than there is room for, on
+        the disk or within the limits."""
+        self._blobs.check_room(blob, self._sender(tenant))
+
     def missing(self, digests: list[str], *, tenant: str) -> list[str]:
         """Those that the tenant has to upload, in the order given. Raises InvalidRequestError if they are too many."""
         if not self._are_apart:
             return self._blobs.missing(digests)
         readable = self._store.readable_blobs(tenant, check_digests(digests))
         there = readable.difference(self._blobs.missing(list(readable)))
+        if there:
+            self._store.renew_grants(tenant, there)
         return [digest for digest in digests if digest not in there]
 
     def write_status(self, digest: str, *, tenant: str) -> WriteStatus:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import itertools
+import logging
 import math
 import os
 import re
@@ -29,6 +30,7 @@ from chainrule.server.blobs.uploads import Announcement, Blob, Chunk, Sender, Up
 from chainrule.server.errors import (
     DamagedBlobError,
     DamagedChunkError,
+    IncompleteUploadError,
     InvalidRequestError,
     NotFoundError,
     StorageFullError,
@@ -41,6 +43,12 @@ MAX_BLOB_BYTES = 64 * 1024**3
 """Largest blob that is accepted."""
 MAX_DIGESTS = 1000
 """Most digests that are looked for at a time."""
+MAX_BEGUN = 1000
+"""Most uploads that one sender may have begun and not finished."""
+IDLE_S = 60.0
+"""For how long an upload waits for its next part."""
+
+logger = logging.getLogger(__name__)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OURS = "put-"
@@ -92,11 +100,13 @@ class BlobStore:
     Args:
         limit_bytes: most bytes of blobs with which something more is taken in; None: as many as the disk holds. What is
             `put` counts, and is never refused for it.
+        idle_s: for how long an upload waits for its next part.
     """
 
-    def __init__(self, folder: Path, *, limit_bytes: int | None = None) -> None:
+    def __init__(self, folder: Path, *, limit_bytes: int | None = None, idle_s: float = IDLE_S) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
+        self._idle_s = idle_s
         self._incoming = folder / "incoming"
         self._incoming.mkdir(parents=True, exist_ok=True)
         fsync_folder(folder.parent)
@@ -245,8 +255,10 @@ class BlobStore:
         already, and that the sender may know to be there, is not stored again. What comes before an error is kept: see
         `write_status`.
 
-        Raises InvalidRequestError if the parts are not these, and what `Upload` raises.
+        Raises InvalidRequestError if the parts are not these, IncompleteUploadError if none comes for too long, and
+        what `Upload` raises.
         """
+        parts = _lively(parts, self._idle_s)
         announced = await anext(parts, None)
         if not isinstance(announced, Announcement):
             raise InvalidRequestError.of("blob", "is not set in the first message; begin with the digest and the size")
@@ -264,7 +276,7 @@ class BlobStore:
             return stored
         upload = self._uploads.open(announced, self._path(blob.digest), sender)
         try:
-            await asyncio.to_thread(self._check_room, blob, sender)
+            await asyncio.to_thread(self._check_room, blob, sender, more_bytes=0)  # it is announced
             await asyncio.to_thread(upload.begin)
             async for chunk in parts:
                 if not isinstance(chunk, Chunk):
@@ -274,6 +286,11 @@ class BlobStore:
         finally:
             await asyncio.to_thread(self._uploads.close, upload)
         return blob
+
+    def check_room(self, blob: Blob, sender: Sender = _ANYBODY) -> None:
+        """Raises StorageFullError if a blob that is about to be `put` on a sender's behalf is more than there is room
+        for, beside what that has begun to upload."""
+        self._check_room(blob, sender, more_bytes=blob.size_bytes)
 
     # --- what may go -------------------------------------------------------------------------------------------
 
@@ -355,21 +372,29 @@ class BlobStore:
     def _files(self) -> Iterator[Path]:
         return (path for folder in self._folder.glob("[0-9a-f][0-9a-f]") for path in folder.iterdir())
 
-    def _check_room(self, blob: Blob, sender: Sender) -> None:
-        """Refuse what will not fit, beside all that is arriving, before it is sent."""
-        sender.check_room(blob, self._uploads.begun_bytes(sender))
-        missing = self._uploads.expected_bytes()
+    def _check_room(self, blob: Blob, sender: Sender, *, more_bytes: int) -> None:
+        """Refuse what will not fit, beside what the sender has begun to upload, before it is stored.
+
+        Args:
+            more_bytes: what is to come besides what the sender has announced.
+        """
+        begun = self._uploads.begun(sender)
+        if begun.blobs > MAX_BEGUN:
+            raise StorageFullError(
+                f"{begun.blobs - 1:,} other uploads have begun and are not finished, of at most {MAX_BEGUN:,}; finish "
+                "some: QueryWriteStatus tells where to go on; those of which nothing comes for a day are given up"
+            )
+        sender.check_room(blob, begun.size_bytes + more_bytes)
+        missing = self._uploads.expected_bytes(sender) + more_bytes
         free = shutil.disk_usage(self._folder).free
         if missing > free:
-            raise StorageFullError(
-                f'there is no room for the {blob.size_bytes:,} bytes of blob "{blob.digest}": {free:,} are free on the '
-                "service's disk; have room made there"
-            )
+            raise _no_room(blob, sender, f"{free:,} are free on the service's disk; have room made there")
         if self._limit_bytes is not None and missing + (stored := self.stored_bytes()) > self._limit_bytes:
-            raise StorageFullError(
-                f'there is no room for the {blob.size_bytes:,} bytes of blob "{blob.digest}": {stored:,} of the '
-                f"{self._limit_bytes:,} that the service may store are taken; have what nothing refers to removed with "
-                "chainrule admin gc, or serve with a larger --storage-limit"
+            raise _no_room(
+                blob,
+                sender,
+                f"{stored:,} of the {self._limit_bytes:,} that the service may store are taken; have what nothing "
+                "refers to removed with chainrule admin gc, or serve with a larger --storage-limit",
             )
 
     def _stored(self, digest: str, sender: Sender) -> Blob | None:
@@ -402,9 +427,39 @@ class BlobStore:
         return self._folder / digest[:2] / digest
 
 
+def _no_room(blob: Blob, sender: Sender, facts: str) -> StorageFullError:
+    """A sender who has others beside it is not told what these take: of the figures before and after an upload it could
+    see what they store."""
+    said = f'there is no room for the {blob.size_bytes:,} bytes of blob "{blob.digest}"'
+    if not sender.name:
+        return StorageFullError(f"{said}: {facts}")
+    logger.warning("%s of %s: %s", said, sender.name, facts)
+    return StorageFullError(
+        f"{said} on the service's disk, or within what it may store; ask an administrator of the server to make room"
+    )
+
+
 def _sha256(file: BinaryIO) -> str:
     file.seek(0)
     return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+
+
+async def _lively(
+    parts: AsyncIterator[Announcement | Chunk | None], idle_s: float
+) -> AsyncIterator[Announcement | Chunk | None]:
+    """The parts, as long as they come: room is kept for what is announced, and somebody else may need it. Raises
+    IncompleteUploadError."""
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise IncompleteUploadError(
+                f"nothing more of the upload has come for {idle_s:g} s; ask QueryWriteStatus where to go on"
+            ) from error
+        yield part
 
 
 async def _pass_over(parts: AsyncIterator[Announcement | Chunk | None], most_bytes: int) -> None:

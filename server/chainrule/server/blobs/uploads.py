@@ -81,6 +81,14 @@ class WriteStatus:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What has begun to arrive."""
+
+    blobs: int
+    size_bytes: int
+
+
 class Uploads:
     """The parts of blobs that have arrived, in files named by digest. Its methods block."""
 
@@ -135,10 +143,11 @@ class Uploads:
         except FileNotFoundError:
             return 0
 
-    def expected_bytes(self) -> int:
-        """How much of the blobs that are arriving is yet to come."""
+    def expected_bytes(self, sender: Sender) -> int:
+        """How much of the blobs that are arriving from a sender is yet to come. What others announce is theirs to send,
+        or not: it keeps nobody out."""
         with self._lock:
-            active = list(self._active.values())
+            active = [partial for name, partial in self._active.items() if _is_of(name, sender)]
         return sum(partial.blob.size_bytes - partial.arrived_bytes() for partial in active)
 
     def in_progress(self) -> int:
@@ -146,16 +155,16 @@ class Uploads:
         with self._lock:
             return len(self._active)
 
-    def begun_bytes(self, sender: Sender) -> int:
-        """Size of all that a sender has begun to upload: as announced where it is arriving, else what is here."""
+    def begun(self, sender: Sender) -> Begun:
+        """All that a sender has begun to upload: its size as announced where it is arriving, else what is here."""
         with self._lock:
             active = dict(self._active)
-        total = sum(partial.blob.size_bytes for name, partial in active.items() if _is_of(name, sender))
+        sizes = [partial.blob.size_bytes for name, partial in active.items() if _is_of(name, sender)]
         for path in self._folder.iterdir():
-            with suppress(FileNotFoundError):
-                if _is_of(path.name, sender) and path.name not in active:
-                    total += path.stat().st_size
-        return total
+            if _is_of(path.name, sender) and path.name not in active:
+                with suppress(FileNotFoundError):
+                    sizes.append(path.stat().st_size)
+        return Begun(len(sizes), sum(sizes))
 
     def expire(self) -> None:
         """Give up the uploads of which nothing has come for longer than LIFETIME_S."""

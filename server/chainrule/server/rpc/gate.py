@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, nullcontext
-from typing import Any, cast
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import ExitStack, nullcontext, suppress
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -16,8 +17,16 @@ from chainrule.server.rpc.scopes import CHANGING
 from chainrule.server.rpc.status import code_of
 from chainrule.server.rpc.wrapping import Answer, Context, Continuation, Handler, Stream, wrapped
 
-_REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+_REFUSED = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
 _IDS = (("model_id", "models"), ("dataset_id", "datasets"), ("token_id", "tokens"))
+_CHANGED = ("model", "dataset", "job")
+"""Fields of requests that have a resource with its name."""
+
+Result = TypeVar("Result")
 
 
 class GateInterceptor(grpc.aio.ServerInterceptor):
@@ -45,6 +54,11 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, inner: Answer, method: str, *, is_stream: bool) -> Answer:
         async def gated(request: Any, context: Context) -> Any:
+            if is_stream or method not in CHANGING:
+                return await answer(request, context)
+            return await _to_its_end(answer(request, context))
+
+        async def answer(request: Any, context: Context) -> Any:
             record = _Record(method, context.peer(), None if is_stream else request)
             try:
                 admitted = self._admit(context, record)
@@ -70,26 +84,30 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
             record = _Record(method, context.peer(), request)
             try:
                 admitted = self._admit(context, record)
+                with self._doorkeeper.place(admitted):
+                    async for response in self._responses(inner(request, context), admitted):
+                        yield response
             except Exception as error:
                 await self._write(record, error=error)
                 raise
-            with self._doorkeeper.place(admitted):
-                if admitted.token is None:
-                    async for response in inner(request, context):
-                        yield response
-                    return
-                with self._doorkeeper.lease(admitted.token) as lease:
-                    responses = inner(request, context)
-                    while True:
-                        with calling(admitted.caller):
-                            async with lease.waiting():
-                                try:
-                                    response = await anext(responses)
-                                except StopAsyncIteration:
-                                    return
-                        yield response
 
         return gated
+
+    async def _responses(self, responses: AsyncIterator[Any], admitted: Admitted) -> AsyncIterator[Any]:
+        """The answers of a method to whom it was let in for, as long as that one's token is good."""
+        if admitted.token is None:
+            async for response in responses:
+                yield response
+            return
+        with self._doorkeeper.lease(admitted.token) as lease:
+            while True:
+                with calling(admitted.caller):
+                    async with lease.waiting():
+                        try:
+                            response = await anext(responses)
+                        except StopAsyncIteration:
+                            return
+                yield response
 
     def _admit(self, context: Context, record: _Record) -> Admitted:
         admitted = self._doorkeeper.identify(cast(Any, context.invocation_metadata()) or (), record.peer)
@@ -101,6 +119,21 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
         entry = record.entry(response, error)
         if entry is not None:
             await self._audit.record(entry)
+
+
+async def _to_its_end(answering: Coroutine[Any, Any, Result]) -> Result:
+    """The result of what goes on also if its caller has gone: a change that is made in a thread cannot be stopped, and
+    what came of it is to be recorded."""
+    task = asyncio.create_task(answering)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # is recorded, and nobody else's any more
+        raise
 
 
 class _Record:
@@ -139,7 +172,11 @@ def _resource(request: Any, response: Any) -> str:
             return str(name)
         if digest := getattr(message, "digest", ""):
             return f"blobs/{digest}"
-    return next((f"{kind}/{id_}" for field, kind in _IDS if (id_ := getattr(request, field, ""))), "")
+    for field, kind in _IDS:
+        if id_ := getattr(request, field, ""):
+            return f"{kind}/{id_}"
+    changed = (getattr(getattr(request, field, None), "name", "") for field in _CHANGED)
+    return next((name for name in changed if name), "")
 
 
 def _clean(text: str, most: int) -> str:

@@ -23,15 +23,25 @@ class AccessTables(Database):
 
     # --- tokens ------------------------------------------------------------------------------------------------
 
-    def create_token(self, token: Token, secret_digest: str, *, tenant: str, request: Request = NO_REQUEST) -> Token:
-        """Store a token, or return the one of that name, or of that request, if it is the same.
+    def create_token(
+        self,
+        token: Token,
+        secret_digest: str,
+        *,
+        tenant: str,
+        request: Request = NO_REQUEST,
+        validate_only: bool = False,
+    ) -> Token:
+        """Store a token, or return the one of that name, or of that request, if it is the same. With `validate_only`
+        nothing is stored.
 
         Args:
             tenant: who asks, whose request id it is.
 
-        Raises AlreadyExistsError if name, request id or secret stand for something else.
+        Raises AlreadyExistsError if name, request id or secret stand for something else, or for a token that was
+        revoked; NotFoundError if what the request has made was removed.
         """
-        with self._write() as db:
+        with self._read() if validate_only else self._write() as db:
             known = requests.made(db, schema.tokens, request, tenant=tenant, is_tenants=False)
             known = known or find(db, schema.tokens, token.name)
             if known is not None:
@@ -43,10 +53,17 @@ class AccessTables(Database):
                         "another token_id",
                         name=token.name,
                     )
+                if known["revoke_time_us"] is not None:
+                    raise AlreadyExistsError(
+                        f'the token "{token.name}" was revoked; choose another token_id, and draw a new secret',
+                        name=token.name,
+                    )
                 return _token(known)
             same = sa.select(schema.tokens.c.name).where(schema.tokens.c.secret_digest == secret_digest)
             if db.execute(same).first() is not None:
                 raise AlreadyExistsError("another token has this secret; draw a new one for each token")
+            if validate_only:
+                return token
             now = self._now_us()
             db.execute(
                 schema.tokens.insert().values(
@@ -87,6 +104,16 @@ class AccessTables(Database):
             query = sa.select(schema.tokens).where(schema.tokens.c.revoke_time_us.is_(None))
             return {row["secret_digest"]: _token(row) for row in db.execute(query).mappings()}
 
+    def drop_tokens(self, *, older_than_s: float) -> list[str]:
+        """Forget the tokens that were revoked, or expired, longer ago; returns their names."""
+        table = schema.tokens
+        with self._write() as db:
+            before = self._now_us() - round(older_than_s * 1e6)
+            gone = sa.or_(table.c.revoke_time_us < before, table.c.expire_time_us < before)
+            names = [name for (name,) in db.execute(sa.select(table.c.name).where(gone))]
+            db.execute(table.delete().where(table.c.name.in_(names)))
+            return names
+
     def drop_requests(self, *, older_than_s: float) -> int:
         """Forget which requests have made what, of older ones; returns how many those were."""
         table = schema.requests
@@ -117,12 +144,25 @@ class AccessTables(Database):
             found, after = page(db, sa.select(schema.audit), listings.AUDIT, asked)
             return [_audit_entry(row) for row in found], after
 
-    def drop_audit_entries(self, *, older_than_s: float) -> int:
-        """Forget what is older; returns how many entries that were."""
+    def drop_audit_entries(self, *, older_than_s: float, most: int) -> int:
+        """Forget what is older; returns how many entries that were.
+
+        Args:
+            most: so many of the latest are kept of calls that did something, and so many of those that did not.
+        """
         table = schema.audit
         with self._write() as db:
             before = self._now_us() - round(older_than_s * 1e6)
-            return db.execute(table.delete().where(table.c.time_us < before)).rowcount
+            dropped = db.execute(table.delete().where(table.c.time_us < before)).rowcount
+            first, last = db.execute(sa.select(sa.func.min(table.c.id), sa.func.max(table.c.id))).one()
+            if first is None or last - first < most:
+                return dropped
+            for kind in (table.c.code == "OK", table.c.code != "OK"):
+                beyond = sa.select(table.c.id).where(kind).order_by(table.c.id.desc()).offset(most).limit(1)
+                newest = db.execute(beyond).scalar()
+                if newest is not None:
+                    dropped += db.execute(table.delete().where(kind, table.c.id <= newest)).rowcount
+            return dropped
 
 
 def _token(row: RowMapping) -> Token:
@@ -132,8 +172,8 @@ def _token(row: RowMapping) -> Token:
         scopes=tuple(row["scopes"]),
         description=row["description"],
         create_time=rows.time(row["create_time_us"]),
-        expire_time=_time(row["expire_time_us"]),
-        revoke_time=_time(row["revoke_time_us"]),
+        expire_time=rows.optional_time(row["expire_time_us"]),
+        revoke_time=rows.optional_time(row["revoke_time_us"]),
     )
 
 
@@ -148,10 +188,6 @@ def _audit_entry(row: RowMapping) -> AuditEntry:
         sequence=row["id"],
         time=rows.time(row["time_us"]),
     )
-
-
-def _time(time_us: int | None) -> datetime | None:
-    return None if time_us is None else rows.time(time_us)
 
 
 def _us(time: datetime | None) -> int | None:

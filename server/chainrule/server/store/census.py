@@ -49,7 +49,7 @@ class CensusTables(Database):
             return [*_without_versions(db), *_unfinished_without_input(db), *_without_weights(db), *_histories(db)]
 
     def copy_to(self, path: Path) -> None:
-        """Write a SQLite store, as of one moment, into a new file."""
+        """Write a SQLite store, as of one moment, into a new file, or one that is empty."""
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT", read=True) as db:
             assert db.dialect.name == "sqlite"
             driver = db.connection.driver_connection

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,19 +38,20 @@ class GrantTables(Database):
             if not db.execute(table.update().where(*same).values(time_us=now)).rowcount:
                 db.execute(table.insert().values(tenant=tenant, digest=digest, time_us=now))
 
-    def drop_grants(self, is_stored: Callable[[str], bool], *, older_than_s: float) -> int:
-        """Forget who has uploaded what is not stored any more; returns how many grants that were. One that is younger
-        stays: its blob may have been uploaded again since it was looked for."""
+    def renew_grants(self, tenant: str, digests: Iterable[str]) -> None:
+        """Have the grants that a tenant has of some blobs count from now on: it is about to refer to them."""
         table = schema.blob_grants
-        with self._read() as db:
-            before = self._now_us() - round(older_than_s * 1e6)
-            query = sa.select(table.c.digest).where(table.c.time_us < before).distinct()
-            gone = [digest for (digest,) in db.execute(query) if not is_stored(digest)]
         with self._write() as db:
-            return sum(
-                db.execute(table.delete().where(table.c.digest == digest, table.c.time_us < before)).rowcount
-                for digest in gone
-            )
+            same = (table.c.tenant == tenant, table.c.digest.in_(list(digests)))
+            db.execute(table.update().where(*same).values(time_us=self._now_us()))
+
+    def drop_grants(self, *, older_than_s: float) -> int:
+        """Forget older grants; returns how many those were. They go whether or not the blob is still stored: that may
+        be because another tenant has it. What a tenant's own rows refer to, it reads without a grant."""
+        table = schema.blob_grants
+        with self._write() as db:
+            before = self._now_us() - round(older_than_s * 1e6)
+            return db.execute(table.delete().where(table.c.time_us < before)).rowcount
 
 
 def _held_by(tenant: str) -> Sequence[tuple[sa.Column[Any], sa.Select[Any]]]:

@@ -89,7 +89,12 @@ def made(
 
 
 def record(db: Connection, request: Request, name: str, *, tenant: str, now_us: int) -> None:
-    """Remember what a request that is new has made, in the transaction that makes it."""
+    """Remember what a request that is new has made, in the transaction that makes it.
+
+    Args:
+        now_us: or when the resource was made, if the clock went back since: `made` takes one that is younger than its
+            request for another.
+    """
     if request.id:
         db.execute(
             schema.requests.insert().values(

@@ -117,8 +117,8 @@ def _job(row: RowMapping, changes: Sequence[RowMapping], latest: Sequence[RowMap
         state=JobState(row["state"]),
         history=tuple(map(_state_change, changes)),
         create_time=time(row["create_time_us"]),
-        start_time=_optional_time(row["start_time_us"]),
-        end_time=_optional_time(row["end_time_us"]),
+        start_time=optional_time(row["start_time_us"]),
+        end_time=optional_time(row["end_time_us"]),
         weights_digest=row["weights_digest"],
         failure=JobFailure(**row["failure"]) if row["failure"] else None,
         progress=_progress(row, config, changes, latest, paced=paced),
@@ -289,5 +289,5 @@ def time(time_us: int) -> datetime:
     return datetime.fromtimestamp(time_us / 1e6, UTC)
 
 
-def _optional_time(time_us: int | None) -> datetime | None:
+def optional_time(time_us: int | None) -> datetime | None:
     return None if time_us is None else time(time_us)
