@@ -157,13 +157,18 @@ def real(folder: Path) -> dict[str, str]:
 def test_a_first_token_is_made_where_there_is_none(tmp_path: Path) -> None:
     variables = real(tmp_path)
     secret = tmp_path / "secret"
-    secret.write_text("of a first attempt that broke off")
+    new = tmp_path / "secret.new"
+    new.write_text("of a run that broke off")
     ran = run("first-token", str(secret), path=tmp_path, **variables)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.returncode == 0, ran.stderr
+    assert not new.exists()
     assert secret.read_text().startswith("chainrule_")
     secret.unlink()
     assert run("first-token", str(secret), path=tmp_path, **variables).returncode == 0
     assert not secret.exists()  # there is one already
+    new.write_text("of a run that broke off")
+    assert run("first-token", str(secret), path=tmp_path, **variables).returncode == 0
+    assert secret.read_text() == "of a run that broke off"
 
 
 def test_no_token_is_made_where_the_present_ones_are_not_known(tmp_path: Path) -> None:

@@ -332,7 +332,11 @@ async def test_a_job_that_ended_while_it_was_being_cancelled_is_not_called_cance
     caplog.set_level("INFO")
     async with service(tmp_path, STANDING, served=False) as parts:
         name = await a_running_job(parts)
-        parts.launcher.attempts[0].on_stop = lambda: parts.store.transition(name, JobState.FAILED) and None
+
+        def fail() -> None:
+            parts.store.transition(name, JobState.FAILED)
+
+        parts.launcher.attempts[0].on_stop = fail
         await parts.manager.cancel(name, tenant=TENANT)
         with suppress(asyncio.CancelledError):
             await parts.ended(name)
