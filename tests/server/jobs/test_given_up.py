@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -332,12 +332,8 @@ async def test_a_job_that_ended_while_it_was_being_cancelled_is_not_called_cance
     caplog.set_level("INFO")
     async with service(tmp_path, STANDING, served=False) as parts:
         name = await a_running_job(parts)
-
-        def fail() -> None:
-            parts.store.transition(name, JobState.FAILED)
-
-        parts.launcher.attempts[0].on_stop = fail
+        ended: list[Job] = []
+        parts.launcher.attempts[0].on_stop = lambda: ended.append(parts.store.transition(name, JobState.FAILED))
         await parts.manager.cancel(name, tenant=TENANT)
-        with suppress(asyncio.CancelledError):
-            await parts.ended(name)
+        assert (await parts.ended(name)).state is JobState.FAILED
         assert f"{name}: cancelled" not in caplog.text
