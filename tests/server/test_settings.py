@@ -47,6 +47,11 @@ def test_an_option_comes_before_a_variable_before_the_file_before_the_default(tm
     }
 
 
+def test_a_variable_that_is_no_setting_is_told(tmp_path: Path) -> None:
+    environment = {"CHAINRULE_SERVE_PROT": "1", "CHAINRULE_SERVE_PORT": "2", "CHAINRULE_ADDRESS": "3"}
+    assert load(tmp_path, environment=environment).unknown_variables == ["CHAINRULE_SERVE_PROT"]
+
+
 def test_an_empty_variable_is_none(tmp_path: Path) -> None:
     assert load(tmp_path, environment={"CHAINRULE_SERVE_PORT": "", "FEW_FOLDER": "there"}).config == Few(Path("there"))
 

@@ -73,7 +73,7 @@ CALLS: Mapping[str, str] = {
 }
 """A call of the API → what makes it, as an attribute of a client; job: of a handle."""
 
-_CALL = re.compile(rf"\b({'|'.join(CALLS)})\b")
+_CALL = re.compile(rf"(?<!/)\b({'|'.join(CALLS)})\b")  # not of a path, as chainrule.v1.JobService/GetJob
 
 
 def argument_of(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -20,6 +21,9 @@ from chainrule.server.settings import Loaded, options_of
 
 if TYPE_CHECKING:  # Ray and gRPC are imported when the service starts, not by `chainrule --help`
     from chainrule.server.cluster import RayCluster
+
+
+logger = logging.getLogger(__name__)
 
 
 @options_of(ServerConfig)
@@ -42,6 +46,8 @@ def serve(
         config = loaded.config
         _refuse_halves(config)
         logs.set_up(config.log_format, verbose=config.verbose)
+        for name in loaded.unknown_variables:
+            logger.warning("the variable %s is no setting; chainrule serve --help lists them", name)
         run(config)
     except ImportError as error:
         print(
@@ -79,6 +85,8 @@ def run(config: ServerConfig) -> None:
 
 async def _serve(config: ServerConfig, cluster: RayCluster) -> None:
     signals = _Signals()
+    where = f"joining the Ray cluster at {config.ray_address}" if config.ray_address else "starting a Ray cluster"
+    print(f"{where} ...", flush=True)
     try:
         if await _started(cluster, signals.stop):
             await _serve_on(cluster, config, signals)

@@ -133,6 +133,10 @@ class Loaded(Generic[T]):
         self.settings = settings_of(cls)
         self.sources: dict[str, str] = {}
         """Of each field that does not have its default: what set it."""
+        known = {one.variable for one in self.settings}
+        self.unknown_variables = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+        """Variables that look like settings and are none. They may be somebody else's: Kubernetes makes some of the
+        names of services."""
         written = {} if file is None else read_file(file, self.settings)
         values: dict[str, Any] = {}
         for one in self.settings:

@@ -88,6 +88,18 @@ def test_options_hold_over_set_over_the_environment_over_the_file(file: Path) ->
     assert gathered(file)["epochs"] == 20
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("CHAINRULE_JOB_EPOCH", "did you mean CHAINRULE_JOB_EPOCHS"),
+        ("CHAINRULE_JOB_XYZ", "they are named as the options"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named(file: Path, variable: str, meant: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"the variable {variable} .* is no setting of a job; {meant}"):
+        gathered(file, environment={variable: "7"})
+
+
 def test_settings_have_values_of_toml_or_are_texts(file: Path) -> None:
     found = gathered(
         file,

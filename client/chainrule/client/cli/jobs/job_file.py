@@ -38,7 +38,8 @@ OPTIONS: Mapping[str, str] = {
 }
 """Option, by the name of its parameter → key in a job file."""
 
-VARIABLES: Mapping[str, str] = {name: f"CHAINRULE_JOB_{name.upper()}" for name in OPTIONS}
+PREFIX = "CHAINRULE_JOB_"
+VARIABLES: Mapping[str, str] = {name: f"{PREFIX}{name.upper()}" for name in OPTIONS}
 """Option → environment variable."""
 
 _TEXTS = ("model", "dataset", "description", "non_finite", "optimizer.name", "schedule.decay", "validation.dataset")
@@ -69,6 +70,7 @@ def gather(
     arguments: dict[str, Any] = {}
     if job_file is not None:
         _add(arguments, _read(job_file), source=str(job_file))
+    _refuse_unknown_variables(environment)
     told = {key: environment.get(VARIABLES[name]) for name, key in OPTIONS.items()}
     variables = [_setting(key, value) for key, value in told.items() if value]
     _add(arguments, _together(variables), source="the environment")
@@ -81,6 +83,19 @@ def gather(
                 f'nothing says which {name} to take; give --{name}, or name it in a job file: {name} = "digits"'
             )
     return arguments
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    from difflib import get_close_matches
+
+    from chainrule.client.errors import InvalidInputError
+
+    known = set(VARIABLES.values())
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            [*near] = get_close_matches(name, known, n=1)
+            meant = f"; did you mean {near[0]}?" if near else f"; they are named as the options: {PREFIX}EPOCHS"
+            raise InvalidInputError(f"the variable {name} in the environment is no setting of a job{meant}")
 
 
 def _read(file: Path) -> dict[str, Any]:
