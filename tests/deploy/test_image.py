@@ -159,3 +159,15 @@ def test_a_token_is_made_where_there_is_none(present: str, made: bool, tmp_path:
     assert secret.exists() == (not made)
     if made:
         assert (tmp_path / "asked").read_text() == f"admin token-create first --scope admin --out {secret}\n"
+
+
+def test_the_first_token_is_made_once_by_the_commands_that_there_are(tmp_path: Path) -> None:
+    secret, data = tmp_path / "secret", tmp_path / "data"
+    fake(tmp_path, "chainrule", f'exec {Path(sys.executable).parent / "chainrule"} "$@"')
+    variables = {"CHAINRULE_DATA_DIR": str(data), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    first = run("first-token", str(secret), path=tmp_path, **variables)
+    assert first.returncode == 0, first.stderr
+    kept = secret.read_text()
+    assert kept.startswith("chainrule_")
+    again = run("first-token", str(secret), path=tmp_path, **variables)
+    assert (again.returncode, secret.read_text()) == (0, kept), again.stderr

@@ -17,7 +17,7 @@ from chainrule.engine import ChainruleError
 from chainrule.server.backup import Manifest, restore_backup, write_backup
 from chainrule.server.blobs import BlobStore
 from chainrule.server.certificates import add_client, make_certificates
-from chainrule.server.data_folder import BLOBS_FOLDER, LOCK_FILE, STORE_FILE, open_blobs, open_store, own
+from chainrule.server.data_folder import BLOBS_FOLDER, STORE_FILE, open_blobs, open_store, own
 from chainrule.server.errors import DamagedBlobError, NotFoundError, StartupError
 from chainrule.server.store import Store
 
@@ -135,7 +135,7 @@ def restore(
 
 def _good_tokens(folder: Path) -> list[str]:
     """Names of the tokens that let somebody in, in their order."""
-    with opened(folder, None) as store:
+    with opened(folder, None, needed=folder / STORE_FILE) as store:
         now = datetime.now(UTC)
         tokens = store.tokens_by_digest().values()
         return sorted(token.name for token in tokens if token.expire_time is None or token.expire_time > now)
@@ -191,22 +191,22 @@ def certs(
 @contextmanager
 def _opened(folder: Path, store_url: str | None) -> Iterator[tuple[Store, BlobStore]]:
     """The store and the blobs of a data folder that there is; what goes wrong is reported."""
-    with reported(), opened(folder, store_url) as store:
+    needed = folder / (STORE_FILE if store_url is None else BLOBS_FOLDER)
+    with reported(), opened(folder, store_url, needed=needed) as store:
         yield store, open_blobs(folder, store)
 
 
 @contextmanager
-def opened(folder: Path, store_url: str | None, *, making: bool = False) -> Iterator[Store]:
+def opened(folder: Path, store_url: str | None, *, needed: Path | None) -> Iterator[Store]:
     """The store of a data folder, which is this process's meanwhile.
 
     Args:
-        making: whether to make the folder if it is missing.
+        needed: what has to be there; None: the folder is made if it is missing.
 
     Raises StartupError.
     """
-    marks = (STORE_FILE,) if store_url is None else (BLOBS_FOLDER, LOCK_FILE)
-    if not making and not any((folder / mark).exists() for mark in marks):
-        raise StartupError(f"--data-dir {folder} is no data folder of a server: its store or its blobs are missing")
+    if needed is not None and not needed.exists():
+        raise StartupError(f"--data-dir {folder} is no data folder of a server: {needed} is missing")
     with own(folder):
         store = open_store(folder, store_url)
         try:

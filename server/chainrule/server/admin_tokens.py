@@ -22,6 +22,7 @@ from chainrule.server.admin import (
     reported,
 )
 from chainrule.server.callers import SCOPES, Token
+from chainrule.server.data_folder import STORE_FILE
 from chainrule.server.store import PageRequest
 from chainrule.server.store.schema import DEFAULT_TENANT
 
@@ -52,7 +53,7 @@ def token_create(
     """Make a token, in the data folder of a server that does not run. Its secret is shown this once."""
     secret = draw_secret()
     lifetime = None if expires_in_days is None else timedelta(days=expires_in_days)
-    with reported(), opened(data_dir, store_url, making=True) as store:  # the first token may be there before the rest
+    with reported(), opened(data_dir, store_url, needed=None) as store:  # the first token may be there before the rest
         tokens = TokenCatalog(store)
         new = NewToken(
             token_id=token_id,
@@ -81,7 +82,7 @@ def token_ls(
 ) -> None:
     """List the tokens in the data folder of a server that does not run, newest first."""
     found: list[Token] = []
-    with reported(), opened(data_dir, store_url) as store:
+    with reported(), opened(data_dir, store_url, needed=_store(data_dir, store_url)) as store:
         tokens = TokenCatalog(store)
         page, after = tokens.page(PageRequest(_PAGE))
         found += page
@@ -100,9 +101,14 @@ def token_revoke(
     token_id: IdArgument, data_dir: DataDirOption = DEFAULT_DATA_DIR, store_url: StoreUrlOption = None
 ) -> None:
     """Make a token good for nothing, in the data folder of a server that does not run."""
-    with reported(), opened(data_dir, store_url) as store:
+    with reported(), opened(data_dir, store_url, needed=_store(data_dir, store_url)) as store:
         revoked = TokenCatalog(store).revoke(f"tokens/{token_id.removeprefix('tokens/')}")
     print(f"{revoked.name} was revoked at {revoked.revoke_time}")
+
+
+def _store(folder: Path, store_url: str | None) -> Path:
+    """What is there of a store that has tokens; of one that is elsewhere the folder, also before its first start."""
+    return folder / STORE_FILE if store_url is None else folder
 
 
 def _facts(token: Token) -> dict[str, object]:
