@@ -216,3 +216,16 @@ async def test_a_flood_of_refused_calls_does_not_fill_the_audit_log(
         await refused(stranger.audit())
     recorded = len(await tenants.admin.audit())
     assert 10 <= recorded < 90
+
+
+async def test_a_service_that_stops_tells_how_many_calls_were_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(ServerConfig(tmp_path, require_tokens=True)) as service,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        for _ in range(100):
+            await refused(Caller(channel).audit())
+        assert "are not in the audit log" not in caplog.text
+    assert "are not in the audit log" in caplog.text

@@ -68,7 +68,7 @@ class AccessServiceServicer(object):
 
     def CreateToken(self, request, context):
         """Makes a token. The same token_id with the same content answers with the token that is already there; with other
-        content it is refused (ALREADY_EXISTS).
+        content, or if that token was revoked, it is refused (ALREADY_EXISTS).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

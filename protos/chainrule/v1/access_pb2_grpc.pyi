@@ -35,7 +35,7 @@ class AccessServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AccessServiceAsyncStub: ...
     CreateToken: _grpc.UnaryUnaryMultiCallable[_access_pb2.CreateTokenRequest, _access_pb2.Token]
     """Makes a token. The same token_id with the same content answers with the token that is already there; with other
-    content it is refused (ALREADY_EXISTS).
+    content, or if that token was revoked, it is refused (ALREADY_EXISTS).
     """
     GetToken: _grpc.UnaryUnaryMultiCallable[_access_pb2.GetTokenRequest, _access_pb2.Token]
     """Reads one token."""
@@ -53,7 +53,7 @@ class AccessServiceAsyncStub(AccessServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateToken: _aio.UnaryUnaryMultiCallable[_access_pb2.CreateTokenRequest, _access_pb2.Token]  # type: ignore[assignment]
     """Makes a token. The same token_id with the same content answers with the token that is already there; with other
-    content it is refused (ALREADY_EXISTS).
+    content, or if that token was revoked, it is refused (ALREADY_EXISTS).
     """
     GetToken: _aio.UnaryUnaryMultiCallable[_access_pb2.GetTokenRequest, _access_pb2.Token]  # type: ignore[assignment]
     """Reads one token."""
@@ -74,7 +74,7 @@ class AccessServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_access_pb2.Token, _abc.Awaitable[_access_pb2.Token]]:
         """Makes a token. The same token_id with the same content answers with the token that is already there; with other
-        content it is refused (ALREADY_EXISTS).
+        content, or if that token was revoked, it is refused (ALREADY_EXISTS).
         """
 
     @_abc_1.abstractmethod

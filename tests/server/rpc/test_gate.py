@@ -103,7 +103,7 @@ async def test_a_call_that_changes_nothing_ends_when_its_caller_goes(store: Stor
 
 
 async def test_a_change_that_fails_is_recorded_with_what_it_was_to_change(store: Store) -> None:
-    refusing = grpc.unary_unary_rpc_method_handler(raising(StaleEtagError("it has changed")))
+    refusing: Any = grpc.unary_unary_rpc_method_handler(raising(StaleEtagError("it has changed")))
     handler = await gated(store, UPDATE, refusing)
     with pytest.raises(StaleEtagError):
         await handler.unary_unary(model_pb2.UpdateModelRequest(model=model_pb2.Model(name="models/m")), Context())
@@ -111,7 +111,7 @@ async def test_a_change_that_fails_is_recorded_with_what_it_was_to_change(store:
 
 
 async def test_calls_that_come_too_often_are_recorded(store: Store) -> None:
-    reading = grpc.unary_unary_rpc_method_handler(raising(AssertionError("is not asked")))
+    reading: Any = grpc.unary_unary_rpc_method_handler(raising(AssertionError("is not asked")))
     handler = await gated(store, "/chainrule.v1.ModelService/GetModel", reading, calls=Rate(per_s=1e-9, burst=0))
     with pytest.raises(TooManyCallsError):
         await handler.unary_unary(model_pb2.GetModelRequest(name="models/m"), Context())

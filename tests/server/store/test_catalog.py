@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from chainrule.server.annotations import AnnotationChange
-from chainrule.server.errors import AlreadyExistsError, IllegalStateError, NotFoundError, StaleEtagError
+from chainrule.server.errors import (
+    AlreadyExistsError,
+    IllegalStateError,
+    InvalidRequestError,
+    NotFoundError,
+    StaleEtagError,
+)
 from chainrule.server.records import Dataset, JobState, Model, ModelVersion
 from chainrule.server.store import PageRequest, Request, Store
 from tests.server.store.catalogued import add_job, add_version, dataset, end_job, model
@@ -363,3 +369,14 @@ def test_a_retry_is_answered_also_if_the_clock_went_back_since_the_resource_was_
         request = Request("r" + kind.kind, "digest")
         assert kind.create(store, request=request) == made
         assert kind.create(store, request=request) == made == kind.of_request(store, request)
+
+
+def test_a_page_token_is_good_for_its_tenant_only(store: Store) -> None:
+    for kind in KINDS:
+        for name in ("a", "b"):
+            kind.create(store, name=f"{kind.kind}s/{name}")
+        listed = getattr(store, f"list_{kind.kind}s")
+        _, token = listed(PageRequest(1), tenant="default")
+        assert len(listed(PageRequest(1, token), tenant="default")[0]) == 1
+        with pytest.raises(InvalidRequestError, match="page_token"):
+            listed(PageRequest(1, token), tenant="other")

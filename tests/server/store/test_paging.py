@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from chainrule.server.errors import InvalidRequestError
+from chainrule.server.store import schema
 from chainrule.server.store.filtering import Number
 from chainrule.server.store.paging import Listing, PageRequest, page
 from tests.server.conftest import refusal
@@ -35,6 +36,8 @@ def db(url: str) -> Iterator[sa.Connection]:
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         TABLE.metadata.create_all(connection)
+        schema.identity.create(connection)
+        connection.execute(schema.identity.insert().values(id="0" * 32))
         for number, name in enumerate(NAMES, 1):
             ended = None if number % 3 == 0 else 10**15 + number % 2
             connection.execute(TABLE.insert().values(id=number, name=name, rank=number % 2, ended=ended))
@@ -113,12 +116,6 @@ def test_an_order_that_there_is_not_is_refused_naming_those_there_are(db: sa.Con
     assert refusal(caught).field == "order_by"
 
 
-def forged(token: str, *place: object) -> str:
-    """The token with another place in it."""
-    digest, *_ = json.loads(base64.urlsafe_b64decode(token + "=="))
-    return base64.urlsafe_b64encode(json.dumps([digest, *place]).encode()).decode().rstrip("=")
-
-
 @pytest.mark.parametrize(
     "token", ["x", "17", " ", "é", "=", "A" * 10_000, "bnVsbA", "W10", "e30", "MQ", "W1tbW1tbW1tb", "_w"]
 )
@@ -128,12 +125,17 @@ def test_what_is_no_token_is_refused(db: sa.Connection, token: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize(
-    "place",
-    [(), (1,), ("x",), ("x", "y"), ("x", 2**63), ("\0", 1), ("é", 1), (1, 1), ("x", 1, 1), ("x", True), ("x", 1.0)],
-)
-def test_a_forged_place_is_refused(db: sa.Connection, place: tuple[object, ...]) -> None:
-    _, token = ids(db, PageRequest(1, order_by="name"))
+def test_a_token_tells_nothing_and_is_good_for_its_store_only(db: sa.Connection) -> None:
+    first, token = ids(db, PageRequest(1, order_by="name"))
+    assert ids(db, PageRequest(1, order_by="name")) == (first, token)
+    content = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    with pytest.raises(ValueError, match=r"decode|Expecting"):
+        json.loads(content)
+    for place in (0, len(content) // 2, len(content) - 1):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        with pytest.raises(InvalidRequestError, match=r"page_token: .* is no token"):
+            ids(db, PageRequest(1, base64.urlsafe_b64encode(changed).decode().rstrip("="), order_by="name"))
+    db.execute(schema.identity.update().values(id="1" * 32))
     with pytest.raises(InvalidRequestError, match=r"page_token: .* is no token"):
-        ids(db, PageRequest(1, forged(token, *place), order_by="name"))
-    assert ids(db, PageRequest(1, forged(token, "ab", 3), order_by="name"))[0] == [1]
+        ids(db, PageRequest(1, token, order_by="name"))

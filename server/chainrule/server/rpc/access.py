@@ -6,7 +6,6 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chainrule.server import callers
@@ -15,11 +14,10 @@ from chainrule.server.errors import InvalidRequestError
 from chainrule.server.rpc.caller import caller
 from chainrule.server.rpc.convert import timestamp
 from chainrule.server.rpc.paging import page_request
+from chainrule.server.rpc.wrapping import Context
 from chainrule.server.store import Request
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.v1 import access_pb2, access_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AccessServicer(access_pb2_grpc.AccessServiceServicer):

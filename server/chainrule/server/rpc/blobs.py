@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
-
-import grpc
 
 from chainrule.server.blobs import Chunk
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
+from chainrule.server.rpc.wrapping import Context
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import blob_pb2, blob_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class BlobServicer(blob_pb2_grpc.BlobServiceServicer):

@@ -6,18 +6,14 @@ import json
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
-
-import grpc
 
 import chainrule.engine as cr
 from chainrule.engine import models
 from chainrule.server.cluster import RayCluster
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import SCOPES, caller
+from chainrule.server.rpc.wrapping import Context
 from chainrule.v1 import cluster_pb2, cluster_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ClusterServicer(cluster_pb2_grpc.ClusterServiceServicer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from chainrule.server.datasets import DatasetCatalog
@@ -13,10 +12,9 @@ from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
 from chainrule.server.rpc.masks import annotation_change
 from chainrule.server.rpc.paging import page_request
+from chainrule.server.rpc.wrapping import Context
 from chainrule.server.store import Request
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
-import grpc
 from google.protobuf import empty_pb2
 
 from chainrule.server.errors import InvalidRequestError
@@ -13,6 +11,7 @@ from chainrule.server.jobs.manager import JobManager
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
 from chainrule.server.rpc.paging import page_request, page_size
+from chainrule.server.rpc.wrapping import Context
 from chainrule.v1 import job_pb2, job_pb2_grpc
 
 DEFAULT_METRICS = 1000
@@ -21,8 +20,6 @@ DEFAULT_RECEIPTS = 1000
 MAX_RECEIPTS = 10_000
 DEFAULT_LOGS = 1000
 MAX_LOGS = 10_000
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class JobServicer(job_pb2_grpc.JobServiceServicer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from chainrule.server.errors import InvalidRequestError
@@ -14,10 +13,9 @@ from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
 from chainrule.server.rpc.masks import annotation_change
 from chainrule.server.rpc.paging import page_request
+from chainrule.server.rpc.wrapping import Context
 from chainrule.server.store import Request
 from chainrule.v1 import model_pb2, model_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):

@@ -14,13 +14,10 @@ from chainrule.server.annotations import AnnotationChange
 from chainrule.server.errors import (
     AlreadyExistsError,
     IllegalStateError,
-    NotFoundError,
-    StaleEtagError,
-    echo,
 )
 from chainrule.server.records import Dataset, JobState, Model, ModelVersion
-from chainrule.server.store import listings, requests, rows, schema
-from chainrule.server.store.database import Database, find, get
+from chainrule.server.store import listings, requests, rows, schema, versions
+from chainrule.server.store.database import Database, check_etag, find, get
 from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.store.requests import NO_REQUEST, Request
 
@@ -71,7 +68,7 @@ class CatalogTables(Database):
         """A page, and the token of the next. Raises InvalidRequestError."""
         query = sa.select(schema.models).where(schema.models.c.tenant == tenant)
         with self._read() as db:
-            found, token = page(db, query, listings.MODELS, asked)
+            found, token = page(db, query, listings.MODELS, asked, scope=tenant)
             latest = _latest_versions(db, tenant, [row["name"] for row in found])
             return [rows.model(row, latest_version=latest[row["name"]]) for row in found], token
 
@@ -79,7 +76,7 @@ class CatalogTables(Database):
         """Change what is noted on a model. Raises NotFoundError, or StaleEtagError if it has another etag."""
         with self._write() as db:
             row = get(db, schema.models, name, tenant=tenant)
-            _check_etag(rows.model(row), etag)
+            check_etag(name, rows.model(row).etag, etag)
             return _model(db, _annotated(db, schema.models, row, change))
 
     def delete_model(self, name: str, *, tenant: str, etag: str = "") -> None:
@@ -87,10 +84,10 @@ class CatalogTables(Database):
         IllegalStateError if a job uses it that has not ended."""
         with self._write() as db:
             row = get(db, schema.models, name, tenant=tenant)
-            _check_etag(rows.model(row), etag)
+            check_etag(name, rows.model(row).etag, etag)
             _check_unused(db, name, schema.jobs.c.tenant == tenant, schema.jobs.c.model == name)
-            versions = schema.model_versions
-            db.execute(versions.delete().where(versions.c.tenant == tenant, versions.c.model == name))
+            table = schema.model_versions
+            db.execute(table.delete().where(table.c.tenant == tenant, table.c.model == name))
             db.execute(schema.models.delete().where(schema.models.c.id == row["id"]))
 
     # --- versions ----------------------------------------------------------------------------------------------
@@ -99,9 +96,7 @@ class CatalogTables(Database):
         """A version of a model, the newest for None. Raises NotFoundError."""
         with self._read() as db:
             get(db, schema.models, model, tenant=tenant)
-            if number is None:
-                number = _latest_versions(db, tenant, [model])[model]
-            return rows.model_version(_version(db, model, number, tenant=tenant))
+            return rows.model_version(versions.version_of(db, model, number, tenant=tenant))
 
     def list_versions(self, model: str, asked: PageRequest, *, tenant: str) -> tuple[list[ModelVersion], str]:
         """A page of a model's versions, newest first, and the token of the next. Raises NotFoundError if there is no
@@ -110,14 +105,14 @@ class CatalogTables(Database):
         with self._read() as db:
             get(db, schema.models, model, tenant=tenant)
             query = sa.select(table).where(table.c.tenant == tenant, table.c.model == model)
-            found, token = page(db, query, listings.MODEL_VERSIONS, asked, scope=model)
+            found, token = page(db, query, listings.MODEL_VERSIONS, asked, scope=f"{tenant}/{model}")
             return [rows.model_version(row) for row in found], token
 
     def delete_version(self, model: str, number: int, *, tenant: str) -> None:
         """Remove a version of a model, whose number is not used again. Raises NotFoundError, or IllegalStateError if it
         is the first, or a job began with it that has not ended."""
         with self._write() as db:
-            row = _version(db, model, number, tenant=tenant)
+            row = versions.version_of(db, model, number, tenant=tenant)
             name = names.version(model, number)
             if number == 1:
                 raise IllegalStateError(
@@ -173,14 +168,14 @@ class CatalogTables(Database):
         """A page, and the token of the next. Raises InvalidRequestError."""
         query = sa.select(schema.datasets).where(schema.datasets.c.tenant == tenant)
         with self._read() as db:
-            found, token = page(db, query, listings.DATASETS, asked)
+            found, token = page(db, query, listings.DATASETS, asked, scope=tenant)
             return [rows.dataset(row) for row in found], token
 
     def update_dataset(self, name: str, change: AnnotationChange, *, tenant: str, etag: str = "") -> Dataset:
         """Change what is noted on a dataset. Raises NotFoundError, or StaleEtagError if it has another etag."""
         with self._write() as db:
             row = get(db, schema.datasets, name, tenant=tenant)
-            _check_etag(rows.dataset(row), etag)
+            check_etag(name, rows.dataset(row).etag, etag)
             return rows.dataset(_annotated(db, schema.datasets, row, change))
 
     def delete_dataset(self, name: str, *, tenant: str, etag: str = "") -> None:
@@ -189,23 +184,13 @@ class CatalogTables(Database):
         jobs = schema.jobs.c
         with self._write() as db:
             row = get(db, schema.datasets, name, tenant=tenant)
-            _check_etag(rows.dataset(row), etag)
+            check_etag(name, rows.dataset(row).etag, etag)
             validates = jobs.config[("validation", "dataset")].as_string() == name
             _check_unused(db, name, jobs.tenant == tenant, sa.or_(jobs.dataset == name, validates))
             db.execute(schema.datasets.delete().where(schema.datasets.c.id == row["id"]))
 
 
 # --- what all have in common -----------------------------------------------------------------------------------
-
-
-def _check_etag(known: Model | Dataset, etag: str) -> None:
-    if etag not in ("", known.etag):
-        raise StaleEtagError(
-            f'"{known.name}" has changed: its etag is "{known.etag}", no longer {echo(etag)}; read it again, and '
-            "decide anew",
-            name=known.name,
-            etag=known.etag,
-        )
 
 
 def _check_unused(db: Connection, name: str, *uses: sa.ColumnElement[bool]) -> None:
@@ -246,18 +231,6 @@ def _latest_versions(db: Connection, tenant: str, models: Sequence[str]) -> dict
         table.tenant == tenant, table.model.in_(models)
     )
     return {row.model: row.newest for row in db.execute(query.group_by(table.model))}
-
-
-def _version(db: Connection, model: str, number: int, *, tenant: str) -> RowMapping:
-    table = schema.model_versions
-    query = sa.select(table).where(table.c.tenant == tenant, table.c.model == model, table.c.number == number)
-    row = db.execute(query).mappings().first()
-    if row is None:
-        name = names.version(model, number)
-        raise NotFoundError(
-            f'there is no model version "{name}"; list what there is with: chainrule models versions {model}', name=name
-        )
-    return row
 
 
 def _insert_model(db: Connection, model: Model, tenant: str, now_us: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from chainrule.server.errors import NotFoundError, StartupError, StoreUnavailableError
+from chainrule.server.errors import NotFoundError, StaleEtagError, StartupError, StoreUnavailableError, echo
 from chainrule.server.store import migrations, schema
 
 BUSY_TIMEOUT_S = 30.0
@@ -104,6 +104,16 @@ def get(db: Connection, table: sa.Table, name: str, *, tenant: str | None = None
             f'there is no {kind} "{name}"; list what there is with: chainrule {table.name} ls', name=name
         )
     return row
+
+
+def check_etag(name: str, known: str, etag: str) -> None:
+    """Raises StaleEtagError if a change was meant for a resource with another etag than it has; "" is any."""
+    if etag not in ("", known):
+        raise StaleEtagError(
+            f'"{name}" has changed: its etag is "{known}", no longer {echo(etag)}; read it again, and decide anew',
+            name=name,
+            etag=known,
+        )
 
 
 # --- engines ---------------------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from chainrule.server.annotations import AnnotationChange
-from chainrule.server.errors import IllegalStateError, QueueFullError, StaleEtagError, echo
+from chainrule.server.errors import IllegalStateError, QueueFullError
 from chainrule.server.records import TRANSITIONS, Cause, Job, JobFailure, JobState, UnfinishedJob
 from chainrule.server.store import configs, listings, requests, rows, schema, versions
-from chainrule.server.store.database import Database, get
+from chainrule.server.store.database import Database, check_etag, get
 from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.store.requests import NO_REQUEST, Request
 from chainrule.server.store.versions import Inputs
@@ -320,13 +320,7 @@ class JobTables(Database):
         """The job that somebody asks to change. Raises NotFoundError or StaleEtagError."""
         row = get(db, schema.jobs, name, tenant=tenant)
         job = rows.job(db, row)
-        if etag and etag != job.etag:
-            raise StaleEtagError(
-                f'job "{name}" has changed: its etag is "{job.etag}", no longer {echo(etag)}; read it again, and '
-                "decide anew",
-                name=name,
-                etag=job.etag,
-            )
+        check_etag(name, job.etag, etag)
         return row, job
 
     def _move(

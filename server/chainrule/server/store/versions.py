@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from chainrule.server import names
 from chainrule.server.errors import NotFoundError
 from chainrule.server.records import Dataset, Model
 from chainrule.server.store import rows, schema
@@ -34,6 +35,21 @@ class Inputs:
         return model.family, model.family_config, model.create_time, self.dataset.digest, second and second.digest
 
 
+def version_of(db: Connection, model: str, number: int | None, *, tenant: str) -> RowMapping:
+    """The row of a version of a model; None: of the newest. Raises NotFoundError."""
+    table = schema.model_versions
+    query = sa.select(table).where(table.c.tenant == tenant, table.c.model == model)
+    if number is not None:
+        query = query.where(table.c.number == number)
+    found = db.execute(query.order_by(table.c.number.desc()).limit(1)).mappings().first()
+    if found is None:
+        name = names.version(model, number) if number is not None else f"{model}/versions/latest"
+        raise NotFoundError(
+            f'there is no model version "{name}"; list what there is with: chainrule models versions {model}', name=name
+        )
+    return found
+
+
 def inputs(
     db: Connection, tenant: str, *, model: str, version: int | None, dataset: str, validation: str = ""
 ) -> Inputs:
@@ -42,16 +58,7 @@ def inputs(
     Raises NotFoundError.
     """
     row = get(db, schema.models, model, tenant=tenant)
-    table = schema.model_versions
-    of_model = sa.select(table).where(table.c.tenant == tenant, table.c.model == model)
-    if version is not None:
-        of_model = of_model.where(table.c.number == version)
-    found = db.execute(of_model.order_by(table.c.number.desc()).limit(1)).mappings().first()
-    if found is None:
-        name = f"{model}/versions/{version}"
-        raise NotFoundError(
-            f'there is no model version "{name}"; list what there is with: chainrule models versions {model}', name=name
-        )
+    found = version_of(db, model, version, tenant=tenant)
     return Inputs(
         model=replace(rows.model(row), weights_digest=found["weights_digest"]),
         version=found["number"],
