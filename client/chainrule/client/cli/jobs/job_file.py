@@ -93,7 +93,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = set(VARIABLES.values())
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known:
-            [*near] = get_close_matches(name, known, n=1)
+            [*near] = get_close_matches(name, known, n=1, cutoff=0.9)
             meant = f"; did you mean {near[0]}?" if near else f"; they are named as the options: {PREFIX}EPOCHS"
             raise InvalidInputError(f"the variable {name} in the environment is no setting of a job{meant}")
 
