@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import itertools
 import logging
@@ -34,6 +33,7 @@ from chainrule.server.errors import (
     InvalidRequestError,
     NotFoundError,
     StorageFullError,
+    StoreUnavailableError,
     echo,
 )
 
@@ -127,15 +127,13 @@ class BlobStore:
     def contains(self, digest: str) -> bool:
         """Whether a blob is there. A file cut off at its beginning counts as missing.
 
-        Raises FileNotFoundError if the folder of all blobs is not there: that says nothing of any of them.
+        Raises StoreUnavailableError if the folder of all blobs is not there: that says nothing of any of them.
         """
         path = self._path(digest)
         if path.exists():
             return digest == _EMPTY or path.stat().st_size > 0
         if not self._incoming.is_dir():
-            raise FileNotFoundError(
-                errno.ENOENT, "the folder of all blobs is not there; mount or restore it", str(self._folder)
-            )
+            raise StoreUnavailableError(f"the folder of all blobs, {self._folder}, is not there; mount or restore it")
         return False
 
     def missing(self, digests: Sequence[str]) -> list[str]:

@@ -72,8 +72,8 @@ class Checkpoints:
             self._remove_blobs(dropped)
 
     def read(self, known: Checkpoint) -> TrainingState:
-        """The state of a checkpoint. Raises CheckpointError if it is not whole any more, or OSError if that cannot be
-        told."""
+        """The state of a checkpoint. Raises CheckpointError if it is not whole any more, or StoreUnavailableError or
+        OSError if that cannot be told."""
         try:
             manifest = Manifest.from_json(self._blobs.read(known.manifest_digest))
             return checkpoint.unpack(self._blobs.read(manifest.state_digest), manifest)
