@@ -47,16 +47,18 @@ def both(*writes: str) -> Points:
 
 CHAPTERS: dict[str, Points] = {
     "creating": both("blob", "create_model", "create_dataset", "create_job"),
-    "starting": both("transition PREPARING", "next_attempt", "set_fingerprint", "transition RUNNING"),
+    "starting": both(
+        "transition PREPARING", "next_attempt", "set_fingerprint", "transition RUNNING", "set_running_workers"
+    ),
     "training": both("add_metrics", "add_receipt", "add_checkpoint", "add_evaluation", "drop_checkpoints"),
-    "steering": both("pause PAUSING", "transition PAUSED", "reconfigure", "set_running_workers", "add_event"),
+    "steering": both("pause PAUSING", "transition PAUSED", "reconfigure"),
     "cancelling": both("cancel CANCELLING", "transition CANCELLED", "resume QUEUED"),
     "ending": both("transition FAILED", "transition FINALIZING", "transition SUCCEEDED"),
     "changing": both("update_model", "update_dataset", "update_job", "revoke_token", "delete_model", "delete_job"),
     "keeping records": both("grant_blob", "add_audit_entry", "create_token", "add_logs"),
     "starting again": [
         Point("transition RUNNING", "after"),
-        *both("transition RECOVERING", "transition QUEUED"),
+        *both("transition RECOVERING", "transition QUEUED", "add_event"),
         Point("transition FINALIZING", "after"),
         *both("transition RECOVERING"),
     ],
