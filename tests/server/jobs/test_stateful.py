@@ -268,10 +268,13 @@ class Jobs(RuleBasedStateMachine):
     ) -> Seen | None:
         """Ask something of a job. It is refused in some states, and granted in others, however often it is asked."""
         before = self.do(self.service.get(name))
+        job, found = None, ""
         try:
             job = self.do(ask(name))
         except IllegalStateError as error:
-            assert JobState(error.metadata["state"]) in refused  # when it was asked: it may have gone on since
+            found = error.metadata["state"]  # when it was asked: it may have gone on since
+        if job is None:
+            assert JobState(found) in refused
             return None
         assert before.state not in refused or before.state in (S.FINALIZING, S.CANCELLING, S.PAUSING)
         return job
