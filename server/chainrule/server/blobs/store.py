@@ -168,7 +168,7 @@ class BlobStore:
         """A blob's content from an offset on, at most `limit_bytes` of it (0: all), in chunks with their checksums.
 
         A blob that is read whole is compared with its digest, before its last chunk is handed out. From then on each of
-        its blocks is compared with the checksum that it had, which is a tenth of the work; a part of one that nobody
+        its blocks is compared with the checksum that it had, which is less work; a part of one that nobody
         has read whole cannot be checked here.
 
         Args:
