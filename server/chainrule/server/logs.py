@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
-import secrets
 import sys
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 REQUEST_ID = "x-request-id"
 """Metadata of a call, and of its answer: what the call has in logs."""
@@ -19,8 +18,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """What is being done. Empty: not known, or nothing in particular."""
 
     request_id: str = ""
@@ -31,21 +29,22 @@ class Subject:
 
 
 _NOTHING = Subject()
+_ids = random.Random()  # nothing is kept secret by an id, and this asks the system for nothing
 _current: ContextVar[Subject] = ContextVar("subject", default=_NOTHING)
 
 
-def begin_call(method: str, request_id: str | bytes | None) -> str:
+def begin_call(method: str, request_id: str | bytes | None, *, job: str = "") -> str:
     """Have what is logged from here on, in this context, carry a call. Returns the call's id: the one that came with
     it, if it is well formed, else one that is drawn."""
     if not isinstance(request_id, str) or not _WELL_FORMED.fullmatch(request_id):
-        request_id = secrets.token_hex(8)
-    _current.set(Subject(request_id, method))
+        request_id = f"{_ids.getrandbits(64):016x}"
+    _current.set(Subject(request_id, method, job))
     return request_id
 
 
 def set_job(job: str) -> None:
     """Have what is logged from here on, in this context, carry a job."""
-    _current.set(replace(_current.get(), job=job))
+    _current.set(_current.get()._replace(job=job))
 
 
 class SubjectFilter(logging.Filter):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_the_address_of_a_peer(peer: str, address: str, is_here: bool) -> None:
 
 async def test_without_tokens_they_are_not_managed_from_elsewhere(store: Store) -> None:
     keeper = Doorkeeper(TokenCatalog(store), asks=False, limits=Limits())
-    admitted = keeper.identify((), ELSEWHERE)
+    admitted = keeper.identify(tuple, ELSEWHERE)
     assert admitted.caller is ANYBODY
     keeper.check(READ, admitted, ELSEWHERE)
     keeper.check(MANAGE, admitted, HERE)
@@ -63,9 +64,9 @@ async def test_without_tokens_they_are_not_managed_from_elsewhere(store: Store) 
 async def test_without_tokens_addresses_are_counted(store: Store) -> None:
     keeper = Doorkeeper(TokenCatalog(store), asks=False, limits=Limits(Rate(1, 1)), clock=lambda: 0.0)
     for peer in (HERE, ELSEWHERE):
-        keeper.check(READ, keeper.identify((), peer), peer)
+        keeper.check(READ, keeper.identify(tuple, peer), peer)
     with pytest.raises(TooManyCallsError, match=r"too many calls come from 10\.0\.0\.7; wait 1 s") as caught:
-        keeper.check(READ, keeper.identify((), "ipv4:10.0.0.7:1"), ELSEWHERE)
+        keeper.check(READ, keeper.identify(tuple, "ipv4:10.0.0.7:1"), ELSEWHERE)
     assert caught.value.retry_after_s == 1
 
 
@@ -76,21 +77,21 @@ async def test_failures_are_counted_by_address_and_wait_for_the_clock(store: Sto
     good = make(tokens)
     for _ in range(20):
         with pytest.raises(UnauthenticatedError):
-            keeper.identify((), ELSEWHERE)
+            keeper.identify(tuple, ELSEWHERE)
     with pytest.raises(TooManyCallsError):
-        keeper.identify((), ELSEWHERE)
-    assert keeper.identify(good, ELSEWHERE).caller == Caller("team", "tokens/t", frozenset(["read"]))
+        keeper.identify(tuple, ELSEWHERE)
+    assert keeper.identify(lambda: good, ELSEWHERE).caller == Caller("team", "tokens/t", frozenset(["read"]))
     with pytest.raises(UnauthenticatedError):
-        keeper.identify((), HERE)
+        keeper.identify(tuple, HERE)
     now[0] = 0.1
     with pytest.raises(UnauthenticatedError):
-        keeper.identify((), ELSEWHERE)
+        keeper.identify(tuple, ELSEWHERE)
 
 
 async def test_who_waits_is_woken_when_the_token_is_revoked_in_any_thread(store: Store) -> None:
     tokens = TokenCatalog(store)
     keeper = Doorkeeper(tokens, asks=True, limits=Limits())
-    admitted = keeper.identify(make(tokens), HERE)
+    admitted = keeper.identify(partial(make, tokens), HERE)
     assert admitted.token is not None
     with keeper.lease(admitted.token) as lease:
         with pytest.raises(UnauthenticatedError, match="was revoked while this went on"):
@@ -104,7 +105,7 @@ async def test_who_waits_is_woken_when_the_token_expires(store: Store) -> None:
     tokens = TokenCatalog(store)
     keeper = Doorkeeper(tokens, asks=True, limits=Limits())
     shown = make(tokens, expire_time=datetime.now(UTC) + timedelta(seconds=0.5))
-    admitted = keeper.identify(shown, HERE)
+    admitted = keeper.identify(lambda: shown, HERE)
     assert admitted.token is not None
     with keeper.lease(admitted.token) as lease, pytest.raises(UnauthenticatedError):
         await wait(lease)
@@ -113,7 +114,7 @@ async def test_who_waits_is_woken_when_the_token_expires(store: Store) -> None:
 async def test_a_time_out_of_what_is_waited_for_stays_one(store: Store) -> None:
     tokens = TokenCatalog(store)
     keeper = Doorkeeper(tokens, asks=True, limits=Limits())
-    admitted = keeper.identify(make(tokens), HERE)
+    admitted = keeper.identify(partial(make, tokens), HERE)
     assert admitted.token is not None
     with keeper.lease(admitted.token) as lease, pytest.raises(TimeoutError):
         async with lease.waiting(), asyncio.timeout(0):

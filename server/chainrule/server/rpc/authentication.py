@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from chainrule.server.access import TokenCatalog
@@ -78,13 +79,13 @@ class Doorkeeper:
         self._loop = asyncio.get_running_loop()
         tokens.listen(self._revoked)
 
-    def identify(self, metadata: Metadata, peer: str) -> Admitted:
+    def identify(self, metadata: Callable[[], Metadata], peer: str) -> Admitted:
         """Who calls. Raises UnauthenticatedError, or TooManyCallsError from an address that often fails."""
         address = address_of(peer)
         if not self._asks:
             return Admitted(ANYBODY, None, address)
         try:
-            token = self._tokens.resolve(_secret(metadata))
+            token = self._tokens.resolve(_secret(metadata()))
         except UnauthenticatedError as error:
             self._count(self._failures, address, f"calls without a good token come from {address}")
             raise error
@@ -190,6 +191,7 @@ def _secret(metadata: Metadata) -> str:
     return secret.strip()
 
 
+@lru_cache(1024)  # many calls come through each connection
 def address_of(peer: str) -> str:
     """The address of a peer as gRPC writes it, without the port.
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Calls:
-    """The calls that are being answered."""
+    """The calls that are being answered; each is a `with` of it."""
 
     def __init__(self) -> None:
         self.draining = False
@@ -42,17 +42,15 @@ class Calls:
         self._followers: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
 
-    @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Count a call for as long as it is answered."""
+    def __enter__(self) -> None:
+        """Count a call from here to `__exit__`: as long as it is answered."""
         self._open += 1
         self._none.clear()
-        try:
-            yield
-        finally:
-            self._open -= 1
-            if not self._open:
-                self._none.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
+        if not self._open:
+            self._none.set()
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -140,10 +138,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     def _answered(self, inner: Answer, method: str) -> Answer:
-        seconds = self._metrics.call_seconds.labels(method)
+        seconds, ended = self._metrics.call_seconds.labels(method), self._metrics.ended(method)
 
         async def answered(request: Any, context: Context) -> Any:
-            with self._calls.answering():
+            with self._calls:
                 request_id, span = self._begin(method, request, context)
                 began_s = time.perf_counter()
                 code = _Code(context)
@@ -153,15 +151,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         return await inner(request, context)
                 finally:
                     seconds.observe(time.perf_counter() - began_s)
-                    self._end(method, code.name, request_id, span)
+                    ended(code.name).inc()
+                    if span is not None:
+                        span.end(code.name, request_id)
 
         return answered
 
     def _streamed(self, inner: Stream, method: str) -> Stream:
         seconds, open_now = self._metrics.stream_seconds.labels(method), self._metrics.open_streams.labels(method)
+        ended = self._metrics.ended(method)
 
         async def streamed(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._calls.answering():
+            with self._calls:
                 request_id, span = self._begin(method, request, context)
                 began_s = time.perf_counter()
                 code = _Code(context)
@@ -182,17 +183,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 finally:
                     open_now.dec()
                     seconds.observe(time.perf_counter() - began_s)
-                    self._end(method, code.name, request_id, span)
+                    ended(code.name).inc()
+                    if span is not None:
+                        span.end(code.name, request_id)
 
         return streamed
 
     def _begin(self, method: str, request: Any, context: Context) -> tuple[str, Span | None]:
         metadata = dict(context.invocation_metadata() or ())
-        request_id = logs.begin_call(method, metadata.get(logs.REQUEST_ID))
+        name = getattr(request, "name", "")
+        job = name if isinstance(name, str) and name.startswith("jobs/") else ""
+        request_id = logs.begin_call(method, metadata.get(logs.REQUEST_ID), job=job)
         context.set_trailing_metadata(((logs.REQUEST_ID, request_id),))
-        job = getattr(request, "name", "")
-        if isinstance(job, str) and job.startswith("jobs/"):
-            logs.set_job(job)
         return request_id, None if self._tracing is None else self._tracing.begin(method, metadata)
 
     async def _admit(self, context: Context, method: str) -> None:
@@ -200,11 +202,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._calls.admit()
         except StoppingError as error:
             await _refuse(context, error, method)
-
-    def _end(self, method: str, code: str, request_id: str, span: Span | None) -> None:
-        self._metrics.calls.labels(method, code).inc()
-        if span is not None:
-            span.end(code, request_id)
 
 
 class _Code:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -62,22 +62,31 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
             record = _Record(method, context.peer(), None if is_stream else request)
             try:
                 admitted = self._admit(context, record)
-                with ExitStack() as held:
-                    held.enter_context(calling(admitted.caller))
-                    good: Any = nullcontext()
+                with calling(admitted.caller):
                     if is_stream:
-                        held.enter_context(self._doorkeeper.place(admitted))
-                        if admitted.token is not None:
-                            good = held.enter_context(self._doorkeeper.lease(admitted.token)).waiting()
-                    async with good:
+                        async with self._uploading(admitted):
+                            response = await inner(request, context)
+                    else:
                         response = await inner(request, context)
             except BaseException as error:
-                await self._write(record, error=error)
+                await self._write(record.entry(None, error))
                 raise
-            await self._write(record, response=response)
+            if (entry := record.entry(response, None)) is not None:
+                await self._write(entry)
             return response
 
         return gated
+
+    @asynccontextmanager
+    async def _uploading(self, admitted: Admitted) -> AsyncIterator[None]:
+        """Around the answer to a stream of requests, which ends with the token."""
+        with self._doorkeeper.place(admitted):
+            if admitted.token is None:
+                yield
+                return
+            with self._doorkeeper.lease(admitted.token) as lease:
+                async with lease.waiting():
+                    yield
 
     def _stream(self, inner: Stream, method: str) -> Stream:
         async def gated(request: Any, context: Context) -> AsyncIterator[Any]:
@@ -88,7 +97,7 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
                     async for response in self._responses(inner(request, context), admitted):
                         yield response
             except Exception as error:
-                await self._write(record, error=error)
+                await self._write(record.entry(None, error))
                 raise
 
         return gated
@@ -110,13 +119,12 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
                 yield response
 
     def _admit(self, context: Context, record: _Record) -> Admitted:
-        admitted = self._doorkeeper.identify(cast(Any, context.invocation_metadata()) or (), record.peer)
+        admitted = self._doorkeeper.identify(lambda: cast(Any, context.invocation_metadata()) or (), record.peer)
         record.admitted = admitted
         self._doorkeeper.check(record.method, admitted, record.peer)
         return admitted
 
-    async def _write(self, record: _Record, *, response: Any = None, error: BaseException | None = None) -> None:
-        entry = record.entry(response, error)
+    async def _write(self, entry: AuditEntry | None) -> None:
         if entry is not None:
             await self._audit.record(entry)
 

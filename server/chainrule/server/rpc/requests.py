@@ -37,7 +37,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/chainrule."):
             return handler
-        return wrapped(handler, answer=checked, stream=checked, decode=decoder)
+        check = all_checked if handler.request_streaming else checked
+        return wrapped(handler, answer=check, stream=check, decode=decoder)
 
 
 def decoder(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | Unacceptable]:
@@ -59,12 +60,19 @@ def decoder(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | U
 
 
 def checked(handler: Callable[[Any, Context], Answer]) -> Callable[[Any, Context], Answer]:
-    """The handler, which then gets messages only. It raises the InvalidRequestError of what is none."""
+    """The handler, which then gets a message only. It raises the InvalidRequestError of what is none."""
 
     def handle(request: Any, context: Context) -> Answer:
-        if isinstance(request, AsyncIterator):
-            return handler((_accepted(message) async for message in request), context)
         return handler(_accepted(request), context)
+
+    return handle
+
+
+def all_checked(handler: Callable[[Any, Context], Answer]) -> Callable[[Any, Context], Answer]:
+    """The handler of a stream of requests, which then gets messages only."""
+
+    def handle(requests: AsyncIterator[Any], context: Context) -> Answer:
+        return handler((_accepted(request) async for request in requests), context)
 
     return handle
 

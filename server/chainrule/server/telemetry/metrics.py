@@ -7,6 +7,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -77,6 +78,10 @@ class Metrics:
         )
         build = Info("chainrule_build", "What serves.", registry=self.registry)
         build.info({"version": version("chainrule"), "python": platform.python_version(), "kernels": kernels})
+
+    def ended(self, method: str) -> Callable[[str], Counter]:
+        """The counter of calls to a method that have ended with a code, by its name."""
+        return cache(lambda code: self.calls.labels(method, code))
 
     def watch(self, store: Store, blobs: BlobStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Tell of a store and of blobs, too."""
