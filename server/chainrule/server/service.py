@@ -111,6 +111,8 @@ class Service:
         """Port it listens on, once entered."""
         self.metrics_address = ""
         """Where its metrics are, as host:port, once entered; empty: nowhere."""
+        self.metrics = Metrics(kernels=cr.kernels.info().name)
+        """What it counts."""
         self._serving = False
         self._calls = Calls()
 
@@ -149,7 +151,7 @@ class Service:
         datasets = DatasetCatalog(store, blobs, tenant_blobs)
         checkpoints = Checkpoints(store, blobs)
         feed = Feed()
-        metrics = Metrics(kernels=cr.kernels.info().name)
+        metrics = self.metrics
         metrics.watch(store, blobs)
         launcher = CountingLauncher(self._launcher, metrics)
         logs = ServiceLogs(store, feed)

@@ -101,6 +101,8 @@ class Crew:
         self.fails = fails
         self.starts = 0
         self.made: list[Scripted] = []
+        self.started = asyncio.Event()
+        """Set whenever one has started."""
 
     async def start(self, when_lost: Callable[[PredictorLike], None]) -> PredictorLike:
         self.starts += 1
@@ -108,6 +110,7 @@ class Crew:
             self.fails -= 1
             raise LostPredictorError("no such program")
         self.made.append(Scripted(when_lost))
+        self.started.set()
         return self.made[-1]
 
     @property

@@ -149,8 +149,11 @@ class Predictions:
             return
         if self._idle:
             self._pump_at(due_s)
-        elif self._starting is None and len(self._busy) < self._most and now_s >= self._start_after_s:
-            self._starting = asyncio.create_task(self._start_one())
+        elif self._starting is None and len(self._busy) < self._most:
+            if now_s >= self._start_after_s:
+                self._starting = asyncio.create_task(self._start_one())
+            else:
+                self._pump_at(self._start_after_s)
 
     def _pump_at(self, due_s: float) -> None:
         if self._timer is not None:
