@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from chainrule.client.job import Job
     from chainrule.client.models import ModelVersion
+    from chainrule.client.prediction import Prediction, RankedClass
     from chainrule.client.records import (
         LogEntry,
         Metric,
@@ -122,7 +123,9 @@ __all__ = [
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
+    "Prediction",
     "Progress",
+    "RankedClass",
     "Receipt",
     "ResourceExhausted",
     "RetryPolicy",
@@ -184,6 +187,7 @@ _HOME = {
     ),
     "chainrule.client.job": ("Job",),
     "chainrule.client.models": ("ModelVersion",),
+    "chainrule.client.prediction": ("Prediction", "RankedClass"),
     "chainrule.client.records": (
         "LogEntry",
         "Metric",

@@ -6,12 +6,15 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chainrule.client.aio import runtime
 from chainrule.client.aio.blobs import AsyncBlobs, Received, Transferred
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.aio.paging import page_size, take
+from chainrule.client.aio.predictions import AsyncPredictions
 from chainrule.client.errors import FailedPrecondition, InvalidInputError
+from chainrule.client.prediction import Prediction
 from chainrule.client.resources import Model, model_from_message
 from chainrule.client.wire import (
     UINT64,
@@ -49,6 +52,7 @@ class AsyncModelVersion:
     create_time: datetime
     """When it was made, in UTC."""
     _blobs: AsyncBlobs = field(repr=False, compare=False)
+    _predictions: AsyncPredictions = field(repr=False, compare=False)
 
     @property
     def number(self) -> int:
@@ -73,6 +77,17 @@ class AsyncModelVersion:
         """The weights, state_dict name → array, checked against their digest; else as `weights_file`."""
         return await runtime.compute(io.load, await self.weights_file(received=received))
 
+    async def predict(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        tokens: bool = False,
+        batch_size: int | None = None,
+        alone: bool = False,
+    ) -> Prediction:
+        """What the network makes of some examples with these weights; see `AsyncClient.predict`."""
+        return await self._predictions.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+
 
 class AsyncModels:
     """The models of a server."""
@@ -80,6 +95,7 @@ class AsyncModels:
     def __init__(self, connection: AsyncConnection, blobs: AsyncBlobs) -> None:
         self._connection = connection
         self._blobs = blobs
+        self._predictions = AsyncPredictions(connection)
         self._stub = model_pb2_grpc.ModelServiceStub(connection.channel)
 
     async def create(
@@ -298,4 +314,5 @@ class AsyncModels:
             step=message.step,
             create_time=moment(message.create_time),
             _blobs=self._blobs,
+            _predictions=self._predictions,
         )
