@@ -11,7 +11,7 @@ from chainrule.server.predictions.dispatch import Predictions
 from chainrule.server.predictions.messages import Asked, Batch, Predicted, Result
 from chainrule.server.predictions.network import NetworkSpec
 from chainrule.server.predictions.predictor import Predictor, PredictorSettings
-from chainrule.server.predictions.process import LostPredictorError, PredictorLike
+from chainrule.server.predictions.process import Done, LostPredictorError, PredictorLike
 from chainrule.server.predictions.versions import ServedVersions
 from chainrule.server.store import Store
 from chainrule.server.telemetry.metrics import Metrics
@@ -26,10 +26,10 @@ class PredictorHere:
         self._predictor = Predictor(SETTINGS)
         self.held: frozenset[str] = frozenset()
 
-    async def compute(self, network: NetworkSpec, requests: Sequence[Asked]) -> tuple[Result, ...]:
+    def submit(self, network: NetworkSpec, requests: Sequence[Asked], done: Done) -> None:
         answered = self._predictor.answer(Batch(network, tuple(requests)))
         self.held = answered.held
-        return answered.results
+        asyncio.get_running_loop().call_soon(done, answered.results)
 
     async def close(self) -> None:
         pass
@@ -53,16 +53,12 @@ class Scripted:
         self.closed = False
         self.batch: tuple[NetworkSpec, tuple[Asked, ...]] | None = None
         """What it computes."""
-        self._done: asyncio.Future[tuple[Result, ...]] | None = None
+        self._done: Done | None = None
 
-    async def compute(self, network: NetworkSpec, requests: Sequence[Asked]) -> tuple[Result, ...]:
+    def submit(self, network: NetworkSpec, requests: Sequence[Asked], done: Done) -> None:
         assert self.batch is None
         self.batch = network, tuple(requests)
-        self._done = asyncio.get_running_loop().create_future()
-        try:
-            return await self._done
-        finally:
-            self.batch = None
+        self._done = done
 
     async def close(self) -> None:
         self.closed = True
@@ -79,15 +75,19 @@ class Scripted:
 
     def answer(self, *results: Result) -> None:
         """Be done with this."""
-        assert self._done is not None
-        self._done.set_result(results)
+        self._tell(results)
 
     def die(self) -> None:
         """End as a process that is killed."""
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(LostPredictorError("killed"))
-        else:
+        if self.batch is None:
             self._when_lost(self)
+        else:
+            self._tell(LostPredictorError("killed"))
+
+    def _tell(self, outcome: tuple[Result, ...] | LostPredictorError) -> None:
+        assert self._done is not None
+        self.batch = None
+        self._done(outcome)
 
 
 class Crew:

@@ -111,7 +111,7 @@ def test_the_most_likely_classes_come_first_with_their_probabilities() -> None:
     classes, probabilities = ranking(scores, 2)
     assert classes.tolist() == [[2, 1], [0, 1]]  # of equals the first
     np.testing.assert_allclose(probabilities, [[5 / 8, 2 / 8], [4 / 8.5, 4 / 8.5]], rtol=1e-6)
-    assert (classes.dtype, probabilities.dtype) == (np.int64, np.float32)
+    assert (classes.dtype.name, probabilities.dtype.name) == ("int64", "float32")
 
 
 def test_more_classes_than_there_are_are_all() -> None:

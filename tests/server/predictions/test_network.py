@@ -11,7 +11,7 @@ import chainrule.engine as cr
 from chainrule.engine import io, models
 from chainrule.server.models import state_of
 from chainrule.server.predictions.messages import Answered, Asked, Batch, Predicted, Reason, Refused, packed, unpacked
-from chainrule.server.predictions.network import InputError, Network, NetworkSpec, WeightsError, load_network
+from chainrule.server.predictions.network import InputError, Named, Network, NetworkSpec, WeightsError, load_network
 from chainrule.server.predictions.predictor import Predictor, PredictorSettings
 from chainrule.server.predictions.shelf import Shelf
 
@@ -64,7 +64,7 @@ def test_weights_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None
         ),
     ],
 )
-def test_inputs_that_do_not_fit_are_told_what_would(tmp_path: Path, inputs: tuple, field: str, said: str) -> None:
+def test_inputs_that_do_not_fit_are_told_what_would(tmp_path: Path, inputs: Named, field: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         load_network(stored(tmp_path))(inputs)
     assert caught.value.field == field

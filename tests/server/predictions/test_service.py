@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import grpc
 import numpy as np
@@ -194,7 +195,8 @@ async def test_a_stream_ends_with_its_first_error_after_the_answers_before(
         good, bad = request_of(image(0)), request_of(image(0)[:, :, :4])
         requests = (predict_pb2.StreamPredictRequest(request=request) for request in (good, good, bad, good))
         stream = stub.StreamPredict(requests)
-        assert [output(await stream.read()).shape for _ in range(2)] == [(1, 10)] * 2
+        answers = [cast(predict_pb2.PredictResponse, await stream.read()) for _ in range(2)]
+        assert [output(answer).shape for answer in answers] == [(1, 10)] * 2
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stream.read()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from chainrule.server.errors import (
     IllegalStateError,
@@ -75,9 +76,7 @@ class Predictions:
         self._busy: set[PredictorLike] = set()
         self._starting: asyncio.Task[None] | None = None
         self._start_after_s = 0.0
-        self._computing: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
-        self._is_pumped = False
         self._timer: asyncio.TimerHandle | None = None
         self.draining = asyncio.Event()
         """Set once the service is on its way out: streams read no more requests."""
@@ -90,10 +89,9 @@ class Predictions:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        ending = [task for task in (self._starting, *self._computing) if task is not None]
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         await asyncio.gather(*(predictor.close() for predictor in (*self._idle, *self._busy)), *self._closing)
 
     async def predict(self, name: str, asked: Asked, *, tenant: str, alone: bool = False) -> Prediction:
@@ -113,8 +111,7 @@ class Predictions:
         request = Request(version.network, asked, loop.time(), alone=alone)
         self._batcher.add(request)
         future = self._futures[request] = loop.create_future()
-        self._metrics.predictions_waiting.set(len(self._batcher))
-        self._pump_soon()
+        self._pump()
         try:
             result = await future
         finally:
@@ -128,21 +125,16 @@ class Predictions:
 
     # --- private -----------------------------------------------------------------------------------------------
 
-    def _pump_soon(self) -> None:
-        """Look what is to be done once the loop has dealt with what has come in: that may be one batch."""
-        if not self._is_pumped:
-            self._is_pumped = True
-            asyncio.get_running_loop().call_soon(self._pump)
-
     def _pump(self) -> None:
         """Hand out what is due, and see to it that there is somebody to hand it to."""
-        self._is_pumped = False
         now_s = asyncio.get_running_loop().time()
         while self._idle and (batch := self._batcher.next(now_s)):
             predictor = chosen(self._idle, batch[0].network.key)
             self._idle.remove(predictor)
             self._busy.add(predictor)
-            self._run(self._compute(predictor, batch), self._computing)
+            predictor.submit(
+                batch[0].network, [request.asked for request in batch], partial(self._done, predictor, batch)
+            )
         self._metrics.predictions_waiting.set(len(self._batcher))
         due_s = self._batcher.due_s()
         if due_s is None:
@@ -171,7 +163,7 @@ class Predictions:
                 self._fail_all(PredictorUnavailableError(f"no predictor could be started ({error}); try again"))
         finally:
             self._starting = None
-        self._pump_soon()
+        self._pump()
 
     def _lost(self, predictor: PredictorLike) -> None:
         """It has ended by itself; where it was computing, `_compute` sees to what it has lost."""
@@ -179,25 +171,25 @@ class Predictions:
             logger.warning("a predictor has ended while it had nothing to do; another is started when it is needed")
             self._idle.remove(predictor)
             self._metrics.predictors_lost.inc()
-            self._run(predictor.close(), self._closing)
-            self._pump_soon()
+            self._close(predictor)
+            self._pump()
 
-    async def _compute(self, predictor: PredictorLike, batch: Sequence[Request]) -> None:
-        try:
-            results = await predictor.compute(batch[0].network, [request.asked for request in batch])
-        except LostPredictorError as error:
-            self._busy.remove(predictor)
+    def _done(
+        self, predictor: PredictorLike, batch: Sequence[Request], outcome: tuple[Result, ...] | LostPredictorError
+    ) -> None:
+        """It has computed a batch, or ended at it."""
+        self._busy.remove(predictor)
+        if isinstance(outcome, LostPredictorError):
             self._metrics.predictors_lost.inc()
-            logger.warning("%s; %d requests are computed again, on another", error, len(batch))
-            self._recover(batch, error)
-            self._run(predictor.close(), self._closing)
+            logger.warning("%s; %d requests are computed again, on another", outcome, len(batch))
+            self._recover(batch, outcome)
+            self._close(predictor)
         else:
-            self._busy.remove(predictor)
             self._idle.append(predictor)
             self._metrics.prediction_batch_examples.observe(sum(request.rows for request in batch))
-            for request, result in zip(batch, results, strict=True):
+            for request, result in zip(batch, outcome, strict=True):
                 self._answer(request, result)
-        self._pump_soon()
+        self._pump()
 
     def _recover(self, batch: Sequence[Request], error: LostPredictorError) -> None:
         """Have requests computed again that somebody still waits for."""
@@ -245,16 +237,11 @@ class Predictions:
             return error
         return StoreUnavailableError(f"{refused.text}; they are right by now: try again")
 
-    def _run(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
-        task = asyncio.create_task(work)
-        among.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._computing.discard(task)
-        self._closing.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a task of the predictions has failed", exc_info=error)
+    def _close(self, predictor: PredictorLike) -> None:
+        """See to it that nothing is left of one that has ended."""
+        task = asyncio.create_task(predictor.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
 def chosen(idle: Sequence[PredictorLike], key: str) -> PredictorLike:

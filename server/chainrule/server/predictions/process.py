@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from chainrule.server.predictions.messages import Answered, Asked, Batch, Ready, Result, packed, unpacked
 from chainrule.server.predictions.network import NetworkSpec
@@ -33,6 +33,10 @@ class LostPredictorError(Exception):
     """A predictor has ended, and what it computed is lost; or it did not start."""
 
 
+Done = Callable[["tuple[Result, ...] | LostPredictorError"], None]
+"""What is told of a batch: what came of each request, or that the predictor has ended at it."""
+
+
 class PredictorLike(Protocol):
     """What computes one batch at a time."""
 
@@ -40,8 +44,8 @@ class PredictorLike(Protocol):
     def held(self) -> frozenset[str]:
         """Keys of the networks that it has loaded."""
 
-    async def compute(self, network: NetworkSpec, requests: Sequence[Asked]) -> tuple[Result, ...]:
-        """What comes of each request. Raises LostPredictorError."""
+    def submit(self, network: NetworkSpec, requests: Sequence[Asked], done: Done) -> None:
+        """Compute a batch. `done` is called with what comes of it, by the event loop, unless this is closed before."""
 
     async def close(self) -> None:
         """End it."""
@@ -55,7 +59,10 @@ class PredictorProcess:
         self._connection = Connection(ours)
         self._when_lost: Callable[[PredictorLike], None] = _nobody
         self._loop = asyncio.get_running_loop()
-        self._answer: asyncio.Future[Any] = self._loop.create_future()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._done: Done | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._has_ended = False
         self.held: frozenset[str] = frozenset()
         self._loop.add_reader(ours, self._readable)
@@ -93,7 +100,7 @@ class PredictorProcess:
         made = cls(process, ours)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                await made._answer  # Ready
+                await made._ready
         except TimeoutError as error:
             await made.close()
             raise LostPredictorError(f"a predictor was not ready within {START_TIMEOUT_S:g} s") from error
@@ -104,34 +111,37 @@ class PredictorProcess:
         logger.info("a predictor has started, process %d", made.pid)
         return made
 
-    async def compute(self, network: NetworkSpec, requests: Sequence[Asked]) -> tuple[Result, ...]:
-        """As `PredictorLike` says. One batch at a time; not to be cancelled."""
+    def submit(self, network: NetworkSpec, requests: Sequence[Asked], done: Done) -> None:
+        """As `PredictorLike` says; one batch at a time."""
         if self._has_ended:
-            raise LostPredictorError("the predictor has ended")
-        self._answer = self._loop.create_future()
+            self._loop.call_soon(done, LostPredictorError("the predictor has ended"))
+            return
+        self._done = done
+        self._timer = self._loop.call_later(COMPUTE_TIMEOUT_S, self._too_late)
         parts = packed(Batch(network, tuple(requests)))
-        header = HEADER.pack(sum(len(part) for part in parts), MESSAGE)
+        frame = b"".join((HEADER.pack(sum(map(len, parts)), MESSAGE), *parts))
         try:
-            async with asyncio.timeout(COMPUTE_TIMEOUT_S):
-                await self._loop.sock_sendall(self._connection.socket, b"".join((header, *parts)))
-                answered: Answered = await self._answer
-        except TimeoutError as error:
-            self._process.kill()
-            raise LostPredictorError(f"a batch took longer than {COMPUTE_TIMEOUT_S:g} s") from error
-        except OSError as error:
-            raise LostPredictorError(f"the predictor has ended: {error}") from error
-        self.held = answered.held
-        return answered.results
+            sent = self._connection.socket.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it has ended, as `_readable` finds out, too
+            return
+        if sent < len(frame):
+            self._sending = self._loop.create_task(self._send(memoryview(frame)[sent:]))
 
     async def close(self) -> None:
         """Have it end, or end it."""
-        self._when_lost = _nobody
+        self._when_lost, self._done = _nobody, None
         self._ended("it was told to end")
         try:
             await asyncio.to_thread(self._process.wait, END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
+
+    async def _send(self, rest: memoryview) -> None:
+        with suppress(OSError):  # it has ended, as `_readable` finds out, too
+            await self._loop.sock_sendall(self._connection.socket, rest)
 
     def _readable(self) -> None:
         try:
@@ -141,8 +151,22 @@ class PredictorProcess:
             return
         for frame in frames:
             message: Ready | Answered = unpacked(frame.body)
-            if not self._answer.done():
-                self._answer.set_result(message)
+            if isinstance(message, Ready):
+                self._ready.set_result(None)
+            else:
+                self.held = message.held
+                self._tell(message.results)
+
+    def _too_late(self) -> None:
+        logger.warning("a predictor has computed a batch for longer than %g s; it is ended", COMPUTE_TIMEOUT_S)
+        self._process.kill()
+
+    def _tell(self, outcome: tuple[Result, ...] | LostPredictorError) -> None:
+        done, self._done = self._done, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if done is not None:
+            done(outcome)
 
     def _ended(self, why: str) -> None:
         if self._has_ended:
@@ -152,10 +176,15 @@ class PredictorProcess:
         with suppress(OSError):  # the other side was quicker
             self._connection.socket.shutdown(socket.SHUT_RDWR)
         self._connection.close()
-        if not self._answer.done():
-            self._answer.set_exception(LostPredictorError(f"the predictor is gone: {why}"))
-            self._answer.exception()  # is raised where it is waited for, if it is
-        self._when_lost(self)
+        if self._sending is not None:
+            self._sending.cancel()
+        if not self._ready.done():
+            self._ready.set_exception(LostPredictorError(f"the predictor is gone: {why}"))
+            self._ready.exception()  # is raised where it is waited for, if it is
+        if self._done is not None:
+            self._tell(LostPredictorError(f"the predictor is gone: {why}"))
+        else:
+            self._when_lost(self)
 
 
 def _nobody(_predictor: PredictorLike) -> None:
