@@ -264,7 +264,7 @@ class FakeServer(
     def StreamPredict(
         self, request_iterator: Iterator[predict_pb2.StreamPredictRequest], context: grpc.ServicerContext
     ) -> Iterator[predict_pb2.PredictResponse]:
-        self._enter("StreamPredict", None, context)
+        self._enter("StreamPredict", predict_pb2.StreamPredictRequest(), context)
         left, failure = self.stream_breaks.popleft() if self.stream_breaks else (None, None)
         for request in request_iterator:
             if left == 0 and failure is not None:

@@ -40,7 +40,8 @@ def test_a_prediction_is_arrays_and_classes(server: FakeServer, client: Client) 
     np.testing.assert_array_equal(prediction.outputs["output"], prediction.output)
     assert len(prediction) == 2
     [[best], [other]] = prediction.classes()
-    assert best == RankedClass(index=0, label="up", probability=pytest.approx(1 / (1 + np.exp(-6))))
+    assert (best.index, best.label) == (0, "up")
+    assert best.probability == pytest.approx(1 / (1 + np.exp(-6)))
     assert (other.index, other.label) == (1, "down")
     assert [ranked.index for ranked in prediction.classes(k=5)[1]] == [1, 0]
     [request] = server.requests("Predict")

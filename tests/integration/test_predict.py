@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import chainrule.engine as cr
 from chainrule.client import Client
-from tests.integration.conftest import Images, ServerProcess, alive_in_session, network, submit, wait_for
+from tests.integration.conftest import Images, ServerProcess, network, submit, wait_for
 
 MakeServer = Callable[..., ServerProcess]
 
@@ -42,6 +43,14 @@ def predictors(server: ServerProcess) -> list[int]:
     return [pid for pid in found if b"predictions.predictor" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process any more."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def test_predictors_end_with_their_server_however_that_ends(make_server: MakeServer, images: Images) -> None:
     inputs, _ = images
     server = make_server()
@@ -52,7 +61,7 @@ def test_predictors_end_with_their_server_however_that_ends(make_server: MakeSer
             client.predict(model, inputs[:1])
         [predictor] = predictors(server)
         end()
-        wait_for(lambda pid=predictor: pid not in alive_in_session(server.pid), 30, "the predictor to end")
+        wait_for(partial(has_ended, predictor), 30, "the predictor to end")
 
 
 def test_a_predictor_that_is_killed_is_replaced(make_server: MakeServer, images: Images) -> None:
