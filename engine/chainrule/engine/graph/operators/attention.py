@@ -42,7 +42,7 @@ def attention(node: Node) -> Bounded:
         )
         return y.transpose(1, 2).flatten(2) if flat else y
 
-    def elements(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> int:
+    def elements(q: Tensor, k: Tensor, v: Tensor, *_: Tensor | None) -> int:
         n, count = (heads[0], q.shape[0]) if q.ndim == 3 else (1, math.prod(q.shape[:2]))
         outputs = count * n * q.shape[-2] * v.shape[-1]
         return max(count * n * q.shape[-2] * k.shape[-2], outputs, q.shape[0] * n * math.prod(k.shape[-2:]))

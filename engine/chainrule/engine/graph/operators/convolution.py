@@ -12,7 +12,7 @@ from chainrule.engine.nn import functional as F
 from chainrule.engine.tensor import Tensor
 
 
-@operator("Conv")
+@operator("Conv", weights=(1, 2))
 def conv(node: Node) -> Bounded:
     """The convolution of x (N, C, L) or (N, C, H, W) with w (O, C / group, ...)."""
     attributes, group = WindowAttributes(node, kernel=False), node.int("group", 1)
@@ -25,7 +25,7 @@ def conv(node: Node) -> Bounded:
         convolve = F.conv1d if len(at.size) == 1 else F.conv2d
         return convolve(x, w, b, at.stride, margin, at.dilation, group)
 
-    def elements(x: Tensor, w: Tensor, b: Tensor | None = None) -> int:
+    def elements(x: Tensor, w: Tensor, *_: Tensor | None) -> int:
         at = attributes.over(x.shape[2:], w.shape[2:])
         size = [max(n + i + j, 0) for n, i, j in zip(x.shape[2:], at.before, at.behind, strict=True)]
         places = [(n - k) // s + 1 for n, k, s in zip(size, at.extent, at.stride, strict=True)]
@@ -36,7 +36,7 @@ def conv(node: Node) -> Bounded:
     return bounded(compute, elements)
 
 
-@operator("ConvTranspose")
+@operator("ConvTranspose", weights=(1, 2))
 def conv_transpose(node: Node) -> Bounded:
     """The transposed convolution of x (N, C, L) or (N, C, H, W) with w (C, O / group, ...).
 
@@ -65,7 +65,7 @@ def conv_transpose(node: Node) -> Bounded:
         y = padded(y, [-n for n in before], [e - n for e, n in zip(extra, behind, strict=True)])
         return y if b is None else y + b.reshape(-1, *[1] * dims)
 
-    def elements(x: Tensor, w: Tensor, b: Tensor | None = None) -> int:
+    def elements(x: Tensor, w: Tensor, *_: Tensor | None) -> int:
         at = attributes.over(x.shape[2:], w.shape[2:])
         extra = _numbers(node, "output_padding", extras or [0] * len(at.size), len(at.size))
         whole = [n + max(e, 0) for n, e in zip(_whole(x.shape[2:], at), extra, strict=True)]

@@ -11,14 +11,14 @@ from chainrule.engine.nn import functional as F
 from chainrule.engine.tensor import Tensor
 
 
-@operator("InstanceNormalization", since=6, weights=(1, 2))
+@operator("InstanceNormalization", since=6)
 def instance_normalization(node: Node) -> Compute:
     """y = w · (x − μ) / √(σ² + ε) + b for each channel of each example of x (N, C, ...)."""
     epsilon = node.float("epsilon", 1e-5)
     return lambda x, w, b: F.instance_norm(x, weight=w, bias=b, eps=epsilon)
 
 
-@operator("GroupNormalization", since=18, weights=(1, 2))
+@operator("GroupNormalization", since=18)
 def group_normalization(node: Node) -> Compute:
     """The same over groups of channels; before opset 21 w and b are one for each group, not for each channel."""
     groups, epsilon = node.int("num_groups"), node.float("epsilon", 1e-5)
@@ -31,7 +31,7 @@ def group_normalization(node: Node) -> Compute:
     return compute
 
 
-@operator("LayerNormalization", since=17, weights=(1, 2))
+@operator("LayerNormalization", since=17)
 def layer_normalization(node: Node) -> Compute:
     """y = w · (x − μ) / √(σ² + ε) + b over the dimensions from `axis` on; further outputs are μ and 1 / √(σ² + ε)."""
     axis, epsilon, wanted = node.int("axis", -1), node.float("epsilon", 1e-5), len(node.outputs)
@@ -55,7 +55,7 @@ def layer_normalization(node: Node) -> Compute:
     return compute
 
 
-@operator("RMSNormalization", since=23, weights=(1,))
+@operator("RMSNormalization", since=23)
 def rms_normalization(node: Node) -> Compute:
     """y = w · x / √(mean x² + ε) over the dimensions from `axis` on."""
     axis, epsilon = node.int("axis", -1), node.float("epsilon", 1e-5)

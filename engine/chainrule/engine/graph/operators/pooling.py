@@ -137,13 +137,13 @@ def _shares(image: Sequence[int], at: Windows, reach: Sequence[int], count_inclu
 
 
 @operator("GlobalAveragePool")
-def global_average_pool(node: Node) -> Compute:
+def global_average_pool(_: Node) -> Compute:
     """The mean over all dimensions of x (N, C, ...) but the first two, which stay as 1."""
     return lambda x: x.mean(tuple(range(2, x.ndim)), keepdim=True)
 
 
 @operator("GlobalMaxPool")
-def global_max_pool(node: Node) -> Compute:
+def global_max_pool(_: Node) -> Compute:
     """The largest over all dimensions of x (N, C, ...) but the first two; the first of equal ones has the gradient."""
 
     def compute(x: Tensor) -> Any:

@@ -27,7 +27,7 @@ def recurrent(node: Node) -> Bounded:
     """The states (T, D, N, H) over x (T, N, I), D directions, and the last ones (D, N, H); `layout` 1: N first."""
     layer = _Layer(node)
 
-    def elements(x: Tensor, w: Tensor, r: Tensor, *rest: object) -> int:
+    def elements(x: Tensor, w: Tensor, *_: object) -> int:
         return x.shape[0] * x.shape[1] * w.shape[0] * w.shape[1]
 
     return bounded(layer, elements)
@@ -74,7 +74,7 @@ class _Layer:
         lengths: Array | None = None,
         h: Tensor | None = None,
         c: Tensor | None = None,
-        p: None = None,
+        *_: None,
     ) -> tuple[Tensor, ...]:
         if self.batch_first:
             x, h, c = (None if v is None else v.transpose(0, 1) for v in (x, h, c))  # type: ignore[assignment]
@@ -119,7 +119,7 @@ class _Layer:
 
 
 def _gru_reset_first(x: Tensor, h: Tensor, weights: Weights, reverse: bool) -> tuple[Tensor, State]:
-    """A GRU whose reset gate is applied to the state before the weight, not behind it: ñ = tanh(x·W + (r ⊙ h)·R + b)."""
+    """A GRU whose reset gate is applied to the state before the weight, not behind it: tanh(x·W + (r ⊙ h)·R + b)."""
     w, r, b_x, b_h = weights
     size = h.shape[-1]
     a, hs = linear(x, w, b_x), []

@@ -80,7 +80,7 @@ class _Resize:
     def __call__(
         self,
         x: Tensor,
-        roi: Array | None = None,
+        _roi: Array | None = None,
         scales: Array | Sequence[float] | None = None,
         sizes: Array | None = None,
     ) -> Tensor:
@@ -104,7 +104,7 @@ class _Resize:
     def elements(
         self,
         x: Tensor,
-        roi: Array | None = None,
+        _roi: Array | None = None,
         scales: Array | Sequence[float] | None = None,
         sizes: Array | None = None,
     ) -> int:
