@@ -214,7 +214,9 @@ class Translator(Module):
         self.out = nn.Linear(dim, 9)
 
     def forward(self, source: Any, target: Any) -> Any:
-        return self.out(self.transformer(self.source(source), self.target(target), tgt_mask=self.mask))
+        return self.out(
+            self.transformer(self.source(source), self.target(target), tgt_mask=self.mask, tgt_is_causal=False)
+        )
 
 
 def translator() -> Any:

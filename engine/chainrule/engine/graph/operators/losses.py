@@ -16,7 +16,7 @@ _REDUCTIONS = ("none", "mean", "sum")
 def softmax_cross_entropy_loss(node: Node) -> Compute:
     """−log softmax(x)[target] of scores (N, C, ...), reduced, and as second output log softmax(x)."""
     reduction, ignored = node.one_of("reduction", _REDUCTIONS, "mean"), node.int("ignore_index", -100)
-    both = len(node.outputs) > 1
+    both = any(node.outputs[1:])
 
     def compute(x: Tensor, target: Tensor, weight: Tensor | None = None) -> Any:
         loss = F.cross_entropy(x, target.to(int), weight, ignore_index=ignored, reduction=reduction)

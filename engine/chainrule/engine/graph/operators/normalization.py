@@ -1,14 +1,45 @@
-"""Normalisation of examples, groups of channels, layers, neighbours, vectors."""
+"""Normalisation of batches, examples, groups of channels, layers, neighbours, vectors."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from chainrule.engine.graph.errors import Refused
 from chainrule.engine.graph.node import Node
 from chainrule.engine.graph.registry import Compute, operator
 from chainrule.engine.nn import functional as F
 from chainrule.engine.tensor import Tensor
+
+if TYPE_CHECKING:
+    from chainrule.engine.graph.program import Run
+
+
+@operator("BatchNormalization", since=7, stateful=True, weights=(3, 4))
+def batch_normalization(node: Node) -> Compute:
+    """y = w · (x − μ) / √(σ² + ε) + b for each channel of x (N, C, ...), by the module that keeps the statistics.
+
+    It is given w and b where they are not learnt, and then not the module's.
+
+    Raises:
+        Refused: statistics that no module can keep, or that are used elsewhere.
+    """
+    if not node.has("path"):
+        raise Refused("its running statistics are computed in the graph, or are its inputs")
+    if any(node.outputs[1:]):
+        raise Refused("its outputs of statistics are used in the graph")
+    if not node.int("spatial", 1):
+        raise Refused("spatial 0: statistics for each place")
+    path = node.string("path")
+
+    def compute(run: Run, x: Tensor, w: Tensor | None = None, b: Tensor | None = None) -> Tensor:
+        y: Tensor = run.module(path)(x)
+        if w is None or b is None:
+            return y
+        shape = (-1, *[1] * (x.ndim - 2))
+        return y * w.reshape(shape) + b.reshape(shape)
+
+    return compute
 
 
 @operator("InstanceNormalization", since=6)
@@ -34,7 +65,8 @@ def group_normalization(node: Node) -> Compute:
 @operator("LayerNormalization", since=17)
 def layer_normalization(node: Node) -> Compute:
     """y = w · (x − μ) / √(σ² + ε) + b over the dimensions from `axis` on; further outputs are μ and 1 / √(σ² + ε)."""
-    axis, epsilon, wanted = node.int("axis", -1), node.float("epsilon", 1e-5), len(node.outputs)
+    axis, epsilon = node.int("axis", -1), node.float("epsilon", 1e-5)
+    further = any(node.outputs[1:])
 
     def compute(x: Tensor, w: Tensor, b: Tensor | None = None) -> Any:
         first = _axis(node, axis, x)
@@ -44,13 +76,13 @@ def layer_normalization(node: Node) -> Compute:
         else:
             y = F.layer_norm(x, shape, eps=epsilon) * w
             y = y if b is None else y + b
-        if wanted == 1:
+        if not further:
             return y
         dims = tuple(range(first, x.ndim))
         mean = x.mean(dims, keepdim=True)
         deviation = x - mean
         inverse = ((deviation * deviation).mean(dims, keepdim=True) + epsilon).rsqrt()
-        return (y, mean, inverse)[:wanted]
+        return (y, mean, inverse)[: len(node.outputs)]
 
     return compute
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +114,7 @@ class _Resize:
 
     def _sizes(self, x: Tensor, scales: Array | Sequence[float] | None, sizes: Array | None) -> list[tuple[int, float]]:
         """For each dimension the size, and by what the input's is multiplied for it."""
-        axes = [axis % x.ndim for axis in self.node.ints("axes", range(x.ndim))]
+        axes = [axis % x.ndim for axis in self.node.ints("axes", list(range(x.ndim)))]
         found = [(n, 1.0) for n in x.shape]
         given = sizes if sizes is not None and len(sizes) else scales
         if given is None or len(given) != len(axes):
@@ -132,22 +133,25 @@ class _Resize:
 
     def _places(self, n: int, m: int, scale: float) -> Array:
         """Where in the input each of m elements of the result comes from."""
-        i = np.arange(m, dtype=np.float64)
+        kind: type[np.floating[Any]] = np.float32 if self.mode == "nearest" else np.float64
+        i, scale = np.arange(m, dtype=kind), kind(scale)  # the nearest is decided in float32 by others, too
         if self.coordinates == "asymmetric":
             return i / scale
         if self.coordinates == "align_corners":
             return i * (n - 1) / (m - 1) if m > 1 else i
         if self.coordinates == "pytorch_half_pixel" and m == 1:
             return i
-        shift = n / 2 * (1 - m / (scale * n)) if self.coordinates == "half_pixel_symmetric" else 0.0
-        return shift + (i + 0.5) / scale - 0.5
+        half = kind(0.5)
+        symmetric = self.coordinates == "half_pixel_symmetric"
+        shift = kind(n / 2) * (1 - kind(m) / (scale * kind(n))) if symmetric else kind(0)
+        return shift + (i + half) / scale - half
 
     def _nearest(self, places: Array, n: int) -> Array:
         rounded = {
             "floor": np.floor,
             "ceil": np.ceil,
-            "round_prefer_floor": lambda p: np.ceil(p - 0.5),
-            "round_prefer_ceil": lambda p: np.floor(p + 0.5),
+            "round_prefer_floor": lambda p: np.ceil(p - np.float32(0.5)),
+            "round_prefer_ceil": lambda p: np.floor(p + np.float32(0.5)),
         }[self.rounding](places)
         return np.clip(rounded.astype(np.int64), 0, n - 1)
 
