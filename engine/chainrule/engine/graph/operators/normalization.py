@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chainrule.engine.graph.errors import Refused
 from chainrule.engine.graph.node import Node
+from chainrule.engine.graph.program import Run
 from chainrule.engine.graph.registry import Compute, operator
 from chainrule.engine.nn import functional as F
 from chainrule.engine.tensor import Tensor
 
-if TYPE_CHECKING:
-    from chainrule.engine.graph.program import Run
-
 
 @operator("BatchNormalization", since=7, stateful=True, weights=(3, 4))
 def batch_normalization(node: Node) -> Compute:
-    """y = w · (x − μ) / √(σ² + ε) + b for each channel of x (N, C, ...), by the module that keeps the statistics.
-
-    It is given w and b where they are not learnt, and then not the module's.
-
-    Raises:
-        Refused: statistics that no module can keep, or that are used elsewhere.
-    """
-    if not node.has("path"):
-        raise Refused("its running statistics are computed in the graph, or are its inputs")
+    """By a module that keeps the statistics; `roles` finds them, and has put its path among the attributes."""
+    if node.int("spatial", 1) != 1:
+        raise Refused("spatial=0 has statistics for every position; use one for every channel")
     if any(node.outputs[1:]):
-        raise Refused("its outputs of statistics are used in the graph")
-    if not node.int("spatial", 1):
-        raise Refused("spatial 0: statistics for each place")
+        raise Refused("the statistics that it gives are used by the graph; only its first output can be")
+    if not node.has("path"):
+        raise Refused("its running mean and variance are not initialisers; they have to be, to be learnt from batches")
     path = node.string("path")
 
-    def compute(run: Run, x: Tensor, w: Tensor | None = None, b: Tensor | None = None) -> Tensor:
+    def compute(run: Run, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         y: Tensor = run.module(path)(x)
-        if w is None or b is None:
+        if scale is None or shift is None:
             return y
-        shape = (-1, *[1] * (x.ndim - 2))
-        return y * w.reshape(shape) + b.reshape(shape)
+        around = (1, -1, *(1,) * (x.ndim - 2))
+        return y * scale.reshape(around) + shift.reshape(around)
 
     return compute
 
