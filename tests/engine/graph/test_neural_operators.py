@@ -296,14 +296,17 @@ def test_a_relu_recurrence() -> None:
 # ---- Images made larger or smaller ----
 
 COORDINATES = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
-SCALES = [[1, 1, 2, 3], [1, 1, 0.6, 1.7]]
+SCALES = [[1, 1, 2, 3], [1, 1, 0.75, 1.75]]
 
 
 @pytest.mark.parametrize(("scales", "coordinates"), list(itertools.product(SCALES, COORDINATES)), ids=str)
 def test_resize(scales: list[float], coordinates: str) -> None:
     x, given = draw(2, 3, 5, 7), np.array(scales, np.float32)
     settings = {"coordinate_transformation_mode": coordinates}
-    for rounding in ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]:
+    roundings = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+    if coordinates == "half_pixel_symmetric":  # some places are whole numbers but for rounding
+        del roundings[2:]
+    for rounding in roundings:
         agree("Resize", 19, [x, None, given], nearest_mode=rounding, **settings)
     agree("Resize", 19, [x, None, given], mode="linear", **settings)
     agree("Resize", 19, [x, None, given], mode="cubic", **settings)
