@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from chainrule.engine import io
+from chainrule.server.architecture import Builtin
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
@@ -42,7 +43,7 @@ class Catalogs:
         self.datasets = DatasetCatalog(store, blobs, everybodys)
         self.submissions = Submissions(store, self.models)
         self.models.create(
-            "m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0, tenant="default"
+            "m", architecture=Builtin("small_cnn", {"width": 2}), weights_digest="", init_seed=0, tenant="default"
         )
         self.create_dataset("d", (1, 8, 8))
 
@@ -57,7 +58,7 @@ class Catalogs:
         """A GPT of 16 tokens and at most 8 in a row."""
         small = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1, **config}
         return self.models.create(
-            "gpt", family="gpt", config=small, weights_digest="", init_seed=0, tenant="default"
+            "gpt", architecture=Builtin("gpt", small), weights_digest="", init_seed=0, tenant="default"
         ).name
 
     def submit(self, cpus: float = 4, **fields: Any) -> tuple[JobState, bool]:
@@ -295,7 +296,7 @@ def test_a_second_dataset_must_be_there_and_look_like_the_first(catalogs: Catalo
 
 def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs) -> None:
     catalogs.models.create(
-        "mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0, tenant="default"
+        "mlp", architecture=Builtin("mlp", {"in_features": 6}), weights_digest="", init_seed=0, tenant="default"
     )
     features = catalogs.create_dataset("features", (6,))
     tokens = catalogs.create("tokens", TOKENS, TOKENS[:, 0])
@@ -377,7 +378,7 @@ def test_another_tenant_trains_its_own(catalogs: Catalogs) -> None:
     with pytest.raises(NotFoundError, match='there is no model "models/m"'):
         catalogs.submit(tenant="others")
     catalogs.models.create(
-        "m", family="small_cnn", config={"width": 3}, weights_digest="", init_seed=0, tenant="others"
+        "m", architecture=Builtin("small_cnn", {"width": 3}), weights_digest="", init_seed=0, tenant="others"
     )
     with pytest.raises(NotFoundError, match='there is no dataset "datasets/d"'):
         catalogs.submit(tenant="others")

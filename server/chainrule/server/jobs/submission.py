@@ -12,6 +12,7 @@ import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
+from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.models import ModelCatalog
@@ -114,7 +115,7 @@ class Submissions:
             model=model,
             dataset=dataset,
             config=config,
-            total_steps=make_plan(inputs.model, inputs.dataset, inputs.validation, config).total_steps,
+            total_steps=make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config).total_steps,
             tenant=submission.tenant,
             version=version,
             labels=submission.labels,
@@ -173,12 +174,11 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
         )
 
 
-def make_plan(model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
+def make_plan(architecture: Architecture, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
     """The training run that a job stands for; `validation` is the second dataset, if it has one."""
     kept_back = num_kept_back(dataset.num_examples, config.validation.fraction)
     return Plan(
-        family=model.family,
-        family_config=model.family_config,
+        architecture=architecture,
         num_examples=dataset.num_examples - kept_back,
         num_validation=kept_back if validation is None else validation.num_examples,
         config=config,
