@@ -1,0 +1,152 @@
+"""Graphs as they are sent and as they come back: ONNX files without weights, and what they say of a PyTorch module."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from onnx import ModelProto, numpy_helper
+
+from chainrule.client import torch_modules
+from chainrule.client.errors import InvalidInputError
+from chainrule.client.networks import Arrays, Parcel
+from chainrule.engine import graph, nn
+
+NOTES = "chainrule.state_dict"
+"""The entry of a graph's metadata with what PyTorch's state_dict has besides the graph's, as JSON."""
+BUFFERS = "chainrule.buffers"
+"""The entry that names the weights which are kept and not learnt, one on a line, as `engine.graph` reads it."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """How the state_dict of a torch.nn.Module differs from that of its graph."""
+
+    kept: tuple[str, ...] = ()
+    """What the graph does not compute with: it is in the file as an initializer that no node takes."""
+    same: Mapping[str, str] = field(default_factory=dict)
+    """Further names of weights, and the name that the graph has for them."""
+    left_out: tuple[str, ...] = ()
+    """What the graph has and the state_dict has not: buffers that are not persistent."""
+
+
+# What is sent.
+
+
+def of_file(content: bytes) -> Parcel:
+    """An ONNX file with its weights. Raises GraphError."""
+    module = graph.load(content)
+    return Parcel(graph=module.architecture, weights=_weights(module))
+
+
+def of_module(module: nn.Module, example: object) -> Parcel:
+    """A module of the engine that is of no family, with its weights.
+
+    Raises:
+        InvalidInputError: it has to be run once, and there is no example.
+        GraphError: it cannot be exported.
+    """
+    if isinstance(module, graph.GraphModule):
+        return Parcel(graph=module.architecture, weights=_weights(module))
+    return of_file(exported(module, example))
+
+
+def exported(module: nn.Module, example: object) -> bytes:
+    """A module of the engine as an ONNX file. Raises InvalidInputError if there is no example, or GraphError."""
+    if example is None:
+        raise InvalidInputError(
+            f"{type(module).__name__} is exported by running it once: give example=, a batch of inputs"
+        )
+    return graph.export(module, example)
+
+
+def of_torch(module: Any, example: object, weights: Arrays | None) -> Parcel:
+    """A torch.nn.Module with its weights, or others, under the names of its state_dict. What that has besides those of
+    the graph is noted in the file.
+
+    Raises:
+        InvalidInputError: it cannot be exported, or its weights would not be found again.
+        GraphError: it has what cannot be trained here.
+    """
+    model = ModelProto.FromString(torch_modules.exported(module, example))
+    _annotate(model, BUFFERS, "\n".join(name for name, _ in module.named_buffers()))
+    loaded = graph.load(model.SerializeToString())
+    found = _weights(loaded)
+    state = torch_modules.state_of(module)
+    notes = _notes(module, state, found)
+    if weights is not None:
+        _check_names(state, weights)
+        state = weights
+    architecture = ModelProto.FromString(loaded.architecture)
+    names = {tensor.name for tensor in architecture.graph.initializer}
+    architecture.graph.initializer.extend(
+        numpy_helper.from_array(state[name], name) for name in notes.kept if name not in names
+    )
+    _annotate(architecture, NOTES, json.dumps(asdict(notes)))
+    return Parcel(
+        graph=architecture.SerializeToString(deterministic=True),
+        weights={name: state.get(name, array) for name, array in found.items()},
+    )
+
+
+def _notes(module: Any, state: Arrays, found: Arrays) -> Notes:
+    """What differs between a module's state_dict and that of its graph. Raises InvalidInputError if a weight would not
+    be found again."""
+    tensors = module.state_dict()
+    places = {name: (tensors[name].data_ptr(), state[name].shape) for name in state}
+    known = {places[name]: name for name in found if name in places}
+    lacking = [name for name in state if name not in found]
+    same = {name: known[places[name]] for name in lacking if state[name].size and places[name] in known}
+    left_out = tuple(name for name in found if name not in state)
+    buffers = {name for name, _ in module.named_buffers()}
+    strange = [name for name in left_out if name not in buffers]
+    strange += [name for name in found if name in state and found[name].shape != state[name].shape]
+    if strange:
+        raise InvalidInputError(
+            f"the graph of {type(module).__name__} has weights that its state_dict does not have, or has in another "
+            f"shape: {', '.join(strange[:10])}; once trained they could not be loaded back. Export it yourself and "
+            "give the ONNX file: then weights have the names that they have there"
+        )
+    return Notes(tuple(name for name in lacking if name not in same), same, left_out)
+
+
+def _check_names(state: Arrays, weights: Arrays) -> None:
+    lacking, strange = sorted(state.keys() - weights.keys()), sorted(weights.keys() - state.keys())
+    if lacking or strange:
+        raise InvalidInputError(
+            f"weights lacks {lacking[:10]} of the module's state_dict, and has {strange[:10]} besides"
+        )
+
+
+def _annotate(model: ModelProto, key: str, value: str) -> None:
+    entry = model.metadata_props.add()
+    entry.key, entry.value = key, value
+
+
+def _weights(module: nn.Module) -> Arrays:
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+
+
+# What comes back.
+
+
+def completed(weights: Arrays, content: bytes) -> Arrays:
+    """A graph's weights as the state_dict of the torch.nn.Module that it was made of, if it was made of one."""
+    model = ModelProto.FromString(content)
+    text = next((entry.value for entry in model.metadata_props if entry.key == NOTES), None)
+    if text is None:
+        return weights
+    notes = Notes(**json.loads(text))
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in notes.kept}
+    own = {name: array for name, array in weights.items() if name not in notes.left_out}
+    return {**own, **stored, **{name: weights[one] for name, one in notes.same.items()}}
+
+
+def module_of(content: bytes) -> graph.GraphModule:
+    """A graph as a module of the engine, whose weights are yet to be loaded."""
+    return graph.load(content)
+
+
+def joined(content: bytes, weights: Arrays) -> bytes:
+    """A graph with weights as an ONNX file for inference."""
+    return graph.join(content, weights)
