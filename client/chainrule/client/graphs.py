@@ -1,11 +1,11 @@
 """Graphs as they are sent and as they come back: ONNX files without weights, and what they say of a PyTorch module."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from chainrule.client import torch_modules
 from chainrule.client.errors import InvalidInputError
@@ -14,8 +14,6 @@ from chainrule.engine import graph, nn
 
 NOTES = "chainrule.state_dict"
 """The entry of a graph's metadata with what PyTorch's state_dict has besides the graph's, as JSON."""
-BUFFERS = "chainrule.buffers"
-"""The entry that names the weights which are kept and not learnt, one on a line, as `engine.graph` reads it."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,20 @@ def of_torch(module: Any, example: object, weights: Arrays | None) -> Parcel:
         InvalidInputError: it cannot be exported, or its weights would not be found again.
         GraphError: it has what cannot be trained here.
     """
-    model = ModelProto.FromString(torch_modules.exported(module, example))
-    _annotate(model, BUFFERS, "\n".join(name for name, _ in module.named_buffers()))
-    loaded = graph.load(model.SerializeToString())
-    found = _weights(loaded)
+    buffers = [name for name, _ in module.named_buffers()]
+    content, _ = graph.split(torch_modules.exported(module, example), buffers=buffers)
+    found = _weights(graph.load(content))
     state = torch_modules.state_of(module)
     notes = _notes(module, state, found)
     if weights is not None:
         _check_names(state, weights)
         state = weights
-    architecture = ModelProto.FromString(loaded.architecture)
+    architecture = ModelProto.FromString(content)
     names = {tensor.name for tensor in architecture.graph.initializer}
     architecture.graph.initializer.extend(
         numpy_helper.from_array(state[name], name) for name in notes.kept if name not in names
     )
-    _annotate(architecture, NOTES, json.dumps(asdict(notes)))
+    architecture.metadata_props.add(key=NOTES, value=json.dumps(asdict(notes)))
     return Parcel(
         graph=architecture.SerializeToString(deterministic=True),
         weights={name: state.get(name, array) for name, array in found.items()},
@@ -118,11 +115,6 @@ def _check_names(state: Arrays, weights: Arrays) -> None:
         )
 
 
-def _annotate(model: ModelProto, key: str, value: str) -> None:
-    entry = model.metadata_props.add()
-    entry.key, entry.value = key, value
-
-
 def _weights(module: nn.Module) -> Arrays:
     return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
 
@@ -133,13 +125,15 @@ def _weights(module: nn.Module) -> Arrays:
 def completed(weights: Arrays, content: bytes) -> Arrays:
     """A graph's weights as the state_dict of the torch.nn.Module that it was made of, if it was made of one."""
     model = ModelProto.FromString(content)
-    text = next((entry.value for entry in model.metadata_props if entry.key == NOTES), None)
-    if text is None:
-        return weights
-    notes = Notes(**json.loads(text))
+    notes = _read_notes(model)
     stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in notes.kept}
     own = {name: array for name, array in weights.items() if name not in notes.left_out}
     return {**own, **stored, **{name: weights[one] for name, one in notes.same.items()}}
+
+
+def _read_notes(model: ModelProto) -> Notes:
+    text = next((entry.value for entry in model.metadata_props if entry.key == NOTES), None)
+    return Notes() if text is None else Notes(**json.loads(text))
 
 
 def module_of(content: bytes) -> graph.GraphModule:
@@ -148,5 +142,29 @@ def module_of(content: bytes) -> graph.GraphModule:
 
 
 def joined(content: bytes, weights: Arrays) -> bytes:
-    """A graph with weights as an ONNX file for inference."""
-    return graph.join(content, weights)
+    """A graph with weights as an ONNX file for inference: BatchNorm uses its running statistics, and dropout does
+    nothing."""
+    model = ModelProto.FromString(graph.join(content, weights))
+    kept = _read_notes(model).kept
+    needed = [tensor for tensor in model.graph.initializer if tensor.name not in kept]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(needed)
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        _evaluating(nodes)
+    return model.SerializeToString(deterministic=True)
+
+
+def _evaluating(nodes: Iterable[NodeProto]) -> None:
+    for node in nodes:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type == "Dropout":
+            del node.input[2:]  # whether it is training; without, it is not
+        elif node.op_type == "BatchNormalization":
+            del node.output[1:]  # the statistics of the batch
+            for attribute in node.attribute:
+                if attribute.name == "training_mode":
+                    attribute.i = 0
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _evaluating(inner.node)

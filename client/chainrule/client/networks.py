@@ -18,7 +18,14 @@ Network = Any
 Weights = Any
 """A mapping from names to arrays or tensors, or the path of a safetensors or .pth file."""
 
+
+class Family(str):
+    """The name of a family, where a text could also be the path of a file."""
+
+
 ONNX = ".onnx"
+TOKEN_FAMILIES = ("gpt",)
+"""Families whose inputs are tokens, not features."""
 FRAMEWORKS = ("numpy", "torch")
 
 
@@ -45,8 +52,8 @@ def parcel(network: Network, *, config: Mapping[str, Any] | None, example: objec
         ChainruleError: a module cannot be exported, a file cannot be read.
     """
     given = None if weights is None else arrays_of(weights)
-    if isinstance(network, str) and not _is_path(network):
-        return Parcel(family=network, config=config or {}, weights=given)
+    if isinstance(network, Family) or (isinstance(network, str) and not _is_path(network)):
+        return Parcel(family=str(network), config=config or {}, weights=given)
     if config is not None:
         raise InvalidInputError("config goes with the name of a family; leave it out")
     if torch_modules.is_torch_module(network):
@@ -165,6 +172,11 @@ def module_of(family: str, config: Mapping[str, Any], content: bytes | None, wei
         module = graphs.module_of(content)
     module.load_state_dict(weights)
     return module
+
+
+def example_of(family: str, input_shape: tuple[int, ...]) -> np.ndarray:
+    """A batch of two inputs of a dataset that a model of a family was trained on."""
+    return np.zeros((2, *input_shape), np.int64 if family in TOKEN_FAMILIES else np.float32)
 
 
 def check_format(path: str | Path) -> Path:

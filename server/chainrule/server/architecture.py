@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import chainrule.engine as cr
-from chainrule.engine import graph, models, nn
+from chainrule.engine import models, nn
 
 MAX_GRAPH_BYTES = 16 * 1024**2
 """Largest graph without its weights. It goes to every process of a job, with the plan."""
@@ -36,8 +36,10 @@ class GraphArchitecture:
     """The file. The store knows its digest only: `ModelCatalog.architecture` reads it."""
 
     def build(self, generator: cr.Generator | None = None) -> nn.Module:  # noqa: ARG002 — as of a family
-        """The network, with weights that are all 0 until others are loaded: a graph does not say what they are drawn
-        from. Raises GraphError."""
+        """The network, with weights that are yet to be loaded: a graph does not say what they are drawn from. Raises
+        GraphError."""
+        from chainrule.engine import graph  # it brings onnx, which is not small: only where there is a graph
+
         return graph.load(self.content)
 
 

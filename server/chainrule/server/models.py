@@ -16,7 +16,7 @@ from chainrule.server.annotations import AnnotationChange, check_annotation_chan
 from chainrule.server.architecture import MAX_GRAPH_BYTES, Architecture, GraphArchitecture
 from chainrule.server.blobs import Blob, BlobStore
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
-from chainrule.server.networks import build, check_class_labels, described
+from chainrule.server.networks import build, check_class_labels, described, in_service
 from chainrule.server.records import Model, ModelVersion
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
@@ -161,14 +161,14 @@ class ModelCatalog:
 
     def load(self, model: Model) -> nn.Module:
         """The network with its weights."""
-        module = self.architecture(model).build()
+        module = in_service(self.architecture(model))
         self._load_weights(module, model.weights_digest)
         return module
 
     def trained(self, model: Model, values: Arrays) -> bytes:
         """The weights file of a network with these values of its parameters and buffers: its whole state_dict, in which
         tied parameters have all their names. Raises StateDictError if the values are not those of the network."""
-        module = self.architecture(model).build()
+        module = in_service(self.architecture(model))
         _load(module, values, may_lack=tied_names(module).__contains__)
         return io.save(state_of(module))
 

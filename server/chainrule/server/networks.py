@@ -8,12 +8,25 @@ from dataclasses import dataclass
 
 import chainrule.engine as cr
 from chainrule.engine import ConfigError, UnknownFamilyError, graph, models, nn
-from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
+from chainrule.server.architecture import MAX_GRAPH_BYTES, Architecture, Builtin, GraphArchitecture
 from chainrule.server.errors import InvalidRequestError, Violation, echo
 from chainrule.server.records import TensorSpec
 
 MAX_PARAMETERS = 100_000_000
 """Parameters of the largest model that is accepted: 400 MB, of which creating it takes about three copies."""
+LIMITS = graph.Limits(
+    fields=500_000,
+    nodes=20_000,
+    weight_bytes=8 * MAX_PARAMETERS,
+    folded_bytes=2**24,
+    tensor_bytes=2**28,
+    activation_bytes=2**30,
+)
+"""What a graph may allocate in the service's process. Workers may have more: they are the job's own."""
+MAX_NAMED_NODES = 10
+"""How many of the nodes that are not taken for one reason are named: what is wrong with a call has to fit into its
+trailers."""
+MAX_NODE_LENGTH = 80
 MAX_CLASS_LABELS = 10_000
 MAX_CLASS_LABEL_LENGTH = 200
 
@@ -49,17 +62,45 @@ def _build_family(architecture: Builtin, init_seed: int) -> nn.Module:
 
 def _build_graph(architecture: GraphArchitecture) -> nn.Module:
     try:
-        return architecture.build()
+        module = in_service(architecture)
     except graph.UnsupportedError as error:
-        raise InvalidRequestError.of(
-            _GRAPH,
-            f'blob "{architecture.digest}" has nodes that cannot be trained: {echo(list(error.nodes))}; docs/onnx.md '
-            "lists the operators that can",
-        ) from error
+        raise InvalidRequestError(_unsupported(error)) from error
     except graph.GraphError as error:
         raise InvalidRequestError.of(
             _GRAPH, f'blob "{architecture.digest}" is no graph that can be trained: {error}'
         ) from error
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
+    if num_parameters > MAX_PARAMETERS:
+        raise InvalidRequestError.of(
+            _GRAPH, f"makes a model of {num_parameters:,} parameters; at most {MAX_PARAMETERS:,} are taken"
+        )
+    return module
+
+
+def _unsupported(error: graph.UnsupportedError) -> list[Violation]:
+    """The nodes that are not taken, by why."""
+    names: dict[str, list[str]] = {}
+    for name, operator, opset, reason in error.nodes:
+        names.setdefault(f"{operator} (opset {opset}): {reason}", []).append(name)
+    return [
+        Violation(_GRAPH, f"has nodes that cannot be trained (docs/onnx.md lists what can): {why}: {_listed(found)}")
+        for why, found in names.items()
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f'"{name[:MAX_NODE_LENGTH]}"' for name in names[:MAX_NAMED_NODES])
+    return shown if len(names) <= MAX_NAMED_NODES else f"{shown} and {len(names) - MAX_NAMED_NODES:,} more"
+
+
+def in_service(architecture: Architecture) -> nn.Module:
+    """A network with weights that are yet to be loaded, in the service's process: what a graph makes it allocate, also
+    when it is run on one example, is bounded. Raises GraphError."""
+    match architecture:
+        case Builtin():
+            return architecture.build()
+        case GraphArchitecture():
+            return graph.load(architecture.content, max_bytes=MAX_GRAPH_BYTES, limits=LIMITS)
 
 
 # --- what a network says of itself -----------------------------------------------------------------------------
@@ -90,11 +131,11 @@ def described(module: nn.Module, architecture: Architecture) -> Described:
 
 
 def _specs(declared: Sequence[graph.TensorSpec]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(spec.name, str(spec.dtype), tuple(map(_dimension, spec.shape))) for spec in declared)
+    return tuple(TensorSpec(spec.name, str(spec.dtype), tuple(map(_dimension, spec.shape or ()))) for spec in declared)
 
 
 def _dimension(size: int | str | None) -> int | str:
-    """A dimension; what is free and has no name has the empty one."""
+    """A dimension; one that is free and has no name has the empty one."""
     if isinstance(size, str):
         return size
     return "" if size is None or size < 0 else size
