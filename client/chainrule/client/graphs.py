@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from chainrule.client import torch_modules
@@ -66,10 +67,8 @@ def of_torch(module: Any, example: object, weights: Arrays | None) -> Parcel:
         InvalidInputError: it cannot be exported, or its weights would not be found again.
         GraphError: it has what cannot be trained here.
     """
-    buffers = [name for name, _ in module.named_buffers()]
-    content, _ = graph.split(torch_modules.exported(module, example), buffers=buffers)
-    found = _weights(graph.load(content))
     state = torch_modules.state_of(module)
+    content, found = _without_weights(module, state, torch_modules.exported(module, example))
     notes = _notes(module, state, found)
     if weights is not None:
         _check_names(state, weights)
@@ -86,6 +85,20 @@ def of_torch(module: Any, example: object, weights: Arrays | None) -> Parcel:
     )
 
 
+def _without_weights(module: Any, state: Arrays, content: bytes) -> tuple[bytes, Arrays]:
+    """The graph of a module without its weights, and what its state_dict has: what the module does not learn, as its
+    buffers, is not learnt in the graph."""
+    buffers = [name for name, _ in module.named_buffers()]
+    while True:
+        architecture, weights = graph.split(content, buffers=buffers)
+        loaded = graph.load(architecture)
+        found = {**_weights(loaded), **weights}
+        others = [loaded.names[name] for name, _ in loaded.named_parameters() if name not in state]
+        if not others:
+            return architecture, found
+        buffers += others
+
+
 def _notes(module: Any, state: Arrays, found: Arrays) -> Notes:
     """What differs between a module's state_dict and that of its graph. Raises InvalidInputError if a weight would not
     be found again."""
@@ -94,17 +107,22 @@ def _notes(module: Any, state: Arrays, found: Arrays) -> Notes:
     known = {places[name]: name for name in found if name in places}
     lacking = [name for name in state if name not in found]
     same = {name: known[places[name]] for name in lacking if state[name].size and places[name] in known}
+    kept = tuple(name for name in lacking if name not in same)
     left_out = tuple(name for name in found if name not in state)
-    buffers = {name for name, _ in module.named_buffers()}
-    strange = [name for name in left_out if name not in buffers]
-    strange += [name for name in found if name in state and found[name].shape != state[name].shape]
+    strange = [name for name in found if name in state and found[name].shape != state[name].shape]
+    strange += [name for name in kept if any(_has_values_of(found[other], state[name]) for other in left_out)]
     if strange:
         raise InvalidInputError(
-            f"the graph of {type(module).__name__} has weights that its state_dict does not have, or has in another "
-            f"shape: {', '.join(strange[:10])}; once trained they could not be loaded back. Export it yourself and "
-            "give the ONNX file: then weights have the names that they have there"
+            f"weights of {type(module).__name__} have other names or shapes in its graph: {', '.join(strange[:10])}; "
+            "once trained they could not be loaded back. Export it yourself and give the ONNX file: then weights have "
+            "the names that they have there"
         )
-    return Notes(tuple(name for name in lacking if name not in same), same, left_out)
+    return Notes(kept, same, left_out)
+
+
+def _has_values_of(array: np.ndarray, other: np.ndarray) -> bool:
+    """Whether an array is another one, or its transpose."""
+    return array.size == other.size > 1 and np.array_equal(np.sort(array, None), np.sort(other, None))
 
 
 def _check_names(state: Arrays, weights: Arrays) -> None:

@@ -99,6 +99,7 @@ def _by_tracing(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an exporter that is there, though another is newer
         warnings.simplefilter("default", torch.jit.TracerWarning)  # of what becomes a constant
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.")  # in PyTorch's own code
         torch.onnx.export(
             module,
             tuple(inputs),
