@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.engine import io
-from chainrule.server.architecture import Builtin
+from chainrule.engine import graph, io
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
@@ -28,6 +28,7 @@ from chainrule.server.records import JobState
 from chainrule.server.store import Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from tests import graphs
 from tests.server.conftest import refusal
 
 CONFIG = TrainingConfig(epochs=3, batch_size=4, shards=4, max_workers=2)
@@ -403,3 +404,45 @@ def test_a_full_queue_takes_no_more(catalogs: Catalogs, store: Store) -> None:
     for refuse in (submissions.submit, submissions.preview):
         with pytest.raises(QueueFullError):
             refuse(asked, cluster_cpus=4)
+
+
+# --- graphs ----------------------------------------------------------------------------------------------------
+
+
+def create_graph(catalogs: Catalogs, content: bytes) -> str:
+    architecture, weights = graph.split(content)
+    return catalogs.models.create(
+        "g",
+        architecture=GraphArchitecture(catalogs.blobs.put(architecture)),
+        weights_digest=catalogs.blobs.put(io.save(weights)),
+        init_seed=0,
+        tenant="default",
+    ).name
+
+
+def test_a_graph_is_tried_on_the_dataset(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.small_onnx())
+    fits = catalogs.create_dataset("fits", (graphs.FEATURES,))
+    assert catalogs.submit(model=model, dataset=fits) == (JobState.QUEUED, True)
+    config = replace(CONFIG, trainable=("fc2.*",))
+    assert catalogs.submit(model=model, dataset=fits, config=config) == (JobState.QUEUED, True)
+
+
+def test_inputs_that_a_graph_does_not_take_are_refused_with_those_that_it_declares(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.small_onnx())
+    wide = catalogs.create_dataset("wide", (graphs.FEATURES + 1,))
+    with pytest.raises(
+        InvalidRequestError, match=r'do not fit "models/g", which takes "x" of float32 \(N, 8\)'
+    ) as error:
+        catalogs.submit(model=model, dataset=wide)
+    assert refusal(error).field == "job.dataset"
+    labels = catalogs.create_dataset("labels", (graphs.FEATURES,), label=10)
+    with pytest.raises(InvalidRequestError, match=r"has the label 10, but .* tells 10 classes apart"):
+        catalogs.submit(model=model, dataset=labels)
+
+
+def test_a_graph_of_two_outputs_is_refused_with_their_names(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.two_outputs())
+    with pytest.raises(InvalidRequestError, match=r'"models/g" gives 2 outputs \(y, z\); a job trains one') as error:
+        catalogs.submit(model=model, dataset=catalogs.create_dataset("pairs", (2,), label=1))
+    assert refusal(error).field == "job.model"

@@ -140,8 +140,8 @@ class Submissions:
 
 
 def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str) -> None:
-    """One forward pass tells whether the network takes such inputs, and tells such classes apart. Raises
-    InvalidRequestError naming the request's field."""
+    """One forward pass tells whether the network takes such inputs, and tells such classes apart. What a graph may
+    allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError naming the request's field."""
     module.eval()
     shape = list(dataset.input_shape)
     if dataset.num_tokens:
@@ -154,8 +154,15 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
             outputs = module(cr.from_numpy(inputs))
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         raise InvalidRequestError.of(
-            field, f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}": {error}'
+            field,
+            f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
         ) from error
+    if not isinstance(outputs, cr.Tensor):
+        raise InvalidRequestError.of(
+            "job.model",
+            f'"{model.name}" gives {len(outputs)} outputs ({", ".join(spec.name for spec in model.outputs)}); a job '
+            "trains one: use a graph with one output",
+        )
     wanted, found = (1, *dataset.target_shape), tuple(outputs.shape)
     if found[:-1] != wanted:
         raise InvalidRequestError.of(
@@ -172,6 +179,14 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
             f"classes apart (0 to {num_outputs - 1}); correct the labels or use a model with num_classes "
             f"{dataset.num_classes}",
         )
+
+
+def _declared(model: Model) -> str:
+    """The inputs that a graph declares, to be named; of a family there are none."""
+    if not model.inputs:
+        return ""
+    specs = (f'"{spec.name}" of {spec.dtype} {_batch(spec.shape[1:])}' for spec in model.inputs)
+    return f", which takes {', '.join(specs)}"
 
 
 def make_plan(architecture: Architecture, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
