@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.faults import VARIABLE
@@ -40,7 +41,7 @@ def resnet() -> Job:
     config = TrainingConfig(
         batch_size=8, shards=8, seed=5, optimizer=Sgd(lr=0.01, momentum=0.9), receipt_every_steps=1, max_workers=8
     )
-    return Job(Plan("resnet18", {"num_classes": 10}, 16, 0, config), images(16, size=64, channels=3))
+    return Job(Plan(Builtin("resnet18", {"num_classes": 10}), 16, 0, config), images(16, size=64, channels=3))
 
 
 def gpt() -> Job:
@@ -58,7 +59,7 @@ def gpt() -> Job:
     family = {"vocab_size": 32, "context": 12, "dim": 16, "heads": 2, "layers": 2, "dropout": 0.1}
     rng = np.random.default_rng(2)
     tokens = rng.integers(0, 32, size=(20, 13))
-    return Job(Plan("gpt", family, 20, 0, config), Examples(tokens[:, :-1].copy(), tokens[:, 1:].copy()))
+    return Job(Plan(Builtin("gpt", family), 20, 0, config), Examples(tokens[:, :-1].copy(), tokens[:, 1:].copy()))
 
 
 def with_config(job: Job, **config: Any) -> Job:
@@ -69,7 +70,7 @@ def with_config(job: Job, **config: Any) -> Job:
 def validated(**validation: Any) -> Job:
     """Evaluated after each of six epochs."""
     job = cnn(epochs=6, validation=Validation(fraction=0.2, **validation))
-    plan = Plan("small_cnn", job.plan.family_config, 40, 10, job.plan.config)
+    plan = Plan(job.plan.architecture, 40, 10, job.plan.config)
     whole = images(50)
     return Job(
         plan,

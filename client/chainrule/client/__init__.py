@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chainrule.client.aio.client import AsyncClient
     from chainrule.client.aio.job import AsyncJob
-    from chainrule.client.aio.models import AsyncModelVersion
+    from chainrule.client.aio.models import AsyncModel, AsyncModelVersion
     from chainrule.client.client import Client
     from chainrule.client.config import (
         Adam,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         Unknown,
     )
     from chainrule.client.job import Job
-    from chainrule.client.models import ModelVersion
+    from chainrule.client.models import Model, ModelVersion
     from chainrule.client.records import (
         LogEntry,
         Metric,
@@ -54,10 +54,11 @@ if TYPE_CHECKING:
     from chainrule.client.resources import (
         Caller,
         Dataset,
-        Model,
         ModelFamily,
+        ModelRecord,
         Node,
         ServerInfo,
+        TensorSpec,
     )
     from chainrule.client.retry import RetryPolicy
     from chainrule.client.status import (
@@ -86,6 +87,7 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncJob",
+    "AsyncModel",
     "AsyncModelVersion",
     "AuditEntry",
     "Caller",
@@ -116,6 +118,7 @@ __all__ = [
     "Metrics",
     "Model",
     "ModelFamily",
+    "ModelRecord",
     "ModelVersion",
     "NewToken",
     "Node",
@@ -133,6 +136,7 @@ __all__ = [
     "Severity",
     "Sgd",
     "StateChange",
+    "TensorSpec",
     "Timings",
     "Tls",
     "Token",
@@ -148,7 +152,7 @@ __all__ = [
 _HOME = {
     "chainrule.client.aio.client": ("AsyncClient",),
     "chainrule.client.aio.job": ("AsyncJob",),
-    "chainrule.client.aio.models": ("AsyncModelVersion",),
+    "chainrule.client.aio.models": ("AsyncModel", "AsyncModelVersion"),
     "chainrule.client.client": ("Client",),
     "chainrule.client.config": (
         "Adam",
@@ -183,7 +187,7 @@ _HOME = {
         "Unknown",
     ),
     "chainrule.client.job": ("Job",),
-    "chainrule.client.models": ("ModelVersion",),
+    "chainrule.client.models": ("Model", "ModelVersion"),
     "chainrule.client.records": (
         "LogEntry",
         "Metric",
@@ -193,10 +197,11 @@ _HOME = {
     "chainrule.client.resources": (
         "Caller",
         "Dataset",
-        "Model",
         "ModelFamily",
+        "ModelRecord",
         "Node",
         "ServerInfo",
+        "TensorSpec",
     ),
     "chainrule.client.retry": ("RetryPolicy",),
     "chainrule.client.status": (

@@ -11,7 +11,7 @@ from typing import Any
 from chainrule.client.config import WEIGHT_FIELDS, TrainingConfig
 from chainrule.client.errors import DataLoss, FailedPrecondition
 from chainrule.client.records import Metric
-from chainrule.client.resources import Dataset, Model
+from chainrule.client.resources import Dataset, ModelRecord
 from chainrule.client.status import JobStatus, Receipt
 
 NO_CHAIN = "0" * 64  # what the first receipt is chained to
@@ -78,7 +78,7 @@ class Record:
     """All that is known of a job and matters for its bits."""
 
     status: JobStatus
-    model: Model
+    model: ModelRecord
     dataset: Dataset
     validation: Dataset | None
     """The second dataset, if it is evaluated on one."""

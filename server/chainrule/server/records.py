@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from chainrule.server.architecture import Architecture
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import EvaluationMetric
 
@@ -74,12 +75,22 @@ class Cause(enum.Enum):
 
 
 @dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a network."""
+
+    name: str
+    dtype: str
+    """As numpy calls it: "float32"."""
+    shape: tuple[int | str, ...]
+    """Dimensions; one that is free has a name, which may be empty."""
+
+
+@dataclass(frozen=True)
 class Model:
     """A named architecture with the weights to start from."""
 
     name: str
-    family: str
-    family_config: Mapping[str, object]
+    architecture: Architecture
     weights_digest: str
     """Of the first version."""
     init_seed: int
@@ -91,6 +102,14 @@ class Model:
     """Counts the changes."""
     latest_version: int = 1
     """Number of its newest version."""
+    class_labels: tuple[str, ...] = ()
+    """What the classes are called that it tells apart, in the order of its outputs; empty: they have numbers only."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """What it takes, where its architecture says so: a graph does, a family takes more than one shape."""
+    outputs: tuple[TensorSpec, ...] = ()
+    """What it gives, likewise."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about its architecture, though it can be trained."""
 
     @property
     def etag(self) -> str:

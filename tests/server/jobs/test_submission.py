@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.engine import io
+from chainrule.engine import graph, io
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
@@ -27,6 +28,7 @@ from chainrule.server.records import JobState
 from chainrule.server.store import Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from tests import graphs
 from tests.server.conftest import refusal
 
 CONFIG = TrainingConfig(epochs=3, batch_size=4, shards=4, max_workers=2)
@@ -42,7 +44,7 @@ class Catalogs:
         self.datasets = DatasetCatalog(store, blobs, everybodys)
         self.submissions = Submissions(store, self.models)
         self.models.create(
-            "m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0, tenant="default"
+            "m", architecture=Builtin("small_cnn", {"width": 2}), weights_digest="", init_seed=0, tenant="default"
         )
         self.create_dataset("d", (1, 8, 8))
 
@@ -57,7 +59,7 @@ class Catalogs:
         """A GPT of 16 tokens and at most 8 in a row."""
         small = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1, **config}
         return self.models.create(
-            "gpt", family="gpt", config=small, weights_digest="", init_seed=0, tenant="default"
+            "gpt", architecture=Builtin("gpt", small), weights_digest="", init_seed=0, tenant="default"
         ).name
 
     def submit(self, cpus: float = 4, **fields: Any) -> tuple[JobState, bool]:
@@ -295,7 +297,7 @@ def test_a_second_dataset_must_be_there_and_look_like_the_first(catalogs: Catalo
 
 def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs) -> None:
     catalogs.models.create(
-        "mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0, tenant="default"
+        "mlp", architecture=Builtin("mlp", {"in_features": 6}), weights_digest="", init_seed=0, tenant="default"
     )
     features = catalogs.create_dataset("features", (6,))
     tokens = catalogs.create("tokens", TOKENS, TOKENS[:, 0])
@@ -377,7 +379,7 @@ def test_another_tenant_trains_its_own(catalogs: Catalogs) -> None:
     with pytest.raises(NotFoundError, match='there is no model "models/m"'):
         catalogs.submit(tenant="others")
     catalogs.models.create(
-        "m", family="small_cnn", config={"width": 3}, weights_digest="", init_seed=0, tenant="others"
+        "m", architecture=Builtin("small_cnn", {"width": 3}), weights_digest="", init_seed=0, tenant="others"
     )
     with pytest.raises(NotFoundError, match='there is no dataset "datasets/d"'):
         catalogs.submit(tenant="others")
@@ -402,3 +404,45 @@ def test_a_full_queue_takes_no_more(catalogs: Catalogs, store: Store) -> None:
     for refuse in (submissions.submit, submissions.preview):
         with pytest.raises(QueueFullError):
             refuse(asked, cluster_cpus=4)
+
+
+# --- graphs ----------------------------------------------------------------------------------------------------
+
+
+def create_graph(catalogs: Catalogs, content: bytes) -> str:
+    architecture, weights = graph.split(content)
+    return catalogs.models.create(
+        "g",
+        architecture=GraphArchitecture(catalogs.blobs.put(architecture)),
+        weights_digest=catalogs.blobs.put(io.save(weights)),
+        init_seed=0,
+        tenant="default",
+    ).name
+
+
+def test_a_graph_is_tried_on_the_dataset(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.small_onnx())
+    fits = catalogs.create_dataset("fits", (graphs.FEATURES,))
+    assert catalogs.submit(model=model, dataset=fits) == (JobState.QUEUED, True)
+    config = replace(CONFIG, trainable=("fc2.*",))
+    assert catalogs.submit(model=model, dataset=fits, config=config) == (JobState.QUEUED, True)
+
+
+def test_inputs_that_a_graph_does_not_take_are_refused_with_those_that_it_declares(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.small_onnx())
+    wide = catalogs.create_dataset("wide", (graphs.FEATURES + 1,))
+    with pytest.raises(
+        InvalidRequestError, match=r'do not fit "models/g", which takes "x" of float32 \(N, 8\)'
+    ) as error:
+        catalogs.submit(model=model, dataset=wide)
+    assert refusal(error).field == "job.dataset"
+    labels = catalogs.create_dataset("labels", (graphs.FEATURES,), label=10)
+    with pytest.raises(InvalidRequestError, match=r"has the label 10, but .* tells 10 classes apart"):
+        catalogs.submit(model=model, dataset=labels)
+
+
+def test_a_graph_of_two_outputs_is_refused_with_their_names(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.two_outputs())
+    with pytest.raises(InvalidRequestError, match=r'"models/g" gives 2 outputs \(y, z\); a job trains one') as error:
+        catalogs.submit(model=model, dataset=catalogs.create_dataset("pairs", (2,), label=1))
+    assert refusal(error).field == "job.model"

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from chainrule.engine import Generator, models
+from chainrule.engine import Generator
+from chainrule.server.architecture import Builtin
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Packed
@@ -56,8 +57,7 @@ def small_plan(*, family_config: dict[str, object] | None = None, num_validation
         "max_workers": 4,
     }
     return Plan(
-        "small_cnn",
-        family_config or {"width": 4},
+        Builtin("small_cnn", family_config or {"width": 4}),
         NUM_EXAMPLES,
         num_validation,
         TrainingConfig(**{**settings, **config}),
@@ -71,7 +71,7 @@ def with_config(plan: Plan, **config: Any) -> Plan:
 
 def initial_state(plan: Plan) -> TrainingState:
     """The state before the first step."""
-    model = models.build(plan.family, plan.family_config, generator=Generator(1))
+    model = plan.architecture.build(Generator(1))
     parameters = {name: value.data.copy() for name, value in model.named_parameters()}
     saved = model.state_dict()
     buffers = {name: np.array(value.data, copy=True) for name, value in model.named_buffers() if name in saved}

@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 
-from chainrule.engine import models
 from chainrule.server.training import memory
 from chainrule.server.training.layout import PartitionLayout, make_layout
 from chainrule.server.training.memory import (
@@ -27,7 +26,7 @@ from tests.server.training.runs import small_plan
 
 def small_layout() -> PartitionLayout:
     plan = small_plan(trainable=("*weight",))
-    [layout] = make_layout(plan, models.build(plan.family, plan.family_config)).partitions
+    [layout] = make_layout(plan, plan.architecture.build()).partitions
     return layout
 
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.plan import Plan, Tick
 
 
 def plan(num_examples: int = 10, num_validation: int = 0, **config: Any) -> Plan:
-    return Plan("small_cnn", {}, num_examples, num_validation, TrainingConfig(**config))
+    return Plan(Builtin("small_cnn"), num_examples, num_validation, TrainingConfig(**config))
 
 
 plans = st.builds(

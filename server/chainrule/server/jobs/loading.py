@@ -48,7 +48,7 @@ class Loader:
         config = job.config
         inputs = inputs_of(job, self._store)
         model, dataset, second = inputs.model, inputs.dataset, inputs.validation
-        plan = make_plan(model, dataset, second, config)
+        plan = make_plan(self._models.architecture(model), dataset, second, config)
         state = self._last_state() or self._first_state(model)
         if not config.exact:  # what is computed again may be something else
             self._store.drop_receipts(self._job, after_step=state.step)

@@ -12,6 +12,7 @@ import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
+from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.models import ModelCatalog
@@ -114,7 +115,7 @@ class Submissions:
             model=model,
             dataset=dataset,
             config=config,
-            total_steps=make_plan(inputs.model, inputs.dataset, inputs.validation, config).total_steps,
+            total_steps=make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config).total_steps,
             tenant=submission.tenant,
             version=version,
             labels=submission.labels,
@@ -139,8 +140,8 @@ class Submissions:
 
 
 def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str) -> None:
-    """One forward pass tells whether the network takes such inputs, and tells such classes apart. Raises
-    InvalidRequestError naming the request's field."""
+    """One forward pass tells whether the network takes such inputs, and tells such classes apart. What a graph may
+    allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError naming the request's field."""
     module.eval()
     shape = list(dataset.input_shape)
     if dataset.num_tokens:
@@ -153,8 +154,15 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
             outputs = module(cr.from_numpy(inputs))
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         raise InvalidRequestError.of(
-            field, f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}": {error}'
+            field,
+            f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
         ) from error
+    if not isinstance(outputs, cr.Tensor):
+        raise InvalidRequestError.of(
+            "job.model",
+            f'"{model.name}" gives {len(outputs)} outputs ({", ".join(spec.name for spec in model.outputs)}); a job '
+            "trains one: use a graph with one output",
+        )
     wanted, found = (1, *dataset.target_shape), tuple(outputs.shape)
     if found[:-1] != wanted:
         raise InvalidRequestError.of(
@@ -173,12 +181,19 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
         )
 
 
-def make_plan(model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
+def _declared(model: Model) -> str:
+    """The inputs that a graph declares, to be named; of a family there are none."""
+    if not model.inputs:
+        return ""
+    specs = (f'"{spec.name}" of {spec.dtype} {_batch(spec.shape[1:])}' for spec in model.inputs)
+    return f", which takes {', '.join(specs)}"
+
+
+def make_plan(architecture: Architecture, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
     """The training run that a job stands for; `validation` is the second dataset, if it has one."""
     kept_back = num_kept_back(dataset.num_examples, config.validation.fraction)
     return Plan(
-        family=model.family,
-        family_config=model.family_config,
+        architecture=architecture,
         num_examples=dataset.num_examples - kept_back,
         num_validation=kept_back if validation is None else validation.num_examples,
         config=config,

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
 from chainrule.server import names, records
+from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
 from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
@@ -73,10 +74,21 @@ def upload_part(message: blob_pb2.WriteBlobRequest) -> Announcement | Chunk | No
             return None
 
 
+def architecture(message: model_pb2.Model) -> Architecture:
+    """What a network is to be. Raises InvalidRequestError if the message does not say, or with what JSON lacks."""
+    match message.WhichOneof("architecture"):
+        case "builtin":
+            config = struct_to_dict(message.builtin.config, field="model.builtin.config")
+            return Builtin(message.builtin.family, config)
+        case "graph":
+            return GraphArchitecture(message.graph.digest)
+        case _:
+            raise InvalidRequestError.of("model.architecture", "is not set; set model.builtin or model.graph")
+
+
 def model(record: records.Model) -> model_pb2.Model:
-    return model_pb2.Model(
+    message = model_pb2.Model(
         name=record.name,
-        builtin=model_pb2.Builtin(family=record.family, config=dict_to_struct(record.family_config)),
         weights_digest=record.weights_digest,
         init_seed=record.init_seed,
         num_parameters=record.num_parameters,
@@ -85,7 +97,27 @@ def model(record: records.Model) -> model_pb2.Model:
         description=record.description,
         etag=record.etag,
         latest_version=names.version(record.name, record.latest_version),
+        class_labels=record.class_labels,
+        inputs=map(tensor_spec, record.inputs),
+        outputs=map(tensor_spec, record.outputs),
+        warnings=record.warnings,
     )
+    match record.architecture:
+        case Builtin(family, config):
+            message.builtin.CopyFrom(model_pb2.Builtin(family=family, config=dict_to_struct(config)))
+        case GraphArchitecture(digest):
+            message.graph.digest = digest
+    return message
+
+
+def tensor_spec(record: records.TensorSpec) -> model_pb2.TensorSpec:
+    return model_pb2.TensorSpec(name=record.name, dtype=record.dtype, shape=map(_dimension, record.shape))
+
+
+def _dimension(size: int | str) -> model_pb2.Dimension:
+    if isinstance(size, str):
+        return model_pb2.Dimension(name=size)
+    return model_pb2.Dimension(value=size)
 
 
 def model_version(record: records.ModelVersion) -> model_pb2.ModelVersion:

@@ -237,6 +237,8 @@ def _insert_model(db: Connection, model: Model, tenant: str, now_us: int) -> Non
     values = asdict(model) | {"tenant": tenant, "init_seed": str(model.init_seed), "create_time_us": now_us}
     del values["create_time"]
     values["last_version"] = values.pop("latest_version")
+    del values["architecture"]
+    values |= rows.architecture_values(model.architecture)
     db.execute(schema.models.insert().values(**values))
     db.execute(
         schema.model_versions.insert().values(
@@ -256,10 +258,10 @@ def _insert_model(db: Connection, model: Model, tenant: str, now_us: int) -> Non
 
 def _check_same_model(known: Model, wanted: Model) -> None:
     """Raises AlreadyExistsError. Labels and description may differ: they do not make another model."""
-    if (known.family, dict(known.family_config), known.weights_digest) != (
-        wanted.family,
-        dict(wanted.family_config),
+    if (known.architecture, known.weights_digest, known.class_labels) != (
+        wanted.architecture,
         wanted.weights_digest,
+        wanted.class_labels,
     ):
         raise AlreadyExistsError(
             f'there is already a model "{known.name}", with another architecture or other weights; '

@@ -62,6 +62,7 @@ def _held_by(tenant: str) -> Sequence[tuple[sa.Column[Any], sa.Select[Any]]]:
         for table, column in (
             (schema.blob_grants, "digest"),
             (schema.model_versions, "weights_digest"),
+            (schema.models, "graph_digest"),
             (schema.datasets, "digest"),
             (jobs, "weights_digest"),
         )

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
 from chainrule.server.records import (
     Cause,
     Checkpoint,
@@ -24,6 +26,7 @@ from chainrule.server.records import (
     Progress,
     Receipt,
     StateChange,
+    TensorSpec,
 )
 from chainrule.server.store import configs, schema
 from chainrule.server.training.config import TrainingConfig
@@ -41,8 +44,7 @@ def model(row: RowMapping, *, latest_version: int | None = None) -> Model:
     """A model; `latest_version` is the number of its newest version, None: the last that was given out."""
     return Model(
         name=row["name"],
-        family=row["family"],
-        family_config=row["family_config"],
+        architecture=architecture(row),
         weights_digest=row["weights_digest"],
         init_seed=int(row["init_seed"]),
         num_parameters=row["num_parameters"],
@@ -51,7 +53,31 @@ def model(row: RowMapping, *, latest_version: int | None = None) -> Model:
         description=row["description"],
         revision=row["revision"],
         latest_version=row["last_version"] if latest_version is None else latest_version,
+        class_labels=tuple(row["class_labels"]),
+        inputs=tuple(map(_tensor_spec, row["inputs"])),
+        outputs=tuple(map(_tensor_spec, row["outputs"])),
+        warnings=tuple(row["warnings"]),
     )
+
+
+def architecture(row: RowMapping) -> Architecture:
+    """What a model's network is; of a graph, which one."""
+    if row["graph_digest"]:
+        return GraphArchitecture(row["graph_digest"])
+    return Builtin(row["family"], row["family_config"])
+
+
+def architecture_values(value: Architecture) -> dict[str, object]:
+    """An architecture as columns: those of the other kind are empty."""
+    match value:
+        case Builtin(family, config):
+            return {"family": family, "family_config": dict(config), "graph_digest": ""}
+        case GraphArchitecture(digest):
+            return {"family": "", "family_config": {}, "graph_digest": digest}
+
+
+def _tensor_spec(value: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(name=value["name"], dtype=value["dtype"], shape=tuple(value["shape"]))
 
 
 def model_version(row: RowMapping) -> ModelVersion:

@@ -60,9 +60,15 @@ models = Table(
     Column("description", Text, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("last_version", Integer, nullable=False),
+    Column("graph_digest", String(64), nullable=False, index=True),
+    Column("class_labels", JSON, nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("outputs", JSON, nullable=False),
+    Column("warnings", JSON, nullable=False),
     UniqueConstraint("tenant", "name", name="uq_models"),
 )
-"""`revision` counts changes; `last_version` is the highest version number given out, also if that one was removed."""
+"""An architecture is a `family` with its configuration, or a graph; the columns of the other are empty.
+`revision` counts changes; `last_version` is the highest version number given out, also if that one was removed."""
 
 model_versions = Table(
     "model_versions",

@@ -199,6 +199,7 @@ class TrainingTables(Database):
         versions = schema.model_versions.c
         queries = (
             sa.select(versions.weights_digest, versions.model + "/versions/" + sa.cast(versions.number, sa.String)),
+            sa.select(schema.models.c.graph_digest, schema.models.c.name).where(schema.models.c.graph_digest != ""),
             sa.select(schema.datasets.c.digest, schema.datasets.c.name),
             sa.select(schema.jobs.c.weights_digest, schema.jobs.c.name).where(schema.jobs.c.weights_digest != ""),
             sa.select(schema.checkpoints.c.manifest_digest, schema.checkpoints.c.job),
@@ -214,6 +215,7 @@ class TrainingTables(Database):
         """Those of some blobs that no model, dataset, job or checkpoint refers to."""
         columns = (
             schema.model_versions.c.weights_digest,
+            schema.models.c.graph_digest,
             schema.datasets.c.digest,
             schema.jobs.c.weights_digest,
             schema.checkpoints.c.manifest_digest,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 import chainrule.engine as cr
-from chainrule.engine import models, nn
+from chainrule.engine import nn
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import Examples
@@ -29,7 +29,7 @@ class Computation:
 
     def __init__(self, plan: Plan, examples: Examples, validation: Examples | None = None) -> None:
         self.plan = plan
-        self.model = models.build(plan.family, plan.family_config)
+        self.model = plan.architecture.build()
         self.layout = make_layout(plan, self.model)
         self._examples = examples
         self._validation = validation

@@ -23,7 +23,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from chainrule.engine import models, nn
+from chainrule.engine import nn
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import Array, Arrays
 
@@ -153,7 +153,7 @@ def with_partitions(plan: Plan, *, nodes: int) -> Plan:
     has enough to do. It does not change the results, so attempts on different clusters may differ in it."""
     if plan.config.partitions:
         return plan
-    parameters = models.build(plan.family, plan.family_config).named_parameters()
+    parameters = plan.architecture.build().named_parameters()
     size = sum(p.data.nbytes for name, p in parameters if is_trained(name, plan.config.trainable))
     count = max(1, min(nodes, size // PARTITION_BYTES))
     return replace(plan, config=replace(plan.config, partitions=count))
@@ -161,7 +161,7 @@ def with_partitions(plan: Plan, *, nodes: int) -> Plan:
 
 def count_partitions(plan: Plan) -> int:
     """How many partitions a plan has."""
-    return len(make_layout(plan, models.build(plan.family, plan.family_config)).partitions)
+    return len(make_layout(plan, plan.architecture.build()).partitions)
 
 
 def is_trained(name: str, patterns: Iterable[str]) -> bool:

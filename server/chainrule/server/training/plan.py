@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.engine import data
+from chainrule.server.architecture import Architecture
 from chainrule.server.training.config import TrainingConfig
 
 Indices = NDArray[np.int64]
@@ -33,10 +33,8 @@ class Tick:
 class Plan:
     """The whole training run as a pure function of (model, dataset size, configuration)."""
 
-    family: str
-    """Model family, as `engine.models.build` knows it."""
-    family_config: Mapping[str, object]
-    """Configuration of the family."""
+    architecture: Architecture
+    """The network, with all that is needed to build it."""
     num_examples: int
     """Examples to train on."""
     num_validation: int = 0

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import chainrule.engine as cr
-from chainrule.engine import models
 from chainrule.server.training import faults, policies
 from chainrule.server.training.archive import Archive
 from chainrule.server.training.contributions import Measured, Push
@@ -129,7 +128,7 @@ class PartitionServer:
         self._spec = spec
         self._control = control
         plan = spec.plan
-        layouts = make_layout(plan, models.build(plan.family, plan.family_config)).partitions
+        layouts = make_layout(plan, plan.architecture.build()).partitions
         self._layout = layouts[spec.index]
         self._alone = len(layouts) == 1
         self._segment = Segment.make(f"chainrule {spec.job} weights {spec.index}", Weights.size(self._layout))
