@@ -52,6 +52,7 @@ PUBLIC = [
     "Node",
     "NotFound",
     "OutOfRange",
+    "ParameterGroup",
     "PermissionDenied",
     "Progress",
     "Receipt",

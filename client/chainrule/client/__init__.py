@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from chainrule.client.client import Client
     from chainrule.client.config import (
         Adam,
+        ParameterGroup,
         Schedule,
         Sgd,
         TrainingConfig,
@@ -121,6 +122,7 @@ __all__ = [
     "Node",
     "NotFound",
     "OutOfRange",
+    "ParameterGroup",
     "PermissionDenied",
     "Progress",
     "Receipt",
@@ -152,6 +154,7 @@ _HOME = {
     "chainrule.client.client": ("Client",),
     "chainrule.client.config": (
         "Adam",
+        "ParameterGroup",
         "Schedule",
         "Sgd",
         "TrainingConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ParameterGroup:
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
     @property
-    def settings(self) -> dict[str, float | bool]:
+    def settings(self) -> dict[str, Any]:
         """What the group sets, by name."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "patterns"}
         return {name: value for name, value in given.items() if value is not None}
