@@ -378,6 +378,28 @@ def _flat(arrays: Arrays) -> Any:
     return np.concatenate([arrays[name].ravel() for name in sorted(arrays)])
 
 
+# --- with staleness --------------------------------------------------------------------------------------------
+
+
+async def test_groups_and_accumulation_go_with_staleness() -> None:
+    recipe: dict[str, Any] = {"optimizer": MOMENTUM, "parameter_groups": GROUPS, "accumulate": 2}
+    plan = tiny_plan(staleness=2, exact=False, max_workers=3, **recipe)
+    found = await run(plan, data=tiny_images(), workers=3, **IN_THREADS)
+    assert found.steps == list(range(1, plan.total_steps + 1))
+    assert found.state.updates == plan.total_steps * plan.config.shards
+
+
+def test_without_waiting_a_group_has_its_rate_too() -> None:
+    plan = tiny_plan(staleness=1, exact=False, parameter_groups=(ParameterGroup(("fc.*",), lr=1e-9),))
+    partition = make_partition(plan)
+    before = initial_state(plan).parameters
+    for result in random_results(partition.layout, 4):
+        result.push(partition)
+    after = partition.state_now().parameters
+    moved = {name: float(np.abs(after[name] - before[name]).max()) for name in before}
+    assert max(moved["fc.weight"], moved["fc.bias"]) < 1e-6 < min(moved["conv1.weight"], moved["bn1.bias"])
+
+
 # --- as PyTorch does -------------------------------------------------------------------------------------------
 
 SETTINGS: dict[str, dict[str, Any]] = {
