@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from chainrule.server.architecture import Builtin
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.faults import VARIABLE
 from chainrule.server.training.plan import Plan
@@ -67,9 +68,25 @@ def with_config(job: Job, **config: Any) -> Job:
     return replace(job, plan=replace(job.plan, config=replace(job.plan.config, **config)))
 
 
-def validated(**validation: Any) -> Job:
+RECIPE: dict[str, Any] = {
+    "batch_size": 24,
+    "optimizer": Adam(lr=0.01, weight_decay=0.05, decoupled=True),
+    "schedule": Schedule(warmup_steps=3, decay="cosine"),
+    "clip_norm": 0.5,
+    "parameter_groups": (
+        ParameterGroup(("*.bias", "bn?.*"), weight_decay=0.0),
+        ParameterGroup(("fc.*",), lr=0.003, beta1=0.8),
+    ),
+    "accumulate": 3,
+    "ema_decay": 0.8,
+    "precision": "bfloat16",
+}
+"""All of a recipe at once."""
+
+
+def validated(config: Mapping[str, Any] = MappingProxyType({}), **validation: Any) -> Job:
     """Evaluated after each of six epochs."""
-    job = cnn(epochs=6, validation=Validation(fraction=0.2, **validation))
+    job = cnn(epochs=6, validation=Validation(fraction=0.2, **validation), **config)
     plan = Plan(job.plan.architecture, 40, 10, job.plan.config)
     whole = images(50)
     return Job(

@@ -54,6 +54,7 @@ PUBLIC = [
     "Node",
     "NotFound",
     "OutOfRange",
+    "ParameterGroup",
     "PermissionDenied",
     "Progress",
     "Receipt",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from chainrule.client.client import Client
     from chainrule.client.config import (
         Adam,
+        ParameterGroup,
         Schedule,
         Sgd,
         TrainingConfig,
@@ -124,6 +125,7 @@ __all__ = [
     "Node",
     "NotFound",
     "OutOfRange",
+    "ParameterGroup",
     "PermissionDenied",
     "Progress",
     "Receipt",
@@ -156,6 +158,7 @@ _HOME = {
     "chainrule.client.client": ("Client",),
     "chainrule.client.config": (
         "Adam",
+        "ParameterGroup",
         "Schedule",
         "Sgd",
         "TrainingConfig",

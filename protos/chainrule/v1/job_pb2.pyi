@@ -258,8 +258,8 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class TrainingConfig(_message.Message):
-    """How to train. Up to `staleness`, the fields fix the resulting weights (`workers` apart); from `min_workers` on, they
-    do not.
+    """How to train. The fields up to `staleness` (`workers` apart) and those from `parameter_groups` on fix the resulting
+    weights; those from `min_workers` to `max_failures` do not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -287,6 +287,29 @@ class TrainingConfig(_message.Message):
     NON_FINITE_SKIP: TrainingConfig.NonFinite.ValueType  # 2
     """Leaves out the update of that step."""
 
+    class _Precision:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingConfig._Precision.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PRECISION_UNSPECIFIED: TrainingConfig._Precision.ValueType  # 0
+        """The default: PRECISION_FLOAT32."""
+        PRECISION_FLOAT32: TrainingConfig._Precision.ValueType  # 1
+        """32 bits."""
+        PRECISION_BFLOAT16: TrainingConfig._Precision.ValueType  # 2
+        """16 bits with the exponents of 32: on CPUs that have it about twice as fast, with 8 bits of mantissa."""
+
+    class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+        """What products and convolutions of a step compute in."""
+
+    PRECISION_UNSPECIFIED: TrainingConfig.Precision.ValueType  # 0
+    """The default: PRECISION_FLOAT32."""
+    PRECISION_FLOAT32: TrainingConfig.Precision.ValueType  # 1
+    """32 bits."""
+    PRECISION_BFLOAT16: TrainingConfig.Precision.ValueType  # 2
+    """16 bits with the exponents of 32: on CPUs that have it about twice as fast, with 8 bits of mantissa."""
+
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
@@ -309,6 +332,10 @@ class TrainingConfig(_message.Message):
     AUDIT_FRACTION_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
+    PARAMETER_GROUPS_FIELD_NUMBER: _builtins.int
+    ACCUMULATE_FIELD_NUMBER: _builtins.int
+    EMA_DECAY_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     """Passes over the dataset, from 1. Default 1."""
     batch_size: _builtins.int
@@ -355,6 +382,20 @@ class TrainingConfig(_message.Message):
     """
     max_failures: _builtins.int
     """Recoveries from a checkpoint without progress in between after which the job fails, from 0. Default 10."""
+    accumulate: _builtins.int
+    """Pieces that each shard is cut into, from 1, at most batch_size / shards, so that each has an example. They are
+    computed one after another and their gradients added up in this order: the global batch is the same, the memory for
+    it less. BatchNorm sees a piece at a time. Default 1.
+    """
+    ema_decay: _builtins.float
+    """How much of the exponential moving average of the weights is kept at an update, above 0, below 1. The average is
+    what is evaluated, and the job's result; BatchNorm's statistics are those of the weights. 0: there is none. Does not
+    go with staleness.
+    """
+    precision: Global___TrainingConfig.Precision.ValueType
+    """What products and convolutions of a step compute in. Weights, gradients and the optimizer's state are of 32 bits with
+    either, and so are evaluations. Default: float32.
+    """
     @_builtins.property
     def sgd(self) -> Global___Sgd:
         """Stochastic gradient descent."""
@@ -376,6 +417,12 @@ class TrainingConfig(_message.Message):
     @_builtins.property
     def validation(self) -> Global___Validation:
         """How the model is evaluated after each epoch. Default: not at all."""
+
+    @_builtins.property
+    def parameter_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterGroup]:
+        """Parameters with settings of their own: each is of the first group that matches its name, and has the optimizer's
+        settings if none does. At most 64. Default: none.
+        """
 
     def __init__(
         self,
@@ -402,11 +449,17 @@ class TrainingConfig(_message.Message):
         audit_fraction: _builtins.float = ...,
         exact: _builtins.bool | None = ...,
         max_failures: _builtins.int | None = ...,
+        parameter_groups: _abc.Iterable[Global___ParameterGroup] | None = ...,
+        accumulate: _builtins.int | None = ...,
+        ema_decay: _builtins.float = ...,
+        precision: Global___TrainingConfig.Precision.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "adam", b"adam", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "adam", b"adam", "audit_fraction", b"audit_fraction", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "partitions", b"partitions", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accumulate: _TypeAlias = _typing.Literal["accumulate"]  # noqa: Y015
+    _WhichOneofArgType__accumulate: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
@@ -429,6 +482,8 @@ class TrainingConfig(_message.Message):
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     _WhichOneofReturnType_optimizer: _TypeAlias = _typing.Literal["sgd", "adam"]  # noqa: Y015
     _WhichOneofArgType_optimizer: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accumulate) -> _WhichOneofReturnType__accumulate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
@@ -453,6 +508,93 @@ class TrainingConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_optimizer) -> _WhichOneofReturnType_optimizer | None: ...
 
 Global___TrainingConfig: _TypeAlias = TrainingConfig  # noqa: Y015
+
+@_typing.final
+class ParameterGroup(_message.Message):
+    """Parameters with settings of their own, as torch.optim's parameter groups. What is left out is as the optimizer has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERNS_FIELD_NUMBER: _builtins.int
+    LR_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    DAMPENING_FIELD_NUMBER: _builtins.int
+    NESTEROV_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    lr: _builtins.float
+    """Learning rate in place of the optimizer's, above 0; the schedule is a factor of it, too."""
+    weight_decay: _builtins.float
+    """Weight decay, from 0."""
+    momentum: _builtins.float
+    """Momentum factor, from 0; sgd only."""
+    dampening: _builtins.float
+    """Dampening of the momentum; sgd only."""
+    nesterov: _builtins.bool
+    """Nesterov momentum, which needs momentum above 0 and dampening 0; sgd only."""
+    beta1: _builtins.float
+    """How much of the average gradient is kept at a step, from 0, below 1; adam only."""
+    beta2: _builtins.float
+    """How much of the average squared gradient is kept at a step, from 0, below 1; adam only."""
+    eps: _builtins.float
+    """What keeps the denominator from 0, from 0; adam only."""
+    @_builtins.property
+    def patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which parameters: patterns of their names, as in a shell (for example "*.bias"). Each must match one."""
+
+    def __init__(
+        self,
+        *,
+        patterns: _abc.Iterable[_builtins.str] | None = ...,
+        lr: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+        momentum: _builtins.float | None = ...,
+        dampening: _builtins.float | None = ...,
+        nesterov: _builtins.bool | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
+        eps: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_dampening", b"_dampening", "_eps", b"_eps", "_lr", b"_lr", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "dampening", b"dampening", "eps", b"eps", "lr", b"lr", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_dampening", b"_dampening", "_eps", b"_eps", "_lr", b"_lr", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "dampening", b"dampening", "eps", b"eps", "lr", b"lr", "momentum", b"momentum", "nesterov", b"nesterov", "patterns", b"patterns", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+    _WhichOneofReturnType__dampening: _TypeAlias = _typing.Literal["dampening"]  # noqa: Y015
+    _WhichOneofArgType__dampening: _TypeAlias = _typing.Literal["_dampening", b"_dampening"]  # noqa: Y015
+    _WhichOneofReturnType__eps: _TypeAlias = _typing.Literal["eps"]  # noqa: Y015
+    _WhichOneofArgType__eps: _TypeAlias = _typing.Literal["_eps", b"_eps"]  # noqa: Y015
+    _WhichOneofReturnType__lr: _TypeAlias = _typing.Literal["lr"]  # noqa: Y015
+    _WhichOneofArgType__lr: _TypeAlias = _typing.Literal["_lr", b"_lr"]  # noqa: Y015
+    _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
+    _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+    _WhichOneofReturnType__nesterov: _TypeAlias = _typing.Literal["nesterov"]  # noqa: Y015
+    _WhichOneofArgType__nesterov: _TypeAlias = _typing.Literal["_nesterov", b"_nesterov"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dampening) -> _WhichOneofReturnType__dampening | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eps) -> _WhichOneofReturnType__eps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lr) -> _WhichOneofReturnType__lr | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nesterov) -> _WhichOneofReturnType__nesterov | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___ParameterGroup: _TypeAlias = ParameterGroup  # noqa: Y015
 
 @_typing.final
 class Sgd(_message.Message):

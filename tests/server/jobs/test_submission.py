@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from chainrule.server.jobs.checks import check_config
 from chainrule.server.jobs.submission import Submission, Submissions, num_kept_back
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import JobState
-from chainrule.server.store import Store
+from chainrule.server.store import Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import ParameterGroup as Group
 from tests import graphs
 from tests.server.conftest import refusal
 
@@ -88,6 +89,10 @@ def catalogs(store: Store, blobs: BlobStore) -> Catalogs:
         replace(CONFIG, min_workers=4, max_workers=4, partitions=64, audit_fraction=1, max_failures=0),
         replace(CONFIG, clip_norm=1.0, non_finite="skip", partitions=1),
         replace(CONFIG, staleness=3, exact=False),
+        replace(CONFIG, batch_size=11, accumulate=2, ema_decay=0.999, precision="bfloat16"),
+        replace(CONFIG, optimizer=Sgd(nesterov=True, momentum=0.9), parameter_groups=(Group(("a",), weight_decay=0),)),
+        replace(CONFIG, optimizer=Adam(), parameter_groups=(Group(("a", "b"), lr=1), Group(("*",), beta1=0.5))),
+        replace(CONFIG, staleness=3, exact=False, accumulate=1, parameter_groups=(Group(("*",), lr=1),)),
         replace(CONFIG, schedule=Schedule(10, "cosine", 100, gamma=1, final_factor=1)),
         replace(CONFIG, validation=Validation(fraction=0.9, patience=3, restore_best=True)),
         replace(CONFIG, checkpoint_every_steps=1, keep_checkpoints=1, receipt_every_steps=0),
@@ -127,6 +132,45 @@ def test_a_configuration_that_can_be_run_is_taken(config: TrainingConfig) -> Non
         ({"schedule": Schedule(gamma=1.5)}, "schedule.gamma", "is 1.5; use a number above 0, at most 1"),
         ({"schedule": Schedule(final_factor=2)}, "schedule.final_factor", "is 2; use 0 to 1"),
         ({"clip_norm": -1}, "clip_norm", "is -1; use 0 or more"),
+        ({"accumulate": 0}, "accumulate", "is 0; use at least 1"),
+        ({"accumulate": 2}, "accumulate", "is 2, but the smallest of 4 shards of a batch of 4 has 1 examples"),
+        ({"ema_decay": -0.1}, "ema_decay", "is -0.1; use a number above 0, below 1, or 0 for no average"),
+        ({"ema_decay": 1.0}, "ema_decay", "is 1.0; use a number above 0, below 1"),
+        ({"ema_decay": math.nan}, "ema_decay", "is nan; use a number above 0, below 1"),
+        ({"parameter_groups": (Group((), lr=1),)}, "parameter_groups[0].patterns", "names nothing; use patterns"),
+        ({"parameter_groups": (Group(("",), lr=1),)}, "parameter_groups[0].patterns[0]", "is empty; use a pattern"),
+        ({"parameter_groups": (Group(("*",)),)}, "parameter_groups[0]", "sets nothing; give it lr"),
+        (
+            {"parameter_groups": (Group(("a",), lr=1), Group(("*",), lr=0))},
+            "parameter_groups[1].lr",
+            "is 0; use a number above 0",
+        ),
+        (
+            {"parameter_groups": (Group(("*",), weight_decay=-1),)},
+            "parameter_groups[0].weight_decay",
+            "is -1; use 0 or more",
+        ),
+        (
+            {"parameter_groups": (Group(("*",), nesterov=True),)},
+            "parameter_groups[0].nesterov",
+            "needs momentum above 0 and dampening 0",
+        ),
+        (
+            {"parameter_groups": (Group(("*",), beta1=0.5),)},
+            "parameter_groups[0].beta1",
+            "is not a setting of the job's optimizer, sgd; leave it out",
+        ),
+        (
+            {"optimizer": Adam(), "parameter_groups": (Group(("*",), momentum=0.5),)},
+            "parameter_groups[0].momentum",
+            "is not a setting of the job's optimizer, adam; leave it out",
+        ),
+        (
+            {"optimizer": Adam(), "parameter_groups": (Group(("*",), beta2=1.0),)},
+            "parameter_groups[0].beta2",
+            "is 1.0; use a number from 0, below 1",
+        ),
+        ({"parameter_groups": (Group(("*",), lr=1),) * 65}, "parameter_groups", "has 65 groups; use at most 64"),
         ({"clip_norm": 1, "partitions": 2}, "clip_norm", "needs the whole gradient in one place, but partitions is 2;"),
         ({"non_finite": "skip", "partitions": 2}, "non_finite", "SKIP needs the whole gradient in one place"),
         ({"trainable": ()}, "trainable", "names nothing; leave it out to train all parameters"),
@@ -213,6 +257,48 @@ def test_a_pattern_that_names_no_parameter_is_refused(catalogs: Catalogs) -> Non
         catalogs.submit(config=config)
     fields = [violation.field for violation in caught.value.violations]
     assert fields == ["job.config.trainable[1]", "job.config.trainable[2]"]
+
+
+def test_groups_of_parameters_are_named_by_patterns(catalogs: Catalogs) -> None:
+    groups = (Group(("*.bias", "bn?.*"), weight_decay=0.0), Group(("fc.*",), lr=1.0), Group(("*",), momentum=0.5))
+    assert catalogs.submit(config=replace(CONFIG, parameter_groups=groups)) == (JobState.QUEUED, True)
+    job, _ = catalogs.submissions.submit(
+        Submission("models/m", "datasets/d", replace(CONFIG, parameter_groups=groups)), cluster_cpus=4
+    )
+    assert job.config.parameter_groups == groups  # from the store
+
+
+def test_a_group_that_names_no_parameter_is_refused(catalogs: Catalogs) -> None:
+    config = replace(CONFIG, parameter_groups=(Group(("fc.*",), lr=1.0), Group(("*.bias", "fd.*"), lr=2.0)))
+    with pytest.raises(
+        InvalidRequestError, match=r"'fd\.\*' matches no parameter of \"models/m\"; its .*'conv1"
+    ) as caught:
+        catalogs.submit(config=config)
+    assert refusal(caught).field == "job.config.parameter_groups[1].patterns[1]"
+
+
+def test_a_group_behind_one_that_takes_all_of_it_is_refused(catalogs: Catalogs) -> None:
+    config = replace(CONFIG, parameter_groups=(Group(("*",), lr=1.0), Group(("*.bias",), weight_decay=0.0)))
+    with pytest.raises(InvalidRequestError, match="matches only parameters that are of groups before it") as caught:
+        catalogs.submit(config=config)
+    assert refusal(caught).field == "job.config.parameter_groups[1].patterns"
+
+
+def test_a_call_of_before_the_recipe_is_the_same_call() -> None:
+    def digest(**config: Any) -> str:
+        asked = Submission("models/m", "datasets/d", replace(CONFIG, **config), request_id="r")
+        return asked.request().payload_digest
+
+    before = {**asdict(CONFIG)}
+    for name in ("parameter_groups", "accumulate", "ema_decay", "precision"):
+        del before[name]
+    assert digest() == Request.of("r", model="models/m", dataset="datasets/d", config=before).payload_digest
+    other: list[dict[str, Any]] = [
+        {"parameter_groups": (Group(("*",), lr=1.0),)},
+        {"accumulate": 2},
+        {"ema_decay": 0.9},
+    ]
+    assert len({digest(), *(digest(**config) for config in other), digest(precision="bfloat16")}) == 5
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.rpc.configs import training_config, training_config_record
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.v1 import job_pb2
 from tests.server.conftest import refusal
 
@@ -20,6 +20,13 @@ OTHER = TrainingConfig(
     optimizer=Sgd(lr=0.1, momentum=0.9, dampening=0.0, weight_decay=1e-4, nesterov=True),
     schedule=Schedule(warmup_steps=3, decay="linear", decay_steps=5, gamma=0.5, final_factor=0.1),
     clip_norm=1.5,
+    parameter_groups=(
+        ParameterGroup(("*.bias", "bn*"), weight_decay=0.0),
+        ParameterGroup(("fc.*",), lr=0.5, momentum=0.0, dampening=0.5, nesterov=False),
+    ),
+    accumulate=4,
+    ema_decay=0.99,
+    precision="bfloat16",
     trainable=("fc.*", "conv?.weight"),
     non_finite="skip",
     validation=Validation(dataset="datasets/v", fraction=0.25, patience=3, restore_best=True),
@@ -44,6 +51,9 @@ OTHER = TrainingConfig(
         OTHER,
         TrainingConfig(optimizer=Sgd(dampening=0.5)),
         TrainingConfig(optimizer=Adam()),
+        TrainingConfig(
+            optimizer=Adam(), parameter_groups=(ParameterGroup(("*",), beta1=0.5, beta2=0.0, eps=0.0, lr=1.0),)
+        ),
         TrainingConfig(optimizer=Adam(lr=0.1, beta1=0.0, beta2=0.0, eps=0.0, weight_decay=0.1, decoupled=True)),
         *(TrainingConfig(schedule=Schedule(decay=decay)) for decay in ("none", "step", "linear", "cosine")),
     ],
@@ -92,7 +102,16 @@ def test_a_learning_rate_of_zero_is_not_left_out(optimizer: dict[str, job_pb2.Sg
 
 @pytest.mark.parametrize(
     "field",
-    ["epochs", "batch_size", "shards", "min_workers", "max_workers", "keep_checkpoints", "receipt_every_steps"],
+    [
+        "epochs",
+        "batch_size",
+        "shards",
+        "accumulate",
+        "min_workers",
+        "max_workers",
+        "keep_checkpoints",
+        "receipt_every_steps",
+    ],
 )
 def test_an_explicit_zero_is_not_taken_for_left_out(field: str) -> None:
     """It used to mean the default, and a job of one epoch ran where none was asked for."""
@@ -108,6 +127,7 @@ def test_zero_workers_are_not_taken_for_left_out() -> None:
     ("sent", "field"),
     [
         ({"non_finite": 7}, "non_finite"),
+        ({"precision": 7}, "precision"),
         ({"schedule": {"decay": 9}}, "schedule.decay"),
     ],
 )

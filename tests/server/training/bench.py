@@ -123,7 +123,7 @@ class Bench:
         """What a worker sends for a block: a result for each partition."""
         found, memories = [], [push_memory(part) for part in self.layout.partitions]
         sent: list[tuple[int, int, Measured]] = []
-        self.computation.load((tick or self.tick).step)
+        self.computation.load(self.plan.version(tick or self.tick))
         self.computation.block(
             tick or self.tick,
             block,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
@@ -19,10 +19,13 @@ from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Request, Store
 from chainrule.server.store.schema import DEFAULT_TENANT
-from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.config import ParameterGroup, TrainingConfig
 from chainrule.server.training.plan import Plan
 
 _VALIDATION = "job.config.validation.dataset"
+_NEVER = object()
+_LATER: Mapping[str, object] = {"parameter_groups": (), "accumulate": 1, "ema_decay": 0.0, "precision": "float32"}
+"""Settings that came with a later version, as they are where they are not set: the call is what it was before them."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Submission:
             self.request_id,
             model=self.model,
             dataset=self.dataset,
-            config=asdict(self.config),
+            config={name: value for name, value in asdict(self.config).items() if value != _LATER.get(name, _NEVER)},
             labels=dict(self.labels),
             description=self.description,
             priority=self.priority,
@@ -127,6 +130,7 @@ class Submissions:
     def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
         module = self._models.load(model)
         _check_trainable(module, model, config.trainable)
+        _check_groups(module, model, config.parameter_groups)
         if config.validation.fraction > 0 and dataset.num_examples < 2:
             raise InvalidRequestError.of(
                 "job.config.validation.fraction",
@@ -218,6 +222,30 @@ def _check_trainable(module: nn.Module, model: Model, patterns: tuple[str, ...])
     ]
     if unknown:
         raise InvalidRequestError(unknown)
+
+
+def _check_groups(module: nn.Module, model: Model, groups: Sequence[ParameterGroup]) -> None:
+    """Each pattern of a group must match a parameter, and each group one that is not of a group before it."""
+    parameters = [name for name, _ in module.named_parameters()]
+    left, wrong = set(parameters), []
+    for index, group in enumerate(groups):
+        path = f"job.config.parameter_groups[{index}]"
+        unknown = [
+            Violation(
+                f"{path}.patterns[{place}]",
+                f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(parameters)}',
+            )
+            for place, pattern in enumerate(group.patterns)
+            if not any(fnmatchcase(name, pattern) for name in parameters)
+        ]
+        own = {name for name in left if group.has(name)}
+        if not unknown and not own:
+            why = "matches only parameters that are of groups before it; put the narrower group first"
+            wrong.append(Violation(f"{path}.patterns", why))
+        left -= own
+        wrong += unknown
+    if wrong:
+        raise InvalidRequestError(wrong)
 
 
 def _check_alike(dataset: Dataset, validation: Dataset) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal, TypeVar, cast
 
 from google.protobuf.message import Message
 
 from chainrule.server.errors import InvalidRequestError
-from chainrule.server.training.config import Adam, Optimizer, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import (
+    Adam,
+    Optimizer,
+    ParameterGroup,
+    Schedule,
+    Sgd,
+    TrainingConfig,
+    Validation,
+)
 from chainrule.v1 import job_pb2
 
 T = TypeVar("T")
 Decay = Literal["none", "step", "linear", "cosine"]
 NonFinite = Literal["fail", "skip"]
+Precision = Literal["float32", "bfloat16"]
 
 _DECAYS: dict[int, Decay] = {
     job_pb2.Schedule.DECAY_UNSPECIFIED: "none",
@@ -25,6 +35,11 @@ _NON_FINITE: dict[int, NonFinite] = {
     job_pb2.TrainingConfig.NON_FINITE_UNSPECIFIED: "fail",
     job_pb2.TrainingConfig.NON_FINITE_FAIL: "fail",
     job_pb2.TrainingConfig.NON_FINITE_SKIP: "skip",
+}
+_PRECISIONS: dict[int, Precision] = {
+    job_pb2.TrainingConfig.PRECISION_UNSPECIFIED: "float32",
+    job_pb2.TrainingConfig.PRECISION_FLOAT32: "float32",
+    job_pb2.TrainingConfig.PRECISION_BFLOAT16: "bfloat16",
 }
 
 
@@ -44,6 +59,12 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
             final_factor=config.schedule.final_factor,
         ),
         clip_norm=config.clip_norm,
+        parameter_groups=[
+            job_pb2.ParameterGroup(patterns=group.patterns, **group.settings) for group in config.parameter_groups
+        ],
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+        precision=job_pb2.TrainingConfig.Precision.Value(f"PRECISION_{config.precision.upper()}"),
         trainable=config.trainable,
         non_finite=job_pb2.TrainingConfig.NonFinite.Value(f"NON_FINITE_{config.non_finite.upper()}"),
         validation=job_pb2.Validation(
@@ -101,6 +122,12 @@ def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
         optimizer=_optimizer(message),
         schedule=_schedule(message.schedule),
         clip_norm=message.clip_norm,
+        parameter_groups=tuple(_group(group) for group in message.parameter_groups),
+        accumulate=_given(message, "accumulate", default.accumulate),
+        ema_decay=message.ema_decay,
+        precision=_known(
+            _PRECISIONS, message.precision, field="precision", use="PRECISION_FLOAT32 or PRECISION_BFLOAT16"
+        ),
         trainable=tuple(message.trainable) or default.trainable,
         non_finite=_known(
             _NON_FINITE, message.non_finite, field="non_finite", use="NON_FINITE_FAIL or NON_FINITE_SKIP"
@@ -143,6 +170,12 @@ def _optimizer(message: job_pb2.TrainingConfig) -> Optimizer:
         weight_decay=sgd.weight_decay,
         nesterov=sgd.nesterov,
     )
+
+
+def _group(message: job_pb2.ParameterGroup) -> ParameterGroup:
+    names = [field.name for field in fields(ParameterGroup) if field.name != "patterns"]
+    given = {name: getattr(message, name) for name in names if message.HasField(name)}  # type: ignore[arg-type]
+    return ParameterGroup(tuple(message.patterns), **given)
 
 
 def _schedule(message: job_pb2.Schedule) -> Schedule:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 
 _OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
 
@@ -18,7 +18,7 @@ def to_values(config: TrainingConfig) -> dict[str, Any]:
 
 
 def from_values(values: Mapping[str, Any]) -> TrainingConfig:
-    """The configuration again."""
+    """The configuration again; what one of an older version does not have is as it was then, the default."""
     optimizer = dict(values["optimizer"])
     return TrainingConfig(
         **{
@@ -27,5 +27,9 @@ def from_values(values: Mapping[str, Any]) -> TrainingConfig:
             "schedule": Schedule(**values["schedule"]),
             "validation": Validation(**values["validation"]),
             "trainable": tuple(values["trainable"]),
+            "parameter_groups": tuple(
+                ParameterGroup(**{**group, "patterns": tuple(group["patterns"])})
+                for group in values.get("parameter_groups", ())
+            ),
         }
     )

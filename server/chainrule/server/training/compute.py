@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 import chainrule.engine as cr
-from chainrule.engine import nn
+from chainrule.engine import data, nn
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import Examples
@@ -38,6 +39,7 @@ class Computation:
         self._trained = {name: self._parameters[name] for name in self.layout.trained}
         self._is_small = len(self.layout.partitions) == 1 and len(self.layout.partitions[0].buckets) == 1
         self._levels: list[Sink] = []
+        self._pieces: list[Sink] = []
         for name, parameter in self._parameters.items():
             if name in self._trained:
                 parameter.register_post_accumulate_grad_hook(self._hook(name))
@@ -55,8 +57,8 @@ class Computation:
     def attach(self, weights: Sequence[Weights]) -> None:
         """Compute with the weights of these partitions from now on; they are only read."""
         self._weights = weights
-        self._views = [[], []]
-        for region, of in itertools.product((0, 1), weights):
+        self._views = [[] for _ in weights[0].moving]
+        for region, of in itertools.product(range(len(self._views)), weights):
             for name, array in of.moving[region].items():
                 array = array.view()
                 array.flags.writeable = False
@@ -65,14 +67,14 @@ class Computation:
             for name, array in of.constants.items():
                 self._tensor(name).data = array
 
-    def load(self, step: int) -> None:
-        """Compute with the weights after so many steps."""
-        for tensor, array in self._views[self._weights[0].region(step)]:
+    def load(self, version: int) -> None:
+        """Compute with the weights after so many steps, or another version of them; see `Plan.version`."""
+        for tensor, array in self._views[self._weights[0].region(version)]:
             tensor.data = array
 
-    def holds(self, step: int) -> bool:
-        """Whether the weights of a step are still what they were."""
-        return all(weights.holds(step) for weights in self._weights)
+    def holds(self, version: int) -> bool:
+        """Whether the weights of a version are still what they were."""
+        return all(weights.holds(version) for weights in self._weights)
 
     def sink(self, memories: Sequence[memoryview]) -> Sink:
         """Where the results of a block go: a push region for each partition."""
@@ -100,17 +102,33 @@ class Computation:
         for place, (indices, carry) in enumerate(zip(shards, carries(block.size), strict=True)):
             left = [pending.pop() for _ in range(carry)]
             is_last = place == block.size - 1
-            into = sink if is_last else self._level(carry)
-            self._left = [one for one, _ in left]
-            self._send = send if is_last else None
+            into = sink if is_last else self._level(self._levels, carry)
             with cr.random.using(self._draws(tick.step, block.start + place)):
-                measured_here = self._shard(indices, batch_size, into, [one for _, one in left])
+                measured_here = self._in_pieces(indices, batch_size, into, left, send if is_last else None)
             pending.append((into, measured_here))
 
     # --- private -----------------------------------------------------------------------------------------------
 
+    def _in_pieces(
+        self, indices: Indices, batch_size: int, sink: Sink, left: Sequence[tuple[Sink, Measured]], send: Send | None
+    ) -> Measured:
+        """A shard in the pieces that it is accumulated from: each has the sum of those before it on its left, and the
+        last one also what lies to the left of the shard in the tree."""
+        pieces = [indices[part] for part in data.split(len(indices), self.plan.config.accumulate)]
+        pieces = [piece for piece in pieces if len(piece)]
+        before: list[tuple[Sink, Measured]] = []
+        for place, piece in enumerate(pieces):
+            is_last = place == len(pieces) - 1
+            into = sink if is_last else self._level(self._pieces, place % 2)
+            added = [*before, *left] if is_last else before
+            self._left = [one for one, _ in added]
+            self._send = send if is_last else None
+            before = [(into, self._shard(piece, batch_size, into, [one for _, one in added]))]
+        [(_, measured)] = before
+        return measured
+
     def _shard(self, indices: Indices, batch_size: int, sink: Sink, left: Sequence[Measured]) -> Measured:
-        """Forward and backward on one shard of a global batch of `batch_size` examples.
+        """Forward and backward on one shard, or a piece of it, of a global batch of `batch_size` examples.
 
         The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
         so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
@@ -120,7 +138,7 @@ class Computation:
         inputs = cr.from_numpy(self._examples.inputs[indices])
         targets = cr.from_numpy(self._examples.targets[indices].reshape(-1))
         with nn.collect_batch_statistics(self.model) as statistics:
-            logits = self.model(inputs)
+            logits = self._forward(inputs)
         logits = logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])  # (n, classes)
         loss = F.cross_entropy(logits, targets)
         right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
@@ -188,10 +206,17 @@ class Computation:
             for partition in range(len(self.layout.partitions)):
                 self._send(partition, HEAD, self._measured)
 
-    def _level(self, level: int) -> Sink:
-        while len(self._levels) <= level:
-            self._levels.append(self.sink([memoryview(bytearray(part.push_bytes)) for part in self.layout.partitions]))
-        return self._levels[level]
+    def _level(self, levels: list[Sink], level: int) -> Sink:
+        while len(levels) <= level:
+            levels.append(self.sink([memoryview(bytearray(part.push_bytes)) for part in self.layout.partitions]))
+        return levels[level]
+
+    def _forward(self, inputs: cr.Tensor) -> Any:
+        """What the model gives for a step, computed in the precision of the job, for the loss in float32."""
+        if self.plan.config.precision == "float32":
+            return self.model(inputs)
+        with cr.autocast("cpu", cr.bfloat16):
+            return _in_float32(self.model(inputs))
 
     def _evaluate(self, indices: Indices) -> Measured:
         """The share of some validation examples in the mean loss over all; computed in pieces of a batch's size."""
@@ -243,6 +268,15 @@ class Sink:
     def begin(self) -> None:
         self.arrived = set()
         self.waiting = dict(self._counts)
+
+
+def _in_float32(outputs: Any) -> Any:
+    """A tensor, or several, with what has half precision widened."""
+    if isinstance(outputs, cr.Tensor):
+        return outputs.float() if outputs.dtype == cr.bfloat16 else outputs
+    if isinstance(outputs, Mapping):
+        return {name: _in_float32(output) for name, output in outputs.items()}
+    return [_in_float32(output) for output in outputs]
 
 
 def _in_tree(values: Sequence[Measured]) -> Measured:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,44 @@ class Adam:
 
 
 Optimizer = Sgd | Adam
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters with settings of their own. What is None is as the optimizer has it."""
+
+    patterns: tuple[str, ...]
+    """Which parameters: patterns of their names, as in a shell. One that several groups match is of the first."""
+    lr: float | None = None
+    """Learning rate in place of the optimizer's, above 0; the schedule is a factor of it, too."""
+    weight_decay: float | None = None
+    """Weight decay, from 0."""
+    momentum: float | None = None
+    """Momentum factor, from 0; SGD only."""
+    dampening: float | None = None
+    """Dampening of the momentum; SGD only."""
+    nesterov: bool | None = None
+    """Nesterov momentum; SGD only."""
+    beta1: float | None = None
+    """How much of the average gradient is kept at a step; from 0, below 1; Adam only."""
+    beta2: float | None = None
+    """How much of the average squared gradient is kept at a step; from 0, below 1; Adam only."""
+    eps: float | None = None
+    """What keeps the denominator from 0; from 0; Adam only."""
+
+    def has(self, name: str) -> bool:
+        """Whether a parameter's name fits one of the patterns."""
+        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the group sets, by name."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "patterns"}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def of(self, optimizer: Optimizer) -> Optimizer:
+        """The optimizer of the group's parameters. Raises TypeError for a setting that the optimizer does not have."""
+        return replace(optimizer, **self.settings)
 
 
 @dataclass(frozen=True)
@@ -112,6 +151,18 @@ class TrainingConfig:
     """How the learning rate changes."""
     clip_norm: float = 0.0
     """Longest gradient, as the norm over all parameters; a longer one is shortened to it. 0: no limit."""
+    parameter_groups: tuple[ParameterGroup, ...] = ()
+    """Parameters with settings of their own; a parameter is of the first group that matches it, and those that none
+    matches have the optimizer's settings."""
+    accumulate: int = 1
+    """Pieces that each shard is cut into. They are computed one after another and their gradients added up: the global
+    batch is the same, the memory for it less."""
+    ema_decay: float = 0.0
+    """How much of the average of the weights is kept at an update; above 0, below 1. The average is what is evaluated,
+    and the result. 0: there is none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What products and convolutions of a step compute in. Weights, gradients and the optimizer's state are float32
+    with either."""
     trainable: tuple[str, ...] = ("*",)
     """Which parameters are trained: patterns of their names, as in a shell; the others stay as they are."""
     non_finite: Literal["fail", "skip"] = "fail"
@@ -141,3 +192,8 @@ class TrainingConfig:
     """Whether workers whose kernels, instruction sets, threads or versions differ from the first's are refused."""
     max_failures: int = 10
     """Recoveries from a checkpoint without progress in between after which the job fails."""
+
+    def optimizer_of(self, name: str) -> Optimizer:
+        """The optimizer of a parameter: that of the first group that matches its name."""
+        group = next((group for group in self.parameter_groups if group.has(name)), None)
+        return self.optimizer if group is None else group.of(self.optimizer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from chainrule.server.training.layout import PartitionLayout, Place
 from chainrule.server.training.memory import Slot
 from chainrule.server.training.reduction import Block
+from chainrule.server.training.state import Array
 
 HEAD = 0xFFFF
 """Part of a push: the statistics and what was measured."""
@@ -88,6 +89,14 @@ class Verdict:
     block: Block
     bucket: int
     digest: str
+
+
+def add_heads(
+    left: tuple[Array | None, Measured], right: tuple[Array | None, Measured]
+) -> tuple[Array | None, Measured]:
+    """The sum of two blocks' statistics, where there are any, and of what they measured."""
+    statistics = None if left[0] is None or right[0] is None else left[0] + right[0]
+    return statistics, left[1] + right[1]
 
 
 def place_of_part(layout: PartitionLayout, part: int) -> tuple[int, int]:

@@ -18,13 +18,13 @@ import numpy as np
 from chainrule.engine.nn import functional as F
 from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
-from chainrule.server.training.contributions import HEAD, WHOLE, Dispute, Measured, Push, Verdict
+from chainrule.server.training.contributions import HEAD, WHOLE, Dispute, Measured, Push, Verdict, add_heads
 from chainrule.server.training.errors import CorruptionError, NonFiniteError
-from chainrule.server.training.layout import PartitionLayout
+from chainrule.server.training.layout import PartitionLayout, Place
 from chainrule.server.training.memory import WRITING, Weights
-from chainrule.server.training.plan import Plan, Tick
+from chainrule.server.training.plan import AVERAGED, Plan, Tick
 from chainrule.server.training.reduction import Block, Cover, ReductionError, tree_sum
-from chainrule.server.training.state import Array, Arrays, EvaluationMetric, StepMetric, TrainingState
+from chainrule.server.training.state import AVERAGE, Array, Arrays, EvaluationMetric, StepMetric, TrainingState
 from chainrule.server.training.update import TreeSum, Updater, clip_factor, is_finite, runs, sum_of_squares
 
 REMEMBERED_TICKS = 1000
@@ -71,9 +71,9 @@ class Partition:
         self._clock = clock
         self._eager = not plan.config.clip_norm and plan.config.non_finite == "fail"
         self._rules = layout.rules
+        self._runs = [self._updater.runs(layout, bucket) for bucket in range(len(layout.buckets))]
         self._slots = [
-            {slot: np.zeros(bucket.shape, np.dtype(bucket.dtype)) for slot in self._updater.slots}
-            for bucket in layout.buckets
+            {slot: self._slot_memory(slot, bucket) for slot in self._updater.slots} for bucket in layout.buckets
         ]
         self._load(state)
         self._watched: dict[int, dict[Block, bool]] = {}
@@ -130,6 +130,11 @@ class Partition:
         """Whether all ticks are done."""
         return self.tick >= self.plan.total_ticks
 
+    @property
+    def version(self) -> int:
+        """The weights that the running tick is computed with."""
+        return self.plan.version(self.plan.tick(self.tick)) if not self.finished else self.step
+
     def watch(self, tick: int, blocks: Iterable[Block], *, report: bool = False) -> None:
         """Remember the digests of these blocks of a tick, to be compared with results that come later; to `report` them
         makes verdicts of them, each of which two results have to agree on."""
@@ -173,6 +178,8 @@ class Partition:
         self._evaluates = tick.evaluates
         shards = self.plan.occupied_shards(tick) if not self.finished else 1
         self._audited = frozenset[int]() if self.finished else audited_shards(self.plan, tick, suspects=self._suspects)
+        if self.version >= AVERAGED:
+            self._offer_average()
         return _Tick(Cover(shards), [Cover(shards) for _ in self.layout.buckets])
 
     def _take(self, push: Push, part: int) -> None:
@@ -263,7 +270,7 @@ class Partition:
         shards = self._now.head.num_shards
         totals = [_whole(TreeSum(cover.values, shards), cover) for cover in self._now.buckets]
         gradients = {
-            name: _slice(totals[self.layout.bucket_of[name]], self.layout, name) for name in self.layout.parameters
+            name: self.layout.slice_of(totals[self.layout.bucket_of[name]], name) for name in self.layout.parameters
         }
         bad = sorted(name for name, g in gradients.items() if not np.isfinite(g).all())
         if bad or not np.isfinite(measured.loss):
@@ -292,19 +299,22 @@ class Partition:
         place = self.layout.buckets[bucket]
         old, new = self.weights.flat(self.step, place), self.weights.flat(self.step + 1, place)
         slots = self._slots[bucket]
-        lr = self._updater.rate(self.step)
-        for start, stop in runs(place.size):
+        for run in self._runs[bucket]:
+            start, stop = run.start, run.stop
             g = gradient(start, stop)
             if not is_finite(g):
                 self._refuse_gradient(bucket, gradient)
             state = {slot: s[start:stop] for slot, s in slots.items()}
-            self._updater.apply(old[start:stop], new[start:stop], g, state, lr=lr, updates=self.updates)
+            lr = self._updater.rate(self.step, run.optimizer)
+            self._updater.apply(
+                old[start:stop], new[start:stop], g, state, lr=lr, updates=self.updates, optimizer=run.optimizer
+            )
 
     def _refuse_gradient(self, bucket: int, gradient: Callable[[int, int], Array]) -> None:
         place = self.layout.buckets[bucket]
         whole = np.concatenate([gradient(start, stop).copy() for start, stop in runs(place.size)])
         names = [name for name, of in self.layout.bucket_of.items() if of == bucket]
-        bad = sorted(name for name in names if not np.isfinite(_slice(whole, self.layout, name)).all())
+        bad = sorted(name for name in names if not np.isfinite(self.layout.slice_of(whole, name)).all())
         where = f"{self._where}{_in_shards(self._not_finite())}"
         raise NonFiniteError(f"the gradient of {', '.join(bad)} is not finite at {where}; {REMEDY}")
 
@@ -328,6 +338,17 @@ class Partition:
 
     def _writes(self) -> None:
         self.weights.versions[(self.step + 1) % 2] = WRITING
+        if self.layout.averaged:
+            self.weights.versions[2] = WRITING
+
+    def _offer_average(self) -> None:
+        """Have the running tick, an evaluation, computed with the average of the weights; the statistics are those of
+        the step, and so are the weights as long as there has been no update."""
+        now, averaged = self.weights.arrays(self.step), self.weights.moving[2]
+        names = (*self.layout.statistics, *self.layout.counters, *(() if self.updates else self.layout.parameters))
+        for name in names:
+            averaged[name][...] = now[name]
+        self.weights.versions[2] = AVERAGED + self.step
 
     @property
     def _where(self) -> str:
@@ -409,7 +430,7 @@ class Partition:
 
     def _load(self, state: TrainingState) -> None:
         now = self.weights.arrays(self.step)
-        given = state.weights()
+        given = {**state.parameters, **state.buffers}
         self._constant_parameters = frozenset(name for name in self.layout.constants if name in state.parameters)
         self.weights.versions[:] = WRITING
         for target in (now, self.weights.constants):
@@ -420,11 +441,19 @@ class Partition:
             for name, array in self._slot_views(slot).items():
                 array[...] = state.slots[slot][name]
 
+    def _slot_memory(self, slot: str, bucket: Place) -> Array:
+        """Where a slot lies: the average where workers can read it."""
+        if slot == AVERAGE:
+            return bucket.view(self.weights.regions[2])
+        return np.zeros(bucket.shape, np.dtype(bucket.dtype))
+
     def _slot_views(self, slot: str) -> Arrays:
         found = {}
         for name, place in self.layout.parameters.items():
+            if slot not in self._updater.slots_of(name):
+                continue
             bucket = self.layout.bucket_of[name]
-            found[name] = _slice(self._slots[bucket][slot], self.layout, name).reshape(place.shape)
+            found[name] = self.layout.slice_of(self._slots[bucket][slot], name).reshape(place.shape)
         return found
 
 
@@ -438,23 +467,9 @@ def _run_of(flat: Array, start: int, stop: int) -> Array:
     return flat[start:stop]
 
 
-def _slice(flat: Array, layout: PartitionLayout, name: str) -> Array:
-    """A parameter's elements in a flat array of its bucket."""
-    place, bucket = layout.parameters[name], layout.buckets[layout.bucket_of[name]]
-    first = (place.offset - bucket.offset) // flat.itemsize
-    return flat[first : first + place.size]
-
-
 def _whole(total: TreeSum, cover: Cover[Array]) -> Array:
     size = next(iter(cover.values.values())).size
     return np.concatenate([total.run(start, stop).copy() for start, stop in runs(size)])
-
-
-def add_heads(
-    left: tuple[Array | None, Measured], right: tuple[Array | None, Measured]
-) -> tuple[Array | None, Measured]:
-    statistics = None if left[0] is None or right[0] is None else left[0] + right[0]
-    return statistics, left[1] + right[1]
 
 
 def _bytes_equal(one: memoryview, other: memoryview) -> bool:

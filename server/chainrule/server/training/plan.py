@@ -13,6 +13,8 @@ from chainrule.server.architecture import Architecture
 from chainrule.server.training.config import TrainingConfig
 
 Indices = NDArray[np.int64]
+AVERAGED = 1 << 40
+"""Added to the version of weights, the number of steps done, to name the average of the weights after so many steps."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Plan:
         """Tick number `number`, from 0."""
         epoch, position = divmod(number, self.ticks_per_epoch)
         return Tick(number, epoch * self.steps_per_epoch + position, epoch, position == self.steps_per_epoch)
+
+    def version(self, tick: Tick) -> int:
+        """The weights that a tick computes with: those after the steps done before it, or their average."""
+        averaged = tick.evaluates and self.config.ema_decay > 0
+        return tick.step + (AVERAGED if averaged else 0)
 
     def tick_after(self, steps_done: int) -> int:
         """Number of the tick that follows so many steps: after an epoch, its evaluation."""

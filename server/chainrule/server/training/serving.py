@@ -264,7 +264,7 @@ class PartitionServer:
         elif self._held is not None:
             return
         else:
-            frame = HEADER.pack(STEP_BODY.size, STEP) + STEP_BODY.pack(self._partition.tick, self._partition.step)
+            frame = HEADER.pack(STEP_BODY.size, STEP) + STEP_BODY.pack(self._partition.tick, self._partition.version)
             if clocks := self._partition.clocks:
                 body = array("Q", clocks).tobytes()
                 frame = HEADER.pack(len(body), CLOCKS) + body + frame

@@ -274,7 +274,7 @@ class Worker:
                 self._push(partition, tick, block, slot, part, measured)
 
         self._working = True
-        computation.load(tick.step)
+        computation.load(self._spec.plan.version(tick))
         for link in self._links:
             link.slots[slot].begin(tick.number)
         faults.at("worker.compute", lease=self._spec.lease, step=tick.step + 1)
@@ -287,7 +287,9 @@ class Worker:
 
     def _push(self, partition: int, tick: Tick, block: Block, slot: int, part: int, measured: Measured) -> None:
         link = self._links[partition]
-        if not self._computation.holds(tick.step):  # it was overtaken, and has computed with half new weights
+        if not self._computation.holds(
+            self._spec.plan.version(tick)
+        ):  # it was overtaken, and has computed with half new weights
             link.send(MESSAGE, b'{"type": "tick"}')
             return
         faults.at("worker.push", link.slots[slot].memory, lease=self._spec.lease, step=tick.step + 1, part=part)
