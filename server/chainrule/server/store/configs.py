@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import (
+    Adam,
+    Loss,
+    MetricSpec,
+    Schedule,
+    Sgd,
+    TrainingConfig,
+    Validation,
+)
 
 _OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
 
@@ -27,5 +35,11 @@ def from_values(values: Mapping[str, Any]) -> TrainingConfig:
             "schedule": Schedule(**values["schedule"]),
             "validation": Validation(**values["validation"]),
             "trainable": tuple(values["trainable"]),
+            "losses": tuple(Loss(**_with_tuples(loss)) for loss in values.get("losses", ())),
+            "metrics": tuple(MetricSpec(**metric) for metric in values.get("metrics", ())),
         }
     )
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

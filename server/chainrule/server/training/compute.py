@@ -11,14 +11,18 @@ import numpy as np
 
 import chainrule.engine as cr
 from chainrule.engine import models, nn
-from chainrule.engine.nn import functional as F
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.layout import Layout, make_layout, views
+from chainrule.server.training.losses import TARGETS
 from chainrule.server.training.memory import Weights
+from chainrule.server.training.objectives import Objective, Targets
 from chainrule.server.training.plan import Indices, Plan, Tick
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays
+
+MAX_SEEDS = 64
+"""Most starts of backward passes that are kept."""
 
 Send = Callable[[int, int, Measured], None]
 """Called with a partition, a part and what was measured, once the part lies whole in the memory."""
@@ -49,6 +53,9 @@ class Computation:
         self._landing: Sink | None = None
         self._left: Sequence[Sink] = ()
         self._seeds: dict[float, cr.Tensor] = {}
+        self._objective = Objective.of(plan.config, self.model)
+        self._amounts: tuple[int, tuple[float, ...]] = (-1, ())  # of the batch of a step
+        self._validation_amounts: tuple[float, ...] = ()
         self._send: Send | None = None
         self._measured = Measured()
 
@@ -104,27 +111,29 @@ class Computation:
             self._left = [one for one, _ in left]
             self._send = send if is_last else None
             with cr.random.using(self._draws(tick.step, block.start + place)):
-                measured_here = self._shard(indices, batch_size, into, [one for _, one in left])
+                measured_here = self._shard(
+                    indices, batch_size, self._amounts_at(tick.step), into, [one for _, one in left]
+                )
             pending.append((into, measured_here))
 
     # --- private -----------------------------------------------------------------------------------------------
 
-    def _shard(self, indices: Indices, batch_size: int, sink: Sink, left: Sequence[Measured]) -> Measured:
+    def _shard(
+        self, indices: Indices, batch_size: int, amounts: Sequence[float], sink: Sink, left: Sequence[Measured]
+    ) -> Measured:
         """Forward and backward on one shard of a global batch of `batch_size` examples.
 
         The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
         so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
-        the bits of plain local training.
+        the bits of plain local training. Where what counts has weights, the share is that of the `amounts`.
         """
         share = len(indices) / batch_size
         inputs = cr.from_numpy(self._examples.inputs[indices])
-        targets = cr.from_numpy(self._examples.targets[indices].reshape(-1))
+        targets = _targets(self._examples, indices)
         with nn.collect_batch_statistics(self.model) as statistics:
-            logits = self.model(inputs)
-        logits = logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])  # (n, classes)
-        loss = F.cross_entropy(logits, targets)
-        right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
-        measured = Measured(float(loss.item()) * share, right, targets.data.size)
+            outputs = self.model(inputs)
+        cost = self._objective.cost(outputs, targets, amounts)
+        measured = self._objective.measure(cost, outputs, targets)
         for other in left:
             measured = other + measured
         for name, value in statistics.items():
@@ -132,7 +141,7 @@ class Computation:
         self._begin(sink, measured)
         if self._send is not None:
             self._send_heads()
-        loss.backward(self._seed(share, loss))
+        cost.tensor.backward(self._seed(cost.seed, cost.tensor))
         for name in [name for name in self._trained if name not in sink.arrived]:  # not used by this forward
             self._arrived(name, np.zeros_like(self._trained[name].data))
         self._sink = None
@@ -149,8 +158,10 @@ class Computation:
         sink.begin()
 
     def _seed(self, share: float, loss: cr.Tensor) -> cr.Tensor:
-        """Where a backward pass starts from; there are few different ones."""
+        """Where a backward pass starts from; there are few different ones, unless labels have weights."""
         if share not in self._seeds:
+            if len(self._seeds) >= MAX_SEEDS:
+                self._seeds.clear()
             self._seeds[share] = cr.tensor(share, dtype=loss.dtype)
         return self._seeds[share]
 
@@ -197,18 +208,32 @@ class Computation:
         """The share of some validation examples in the mean loss over all; computed in pieces of a batch's size."""
         assert self._validation is not None
         self.model.eval()
-        total = Measured()
+        amounts, total = self._amounts_of_validation(), Measured()
         with cr.no_grad():
             for start in range(0, len(indices), self.plan.config.batch_size):
                 piece = indices[start : start + self.plan.config.batch_size]
-                logits = self.model(cr.from_numpy(self._validation.inputs[piece]))
-                logits = logits.reshape(-1, logits.shape[-1])
-                targets = cr.from_numpy(self._validation.targets[piece].reshape(-1))
-                loss = float(F.cross_entropy(logits, targets).item()) * len(piece) / self.plan.num_validation
-                right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
-                total = total + Measured(loss, right, targets.data.size)
+                outputs = self.model(cr.from_numpy(self._validation.inputs[piece]))
+                targets = _targets(self._validation, piece)
+                cost = self._objective.cost(outputs, targets, amounts)
+                total = total + self._objective.measure(cost, outputs, targets)
         self.model.train()
         return total
+
+    def _amounts_at(self, step: int) -> tuple[float, ...]:
+        """What the losses over the global batch of a step are divided by. Where that depends on targets, all of the
+        batch are read: each worker does it for itself, so that no step waits for another exchange."""
+        if self._amounts[0] != step:
+            of_batch = lambda: _targets(self._examples, self.plan.batch(step))
+            self._amounts = step, self._objective.amounts(self.plan.batch_size(step), of_batch)
+        return self._amounts[1]
+
+    def _amounts_of_validation(self) -> tuple[float, ...]:
+        """Likewise, of all validation examples."""
+        if not self._validation_amounts:
+            examples, count = self._validation, self.plan.num_validation
+            assert examples is not None
+            self._validation_amounts = self._objective.amounts(count, lambda: _targets(examples, np.arange(count)))
+        return self._validation_amounts
 
     def _draws(self, step: int, shard: int) -> cr.Generator:
         """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
@@ -243,6 +268,11 @@ class Sink:
     def begin(self) -> None:
         self.arrived = set()
         self.waiting = dict(self._counts)
+
+
+def _targets(examples: Examples, indices: Indices) -> Targets:
+    """The columns that losses and metrics read, of some examples."""
+    return {TARGETS: examples.targets[indices]}
 
 
 def _in_tree(values: Sequence[Measured]) -> Measured:
