@@ -14,6 +14,7 @@ from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
+from chainrule.server.jobs.objective_checks import check_fit
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Request, Store
@@ -44,7 +45,7 @@ class Submission:
             self.request_id,
             model=self.model,
             dataset=self.dataset,
-            config=asdict(self.config),
+            config=_without_what_is_new(asdict(self.config)),
             labels=dict(self.labels),
             description=self.description,
             priority=self.priority,
@@ -132,15 +133,15 @@ class Submissions:
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        try_forward(module, model, dataset, field="job.dataset")
+        try_forward(module, model, dataset, config, field="job.dataset")
         if validation is not None:
             _check_alike(dataset, validation)
-            try_forward(module, model, validation, field=_VALIDATION)
+            try_forward(module, model, validation, config, field=_VALIDATION)
 
 
-def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str) -> None:
-    """One forward pass tells whether the network takes such inputs, and tells such classes apart. Raises
-    InvalidRequestError naming the request's field."""
+def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
+    """One forward pass tells whether the network takes such inputs, and whether its outputs go with the losses, the
+    metrics and the targets. Raises InvalidRequestError naming the request's field."""
     module.eval()
     shape = list(dataset.input_shape)
     if dataset.num_tokens:
@@ -155,22 +156,15 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
         raise InvalidRequestError.of(
             field, f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}": {error}'
         ) from error
-    wanted, found = (1, *dataset.target_shape), tuple(outputs.shape)
-    if found[:-1] != wanted:
-        raise InvalidRequestError.of(
-            field,
-            f'"{dataset.name}" has targets of shape {_batch(dataset.target_shape)}, which go with outputs of shape '
-            f'{_batch((*dataset.target_shape, "classes"))}, but those of "{model.name}" are '
-            f"{_batch(found[1:])}; use another model or other targets",
-        )
-    num_outputs = found[-1]
-    if dataset.num_classes > num_outputs:
-        raise InvalidRequestError.of(
-            field,
-            f'"{dataset.name}" has the label {dataset.num_classes - 1}, but "{model.name}" tells {num_outputs} '
-            f"classes apart (0 to {num_outputs - 1}); correct the labels or use a model with num_classes "
-            f"{dataset.num_classes}",
-        )
+    check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+
+
+_NEW = ("losses", "metrics")
+"""Fields that came with a later version: where they are empty, a call is the same as one of before."""
+
+
+def _without_what_is_new(config: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in config.items() if value or name not in _NEW}
 
 
 def make_plan(model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
@@ -223,6 +217,13 @@ def _check_alike(dataset: Dataset, validation: Dataset) -> None:
             _VALIDATION,
             f'the inputs of "{validation.name}" are {kinds[bool(validation.num_tokens)]}, but those of '
             f'"{dataset.name}" are {kinds[bool(dataset.num_tokens)]}; evaluate on a dataset of the same kind',
+        )
+    if bool(dataset.num_classes) != bool(validation.num_classes):
+        kinds = {True: "class labels", False: "float32 numbers"}
+        raise InvalidRequestError.of(
+            _VALIDATION,
+            f'the targets of "{validation.name}" are {kinds[bool(validation.num_classes)]}, but those of '
+            f'"{dataset.name}" are {kinds[bool(dataset.num_classes)]}; evaluate on a dataset of the same kind',
         )
 
 

@@ -122,8 +122,9 @@ class Term:
         y = self.kind.compute(self.settings, outputs, t, "none")
         w = cr.from_numpy(np.ascontiguousarray(weights, y.dtype))
         places = y.reshape(len(t), -1)  # (N, places of an example)
-        total: cr.Tensor = (places * w.reshape(-1, 1)).sum()
-        return total * (t[0].size / places.shape[1])  # of probabilities, a place has several targets
+        targets_of_place = float(t[0].size / places.shape[1])  # several, of probabilities
+        total: cr.Tensor = (places * w.reshape(-1, 1)).sum() * targets_of_place
+        return total
 
     def _weights_of_labels(self, t: Array) -> Array:
         counts = np.ones(t.shape, bool) if self.settings.ignore_index is None else t != self.settings.ignore_index
@@ -165,8 +166,12 @@ def _classes(settings: Loss, x: cr.Tensor, t: Array) -> tuple[cr.Tensor, cr.Tens
         if label_axis(x.shape) != 1:
             x, t = x.reshape(-1, x.shape[-1]), t.reshape(-1, t.shape[-1])
         return x, cr.from_numpy(np.ascontiguousarray(t, x.dtype)), weight, _NOTHING
-    axis = class_axis(x.shape, t.shape)
-    if x.ndim > 2 and axis == 1:
+    if settings.ignore_index is None and t.size and t.min() < 0:
+        raise cr.TargetError(
+            f"a target is {t.min()}, which stands for no label; set ignore_index of the loss to {t.min()} to leave out "
+            "the places without one"
+        )
+    if x.ndim > 2 and class_axis(x.shape, t.shape) == 1:
         return x, cr.from_numpy(t), weight, ignored
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])  # (places, classes)
     return rows, cr.from_numpy(t.reshape(-1)), weight, ignored

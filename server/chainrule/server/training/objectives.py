@@ -13,7 +13,7 @@ from chainrule.server.training.config import Loss, MetricSpec, TrainingConfig
 from chainrule.server.training.contributions import Measured, Sums
 from chainrule.server.training.errors import ObjectiveError
 from chainrule.server.training.losses import Term
-from chainrule.server.training.metrics import METRICS, Seen, Statistic, column_of, metric_name, values_of
+from chainrule.server.training.metrics import METRICS, Seen, Statistic, Vector, column_of, metric_name, values_of
 from chainrule.server.training.state import Array
 
 Outputs = object
@@ -109,14 +109,18 @@ class Objective:
         """What these examples add to what is measured of the batch."""
         right = count = 0.0
         if self._accuracy is not None:
-            statistic, output, column = self._place(self._accuracy)
-            right, count = statistic.of(self._seen(outputs, output, targets, column))
+            right, count = self.sums_of(self._accuracy, outputs, targets)
         sums: Sums = tuple(
             statistic.of(self._seen(outputs, output, targets, column)) for statistic, output, column in self.statistics
         )
         if cost.parts:
             sums = (cost.parts, *sums)
         return Measured(cost.value, int(right), int(count), sums)
+
+    def sums_of(self, spec: MetricSpec, outputs: Outputs, targets: Targets) -> Vector:
+        """What is added up for one metric. Raises ObjectiveError where it does not go with outputs and targets."""
+        statistic, output, column = self._place(spec)
+        return statistic.of(self._seen(outputs, output, targets, column))
 
     def finish(self, measured: Measured) -> tuple[float | None, dict[str, float]]:
         """Of what was added up over a batch: its accuracy, None if it is not measured, and all other values by name.
