@@ -59,14 +59,14 @@ class Dataset(_message.Message):
     name: _builtins.str
     """Resource name: datasets/{dataset}."""
     digest: _builtins.str
-    """SHA-256 of its blob: a safetensors file with two tensors of equal first dimension, "inputs" and "targets". Either
-    inputs are float32 of any shape and targets int64 class labels from 0 of one dimension; or inputs are tokens, int64
-    from 0 of shape (N, T), and targets int64 from 0 of shape (N) or, one for each token, (N, T).
+    """SHA-256 of its blob: a safetensors file with two tensors of equal first dimension, "inputs" and "targets".
+    Inputs are float32 of any shape, or tokens, int64 from 0 of shape (N, T). Targets, of any shape (N, ...), are int64
+    class labels from 0, where -100 stands for none, or float32 numbers.
     """
     num_examples: _builtins.int
     """Number of examples. Output only."""
     num_classes: _builtins.int
-    """Number of classes: the highest target plus one. Output only."""
+    """Number of classes: the highest target plus one; 0 where the targets are float32 numbers. Output only."""
     size_bytes: _builtins.int
     """Size of the blob in bytes. Output only."""
     description: _builtins.str

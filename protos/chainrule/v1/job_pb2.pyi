@@ -258,7 +258,7 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class TrainingConfig(_message.Message):
-    """How to train. The fields up to `staleness` (`workers` apart) and those from `parameter_groups` on fix the resulting
+    """How to train. The fields up to `staleness` (`workers` apart) and those from `losses` on (`metrics` apart) fix the resulting
     weights; those from `min_workers` to `max_failures` do not.
     """
 
@@ -332,6 +332,8 @@ class TrainingConfig(_message.Message):
     AUDIT_FRACTION_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
     PARAMETER_GROUPS_FIELD_NUMBER: _builtins.int
     ACCUMULATE_FIELD_NUMBER: _builtins.int
     EMA_DECAY_FIELD_NUMBER: _builtins.int
@@ -419,6 +421,18 @@ class TrainingConfig(_message.Message):
         """How the model is evaluated after each epoch. Default: not at all."""
 
     @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Loss]:
+        """What is minimised: the sum of these losses, each times its weight; at most 16. Fixes the resulting weights, as the
+        fields up to `staleness` do. Empty: the cross entropy of the model's output.
+        """
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricSpec]:
+        """What is measured of each step and evaluation besides the loss; at most 32. Empty: the accuracy, where the first loss
+        is one of classes (cross_entropy, nll), else nothing.
+        """
+
+    @_builtins.property
     def parameter_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterGroup]:
         """Parameters with settings of their own: each is of the first group that matches its name, and has the optimizer's
         settings if none does. At most 64. Default: none.
@@ -449,6 +463,8 @@ class TrainingConfig(_message.Message):
         audit_fraction: _builtins.float = ...,
         exact: _builtins.bool | None = ...,
         max_failures: _builtins.int | None = ...,
+        losses: _abc.Iterable[Global___Loss] | None = ...,
+        metrics: _abc.Iterable[Global___MetricSpec] | None = ...,
         parameter_groups: _abc.Iterable[Global___ParameterGroup] | None = ...,
         accumulate: _builtins.int | None = ...,
         ema_decay: _builtins.float = ...,
@@ -456,7 +472,7 @@ class TrainingConfig(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "losses", b"losses", "max_failures", b"max_failures", "max_workers", b"max_workers", "metrics", b"metrics", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulate: _TypeAlias = _typing.Literal["accumulate"]  # noqa: Y015
     _WhichOneofArgType__accumulate: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate"]  # noqa: Y015
@@ -595,6 +611,156 @@ class ParameterGroup(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
 
 Global___ParameterGroup: _TypeAlias = ParameterGroup  # noqa: Y015
+
+@_typing.final
+class Loss(_message.Message):
+    """One loss of a job: what a target costs, given an output of the model. The job's loss is its mean over the global
+    batch; a field that the loss named does not have is refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    IGNORE_INDEX_FIELD_NUMBER: _builtins.int
+    EXAMPLE_WEIGHT_FIELD_NUMBER: _builtins.int
+    POS_WEIGHT_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which loss: "cross_entropy" and "nll" of class labels, "bce_with_logits" of several labels at once, "mse", "l1",
+    "huber" and "smooth_l1" of numbers, "dice" of regions. Empty: "cross_entropy".
+    """
+    output: _builtins.str
+    """Name of the model's output, or its place, from 0. Empty: the first."""
+    target: _builtins.str
+    """Column of the dataset. Empty: "targets"."""
+    weight: _builtins.float
+    """What it is multiplied by in the sum of the losses, above 0. Default 1."""
+    label_smoothing: _builtins.float
+    """cross_entropy: the share of each target that is spread evenly over all classes, from 0 to 1. Default 0."""
+    ignore_index: _builtins.int
+    """cross_entropy, nll, dice: a label that does not count, for example -100; the mean is over those that do. Default:
+    all count.
+    """
+    example_weight: _builtins.str
+    """Column of the dataset with a weight for each example, from 0; the mean is divided by their sum over the global batch.
+    Empty: all weigh the same.
+    """
+    delta: _builtins.float
+    """huber: from which difference on the loss is linear, above 0. Default 1."""
+    beta: _builtins.float
+    """smooth_l1: from which difference on the loss is linear, from 0. Default 1."""
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """cross_entropy, nll: a weight for each class, from 0; the mean is divided by the sum of the weights of the global
+        batch's labels. Empty: all weigh the same.
+        """
+
+    @_builtins.property
+    def pos_weight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """bce_with_logits: what positive targets are multiplied by, above 0, one number for each label or one for all. Empty:
+        1.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        output: _builtins.str = ...,
+        target: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
+        label_smoothing: _builtins.float = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
+        ignore_index: _builtins.int | None = ...,
+        example_weight: _builtins.str = ...,
+        pos_weight: _abc.Iterable[_builtins.float] | None = ...,
+        delta: _builtins.float | None = ...,
+        beta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_delta", b"_delta", "_ignore_index", b"_ignore_index", "_weight", b"_weight", "beta", b"beta", "delta", b"delta", "ignore_index", b"ignore_index", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_delta", b"_delta", "_ignore_index", b"_ignore_index", "_weight", b"_weight", "beta", b"beta", "class_weights", b"class_weights", "delta", b"delta", "example_weight", b"example_weight", "ignore_index", b"ignore_index", "label_smoothing", b"label_smoothing", "name", b"name", "output", b"output", "pos_weight", b"pos_weight", "target", b"target", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
+    _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
+    _WhichOneofReturnType__delta: _TypeAlias = _typing.Literal["delta"]  # noqa: Y015
+    _WhichOneofArgType__delta: _TypeAlias = _typing.Literal["_delta", b"_delta"]  # noqa: Y015
+    _WhichOneofReturnType__ignore_index: _TypeAlias = _typing.Literal["ignore_index"]  # noqa: Y015
+    _WhichOneofArgType__ignore_index: _TypeAlias = _typing.Literal["_ignore_index", b"_ignore_index"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delta) -> _WhichOneofReturnType__delta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ignore_index) -> _WhichOneofReturnType__ignore_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___Loss: _TypeAlias = Loss  # noqa: Y015
+
+@_typing.final
+class MetricSpec(_message.Message):
+    """One thing that is measured: sums over the shards, of which the value is computed, so that it does not depend on the
+    number of workers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    AVERAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which one. Of classes: "accuracy", "top_k", "perplexity". Of classes, several labels or regions: "precision",
+    "recall", "f1", "iou", "mean_iou". Of several labels: "accuracy", "subset_accuracy". Of numbers: "mae", "mse",
+    "rmse", "r2".
+    """
+    output: _builtins.str
+    """Name of the model's output, or its place, from 0. Empty: the first."""
+    target: _builtins.str
+    """Column of the dataset. Empty: "targets"."""
+    k: _builtins.int
+    """top_k: among how many of the highest outputs the label has to be, from 1. Default 5."""
+    threshold: _builtins.float
+    """Of several labels: the probability above which a label counts as predicted, above 0, below 1. Default 0.5."""
+    average: _builtins.str
+    """precision, recall, f1, iou: "macro", the mean over the classes that occur; "micro", of all of them together;
+    "binary", of class 1 of two, or of the only label; "none", a value for each class. r2: "macro", the mean over the
+    places of a target, or "micro". Empty: "macro".
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        output: _builtins.str = ...,
+        target: _builtins.str = ...,
+        k: _builtins.int | None = ...,
+        threshold: _builtins.float | None = ...,
+        average: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "_threshold", b"_threshold", "k", b"k", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "_threshold", b"_threshold", "average", b"average", "k", b"k", "name", b"name", "output", b"output", "target", b"target", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
+    _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___MetricSpec: _TypeAlias = MetricSpec  # noqa: Y015
 
 @_typing.final
 class Sgd(_message.Message):
@@ -941,6 +1107,26 @@ class Progress(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STEP_FIELD_NUMBER: _builtins.int
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -949,6 +1135,7 @@ class Progress(_message.Message):
     ACCURACY_FIELD_NUMBER: _builtins.int
     EXAMPLES_PER_SECOND_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Steps done."""
     total_steps: _builtins.int
@@ -960,12 +1147,16 @@ class Progress(_message.Message):
     loss: _builtins.float
     """Mean loss over the examples of the last step."""
     accuracy: _builtins.float
-    """Share of the examples of the last step that were classified right, from 0 to 1."""
+    """Share of the examples of the last step that were classified right, from 0 to 1. Unset where it is not measured."""
     examples_per_second: _builtins.float
     """Examples trained on per second, over the last 100 steps."""
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
         """Time left at that pace; unset when unknown."""
+
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the last step measured, by name: the metrics of the config, and each of several losses."""
 
     def __init__(
         self,
@@ -975,15 +1166,18 @@ class Progress(_message.Message):
         epoch: _builtins.int = ...,
         total_epochs: _builtins.int = ...,
         loss: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        accuracy: _builtins.float | None = ...,
         examples_per_second: _builtins.float = ...,
         eta: _duration_pb2.Duration | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "eta", b"eta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "eta", b"eta", "examples_per_second", b"examples_per_second", "loss", b"loss", "step", b"step", "total_epochs", b"total_epochs", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "epoch", b"epoch", "eta", b"eta", "examples_per_second", b"examples_per_second", "loss", b"loss", "step", b"step", "total_epochs", b"total_epochs", "total_steps", b"total_steps", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
@@ -1023,6 +1217,26 @@ class Metric(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -1030,6 +1244,7 @@ class Metric(_message.Message):
     ACCURACY_FIELD_NUMBER: _builtins.int
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the job's sequence of metrics, from 1; without gaps over the latest 10,000 steps, which are all kept.
     Of earlier ones every tenth is.
@@ -1041,12 +1256,18 @@ class Metric(_message.Message):
     loss: _builtins.float
     """Mean loss over the global batch."""
     accuracy: _builtins.float
-    """Share of the global batch that was classified right, from 0 to 1."""
+    """Share of the global batch that was classified right, from 0 to 1. Unset where it is not measured."""
     num_examples: _builtins.int
     """Examples of the global batch."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the step was done."""
+
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What was measured, by name: the metrics of the config ("accuracy", "top_5", "f1_macro"; of a named output
+        "head.accuracy"), and each of several losses ("loss.mse").
+        """
 
     def __init__(
         self,
@@ -1055,15 +1276,18 @@ class Metric(_message.Message):
         step: _builtins.int = ...,
         epoch: _builtins.int = ...,
         loss: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        accuracy: _builtins.float | None = ...,
         num_examples: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "sequence", b"sequence", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "sequence", b"sequence", "step", b"step", "time", b"time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
@@ -1152,12 +1376,33 @@ class Evaluation(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Epoch that had ended, from 1."""
     step: _builtins.int
@@ -1165,12 +1410,16 @@ class Evaluation(_message.Message):
     loss: _builtins.float
     """Mean loss over the validation examples."""
     accuracy: _builtins.float
-    """Share of them that was classified right, from 0 to 1."""
+    """Share of them that was classified right, from 0 to 1. Unset where it is not measured."""
     num_examples: _builtins.int
     """How many they are."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was done."""
+
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What was measured, by name, as in Metric.values."""
 
     def __init__(
         self,
@@ -1178,15 +1427,18 @@ class Evaluation(_message.Message):
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
         loss: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        accuracy: _builtins.float | None = ...,
         num_examples: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "step", b"step", "time", b"time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 

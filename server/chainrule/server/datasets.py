@@ -23,6 +23,9 @@ from chainrule.server.training.examples import Examples
 MAX_CLASSES = 2**31 - 1
 """Most classes, or tokens, a dataset may have; its largest label or token is one less."""
 
+NO_LABEL = -100
+"""A target where there is none: what PyTorch's losses ignore."""
+
 _FIELD = "dataset.digest"
 
 
@@ -71,7 +74,7 @@ class DatasetCatalog:
                     digest=digest,
                     num_examples=len(examples.inputs),
                     input_shape=examples.inputs.shape[1:],
-                    num_classes=int(examples.targets.max()) + 1,
+                    num_classes=int(examples.targets.max()) + 1 if examples.targets.dtype == np.int64 else 0,
                     size_bytes=self._blobs.size(digest),
                     create_time=datetime.now(UTC),
                     target_shape=examples.targets.shape[1:],
@@ -116,7 +119,8 @@ class DatasetCatalog:
             tensors = io.load(self._blobs.read(digest))
         except FormatError as error:
             raise _refused(
-                f'blob "{digest}" is no safetensors file of float32 inputs, or int64 tokens, and int64 targets: {error}'
+                f'blob "{digest}" is no safetensors file of float32 inputs, or int64 tokens, and int64 or float32 '
+                f"targets: {error}"
             ) from error
         return check_examples(tensors)
 
@@ -131,6 +135,10 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
         raise _refused(f"there are {len(inputs)} inputs and {len(targets)} targets; give one target for each input")
     if len(inputs) == 0:
         raise _refused("it holds no examples; give at least one")
+    if targets.size == 0:
+        raise _refused(
+            f"targets have the shape {targets.shape}: examples without a single target; leave out no dimension"
+        )
     if inputs.size == 0:
         raise _refused(
             f"inputs have the shape {inputs.shape}: examples without a single number; leave out no dimension"
@@ -138,8 +146,11 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
     if inputs.dtype == np.int64:
         _check_numbers("inputs", inputs, "tokens")
     else:
-        _check_finite(inputs)
-    _check_numbers("targets", targets, "class labels")
+        _check_finite("inputs", inputs)
+    if targets.dtype == np.int64:
+        _check_numbers("targets", targets, "class labels", none=NO_LABEL)
+    else:
+        _check_finite("targets", targets)
     return Examples(inputs, targets)
 
 
@@ -155,29 +166,32 @@ def _check_kinds(inputs: NDArray[Any], targets: NDArray[Any]) -> None:
         )
     if inputs.ndim == 0:
         raise _refused("inputs are a single number of shape (); give an array of shape (N, ...), one row per example")
-    for_each_token = tokens and targets.shape[1:] == inputs.shape[1:]
-    if targets.dtype != np.int64 or (targets.ndim != 1 and not for_each_token):
-        shapes = f"(N,), or one for each token, (N, {inputs.shape[1]})" if tokens else "(N,)"
+    if targets.dtype not in (np.float32, np.int64) or targets.ndim == 0:
         raise _refused(
-            f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels of shape {shapes}"
+            f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels or float32 numbers of "
+            "shape (N, ...), one row per example"
         )
 
 
-def _check_finite(inputs: NDArray[Any]) -> None:
-    finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+def _check_finite(name: str, numbers: NDArray[Any]) -> None:
+    finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
     if not finite.all():
         bad = int(np.argmin(finite))
         count = int(np.count_nonzero(~finite))
         raise _refused(
-            f"inputs hold NaN or infinite values in {count} of {len(inputs)} examples, the first is inputs[{bad}]; "
+            f"{name} hold NaN or infinite values in {count} of {len(numbers)} examples, the first is {name}[{bad}]; "
             "replace or drop them"
         )
 
 
-def _check_numbers(name: str, numbers: NDArray[Any], what: str) -> None:
-    """Class labels or tokens count from 0, and there are not too many of them."""
-    if numbers.min() < 0:
-        raise _refused(f"{_place(name, numbers, int(np.argmin(numbers)))}; {what} count from 0")
+def _check_numbers(name: str, numbers: NDArray[Any], what: str, *, none: int | None = None) -> None:
+    """Class labels or tokens count from 0, and there are not too many of them; `none` is where there is no label."""
+    wrong = numbers < 0 if none is None else (numbers < 0) & (numbers != none)
+    if wrong.any():
+        remedy = "" if none is None else f", and {none} stands for none"
+        raise _refused(f"{_place(name, numbers, int(np.argmax(wrong)))}; {what} count from 0{remedy}")
+    if numbers.max() < 0:
+        raise _refused(f"{name} are {none} only, which stands for no label; give at least one label")
     if numbers.max() >= MAX_CLASSES:
         raise _refused(f"{_place(name, numbers, int(np.argmax(numbers)))}; {what} are 0 to {MAX_CLASSES - 1}")
 

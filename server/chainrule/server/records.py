@@ -205,9 +205,12 @@ class Progress:
     epoch: int
     total_epochs: int
     loss: float = 0.0
-    accuracy: float = 0.0
+    accuracy: float | None = None
+    """None: not measured, or not yet."""
     examples_per_second: float = 0.0
     eta_s: float | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What else the last step measured, by name."""
 
 
 @dataclass(frozen=True)

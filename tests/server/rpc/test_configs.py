@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 
 import pytest
 
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.rpc.configs import training_config, training_config_record
-from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.store.configs import from_values, to_values
+from chainrule.server.training.config import (
+    Adam,
+    Loss,
+    MetricSpec,
+    ParameterGroup,
+    Schedule,
+    Sgd,
+    TrainingConfig,
+    Validation,
+)
 from chainrule.v1 import job_pb2
 from tests.server.conftest import refusal
 
@@ -31,6 +42,22 @@ OTHER = TrainingConfig(
     non_finite="skip",
     validation=Validation(dataset="datasets/v", fraction=0.25, patience=3, restore_best=True),
     staleness=2,
+    losses=(
+        Loss(
+            name="nll",
+            output="head",
+            target="labels",
+            weight=0.5,
+            label_smoothing=0.1,
+            class_weights=(1.0, 2.0),
+            ignore_index=0,
+            example_weight="w",
+            pos_weight=(3.0,),
+            delta=0.25,
+            beta=0.0,
+        ),
+    ),
+    metrics=(MetricSpec("f1", output="head", target="labels", k=3, threshold=0.25, average="micro"),),
     min_workers=2,
     max_workers=4,
     partitions=3,
@@ -54,6 +81,7 @@ OTHER = TrainingConfig(
         TrainingConfig(
             optimizer=Adam(), parameter_groups=(ParameterGroup(("*",), beta1=0.5, beta2=0.0, eps=0.0, lr=1.0),)
         ),
+        TrainingConfig(losses=(Loss(), Loss(ignore_index=-100)), metrics=(MetricSpec("top_k"), MetricSpec("mae"))),
         TrainingConfig(optimizer=Adam(lr=0.1, beta1=0.0, beta2=0.0, eps=0.0, weight_decay=0.1, decoupled=True)),
         *(TrainingConfig(schedule=Schedule(decay=decay)) for decay in ("none", "step", "linear", "cosine")),
     ],
@@ -63,9 +91,25 @@ def test_a_configuration_comes_back_from_the_wire(config: TrainingConfig) -> Non
     assert training_config_record(job_pb2.TrainingConfig.FromString(sent)) == config
 
 
+def test_a_configuration_comes_back_from_the_store() -> None:
+    for config in (OTHER, TrainingConfig()):
+        assert from_values(json.loads(json.dumps(to_values(config)))) == config
+    of_before = {
+        name: value for name, value in to_values(TrainingConfig()).items() if name not in ("losses", "metrics")
+    }
+    assert from_values(of_before) == TrainingConfig()
+
+
 def test_the_example_above_has_every_field_changed() -> None:
     default = TrainingConfig()
-    for changed, unchanged in ((OTHER, default), (OTHER.schedule, Schedule()), (OTHER.validation, Validation())):
+    pairs = (
+        (OTHER, default),
+        (OTHER.schedule, Schedule()),
+        (OTHER.validation, Validation()),
+        (OTHER.losses[0], Loss()),
+        (OTHER.metrics[0], MetricSpec("")),
+    )
+    for changed, unchanged in pairs:
         for field in fields(changed):
             assert getattr(changed, field.name) != getattr(unchanged, field.name), field.name
 

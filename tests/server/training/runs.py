@@ -162,7 +162,7 @@ class Run:
         return {metric.step: metric.loss for event in self.of(StepsDone) for metric in event.metrics}
 
     @property
-    def evaluations(self) -> dict[int, tuple[float, float]]:
+    def evaluations(self) -> dict[int, tuple[float, float | None]]:
         """Loss and accuracy by epoch."""
         return {event.metric.epoch: (event.metric.loss, event.metric.accuracy) for event in self.of(Evaluated)}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import chainrule.engine as cr
-from chainrule.engine import models
+from chainrule.server.architecture import Builtin
 from chainrule.server.training import faults, policies
 from chainrule.server.training.compute import Computation
 from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, Validation
@@ -18,7 +18,7 @@ from chainrule.server.training.examples import Examples
 from chainrule.server.training.plan import AVERAGED, Plan
 from chainrule.server.training.reduction import Block, blocks_of
 from chainrule.server.training.state import AVERAGE, Arrays, TrainingState
-from tests.server.training.bench import Bench, make_partition, random_results, tiny_images, tiny_plan
+from tests.server.training.bench import TINY, Bench, make_partition, random_results, tiny_images, tiny_plan
 from tests.server.training.runs import initial_state, run, train
 from tests.server.training.test_attempt import IN_THREADS
 
@@ -54,7 +54,7 @@ def plan_of(recipe: str, num_validation: int = 10, **config: Any) -> Plan:
     validation = Validation(fraction=0.2) if num_validation else Validation()
     settings = {"receipt_every_steps": 1, "max_workers": 7, "shards": 8, "validation": validation}
     plan = tiny_plan(num_validation, **{**settings, **RECIPES[recipe], **config})
-    return replace(plan, family_config={**plan.family_config, "dropout": 0.25})
+    return replace(plan, architecture=Builtin("small_cnn", {**TINY, "dropout": 0.25}))
 
 
 def data(plan: Plan) -> dict[str, Any]:
@@ -151,7 +151,7 @@ LINEAR = {"in_features": 16, "hidden": [8], "num_classes": 10}
 
 def without_batch_norm(**config: Any) -> Plan:
     plan = tiny_plan(epochs=1, batch_size=16, shards=2, **config)
-    return replace(plan, family="mlp", family_config=LINEAR)
+    return replace(plan, architecture=Builtin("mlp", LINEAR))
 
 
 def test_in_pieces_a_step_is_the_same_up_to_rounding() -> None:
@@ -182,7 +182,7 @@ def test_batch_statistics_of_pieces_are_weighted_by_their_examples() -> None:
     plan = tiny_plan(shards=1, accumulate=3)
     [result] = Bench(plan).compute(*_whole(1))
     [layout] = Bench(plan).layout.partitions
-    model = models.build(plan.family, plan.family_config)
+    model = plan.architecture.build()
     model.load_state_dict({name: cr.from_numpy(a.copy()) for name, a in initial_state(plan).weights().items()})
     expected: Arrays = {}
     examples = tiny_images()
@@ -221,7 +221,7 @@ def _whole(shards: int) -> list[Block]:
 
 def _gradients(computation: Computation, plan: Plan, piece: Any) -> Arrays:
     """Of some examples, weighted by their share in the batch, with the engine alone."""
-    model = models.build(plan.family, plan.family_config)
+    model = plan.architecture.build()
     model.load_state_dict({name: cr.from_numpy(a.copy()) for name, a in initial_state(plan).weights().items()})
     examples = tiny_images()
     loss = cr.nn.functional.cross_entropy(
@@ -261,7 +261,7 @@ def test_it_is_what_is_evaluated() -> None:
     state = found.state
     found.advance()
     [evaluation] = found.partitions[0].evaluations
-    model = models.build(plan.family, plan.family_config)
+    model = plan.architecture.build()
     examples = data(plan)["validation"]
     losses = {}
     for kind, weights in {"average": state.weights(), "plain": {**state.parameters, **state.buffers}}.items():

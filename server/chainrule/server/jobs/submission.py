@@ -15,6 +15,7 @@ from chainrule.server.annotations import annotation_violations
 from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
+from chainrule.server.jobs.objective_checks import check_fit
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Request, Store
@@ -24,7 +25,14 @@ from chainrule.server.training.plan import Plan
 
 _VALIDATION = "job.config.validation.dataset"
 _NEVER = object()
-_LATER: Mapping[str, object] = {"parameter_groups": (), "accumulate": 1, "ema_decay": 0.0, "precision": "float32"}
+_LATER: Mapping[str, object] = {
+    "losses": (),
+    "metrics": (),
+    "parameter_groups": (),
+    "accumulate": 1,
+    "ema_decay": 0.0,
+    "precision": "float32",
+}
 """Settings that came with a later version, as they are where they are not set: the call is what it was before them."""
 
 
@@ -137,15 +145,16 @@ class Submissions:
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        try_forward(module, model, dataset, field="job.dataset")
+        try_forward(module, model, dataset, config, field="job.dataset")
         if validation is not None:
             _check_alike(dataset, validation)
-            try_forward(module, model, validation, field=_VALIDATION)
+            try_forward(module, model, validation, config, field=_VALIDATION)
 
 
-def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str) -> None:
-    """One forward pass tells whether the network takes such inputs, and tells such classes apart. What a graph may
-    allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError naming the request's field."""
+def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
+    """One forward pass tells whether the network takes such inputs, and whether its outputs go with the losses, the
+    metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
+    naming the request's field."""
     module.eval()
     shape = list(dataset.input_shape)
     if dataset.num_tokens:
@@ -161,28 +170,7 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
             field,
             f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
         ) from error
-    if not isinstance(outputs, cr.Tensor):
-        raise InvalidRequestError.of(
-            "job.model",
-            f'"{model.name}" gives {len(outputs)} outputs ({", ".join(spec.name for spec in model.outputs)}); a job '
-            "trains one: use a graph with one output",
-        )
-    wanted, found = (1, *dataset.target_shape), tuple(outputs.shape)
-    if found[:-1] != wanted:
-        raise InvalidRequestError.of(
-            field,
-            f'"{dataset.name}" has targets of shape {_batch(dataset.target_shape)}, which go with outputs of shape '
-            f'{_batch((*dataset.target_shape, "classes"))}, but those of "{model.name}" are '
-            f"{_batch(found[1:])}; use another model or other targets",
-        )
-    num_outputs = found[-1]
-    if dataset.num_classes > num_outputs:
-        raise InvalidRequestError.of(
-            field,
-            f'"{dataset.name}" has the label {dataset.num_classes - 1}, but "{model.name}" tells {num_outputs} '
-            f"classes apart (0 to {num_outputs - 1}); correct the labels or use a model with num_classes "
-            f"{dataset.num_classes}",
-        )
+    check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
 
 
 def _declared(model: Model) -> str:
@@ -266,6 +254,13 @@ def _check_alike(dataset: Dataset, validation: Dataset) -> None:
             _VALIDATION,
             f'the inputs of "{validation.name}" are {kinds[bool(validation.num_tokens)]}, but those of '
             f'"{dataset.name}" are {kinds[bool(dataset.num_tokens)]}; evaluate on a dataset of the same kind',
+        )
+    if bool(dataset.num_classes) != bool(validation.num_classes):
+        kinds = {True: "class labels", False: "float32 numbers"}
+        raise InvalidRequestError.of(
+            _VALIDATION,
+            f'the targets of "{validation.name}" are {kinds[bool(validation.num_classes)]}, but those of '
+            f'"{dataset.name}" are {kinds[bool(dataset.num_classes)]}; evaluate on a dataset of the same kind',
         )
 
 

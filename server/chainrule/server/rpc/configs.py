@@ -10,6 +10,8 @@ from google.protobuf.message import Message
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.training.config import (
     Adam,
+    Loss,
+    MetricSpec,
     Optimizer,
     ParameterGroup,
     Schedule,
@@ -83,6 +85,8 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
         audit_fraction=config.audit_fraction,
         exact=config.exact,
         max_failures=config.max_failures,
+        losses=map(_loss_message, config.losses),
+        metrics=map(_metric_message, config.metrics),
     )
     match config.optimizer:
         case Sgd() as sgd:
@@ -148,6 +152,62 @@ def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
         audit_fraction=message.audit_fraction,
         exact=_given(message, "exact", default.exact),
         max_failures=_given(message, "max_failures", default.max_failures),
+        losses=tuple(map(_loss, message.losses)),
+        metrics=tuple(map(_metric, message.metrics)),
+    )
+
+
+def _loss_message(loss: Loss) -> job_pb2.Loss:
+    return job_pb2.Loss(
+        name=loss.name,
+        output=loss.output,
+        target=loss.target,
+        weight=loss.weight,
+        label_smoothing=loss.label_smoothing,
+        class_weights=loss.class_weights,
+        ignore_index=loss.ignore_index,
+        example_weight=loss.example_weight,
+        pos_weight=loss.pos_weight,
+        delta=loss.delta,
+        beta=loss.beta,
+    )
+
+
+def _loss(message: job_pb2.Loss) -> Loss:
+    return Loss(
+        name=message.name or Loss.name,
+        output=message.output,
+        target=message.target,
+        weight=_given(message, "weight", Loss.weight),
+        label_smoothing=message.label_smoothing,
+        class_weights=tuple(message.class_weights),
+        ignore_index=message.ignore_index if message.HasField("ignore_index") else None,
+        example_weight=message.example_weight,
+        pos_weight=tuple(message.pos_weight),
+        delta=_given(message, "delta", Loss.delta),
+        beta=_given(message, "beta", Loss.beta),
+    )
+
+
+def _metric_message(metric: MetricSpec) -> job_pb2.MetricSpec:
+    return job_pb2.MetricSpec(
+        name=metric.name,
+        output=metric.output,
+        target=metric.target,
+        k=metric.k,
+        threshold=metric.threshold,
+        average=metric.average,
+    )
+
+
+def _metric(message: job_pb2.MetricSpec) -> MetricSpec:
+    return MetricSpec(
+        name=message.name,
+        output=message.output,
+        target=message.target,
+        k=_given(message, "k", MetricSpec.k),
+        threshold=_given(message, "threshold", MetricSpec.threshold),
+        average=message.average,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -231,11 +232,17 @@ def progress(record: records.Progress) -> job_pb2.Progress:
         total_epochs=record.total_epochs,
         loss=record.loss,
         accuracy=record.accuracy,
+        values=_values(record),
         examples_per_second=record.examples_per_second,
     )
     if record.eta_s is not None:
         message.eta.FromNanoseconds(round(record.eta_s * 1e9))
     return message
+
+
+def _values(record: records.Progress | StepMetric | EvaluationMetric) -> Mapping[str, float]:
+    """All that was measured, by name."""
+    return {**({} if record.accuracy is None else {"accuracy": record.accuracy}), **record.values}
 
 
 def metric(record: StepMetric) -> job_pb2.Metric:
@@ -246,6 +253,7 @@ def metric(record: StepMetric) -> job_pb2.Metric:
         loss=record.loss,
         accuracy=record.accuracy,
         num_examples=record.num_examples,
+        values=_values(record),
     )
     message.time.FromNanoseconds(round(record.time_s * 1e6) * 1000)
     return message
@@ -258,6 +266,7 @@ def evaluation(record: EvaluationMetric) -> job_pb2.Evaluation:
         loss=record.loss,
         accuracy=record.accuracy,
         num_examples=record.num_examples,
+        values=_values(record),
     )
     message.time.FromNanoseconds(round(record.time_s * 1e6) * 1000)
     return message

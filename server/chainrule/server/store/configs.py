@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import (
+    Adam,
+    Loss,
+    MetricSpec,
+    ParameterGroup,
+    Schedule,
+    Sgd,
+    TrainingConfig,
+    Validation,
+)
 
 _OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
 
@@ -31,5 +40,11 @@ def from_values(values: Mapping[str, Any]) -> TrainingConfig:
                 ParameterGroup(**{**group, "patterns": tuple(group["patterns"])})
                 for group in values.get("parameter_groups", ())
             ),
+            "losses": tuple(Loss(**_with_tuples(loss)) for loss in values.get("losses", ())),
+            "metrics": tuple(MetricSpec(**metric) for metric in values.get("metrics", ())),
         }
     )
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -232,6 +232,7 @@ def _progress(
         total_epochs=config.epochs,
         loss=last.loss,
         accuracy=last.accuracy,
+        values=last.values,
         examples_per_second=rate,
         eta_s=seconds_per_step * (total_steps - last.step) if rate else None,
     )
@@ -261,6 +262,7 @@ def metric(row: RowMapping) -> StepMetric:
         accuracy=row["accuracy"],
         num_examples=row["num_examples"],
         time_s=row["time_us"] / 1e6,
+        values=_values(row),
     )
 
 
@@ -272,6 +274,7 @@ def evaluation(row: RowMapping) -> EvaluationMetric:
         accuracy=row["accuracy"],
         num_examples=row["num_examples"],
         time_s=row["time_us"] / 1e6,
+        values=_values(row),
     )
 
 
@@ -302,6 +305,15 @@ def log(row: RowMapping) -> LogRecord:
 
 def receipt(row: RowMapping) -> Receipt:
     return Receipt(row["step"], row["state_digest"], row["chain_digest"])
+
+
+def stored_values(values: Mapping[str, float]) -> dict[str, float | str]:
+    """Values by name as JSON has them, which has no NaN and nothing infinite."""
+    return {name: value if math.isfinite(value) else repr(value) for name, value in values.items()}
+
+
+def _values(row: RowMapping) -> dict[str, float]:
+    return {name: float(value) for name, value in row["measured"].items()}
 
 
 def _loss(row: RowMapping) -> float:

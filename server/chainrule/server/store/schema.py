@@ -171,9 +171,10 @@ metrics = Table(
     Column("step", BigInteger, primary_key=True),
     Column("epoch", Integer, nullable=False),
     Column("loss", Float),  # NULL is NaN, which SQLite does not have
-    Column("accuracy", Float, nullable=False),
+    Column("accuracy", Float),  # NULL: not measured
     Column("num_examples", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
+    Column("measured", JSON, nullable=False),  # by name, besides
 )
 
 evaluations = Table(
@@ -183,9 +184,10 @@ evaluations = Table(
     Column("epoch", Integer, primary_key=True),
     Column("step", BigInteger, nullable=False),
     Column("loss", Float),  # NULL is NaN, which SQLite does not have
-    Column("accuracy", Float, nullable=False),
+    Column("accuracy", Float),  # NULL: not measured
     Column("num_examples", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
+    Column("measured", JSON, nullable=False),  # by name, besides
 )
 
 receipts = Table(

@@ -44,6 +44,7 @@ class TrainingTables(Database):
                     "accuracy": metric.accuracy,
                     "num_examples": metric.num_examples,
                     "time_us": round(metric.time_s * 1e6),
+                    "measured": rows.stored_values(metric.values),
                 }
                 for metric in metrics
                 if metric.step > known
@@ -85,6 +86,7 @@ class TrainingTables(Database):
                         accuracy=metric.accuracy,
                         num_examples=metric.num_examples,
                         time_us=round(metric.time_s * 1e6),
+                        measured=rows.stored_values(metric.values),
                     )
                 )
 

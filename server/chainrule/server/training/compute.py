@@ -12,14 +12,18 @@ import numpy as np
 
 import chainrule.engine as cr
 from chainrule.engine import data, nn
-from chainrule.engine.nn import functional as F
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.layout import Layout, make_layout, views
+from chainrule.server.training.losses import TARGETS
 from chainrule.server.training.memory import Weights
+from chainrule.server.training.objectives import Objective, Targets
 from chainrule.server.training.plan import Indices, Plan, Tick
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays
+
+MAX_SEEDS = 64
+"""Most starts of backward passes that are kept."""
 
 Send = Callable[[int, int, Measured], None]
 """Called with a partition, a part and what was measured, once the part lies whole in the memory."""
@@ -51,6 +55,9 @@ class Computation:
         self._landing: Sink | None = None
         self._left: Sequence[Sink] = ()
         self._seeds: dict[float, cr.Tensor] = {}
+        self._objective = Objective.of(plan.config, self.model)
+        self._amounts: tuple[int, tuple[float, ...]] = (-1, ())  # of the batch of a step
+        self._validation_amounts: tuple[float, ...] = ()
         self._send: Send | None = None
         self._measured = Measured()
 
@@ -96,7 +103,6 @@ class Computation:
             for partition in range(len(self.layout.partitions)):
                 send(partition, HEAD, total)
             return
-        batch_size = self.plan.batch_size(tick.step)
         pending: list[tuple[Sink, Measured]] = []
         shards = self._shards_of(self.plan.shards(tick.step), block)
         for place, (indices, carry) in enumerate(zip(shards, carries(block.size), strict=True)):
@@ -104,13 +110,13 @@ class Computation:
             is_last = place == block.size - 1
             into = sink if is_last else self._level(self._levels, carry)
             with cr.random.using(self._draws(tick.step, block.start + place)):
-                measured_here = self._in_pieces(indices, batch_size, into, left, send if is_last else None)
+                measured_here = self._in_pieces(indices, tick.step, into, left, send if is_last else None)
             pending.append((into, measured_here))
 
     # --- private -----------------------------------------------------------------------------------------------
 
     def _in_pieces(
-        self, indices: Indices, batch_size: int, sink: Sink, left: Sequence[tuple[Sink, Measured]], send: Send | None
+        self, indices: Indices, step: int, sink: Sink, left: Sequence[tuple[Sink, Measured]], send: Send | None
     ) -> Measured:
         """A shard in the pieces that it is accumulated from: each has the sum of those before it on its left, and the
         last one also what lies to the left of the shard in the tree."""
@@ -123,26 +129,24 @@ class Computation:
             added = [*before, *left] if is_last else before
             self._left = [one for one, _ in added]
             self._send = send if is_last else None
-            before = [(into, self._shard(piece, batch_size, into, [one for _, one in added]))]
+            before = [(into, self._shard(piece, step, into, [one for _, one in added]))]
         [(_, measured)] = before
         return measured
 
-    def _shard(self, indices: Indices, batch_size: int, sink: Sink, left: Sequence[Measured]) -> Measured:
-        """Forward and backward on one shard, or a piece of it, of a global batch of `batch_size` examples.
+    def _shard(self, indices: Indices, step: int, sink: Sink, left: Sequence[Measured]) -> Measured:
+        """Forward and backward on one shard, or a piece of it, of the global batch of a step.
 
         The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
         so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
-        the bits of plain local training.
+        the bits of plain local training. Where what counts has weights, the share is that of what it is divided by.
         """
-        share = len(indices) / batch_size
+        share = len(indices) / self.plan.batch_size(step)
         inputs = cr.from_numpy(self._examples.inputs[indices])
-        targets = cr.from_numpy(self._examples.targets[indices].reshape(-1))
+        targets = _targets(self._examples, indices)
         with nn.collect_batch_statistics(self.model) as statistics:
-            logits = self._forward(inputs)
-        logits = logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])  # (n, classes)
-        loss = F.cross_entropy(logits, targets)
-        right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
-        measured = Measured(float(loss.item()) * share, right, targets.data.size)
+            outputs = self._forward(inputs)
+        cost = self._objective.cost(outputs, targets, self._amounts_at(step))
+        measured = self._objective.measure(cost, outputs, targets)
         for other in left:
             measured = other + measured
         for name, value in statistics.items():
@@ -150,7 +154,7 @@ class Computation:
         self._begin(sink, measured)
         if self._send is not None:
             self._send_heads()
-        loss.backward(self._seed(share, loss))
+        cost.tensor.backward(self._seed(cost.seed, cost.tensor))
         for name in [name for name in self._trained if name not in sink.arrived]:  # not used by this forward
             self._arrived(name, np.zeros_like(self._trained[name].data))
         self._sink = None
@@ -167,8 +171,10 @@ class Computation:
         sink.begin()
 
     def _seed(self, share: float, loss: cr.Tensor) -> cr.Tensor:
-        """Where a backward pass starts from; there are few different ones."""
+        """Where a backward pass starts from; there are few different ones, unless labels have weights."""
         if share not in self._seeds:
+            if len(self._seeds) >= MAX_SEEDS:
+                self._seeds.clear()
             self._seeds[share] = cr.tensor(share, dtype=loss.dtype)
         return self._seeds[share]
 
@@ -222,18 +228,32 @@ class Computation:
         """The share of some validation examples in the mean loss over all; computed in pieces of a batch's size."""
         assert self._validation is not None
         self.model.eval()
-        total = Measured()
+        amounts, total = self._amounts_of_validation(), Measured()
         with cr.no_grad():
             for start in range(0, len(indices), self.plan.config.batch_size):
                 piece = indices[start : start + self.plan.config.batch_size]
-                logits = self.model(cr.from_numpy(self._validation.inputs[piece]))
-                logits = logits.reshape(-1, logits.shape[-1])
-                targets = cr.from_numpy(self._validation.targets[piece].reshape(-1))
-                loss = float(F.cross_entropy(logits, targets).item()) * len(piece) / self.plan.num_validation
-                right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
-                total = total + Measured(loss, right, targets.data.size)
+                outputs = self.model(cr.from_numpy(self._validation.inputs[piece]))
+                targets = _targets(self._validation, piece)
+                cost = self._objective.cost(outputs, targets, amounts)
+                total = total + self._objective.measure(cost, outputs, targets)
         self.model.train()
         return total
+
+    def _amounts_at(self, step: int) -> tuple[float, ...]:
+        """What the losses over the global batch of a step are divided by. Where that depends on targets, all of the
+        batch are read: each worker does it for itself, so that no step waits for another exchange."""
+        if self._amounts[0] != step:
+            of_batch = lambda: _targets(self._examples, self.plan.batch(step))
+            self._amounts = step, self._objective.amounts(self.plan.batch_size(step), of_batch)
+        return self._amounts[1]
+
+    def _amounts_of_validation(self) -> tuple[float, ...]:
+        """Likewise, of all validation examples."""
+        if not self._validation_amounts:
+            examples, count = self._validation, self.plan.num_validation
+            assert examples is not None
+            self._validation_amounts = self._objective.amounts(count, lambda: _targets(examples, np.arange(count)))
+        return self._validation_amounts
 
     def _draws(self, step: int, shard: int) -> cr.Generator:
         """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
@@ -277,6 +297,11 @@ def _in_float32(outputs: Any) -> Any:
     if isinstance(outputs, Mapping):
         return {name: _in_float32(output) for name, output in outputs.items()}
     return [_in_float32(output) for output in outputs]
+
+
+def _targets(examples: Examples, indices: Indices) -> Targets:
+    """The columns that losses and metrics read, of some examples."""
+    return {TARGETS: examples.targets[indices]}
 
 
 def _in_tree(values: Sequence[Measured]) -> Measured:

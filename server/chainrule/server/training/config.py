@@ -133,6 +133,52 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What a target costs, given an output of the model: the mean over the global batch."""
+
+    name: str = "cross_entropy"
+    """As in `objectives.LOSSES`."""
+    output: str = ""
+    """Name or place of the model's output; empty: the first."""
+    target: str = ""
+    """Column of the dataset; empty: "targets"."""
+    weight: float = 1.0
+    """Factor in the sum of the losses, above 0."""
+    label_smoothing: float = 0.0
+    """cross_entropy: share of each target that is spread over all classes, from 0 to 1."""
+    class_weights: tuple[float, ...] = ()
+    """cross_entropy, nll: a weight for each class; empty: all weigh the same."""
+    ignore_index: int | None = None
+    """cross_entropy, nll, dice: a label that does not count; None: all do."""
+    example_weight: str = ""
+    """Column of the dataset with a weight for each example; empty: all weigh the same."""
+    pos_weight: tuple[float, ...] = ()
+    """bce_with_logits: what positive targets are multiplied by, one number for each label or one for all."""
+    delta: float = 1.0
+    """huber: from which difference on it is linear, above 0."""
+    beta: float = 1.0
+    """smooth_l1: from which difference on it is linear, from 0."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """Something that is measured besides the loss."""
+
+    name: str
+    """As in `metrics.METRICS`."""
+    output: str = ""
+    """Name or place of the model's output; empty: the first."""
+    target: str = ""
+    """Column of the dataset; empty: "targets"."""
+    k: int = 5
+    """top_k: among how many of the highest outputs the label has to be, from 1."""
+    threshold: float = 0.5
+    """Of several labels: the probability above which one counts as predicted."""
+    average: str = ""
+    """precision, recall, f1, iou: macro, micro, binary or none; r2: macro or micro. Empty: macro."""
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """How to train."""
 
@@ -172,6 +218,10 @@ class TrainingConfig:
     staleness: int = 0
     """Steps that a worker may be ahead of the slowest. 0: synchronous, and exact. Above it, every contribution is
     applied when it comes, and the weights depend on timing."""
+    losses: tuple[Loss, ...] = ()
+    """What is minimised: their sum, each times its weight. Empty: cross entropy."""
+    metrics: tuple[MetricSpec, ...] = ()
+    """What is measured besides. Empty: accuracy, where the first loss is one of classes."""
 
     # --- what does not ---
     min_workers: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ WHOLE = 0xFFFE
 """All parts of a push together."""
 
 
+Sums = tuple[tuple[float, ...], ...]
+"""What metrics are computed of, in the order and the lengths that the job's objective gives them."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a block of shards measured; added up in the tree, as the gradients are."""
@@ -25,18 +30,47 @@ class Measured:
     num_correct: int = 0
     """Predictions that were right."""
     num_predictions: int = 0
+    """0 where accuracy is not measured."""
+    sums: Sums = ()
+    """Of the other metrics; empty: none, or nothing measured yet."""
 
     @property
     def bits(self) -> bytes:
         """What is the same for two results that are, a loss of NaN among them."""
-        return struct.pack("<dqq", self.loss, self.num_correct, self.num_predictions)
+        return struct.pack("<dqq", self.loss, self.num_correct, self.num_predictions) + pack_sums(self.sums)
 
     def __add__(self, other: Measured) -> Measured:
         return Measured(
             self.loss + other.loss,
             self.num_correct + other.num_correct,
             self.num_predictions + other.num_predictions,
+            _added(self.sums, other.sums),
         )
+
+
+def pack_sums(sums: Sums) -> bytes:
+    """Sums as bytes: how many vectors, their lengths, their numbers; none are no bytes."""
+    if not sums:
+        return b""
+    lengths = struct.pack(f"<H{len(sums)}I", len(sums), *map(len, sums))
+    return lengths + b"".join(struct.pack(f"<{len(vector)}d", *vector) for vector in sums)
+
+
+def unpack_sums(content: bytes) -> Sums:
+    """The sums again. Raises struct.error if these are no sums."""
+    if not content:
+        return ()
+    [count] = struct.unpack_from("<H", content)
+    lengths = struct.unpack_from(f"<{count}I", content, 2)
+    numbers = struct.unpack(f"<{sum(lengths)}d", content[2 + 4 * count :])
+    ends = list(itertools.accumulate(lengths))
+    return tuple(numbers[end - length : end] for end, length in zip(ends, lengths, strict=True))
+
+
+def _added(left: Sums, right: Sums) -> Sums:
+    if not left or not right:
+        return left or right
+    return tuple(tuple(a + b for a, b in zip(one, other, strict=True)) for one, other in zip(left, right, strict=True))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ class Examples:
     inputs: Array
     """float32 features or int64 tokens, (N, ...)."""
     targets: Array
-    """int64 class labels, (N,) or, one for each token, (N, T)."""
+    """int64 class labels, -100 where there is none, or float32 numbers; (N, ...)."""
 
     def __len__(self) -> int:
         return len(self.inputs)

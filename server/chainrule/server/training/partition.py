@@ -22,6 +22,7 @@ from chainrule.server.training.contributions import HEAD, WHOLE, Dispute, Measur
 from chainrule.server.training.errors import CorruptionError, NonFiniteError
 from chainrule.server.training.layout import PartitionLayout, Place
 from chainrule.server.training.memory import WRITING, Weights
+from chainrule.server.training.objectives import Objective
 from chainrule.server.training.plan import AVERAGED, Plan, Tick
 from chainrule.server.training.reduction import Block, Cover, ReductionError, tree_sum
 from chainrule.server.training.state import AVERAGE, Array, Arrays, EvaluationMetric, StepMetric, TrainingState
@@ -68,6 +69,7 @@ class Partition:
         self.skipped: list[str] = []
         """Steps that were left out, and why."""
         self._updater = Updater(plan.config, plan.total_steps)
+        self._objective = Objective(plan.config)
         self._clock = clock
         self._eager = not plan.config.clip_norm and plan.config.non_finite == "fail"
         self._rules = layout.rules
@@ -229,11 +231,11 @@ class Partition:
 
     def _record(self, tick: Tick, measured: Measured) -> None:
         """What a tick that is complete has measured."""
-        accuracy = measured.num_correct / measured.num_predictions
+        accuracy, values = self._objective.finish(measured)
         if tick.evaluates:
             self.evaluations.append(
                 EvaluationMetric(
-                    tick.epoch + 1, self.step, measured.loss, accuracy, self.plan.num_validation, self._clock()
+                    tick.epoch + 1, self.step, measured.loss, accuracy, self.plan.num_validation, self._clock(), values
                 )
             )
         else:
@@ -245,6 +247,7 @@ class Partition:
                     accuracy=accuracy,
                     num_examples=self.plan.batch_size(tick.step),
                     time_s=self._clock(),
+                    values=values,
                 )
             )
 

@@ -34,6 +34,7 @@ from chainrule.server.training.wire import (
     CLOCKS,
     END,
     HEADER,
+    MAX_GREETING_BYTES,
     MESSAGE,
     PUSH,
     PUSH_BODY,
@@ -115,7 +116,7 @@ class _Gateway:
                     self._slots[int.from_bytes(frame.body, "little")] = Slot.of(frame.descriptor, self._layout)
                     self._up.send(SLOT, frame.body)
                 elif frame.kind == PUSH:
-                    tick, _, _, number, part, *_ = PUSH_BODY.unpack(frame.body)
+                    tick, _, _, number, part, *_ = PUSH_BODY.unpack_from(frame.body)
                     start, stop = place_of_part(self._layout, part)
                     content = bytes(self._slots[number].memory[start:stop])
                     if int(self._slots[number].tick[0]) == tick:  # else the worker has gone on without being waited for
@@ -310,9 +311,13 @@ class _Portal:
                     body = self._up.exactly(PUSH_BODY.size)
                     tick, _, _, number, part, *_ = PUSH_BODY.unpack(body)
                     start, stop = place_of_part(self._layout, part)
+                    size_of_sums = length - PUSH_BODY.size - (stop - start)
+                    if not 0 <= size_of_sums <= MAX_GREETING_BYTES:
+                        raise LinkError(f"a push of {length} bytes was announced for part {part}")
+                    sums = self._up.exactly(size_of_sums)
                     self._slots[number].begin(tick)
                     self._up.into(self._slots[number].memory[start:stop])
-                    self._partition.send(PUSH, body)
+                    self._partition.send(PUSH, body + sums)
                 else:
                     self._partition.send(kind, self._up.exactly(length))
 

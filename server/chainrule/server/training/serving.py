@@ -17,7 +17,7 @@ from typing import Any
 import chainrule.engine as cr
 from chainrule.server.training import faults, policies
 from chainrule.server.training.archive import Archive
-from chainrule.server.training.contributions import Measured, Push
+from chainrule.server.training.contributions import Measured, Push, unpack_sums
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import make_layout
@@ -112,9 +112,9 @@ class _Link:
 
     def push(self, body: bytes) -> Push:
         """What a frame says. Raises struct.error or KeyError if it is not one of ours."""
-        tick, start, size, slot, part, loss, right, predictions = PUSH_BODY.unpack(body)
+        tick, start, size, slot, part, loss, right, predictions = PUSH_BODY.unpack_from(body)
         assert self.lease is not None
-        measured = Measured(loss, right, predictions)
+        measured = Measured(loss, right, predictions, unpack_sums(body[PUSH_BODY.size :]))
         return Push(tick, self.lease, Block(start, size), part, measured, self.slots[slot].memory, self.slots[slot])
 
     def close(self) -> None:

@@ -71,12 +71,14 @@ class StepMetric:
     """Epoch, from 1."""
     loss: float
     """Mean loss over the global batch."""
-    accuracy: float
-    """Share of the global batch classified right."""
+    accuracy: float | None
+    """Share of the global batch classified right; None: not measured."""
     num_examples: int
     """Examples of the global batch."""
     time_s: float
     """When it was done, in seconds since 1970 UTC."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured, by name."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,14 @@ class EvaluationMetric:
     """Steps done by then."""
     loss: float
     """Mean loss over the validation examples."""
-    accuracy: float
-    """Share of them classified right."""
+    accuracy: float | None
+    """Share of them classified right; None: not measured."""
     num_examples: int
     """How many they are."""
     time_s: float
     """When it was done, in seconds since 1970 UTC."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured, by name."""
 
 
 def _copied(arrays: Mapping[str, Array]) -> Arrays:

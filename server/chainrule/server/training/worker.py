@@ -15,7 +15,7 @@ import chainrule.engine as cr
 from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
 from chainrule.server.training.compute import Computation, Sink
-from chainrule.server.training.contributions import HEAD, WHOLE, Measured
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured, pack_sums
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError, RejectedError
 from chainrule.server.training.examples import Examples
@@ -297,7 +297,7 @@ class Worker:
             tick.number, block.start, block.size, slot, part,
             measured.loss, measured.num_correct, measured.num_predictions,
         )  # fmt: skip
-        link.send(PUSH, body)
+        link.send(PUSH, body + pack_sums(measured.sums) if part in (HEAD, WHOLE) else body)
 
     def _next_sink(self) -> tuple[int, Sink]:
         """Memory for another block of this tick; that of the tick before is free again."""
