@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,16 +19,11 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed", allow_module_level=True)
 import torch
 
-if TYPE_CHECKING:
-    Base = Any
-else:
-    Base = torch.nn.Module
-
 pytestmark = pytest.mark.torch
 FEATURES = 6
 
 
-class Network(Base):
+class Network(torch.nn.Module):  # type: ignore[misc]
     """BatchNorm, a layer with two names, one that is not used, and buffers of all kinds."""
 
     def __init__(self) -> None:
@@ -124,12 +119,12 @@ def test_bfloat16_tensors_keep_their_bits(server: FakeServer, client: Client) ->
     assert torch.equal(model.state_dict("torch")["w"], weights["w"])
 
 
-class Fails(Base):
+class Fails(torch.nn.Module):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:
         raise RuntimeError("only on Sundays")
 
 
-class Pair(Base):
+class Pair(torch.nn.Module):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:
         return x, x
 

@@ -215,7 +215,8 @@ def _facts(record: Record) -> dict[str, Any]:
     model, config = record.model, record.status.config
     digest = record.source_digest or model.weights_digest
     weights = f"weights {digest}" if digest else f"initialised from {model.init_seed}"
-    facts = {"model": f"{model.family} {dict(model.config)}, {weights}", "dataset": record.dataset.digest}
+    architecture = f"{model.family} {dict(model.config)}" if model.family else f"graph {model.graph_digest}"
+    facts = {"model": f"{architecture}, {weights}", "dataset": record.dataset.digest}
     facts.update(_flat({name: getattr(config, name) for name in WEIGHT_FIELDS}))
     facts["optimizer"] = type(config.optimizer).__name__.lower()
     facts["validation.dataset"] = record.validation.digest if record.validation else "none"
