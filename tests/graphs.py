@@ -42,12 +42,12 @@ def model_of(
     outputs: dict[str, list[Any]],
 ) -> bytes:
     """A model of float32 inputs and outputs. Nothing of it is checked."""
-    values = [
+    taken, given = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
         for shapes in (inputs, outputs)
-    ]
+    )
     initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "network", *values, initializers)
+    graph = helper.make_graph(nodes, "network", taken, given, initializers)
     content: bytes = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
     ).SerializeToString()
@@ -95,7 +95,7 @@ def huge(elements: int) -> bytes:
     """An architecture that asks for that many weights, and brings none."""
     shape = [elements // 1000, 1000]
     node = helper.make_node("MatMul", ["x", "w"], ["y"], name="large")
-    inputs = {"x": ["batch", shape[0]], "w": shape}
+    inputs: dict[str, list[Any]] = {"x": ["batch", shape[0]], "w": [*shape]}
     model = ModelProto.FromString(model_of([node], {}, inputs=inputs, outputs={"y": ["batch", 1000]}))
     model.metadata_props.add(key="chainrule.weights", value='["w"]')
     content: bytes = model.SerializeToString()

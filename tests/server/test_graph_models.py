@@ -169,7 +169,7 @@ def test_class_labels_stay_with_the_model(catalog: ModelCatalog, blobs: BlobStor
 def test_class_labels_are_one_for_each_class_and_can_be_told_apart(
     catalog: ModelCatalog, blobs: BlobStore, architecture: Builtin | None, labels: list[str], field: str, said: str
 ) -> None:
-    others = {} if architecture is None else {"architecture": architecture, "weights_digest": ""}
+    others: dict[str, Any] = {} if architecture is None else {"architecture": architecture, "weights_digest": ""}
     with pytest.raises(InvalidRequestError, match=said) as caught:
         create(catalog, blobs, class_labels=labels, **others)
     assert refusal(caught).field == f"model.class_labels{field}"

@@ -290,7 +290,7 @@ def test_a_call_of_before_the_recipe_is_the_same_call() -> None:
         return asked.request().payload_digest
 
     before = {**asdict(CONFIG)}
-    for name in ("parameter_groups", "accumulate", "ema_decay", "precision"):
+    for name in ("losses", "metrics", "parameter_groups", "accumulate", "ema_decay", "precision"):
         del before[name]
     assert digest() == Request.of("r", model="models/m", dataset="datasets/d", config=before).payload_digest
     other: list[dict[str, Any]] = [
