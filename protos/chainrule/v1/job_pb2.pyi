@@ -298,7 +298,7 @@ class TrainingConfig(_message.Message):
         PRECISION_FLOAT32: TrainingConfig._Precision.ValueType  # 1
         """32 bits."""
         PRECISION_BFLOAT16: TrainingConfig._Precision.ValueType  # 2
-        """16 bits with the exponents of 32: on CPUs that have it about twice as fast, with 8 bits of mantissa."""
+        """16 bits: the exponents of 32, and 8 bits of precision. For CPUs that have instructions for it."""
 
     class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
         """What products and convolutions of a step compute in."""
@@ -308,7 +308,7 @@ class TrainingConfig(_message.Message):
     PRECISION_FLOAT32: TrainingConfig.Precision.ValueType  # 1
     """32 bits."""
     PRECISION_BFLOAT16: TrainingConfig.Precision.ValueType  # 2
-    """16 bits with the exponents of 32: on CPUs that have it about twice as fast, with 8 bits of mantissa."""
+    """16 bits: the exponents of 32, and 8 bits of precision. For CPUs that have instructions for it."""
 
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
