@@ -200,6 +200,9 @@ class TrainingTables(Database):
         queries = (
             sa.select(versions.weights_digest, versions.model + "/versions/" + sa.cast(versions.number, sa.String)),
             sa.select(schema.datasets.c.digest, schema.datasets.c.name),
+            sa.select(schema.dataset_chunks.c.digest, schema.datasets.c.name).join_from(
+                schema.dataset_chunks, schema.datasets
+            ),
             sa.select(schema.jobs.c.weights_digest, schema.jobs.c.name).where(schema.jobs.c.weights_digest != ""),
             sa.select(schema.checkpoints.c.manifest_digest, schema.checkpoints.c.job),
             sa.select(schema.checkpoints.c.state_digest, schema.checkpoints.c.job),
@@ -215,6 +218,7 @@ class TrainingTables(Database):
         columns = (
             schema.model_versions.c.weights_digest,
             schema.datasets.c.digest,
+            schema.dataset_chunks.c.digest,
             schema.jobs.c.weights_digest,
             schema.checkpoints.c.manifest_digest,
             schema.checkpoints.c.state_digest,

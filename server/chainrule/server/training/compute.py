@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -13,10 +14,11 @@ import chainrule.engine as cr
 from chainrule.engine import models, nn
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.layout import Layout, make_layout, views
 from chainrule.server.training.memory import Weights
 from chainrule.server.training.plan import Indices, Plan, Tick
+from chainrule.server.training.reading import Reader
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays
 
@@ -27,12 +29,12 @@ Send = Callable[[int, int, Measured], None]
 class Computation:
     """A model with the shards of its plan. It holds nothing that cannot be computed again."""
 
-    def __init__(self, plan: Plan, examples: Examples, validation: Examples | None = None) -> None:
+    def __init__(self, plan: Plan, examples: ExampleSource, validation: ExampleSource | None = None) -> None:
         self.plan = plan
         self.model = models.build(plan.family, plan.family_config)
         self.layout = make_layout(plan, self.model)
-        self._examples = examples
-        self._validation = validation
+        self._examples = Reader(examples, most=plan.config.shards)
+        self._validation = None if validation is None else Reader(validation, most=1)
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
         self._trained = {name: self._parameters[name] for name in self.layout.trained}
@@ -103,6 +105,7 @@ class Computation:
             into = sink if is_last else self._level(carry)
             self._left = [one for one, _ in left]
             self._send = send if is_last else None
+            self._examples.expect(partial(self._next_of, tick.step, block.start + place))
             with cr.random.using(self._draws(tick.step, block.start + place)):
                 measured_here = self._shard(indices, batch_size, into, [one for _, one in left])
             pending.append((into, measured_here))
@@ -117,8 +120,9 @@ class Computation:
         the bits of plain local training.
         """
         share = len(indices) / batch_size
-        inputs = cr.from_numpy(self._examples.inputs[indices])
-        targets = cr.from_numpy(self._examples.targets[indices].reshape(-1))
+        examples = self._examples.read(indices)
+        inputs = cr.from_numpy(examples["inputs"])
+        targets = cr.from_numpy(examples["targets"].reshape(-1))
         with nn.collect_batch_statistics(self.model) as statistics:
             logits = self.model(inputs)
         logits = logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])  # (n, classes)
@@ -137,6 +141,10 @@ class Computation:
             self._arrived(name, np.zeros_like(self._trained[name].data))
         self._sink = None
         return measured
+
+    def _next_of(self, step: int, shard: int) -> Indices | None:
+        """The examples that a shard has in the step after this one; None: there is none."""
+        return self.plan.shards(step + 1)[shard] if step + 1 < self.plan.total_steps else None
 
     def _begin(self, sink: Sink, measured: Measured) -> None:
         """Have the gradients of the backward pass that comes land in a sink."""
@@ -199,11 +207,14 @@ class Computation:
         self.model.eval()
         total = Measured()
         with cr.no_grad():
-            for start in range(0, len(indices), self.plan.config.batch_size):
-                piece = indices[start : start + self.plan.config.batch_size]
-                logits = self.model(cr.from_numpy(self._validation.inputs[piece]))
+            size = self.plan.config.batch_size
+            for start in range(0, len(indices), size):
+                piece = indices[start : start + size]
+                examples = self._validation.read(piece)
+                self._validation.expect(partial(indices.__getitem__, slice(start + size, start + 2 * size)))
+                logits = self.model(cr.from_numpy(examples["inputs"]))
                 logits = logits.reshape(-1, logits.shape[-1])
-                targets = cr.from_numpy(self._validation.targets[piece].reshape(-1))
+                targets = cr.from_numpy(examples["targets"].reshape(-1))
                 loss = float(F.cross_entropy(logits, targets).item()) * len(piece) / self.plan.num_validation
                 right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
                 total = total + Measured(loss, right, targets.data.size)

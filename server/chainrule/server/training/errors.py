@@ -31,3 +31,7 @@ class FingerprintError(ChainruleError):
 
 class CorruptionError(ChainruleError):
     """A gradient was computed several times and no two results are the same."""
+
+
+class DatasetError(ChainruleError):
+    """Examples that cannot be read: a chunk is missing, or damaged."""
