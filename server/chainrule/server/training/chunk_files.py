@@ -197,7 +197,7 @@ class _File:
     def read_into(self, name: str, row: int, out: Array) -> None:
         """The rows from `row` on of a column, as many as `out` has."""
         offset = self._places[name].begin + row * self._row_bytes[name]
-        left = memoryview(out.reshape(-1).view(np.uint8))
+        left = out.reshape(-1).view(np.uint8).data
         while left:
             done = os.preadv(self._descriptor, [left], offset)
             if done == 0:
