@@ -64,7 +64,8 @@ def test_statistics_are_those_of_all_numbers(catalog: DatasetCatalog, blobs: Blo
     inputs = (1000 + rng.normal(size=(100, 7))).astype(np.float32)
     targets = rng.integers(0, 5, size=100)
     made = catalog.create("d", digest=blobs.put(cut(blobs, inputs, targets, rows=9).to_bytes()), tenant="default")
-    for found, array in zip(made.statistics, (inputs, targets), strict=True):
+    arrays: tuple[NDArray[Any], ...] = (inputs, targets)
+    for found, array in zip(made.statistics, arrays, strict=True):
         assert (found.count, found.min, found.max) == (array.size, array.min(), array.max())
         assert found.mean == pytest.approx(array.mean(dtype=np.float64), rel=1e-12)
         assert found.std == pytest.approx(array.std(dtype=np.float64), rel=1e-9)

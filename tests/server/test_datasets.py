@@ -69,7 +69,7 @@ def test_tokens_have_one_target_or_one_each(catalog: DatasetCatalog, blobs: Blob
     assert (dataset.num_examples, dataset.input_shape, dataset.target_shape) == (3, (4,), targets.shape[1:])
     assert (dataset.num_tokens, dataset.num_classes) == (12, int(targets.max()) + 1)
     assert catalog.get("datasets/d", tenant="default") == dataset
-    assert np.array_equal(catalog.load(dataset).inputs, TOKENS)
+    assert np.array_equal(catalog.load(dataset).read(np.arange(3))["inputs"], TOKENS)
 
 
 @pytest.mark.parametrize(

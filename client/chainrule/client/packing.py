@@ -26,10 +26,10 @@ class Packer:
     make up which chunk depends on nothing but the rows.
     """
 
-    def __init__(self, reader: Reader, *, single_bytes: int = SINGLE_BYTES) -> None:
+    def __init__(self, reader: Reader, *, single_bytes: int | None = None) -> None:
         self._reader = reader
         self._blocks: Iterator[Block] = iter(reader.blocks())
-        self._single_bytes = single_bytes
+        self._single_bytes = SINGLE_BYTES if single_bytes is None else single_bytes
         self._held: list[Block] = []
         self._held_bytes = 0
         self._held_rows = 0

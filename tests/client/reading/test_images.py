@@ -47,7 +47,8 @@ def refused(folder: Path, **options: Any) -> str:
 
 def test_sub_folders_are_the_classes(folder: Path) -> None:
     inputs, targets, labels = read(folder)
-    assert (inputs.shape, inputs.dtype) == ((3, 3, 6, 4), np.uint8)
+    assert inputs.shape == (3, 3, 6, 4)
+    assert inputs.dtype == np.uint8
     assert (targets.tolist(), labels) == ([0, 1, 1], ("cat", "dog"))
     assert inputs[1:, :, 0, 0].tolist() == [[1, 2, 3], [4, 5, 6]]
 

@@ -32,7 +32,8 @@ class Samples:
 def read(source: Any) -> tuple[Any, Any, tuple[str, ...]]:
     reader = open_source(source, ReadOptions())
     blocks = list(reader.blocks())
-    return (*(np.concatenate([block[name] for block in blocks]) for name in ("inputs", "targets")), reader.class_labels)
+    inputs, targets = (np.concatenate([block[name] for block in blocks]) for name in ("inputs", "targets"))
+    return inputs, targets, reader.class_labels
 
 
 def test_samples_become_examples() -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import pickle
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from chainrule.engine.io.chunked import Chunk, Manifest
+from chainrule.engine.io.chunked import Chunk, Column, Manifest
 from chainrule.server.training import chunk_files
 from chainrule.server.training.chunk_files import CACHE, CACHE_LIMIT, ChunkedExamples, ChunkFiles, ChunkFinder
 from chainrule.server.training.errors import DatasetError
 from chainrule.server.training.examples import Examples, Part, as_features, parts
 from chainrule.server.training.reading import Reader
 from tests.server.training.chunked import cut
-from tests.server.training.runs import images, run, small_plan
+from tests.server.training.runs import Run, images, run, small_plan
 
 
 def path_of(examples: ChunkedExamples, number: int) -> Path:
@@ -224,3 +225,40 @@ async def test_weights_do_not_depend_on_how_the_dataset_is_stored(tmp_path: Path
             workers=workers,
         )
         assert (found.digest, found.evaluations) == (one.digest, one.evaluations)
+
+
+def most_resident(pid: int) -> int:
+    """The most memory that a process has had, in bytes."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+
+@pytest.mark.whole
+async def test_a_worker_takes_no_more_memory_for_a_large_dataset(tmp_path: Path) -> None:
+    """384 MB in chunks of 16 MB: a worker that has read all of it has taken little more than for a small one."""
+    size, count = 64, 8192
+    rng = np.random.default_rng(0)
+    peaks = []
+    for name, num_examples in (("small", 256), ("large", count)):
+        folder = tmp_path / name
+        one = rng.normal(size=(256, 3, size, size)).astype(np.float32)
+        cut_chunks: list[Chunk] = []
+        columns: tuple[Column, ...] = ()
+        for number in range(num_examples // 256):
+            part = cut(Examples(one + np.float32(number), rng.integers(0, 10, size=256)), folder, rows=256)
+            cut_chunks += part.manifest.chunks
+            columns = part.manifest.columns
+        data = ChunkedExamples(Manifest(columns, tuple(cut_chunks)), str(folder))
+        family = {"width": 2, "in_channels": 3, "image_size": size}
+        plan = replace(small_plan(family_config=family, epochs=1, batch_size=32, shards=2), num_examples=num_examples)
+        found: dict[int, int] = {}
+
+        async def watch(this: Run, found: dict[int, int] = found, last: int = plan.total_steps - 1) -> None:
+            await this.until_step(last)
+            for process in this.placement.workers.values():
+                found[process.pid or 0] = most_resident(process.pid or 0)
+
+        done = await run(plan, data=data, workers=2, meddle=watch, start="spawn", timeout_s=300.0)
+        assert done.is_over
+        peaks.append(max(found.values()))
+    assert count * 3 * size * size * 4 > 380e6
+    assert peaks[1] - peaks[0] < 32 * 1024**2, peaks

@@ -27,6 +27,8 @@ from chainrule.server.training.state import Array, Arrays
 
 CACHE = "CHAINRULE_CACHE"
 """Environment variable: the folder in which a machine that is not the service's keeps chunks."""
+CHUNKS = "CHAINRULE_CHUNKS"
+"""Environment variable: "fetch" has workers on the service's machine get chunks as if they were on another."""
 CACHE_LIMIT = "CHAINRULE_CACHE_BYTES"
 """Environment variable: how much may lie there; those that have not been opened for longest go first."""
 DEFAULT_CACHE_BYTES = 64 * 1024**3
@@ -84,6 +86,8 @@ class ChunkFinder:
     def open(self, digest: str) -> int:
         """A descriptor of the chunk's file. Raises DatasetError if there is none to be had."""
         try:
+            if self._fetch is not None and os.environ.get(CHUNKS) == "fetch":
+                return self._open_cached(digest, self._fetch)
             return os.open(self._folder / digest[:2] / digest, os.O_RDONLY)
         except OSError as error:
             if self._fetch is None:
