@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from chainrule.client.wire import labels_of, moment, plain
+from chainrule.engine.io.chunked import Column
 from chainrule.v1 import cluster_pb2, dataset_pb2, model_pb2
 
 
@@ -62,6 +63,23 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStatistics:
+    """What the numbers of a column are, over all examples of a dataset."""
+
+    column: str
+    """Its name: "inputs" or "targets"."""
+    count: int
+    """How many numbers there are."""
+    min: float
+    max: float
+    mean: float
+    std: float
+    """Standard deviation, that of the whole population."""
+    class_counts: tuple[int, ...]
+    """How many numbers each class has, for targets of at most 1,000 classes; else none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """A named, immutable set of examples."""
 
@@ -75,7 +93,7 @@ class Dataset:
     num_classes: int
     """The highest target plus one."""
     size_bytes: int
-    """Size of its blob."""
+    """Size of its blob, and of its chunks."""
     create_time: datetime
     """When it was created, in UTC."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +103,14 @@ class Dataset:
     etag: str = ""
     """Changes whenever labels or description do; sent along with a change, it makes sure that nothing else came
     between."""
+    columns: tuple[Column, ...] = ()
+    """What each example consists of: inputs and targets."""
+    statistics: tuple[ColumnStatistics, ...] = ()
+    """What the numbers of the columns are, in their order; none for datasets made by earlier versions."""
+    class_labels: tuple[str, ...] = ()
+    """Names of the classes, that of class 0 first; none: they have none."""
+    num_chunks: int = 0
+    """How many chunks hold the examples; 0: they are in its blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +212,21 @@ def dataset_from_message(message: dataset_pb2.Dataset) -> Dataset:
         labels=labels_of(message),
         description=message.description,
         etag=message.etag,
+        columns=tuple(Column(of.name, of.dtype, tuple(of.shape)) for of in message.columns),
+        statistics=tuple(
+            ColumnStatistics(
+                column=of.column,
+                count=of.count,
+                min=of.min,
+                max=of.max,
+                mean=of.mean,
+                std=of.std,
+                class_counts=tuple(of.class_counts),
+            )
+            for of in message.statistics
+        ),
+        class_labels=tuple(message.class_labels),
+        num_chunks=message.num_chunks,
     )
 
 

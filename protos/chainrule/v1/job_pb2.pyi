@@ -940,18 +940,23 @@ class Validation(_message.Message):
     FRACTION_FIELD_NUMBER: _builtins.int
     PATIENCE_FIELD_NUMBER: _builtins.int
     RESTORE_BEST_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Resource name of a second dataset, datasets/{dataset}, whose inputs have the shape of the first's. Empty: a share
     of the first.
     """
     fraction: _builtins.float
-    """Share of the dataset that is kept back from training, its last examples; at most 0.9. Not together with dataset.
-    0: none.
+    """Share of the dataset that is kept back from training, at most 0.9: its last examples, or those that seed draws. Not
+    together with dataset. 0: none.
     """
     patience: _builtins.int
     """Epochs without a better loss after which the job stops early, from 0. Default 0: never."""
     restore_best: _builtins.bool
     """Whether the weights of the epoch with the least validation loss are the result, instead of the last. Default false."""
+    seed: _builtins.int
+    """Draws the examples that fraction keeps back, the same for the same seed and number of examples. Default 0: it keeps
+    back the last ones.
+    """
     def __init__(
         self,
         *,
@@ -959,10 +964,11 @@ class Validation(_message.Message):
         fraction: _builtins.float = ...,
         patience: _builtins.int = ...,
         restore_best: _builtins.bool = ...,
+        seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fraction", b"fraction", "patience", b"patience", "restore_best", b"restore_best"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fraction", b"fraction", "patience", b"patience", "restore_best", b"restore_best", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

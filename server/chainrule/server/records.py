@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from chainrule.engine.io.chunked import Column
 from chainrule.server.architecture import Architecture
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import EvaluationMetric
@@ -136,6 +137,21 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
+class ColumnStatistics:
+    """What the numbers of a column are, over all examples."""
+
+    column: str
+    count: int
+    min: float
+    max: float
+    mean: float
+    std: float
+    """Of the whole population."""
+    class_counts: tuple[int, ...] = ()
+    """How many numbers each class has, where these are few classes."""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A named, immutable set of examples."""
 
@@ -149,7 +165,15 @@ class Dataset:
     target_shape: tuple[int, ...] = ()
     """Shape of one target: (), or (T,) where each token has one."""
     num_tokens: int = 0
-    """The highest token plus one where inputs are tokens; 0 where they are float32 features."""
+    """The highest token plus one where inputs are tokens; 0 where they are features."""
+    columns: tuple[Column, ...] = ()
+    """Of the inputs, then of the targets."""
+    statistics: tuple[ColumnStatistics, ...] = ()
+    """In the order of the columns; none: of an earlier version."""
+    class_labels: tuple[str, ...] = ()
+    """Names of the classes; none: they have none."""
+    num_chunks: int = 0
+    """How many chunks hold the examples; 0: they are in the blob itself."""
     labels: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     revision: int = 1

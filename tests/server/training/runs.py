@@ -29,7 +29,7 @@ from chainrule.server.training.events import (
     StepsDone,
     WorkersChanged,
 )
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import Examples, ExampleSource
 from chainrule.server.training.local import LocalPlacement
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import TrainingState
@@ -209,8 +209,8 @@ async def run(
     plan: Plan,
     *,
     state: TrainingState | None = None,
-    data: Examples | None = None,
-    validation: Examples | None = None,
+    data: ExampleSource | None = None,
+    validation: ExampleSource | None = None,
     meddle: Meddle | None = None,
     fence: int = 1,
     fingerprint: str = "",
@@ -233,8 +233,8 @@ async def run(
 async def train(
     plan: Plan,
     *,
-    data: Examples | None = None,
-    validation: Examples | None = None,
+    data: ExampleSource | None = None,
+    validation: ExampleSource | None = None,
     meddle: Meddle | None = None,
     fingerprint: str = "",
     **setting: Any,

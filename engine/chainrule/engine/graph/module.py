@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.creation import tensor, zeros
+from chainrule.engine.creation import tensor
 from chainrule.engine.dtypes import Array, is_floating
-from chainrule.engine.errors import ShapeError
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.program import Program, Run, Tracer, replay
 from chainrule.engine.graph.roles import Norm, Roles

@@ -193,8 +193,8 @@ def make_plan(architecture: Architecture, dataset: Dataset, validation: Dataset 
 
 
 def num_kept_back(num_examples: int, fraction: float) -> int:
-    """How many examples of a dataset, its last ones, are evaluated on instead of trained on: the share, rounded, but at
-    least one, and one is left."""
+    """How many examples of a dataset are evaluated on instead of trained on: the share, rounded, but at least one, and
+    one is left."""
     return min(num_examples - 1, max(1, round(num_examples * fraction))) if fraction > 0 else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -146,6 +147,10 @@ def dataset(record: records.Dataset) -> dataset_pb2.Dataset:
         labels=record.labels,
         description=record.description,
         etag=record.etag,
+        columns=[dataset_pb2.Column(name=of.name, dtype=of.dtype, shape=of.shape) for of in record.columns],
+        statistics=[dataset_pb2.ColumnStatistics(**asdict(of)) for of in record.statistics],
+        class_labels=record.class_labels,
+        num_chunks=record.num_chunks,
     )
 
 

@@ -129,11 +129,17 @@ class CatalogTables(Database):
     # --- datasets ----------------------------------------------------------------------------------------------
 
     def create_dataset(
-        self, dataset: Dataset, *, tenant: str, request: Request = NO_REQUEST, validate_only: bool = False
+        self,
+        dataset: Dataset,
+        *,
+        tenant: str,
+        chunks: Sequence[str] = (),
+        request: Request = NO_REQUEST,
+        validate_only: bool = False,
     ) -> Dataset:
-        """Store a dataset, or return what the request has made before, or the one of that name if it is the same. With
-        `validate_only` nothing is stored. Raises AlreadyExistsError, or NotFoundError if what the request has made was
-        removed."""
+        """Store a dataset whose blob names these others as its chunks, or return what the request has made before, or
+        the one of that name if it is the same. With `validate_only` nothing is stored. Raises AlreadyExistsError, or
+        NotFoundError if what the request has made was removed."""
         with self._read() if validate_only else self._write() as db:
             known = requests.made(db, schema.datasets, request, tenant=tenant)
             if known is not None:
@@ -149,6 +155,10 @@ class CatalogTables(Database):
                 del values["create_time"]
                 db.execute(schema.datasets.insert().values(**values))
             made = get(db, schema.datasets, dataset.name, tenant=tenant)
+            if row is None and chunks:
+                of = {"dataset": made["id"], "tenant": tenant}
+                found = [{**of, "number": number, "digest": digest} for number, digest in enumerate(chunks)]
+                db.execute(schema.dataset_chunks.insert(), found)
             requests.record(db, request, dataset.name, tenant=tenant, now_us=max(now, made["create_time_us"]))
             return rows.dataset(made)
 
@@ -187,6 +197,7 @@ class CatalogTables(Database):
             check_etag(name, rows.dataset(row).etag, etag)
             validates = jobs.config[("validation", "dataset")].as_string() == name
             _check_unused(db, name, jobs.tenant == tenant, sa.or_(jobs.dataset == name, validates))
+            db.execute(schema.dataset_chunks.delete().where(schema.dataset_chunks.c.dataset == row["id"]))
             db.execute(schema.datasets.delete().where(schema.datasets.c.id == row["id"]))
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from chainrule.engine.io.chunked import Column
 from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
 from chainrule.server.records import (
     Cause,
     Checkpoint,
+    ColumnStatistics,
     Dataset,
     Job,
     JobEvent,
@@ -105,6 +107,12 @@ def dataset(row: RowMapping) -> Dataset:
         create_time=time(row["create_time_us"]),
         target_shape=tuple(row["target_shape"]),
         num_tokens=row["num_tokens"],
+        columns=tuple(Column(of["name"], of["dtype"], tuple(of["shape"])) for of in row["columns"]),
+        statistics=tuple(
+            ColumnStatistics(**{**of, "class_counts": tuple(of["class_counts"])}) for of in row["statistics"]
+        ),
+        class_labels=tuple(row["class_labels"]),
+        num_chunks=row["num_chunks"],
         labels=row["labels"],
         description=row["description"],
         revision=row["revision"],

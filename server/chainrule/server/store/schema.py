@@ -101,12 +101,26 @@ datasets = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("target_shape", JSON, nullable=False),
     Column("num_tokens", BigInteger, nullable=False),
+    Column("columns", JSON, nullable=False),
+    Column("statistics", JSON, nullable=False),
+    Column("class_labels", JSON, nullable=False),
+    Column("num_chunks", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("labels", JSON, nullable=False),
     Column("description", Text, nullable=False),
     Column("revision", Integer, nullable=False),
     UniqueConstraint("tenant", "name", name="uq_datasets"),
 )
+
+dataset_chunks = Table(
+    "dataset_chunks",
+    metadata,
+    Column("dataset", ForeignKey("datasets.id", name="fk_dataset_chunks_dataset"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
+)
+"""The blobs that a dataset's blob names, from number 0 on."""
 
 # --- jobs -------------------------------------------------------------------------------------------------------
 

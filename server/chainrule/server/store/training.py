@@ -203,6 +203,9 @@ class TrainingTables(Database):
             sa.select(versions.weights_digest, versions.model + "/versions/" + sa.cast(versions.number, sa.String)),
             sa.select(schema.models.c.graph_digest, schema.models.c.name).where(schema.models.c.graph_digest != ""),
             sa.select(schema.datasets.c.digest, schema.datasets.c.name),
+            sa.select(schema.dataset_chunks.c.digest, schema.datasets.c.name).join_from(
+                schema.dataset_chunks, schema.datasets
+            ),
             sa.select(schema.jobs.c.weights_digest, schema.jobs.c.name).where(schema.jobs.c.weights_digest != ""),
             sa.select(schema.checkpoints.c.manifest_digest, schema.checkpoints.c.job),
             sa.select(schema.checkpoints.c.state_digest, schema.checkpoints.c.job),
@@ -219,6 +222,7 @@ class TrainingTables(Database):
             schema.model_versions.c.weights_digest,
             schema.models.c.graph_digest,
             schema.datasets.c.digest,
+            schema.dataset_chunks.c.digest,
             schema.jobs.c.weights_digest,
             schema.checkpoints.c.manifest_digest,
             schema.checkpoints.c.state_digest,

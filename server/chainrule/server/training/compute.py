@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,18 @@ import numpy as np
 import chainrule.engine as cr
 from chainrule.engine import data, nn
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.layout import Layout, make_layout, views
 from chainrule.server.training.losses import TARGETS
 from chainrule.server.training.memory import Weights
 from chainrule.server.training.objectives import Objective, Targets
 from chainrule.server.training.plan import Indices, Plan, Tick
+from chainrule.server.training.reading import Reader
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays
 
+INPUTS = "inputs"
+"""The column that the network reads."""
 MAX_SEEDS = 64
 """Most starts of backward passes that are kept."""
 
@@ -32,12 +36,12 @@ Send = Callable[[int, int, Measured], None]
 class Computation:
     """A model with the shards of its plan. It holds nothing that cannot be computed again."""
 
-    def __init__(self, plan: Plan, examples: Examples, validation: Examples | None = None) -> None:
+    def __init__(self, plan: Plan, examples: ExampleSource, validation: ExampleSource | None = None) -> None:
         self.plan = plan
         self.model = plan.architecture.build()
         self.layout = make_layout(plan, self.model)
-        self._examples = examples
-        self._validation = validation
+        self._examples = Reader(examples, most=plan.config.shards)
+        self._validation = None if validation is None else Reader(validation, most=1)
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
         self._trained = {name: self._parameters[name] for name in self.layout.trained}
@@ -109,6 +113,7 @@ class Computation:
             left = [pending.pop() for _ in range(carry)]
             is_last = place == block.size - 1
             into = sink if is_last else self._level(self._levels, carry)
+            self._examples.expect(partial(self._next_of, tick.step, block.start + place))
             with cr.random.using(self._draws(tick.step, block.start + place)):
                 measured_here = self._in_pieces(indices, tick.step, into, left, send if is_last else None)
             pending.append((into, measured_here))
@@ -120,11 +125,12 @@ class Computation:
     ) -> Measured:
         """A shard in the pieces that it is accumulated from: each has the sum of those before it on its left, and the
         last one also what lies to the left of the shard in the tree."""
-        pieces = [indices[part] for part in data.split(len(indices), self.plan.config.accumulate)]
-        pieces = [piece for piece in pieces if len(piece)]
+        examples = self._examples.read(indices)
+        parts = [part for part in data.split(len(indices), self.plan.config.accumulate) if part.start < part.stop]
         before: list[tuple[Sink, Measured]] = []
-        for place, piece in enumerate(pieces):
-            is_last = place == len(pieces) - 1
+        for place, part in enumerate(parts):
+            piece = {name: column[part] for name, column in examples.items()}
+            is_last = place == len(parts) - 1
             into = sink if is_last else self._level(self._pieces, place % 2)
             added = [*before, *left] if is_last else before
             self._left = [one for one, _ in added]
@@ -133,18 +139,17 @@ class Computation:
         [(_, measured)] = before
         return measured
 
-    def _shard(self, indices: Indices, step: int, sink: Sink, left: Sequence[Measured]) -> Measured:
+    def _shard(self, examples: Arrays, step: int, sink: Sink, left: Sequence[Measured]) -> Measured:
         """Forward and backward on one shard, or a piece of it, of the global batch of a step.
 
         The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
         so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
         the bits of plain local training. Where what counts has weights, the share is that of what it is divided by.
         """
-        share = len(indices) / self.plan.batch_size(step)
-        inputs = cr.from_numpy(self._examples.inputs[indices])
-        targets = _targets(self._examples, indices)
+        share = len(examples[INPUTS]) / self.plan.batch_size(step)
+        targets = _targets(examples)
         with nn.collect_batch_statistics(self.model) as statistics:
-            outputs = self._forward(inputs)
+            outputs = self._forward(cr.from_numpy(examples[INPUTS]))
         cost = self._objective.cost(outputs, targets, self._amounts_at(step))
         measured = self._objective.measure(cost, outputs, targets)
         for other in left:
@@ -159,6 +164,10 @@ class Computation:
             self._arrived(name, np.zeros_like(self._trained[name].data))
         self._sink = None
         return measured
+
+    def _next_of(self, step: int, shard: int) -> Indices | None:
+        """The examples that a shard has in the step after this one; None: there is none."""
+        return self.plan.shards(step + 1)[shard] if step + 1 < self.plan.total_steps else None
 
     def _begin(self, sink: Sink, measured: Measured) -> None:
         """Have the gradients of the backward pass that comes land in a sink."""
@@ -230,10 +239,12 @@ class Computation:
         self.model.eval()
         amounts, total = self._amounts_of_validation(), Measured()
         with cr.no_grad():
-            for start in range(0, len(indices), self.plan.config.batch_size):
-                piece = indices[start : start + self.plan.config.batch_size]
-                outputs = self.model(cr.from_numpy(self._validation.inputs[piece]))
-                targets = _targets(self._validation, piece)
+            size = self.plan.config.batch_size
+            for start in range(0, len(indices), size):
+                examples = self._validation.read(indices[start : start + size])
+                self._validation.expect(partial(indices.__getitem__, slice(start + size, start + 2 * size)))
+                outputs = self.model(cr.from_numpy(examples[INPUTS]))
+                targets = _targets(examples)
                 cost = self._objective.cost(outputs, targets, amounts)
                 total = total + self._objective.measure(cost, outputs, targets)
         self.model.train()
@@ -243,7 +254,7 @@ class Computation:
         """What the losses over the global batch of a step are divided by. Where that depends on targets, all of the
         batch are read: each worker does it for itself, so that no step waits for another exchange."""
         if self._amounts[0] != step:
-            of_batch = lambda: _targets(self._examples, self.plan.batch(step))
+            of_batch = lambda: _targets(self._examples.read(self.plan.batch(step)))
             self._amounts = step, self._objective.amounts(self.plan.batch_size(step), of_batch)
         return self._amounts[1]
 
@@ -252,7 +263,7 @@ class Computation:
         if not self._validation_amounts:
             examples, count = self._validation, self.plan.num_validation
             assert examples is not None
-            self._validation_amounts = self._objective.amounts(count, lambda: _targets(examples, np.arange(count)))
+            self._validation_amounts = self._objective.amounts(count, lambda: _targets(examples.read(np.arange(count))))
         return self._validation_amounts
 
     def _draws(self, step: int, shard: int) -> cr.Generator:
@@ -299,9 +310,9 @@ def _in_float32(outputs: Any) -> Any:
     return [_in_float32(output) for output in outputs]
 
 
-def _targets(examples: Examples, indices: Indices) -> Targets:
+def _targets(examples: Arrays) -> Targets:
     """The columns that losses and metrics read, of some examples."""
-    return {TARGETS: examples.targets[indices]}
+    return {TARGETS: examples[TARGETS]}
 
 
 def _in_tree(values: Sequence[Measured]) -> Measured:

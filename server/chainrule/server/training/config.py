@@ -121,11 +121,14 @@ class Validation:
     dataset: str = ""
     """Resource name of a second dataset; empty: a share of the first."""
     fraction: float = 0.0
-    """Share of the dataset that is kept back, its last examples; 0: none. Not with `dataset`."""
+    """Share of the dataset that is kept back, its last examples or those that `seed` draws; 0: none. Not with
+    `dataset`."""
     patience: int = 0
     """Epochs without a better loss after which the job stops early; 0: never."""
     restore_best: bool = False
     """Whether the weights of the epoch with the least validation loss are the result, instead of the last."""
+    seed: int = 0
+    """Draws the examples that `fraction` keeps back; 0: they are the last ones."""
 
     @property
     def wanted(self) -> bool:

@@ -45,3 +45,7 @@ class ObjectiveError(ChainruleError):
 
     def __str__(self) -> str:
         return f"{self.field} {self.description}".strip()
+
+
+class DatasetError(ChainruleError):
+    """Examples that cannot be read: a chunk is missing, or damaged."""

@@ -18,7 +18,7 @@ from chainrule.server.training.compute import Computation, Sink
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured, pack_sums
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError, RejectedError
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import Segment, Slot, Weights
@@ -60,8 +60,8 @@ class WorkerSpec:
     """Number of the worker within the attempt; it is not used again."""
     identity: Identity
     coordinator: Endpoint
-    examples: Examples
-    validation: Examples | None = None
+    examples: ExampleSource
+    validation: ExampleSource | None = None
     node: str = ""
     """Which node it runs on, for people."""
     node_id: str = ""

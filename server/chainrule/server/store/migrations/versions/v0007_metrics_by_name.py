@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "chainrule_0007"
-down_revision = "chainrule_0005"
+down_revision = "chainrule_0006"
 
 
 def upgrade() -> None:
