@@ -1,7 +1,7 @@
 """What is done to images before they are trained on: drawn anew in each epoch, and the same for whoever draws it.
 
-Every draw is a function of (seed, epoch, sample, transform): a sample looks the same on whichever worker computes it, and
-when it is computed again. Images are float32 arrays of shape (n, channels, height, width).
+Every draw is a function of (seed, epoch, sample, transform): a sample looks the same on whichever worker computes it,
+and when it is computed again. Images are float32 arrays of shape (n, channels, height, width).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -220,6 +220,18 @@ class Cutout(Transform):
             top, left = int(tops[index]) - self.size // 2, int(lefts[index]) - self.size // 2
             out[index, :, max(0, top) : max(0, top + self.size), max(0, left) : max(0, left + self.size)] = 0.0
         return out
+
+
+KINDS: Mapping[str, type[Transform]] = {
+    "resize": Resize,
+    "normalize": Normalize,
+    "random_crop": RandomCrop,
+    "random_resized_crop": RandomResizedCrop,
+    "random_flip": RandomFlip,
+    "color_jitter": ColorJitter,
+    "cutout": Cutout,
+}
+"""By the names that clients and the store know them by."""
 
 
 @dataclass(frozen=True)
