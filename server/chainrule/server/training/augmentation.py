@@ -22,6 +22,7 @@ Indices = npt.NDArray[np.int64]
 
 MAX_TRIES = 64
 """Most pairs that are drawn for one mixing weight: each is taken with probability ≥ 1/2."""
+_PARTNERS, _WEIGHT = 1, 2  # places of draws that belong to a step
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -241,8 +242,9 @@ class Augmentation:
     transforms: tuple[Transform, ...] = ()
     """In order. Those that draw nothing are done to images that are evaluated, too."""
     mixup: float = 0.0
-    """Each image is mixed with another of its global batch, and so are their targets, with a weight that is drawn from
-    Beta(mixup, mixup). 0: none; at most 1. Source: Zhang et al., "mixup: Beyond empirical risk minimization" (2018)."""
+    """Each image is mixed with another of its global batch, and so are their losses, with a weight that is drawn for each
+    step from Beta(mixup, mixup). 0: none; at most 1. Source: Zhang et al., "mixup: Beyond empirical risk minimization"
+    (2018)."""
 
     def train(self, images: Images, samples: Indices, *, seed: int, epoch: int) -> Images:
         """Images as they are trained on in an epoch.
@@ -263,33 +265,28 @@ class Augmentation:
         return images
 
 
-def mixing(alpha: float, samples: Indices, *, seed: int, step: int) -> tuple[Indices, Draws]:
+def mixing(alpha: float, samples: Indices, *, seed: int, step: int) -> tuple[Indices, float]:
     """Which example of a global batch each of it is mixed with, and the weight of its own part.
 
-    The weight is X/(X + Y) of X = U^{1/α}, Y = V^{1/α} for the first of pairs of uniform U, V with X + Y ≤ 1, which is
-    Beta(α, α): Jöhnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen" (1964).
+    The weight is X/(X + Y) of X = U^{1/α}, Y = V^{1/α} for the first of pairs of uniform U, V with 0 < X + Y ≤ 1, which
+    is Beta(α, α): Jöhnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen" (1964).
 
     Args:
         alpha: above 0, at most 1.
         samples: the global batch, (n,).
 
     Returns:
-        positions in the batch (n,) and weights (n,).
+        positions in the batch (n,), and a number from 0 to 1.
     """
-    order = draws(draw_key(seed, step, 1), samples, 1)[:, 0]
+    order = draws(draw_key(seed, step, _PARTNERS), samples, 1)[:, 0]
     partners = np.empty(len(samples), np.int64)
     ranked = np.argsort(order, kind="stable")
     partners[ranked] = np.roll(ranked, 1)  # a circle: nobody is mixed with itself, unless it is alone
-    u = draws(draw_key(seed, step, 2), samples, 2 * MAX_TRIES).reshape(len(samples), MAX_TRIES, 2)
-    powers = u ** (1.0 / alpha)
-    sums = powers.sum(axis=2)
-    fits = (sums > 0) & (sums <= 1)
-    first = np.argmax(fits, axis=1)
-    rows = np.arange(len(samples))
-    weights = np.where(
-        fits.any(axis=1), powers[rows, first, 0] / np.where(fits[rows, first], sums[rows, first], 1.0), 0.5
-    )
-    return partners, weights
+    for pair in draws(draw_key(seed, step, _WEIGHT), np.arange(MAX_TRIES), 2).tolist():
+        x, y = (u ** (1.0 / alpha) for u in pair)
+        if 0.0 < x + y <= 1.0:
+            return partners, x / (x + y)
+    return partners, 0.5
 
 
 def resized(images: Images, height: int, width: int) -> Images:
