@@ -22,7 +22,6 @@ Indices = npt.NDArray[np.int64]
 
 MAX_TRIES = 64
 """Most pairs that are drawn for one mixing weight: each is taken with probability ≥ 1/2."""
-_PARTNERS, _WEIGHT = 1, 2  # places of draws that belong to a step
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -42,10 +41,10 @@ def draws(key: int, samples: Indices, count: int) -> Draws:
     return np.asarray(z >> np.uint64(11), np.float64) * 2.0**-53
 
 
-def draw_key(seed: int, *place: int) -> int:
+def draw_key(seed: int, *place: int, purpose: str = "transform") -> int:
     """A key of draws, for a place such as an epoch and the number of a transform."""
     packed = struct.pack(f"<{1 + len(place)}Q", seed, *place)
-    return int.from_bytes(hashlib.blake2b(packed, digest_size=8, person=b"augmentation").digest(), "little")
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8, person=purpose.encode()).digest(), "little")
 
 
 @dataclass(frozen=True)
@@ -242,9 +241,9 @@ class Augmentation:
     transforms: tuple[Transform, ...] = ()
     """In order. Those that draw nothing are done to images that are evaluated, too."""
     mixup: float = 0.0
-    """Each image is mixed with another of its global batch, and so are their losses, with a weight that is drawn for each
-    step from Beta(mixup, mixup). 0: none; at most 1. Source: Zhang et al., "mixup: Beyond empirical risk minimization"
-    (2018)."""
+    """Each image is mixed with another of its global batch, and so are their losses, with a weight that is drawn for
+    each step from Beta(mixup, mixup). 0: none; at most 1. Source: Zhang et al., "mixup: Beyond empirical risk
+    minimization" (2018)."""
 
     def train(self, images: Images, samples: Indices, *, seed: int, epoch: int) -> Images:
         """Images as they are trained on in an epoch.
@@ -278,11 +277,11 @@ def mixing(alpha: float, samples: Indices, *, seed: int, step: int) -> tuple[Ind
     Returns:
         positions in the batch (n,), and a number from 0 to 1.
     """
-    order = draws(draw_key(seed, step, _PARTNERS), samples, 1)[:, 0]
+    order = draws(draw_key(seed, step, purpose="partners"), samples, 1)[:, 0]
     partners = np.empty(len(samples), np.int64)
     ranked = np.argsort(order, kind="stable")
     partners[ranked] = np.roll(ranked, 1)  # a circle: nobody is mixed with itself, unless it is alone
-    for pair in draws(draw_key(seed, step, _WEIGHT), np.arange(MAX_TRIES), 2).tolist():
+    for pair in draws(draw_key(seed, step, purpose="weight"), np.arange(MAX_TRIES), 2).tolist():
         x, y = (u ** (1.0 / alpha) for u in pair)
         if 0.0 < x + y <= 1.0:
             return partners, x / (x + y)
