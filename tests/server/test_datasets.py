@@ -126,7 +126,7 @@ def test_targets_may_be_numbers_or_labels_of_any_shape(
     digest = blobs.put(io.save({"inputs": INPUTS, "targets": targets}))
     dataset = catalog.create("d", digest=digest, tenant="default")
     assert (dataset.num_classes, dataset.target_shape) == (num_classes, targets.shape[1:])
-    found = catalog.load(dataset).targets
+    found = catalog.load(dataset).read(np.arange(len(targets)))["targets"]
     assert found.dtype == targets.dtype
     assert np.array_equal(found, targets)
 

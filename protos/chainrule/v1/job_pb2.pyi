@@ -338,6 +338,7 @@ class TrainingConfig(_message.Message):
     ACCUMULATE_FIELD_NUMBER: _builtins.int
     EMA_DECAY_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
+    AUGMENTATION_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     """Passes over the dataset, from 1. Default 1."""
     batch_size: _builtins.int
@@ -438,6 +439,10 @@ class TrainingConfig(_message.Message):
         settings if none does. At most 64. Default: none.
         """
 
+    @_builtins.property
+    def augmentation(self) -> Global___Augmentation:
+        """What is done to images before they are trained on; fixes the weights, too. Default: nothing."""
+
     def __init__(
         self,
         *,
@@ -469,10 +474,11 @@ class TrainingConfig(_message.Message):
         accumulate: _builtins.int | None = ...,
         ema_decay: _builtins.float = ...,
         precision: Global___TrainingConfig.Precision.ValueType = ...,
+        augmentation: Global___Augmentation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "augmentation", b"augmentation", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "losses", b"losses", "max_failures", b"max_failures", "max_workers", b"max_workers", "metrics", b"metrics", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "augmentation", b"augmentation", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "losses", b"losses", "max_failures", b"max_failures", "max_workers", b"max_workers", "metrics", b"metrics", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulate: _TypeAlias = _typing.Literal["accumulate"]  # noqa: Y015
     _WhichOneofArgType__accumulate: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate"]  # noqa: Y015
@@ -761,6 +767,312 @@ class MetricSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
 
 Global___MetricSpec: _TypeAlias = MetricSpec  # noqa: Y015
+
+@_typing.final
+class Augmentation(_message.Message):
+    """What is done to images before they are trained on, drawn anew in each epoch: inputs of shape (channels, height,
+    width).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFORMS_FIELD_NUMBER: _builtins.int
+    MIXUP_FIELD_NUMBER: _builtins.int
+    mixup: _builtins.float
+    """Each image is mixed with another of its global batch, and so are their losses, with a weight from the distribution
+    Beta(mixup, mixup); from 0 to 1. Default 0: none.
+    """
+    @_builtins.property
+    def transforms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transform]:
+        """In order, at most 32. Those that draw nothing (resize, normalize) are done to images that are evaluated, too."""
+
+    def __init__(
+        self,
+        *,
+        transforms: _abc.Iterable[Global___Transform] | None = ...,
+        mixup: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mixup", b"mixup", "transforms", b"transforms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Augmentation: _TypeAlias = Augmentation  # noqa: Y015
+
+@_typing.final
+class Transform(_message.Message):
+    """One thing that is done to images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESIZE_FIELD_NUMBER: _builtins.int
+    NORMALIZE_FIELD_NUMBER: _builtins.int
+    RANDOM_CROP_FIELD_NUMBER: _builtins.int
+    RANDOM_RESIZED_CROP_FIELD_NUMBER: _builtins.int
+    RANDOM_FLIP_FIELD_NUMBER: _builtins.int
+    COLOR_JITTER_FIELD_NUMBER: _builtins.int
+    CUTOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resize(self) -> Global___Resize:
+        """To a size."""
+
+    @_builtins.property
+    def normalize(self) -> Global___Normalize:
+        """Per channel."""
+
+    @_builtins.property
+    def random_crop(self) -> Global___RandomCrop:
+        """A window of a size."""
+
+    @_builtins.property
+    def random_resized_crop(self) -> Global___RandomResizedCrop:
+        """A window of random size, resized."""
+
+    @_builtins.property
+    def random_flip(self) -> Global___RandomFlip:
+        """Mirrored."""
+
+    @_builtins.property
+    def color_jitter(self) -> Global___ColorJitter:
+        """Brightness, contrast, saturation."""
+
+    @_builtins.property
+    def cutout(self) -> Global___Cutout:
+        """A square of zeros."""
+
+    def __init__(
+        self,
+        *,
+        resize: Global___Resize | None = ...,
+        normalize: Global___Normalize | None = ...,
+        random_crop: Global___RandomCrop | None = ...,
+        random_resized_crop: Global___RandomResizedCrop | None = ...,
+        random_flip: Global___RandomFlip | None = ...,
+        color_jitter: Global___ColorJitter | None = ...,
+        cutout: Global___Cutout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["color_jitter", b"color_jitter", "cutout", b"cutout", "kind", b"kind", "normalize", b"normalize", "random_crop", b"random_crop", "random_flip", b"random_flip", "random_resized_crop", b"random_resized_crop", "resize", b"resize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["color_jitter", b"color_jitter", "cutout", b"cutout", "kind", b"kind", "normalize", b"normalize", "random_crop", b"random_crop", "random_flip", b"random_flip", "random_resized_crop", b"random_resized_crop", "resize", b"resize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["resize", "normalize", "random_crop", "random_resized_crop", "random_flip", "color_jitter", "cutout"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Transform: _TypeAlias = Transform  # noqa: Y015
+
+@_typing.final
+class Resize(_message.Message):
+    """Images of another size, bilinear, without antialiasing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height in pixels, from 1."""
+    width: _builtins.int
+    """Width in pixels, from 1."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resize: _TypeAlias = Resize  # noqa: Y015
+
+@_typing.final
+class Normalize(_message.Message):
+    """(x - mean) / std."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    STD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of each channel."""
+
+    @_builtins.property
+    def std(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of each channel, above 0."""
+
+    def __init__(
+        self,
+        *,
+        mean: _abc.Iterable[_builtins.float] | None = ...,
+        std: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "std", b"std"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Normalize: _TypeAlias = Normalize  # noqa: Y015
+
+@_typing.final
+class RandomCrop(_message.Message):
+    """A window at a random place of the image, which is padded with zeros first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height of the window in pixels, from 1."""
+    width: _builtins.int
+    """Width of the window in pixels, from 1."""
+    padding: _builtins.int
+    """Pixels on each side, from 0. Default 0."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        padding: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "padding", b"padding", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RandomCrop: _TypeAlias = RandomCrop  # noqa: Y015
+
+@_typing.final
+class RandomResizedCrop(_message.Message):
+    """A window of random area, shape and place, resized to a size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    RATIO_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height in pixels that it is resized to, from 1."""
+    width: _builtins.int
+    """Width in pixels that it is resized to, from 1."""
+    @_builtins.property
+    def scale(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Least and most area of the window, as a share of the image's, above 0, at most 1. Default 0.08 and 1."""
+
+    @_builtins.property
+    def ratio(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Least and most width over height of the window, above 0. Default 3/4 and 4/3."""
+
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        scale: _abc.Iterable[_builtins.float] | None = ...,
+        ratio: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "ratio", b"ratio", "scale", b"scale", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RandomResizedCrop: _TypeAlias = RandomResizedCrop  # noqa: Y015
+
+@_typing.final
+class RandomFlip(_message.Message):
+    """The image mirrored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    VERTICAL_FIELD_NUMBER: _builtins.int
+    probability: _builtins.float
+    """How probable that is, from 0 to 1. Default 0.5."""
+    vertical: _builtins.bool
+    """Top to bottom instead of left to right. Default false."""
+    def __init__(
+        self,
+        *,
+        probability: _builtins.float | None = ...,
+        vertical: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability", "vertical", b"vertical"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
+
+Global___RandomFlip: _TypeAlias = RandomFlip  # noqa: Y015
+
+@_typing.final
+class ColorJitter(_message.Message):
+    """Brightness, contrast and saturation, in this order, each times a random factor from 1 - its strength to 1 + it.
+    Images of 1 or 3 channels with values from 0 to 1, which they keep to.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIGHTNESS_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    SATURATION_FIELD_NUMBER: _builtins.int
+    brightness: _builtins.float
+    """Strength, from 0 to 1. Default 0."""
+    contrast: _builtins.float
+    """Strength, from 0 to 1. Default 0."""
+    saturation: _builtins.float
+    """Strength, from 0 to 1. Default 0."""
+    def __init__(
+        self,
+        *,
+        brightness: _builtins.float = ...,
+        contrast: _builtins.float = ...,
+        saturation: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "contrast", b"contrast", "saturation", b"saturation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColorJitter: _TypeAlias = ColorJitter  # noqa: Y015
+
+@_typing.final
+class Cutout(_message.Message):
+    """A square of zeros around a random place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Side of the square in pixels, from 1."""
+    probability: _builtins.float
+    """How probable it is, from 0 to 1. Default 1."""
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        probability: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
+
+Global___Cutout: _TypeAlias = Cutout  # noqa: Y015
 
 @_typing.final
 class Sgd(_message.Message):
