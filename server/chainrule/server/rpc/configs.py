@@ -84,7 +84,12 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
         exact=config.exact,
         max_failures=config.max_failures,
     )
-    match config.optimizer:
+    _put_optimizer(message, config.optimizer)
+    return message
+
+
+def _put_optimizer(message: job_pb2.TrainingConfig, optimizer: Optimizer) -> None:
+    match optimizer:
         case Sgd() as sgd:
             message.sgd.CopyFrom(
                 job_pb2.Sgd(
@@ -106,7 +111,6 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
                     decoupled=adam.decoupled,
                 )
             )
-    return message
 
 
 def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
