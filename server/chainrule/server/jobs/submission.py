@@ -32,6 +32,7 @@ _LATER: Mapping[str, object] = {
     "accumulate": 1,
     "ema_decay": 0.0,
     "precision": "float32",
+    "augmentation": {"transforms": [], "mixup": 0.0},
 }
 """Settings that came with a later version, as they are where they are not set: the call is what it was before them."""
 

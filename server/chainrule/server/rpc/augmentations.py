@@ -18,7 +18,7 @@ def augmentation(record: Augmentation) -> job_pb2.Augmentation:
     message = job_pb2.Augmentation(mixup=record.mixup)
     for transform in record.transforms:
         values = {field.name: getattr(transform, field.name) for field in fields(transform)}
-        message.transforms.add(**{_name_of(transform): values})
+        message.transforms.add(**{transform.kind: values})
     return message
 
 
@@ -51,8 +51,3 @@ def _values(message: Message) -> Mapping[str, Any]:
             continue
         values[field.name] = value
     return values
-
-
-def _name_of(transform: Transform) -> str:
-    [name] = [name for name, kind in KINDS.items() if type(transform) is kind]
-    return name

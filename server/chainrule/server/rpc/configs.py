@@ -8,6 +8,7 @@ from typing import Literal, TypeVar, cast
 from google.protobuf.message import Message
 
 from chainrule.server.errors import InvalidRequestError
+from chainrule.server.rpc.augmentations import augmentation, augmentation_record
 from chainrule.server.training.config import (
     Adam,
     Loss,
@@ -86,10 +87,16 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
         audit_fraction=config.audit_fraction,
         exact=config.exact,
         max_failures=config.max_failures,
+        augmentation=augmentation(config.augmentation),
         losses=map(_loss_message, config.losses),
         metrics=map(_metric_message, config.metrics),
     )
-    match config.optimizer:
+    _put_optimizer(message, config.optimizer)
+    return message
+
+
+def _put_optimizer(message: job_pb2.TrainingConfig, optimizer: Optimizer) -> None:
+    match optimizer:
         case Sgd() as sgd:
             message.sgd.CopyFrom(
                 job_pb2.Sgd(
@@ -111,7 +118,6 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
                     decoupled=adam.decoupled,
                 )
             )
-    return message
 
 
 def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
@@ -154,6 +160,7 @@ def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
         audit_fraction=message.audit_fraction,
         exact=_given(message, "exact", default.exact),
         max_failures=_given(message, "max_failures", default.max_failures),
+        augmentation=augmentation_record(message.augmentation),
         losses=tuple(map(_loss, message.losses)),
         metrics=tuple(map(_metric, message.metrics)),
     )

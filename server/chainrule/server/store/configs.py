@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from chainrule.server.training.augmentation import KINDS, Augmentation
 from chainrule.server.training.config import (
     Adam,
     Loss,
@@ -23,7 +24,15 @@ _OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
 def to_values(config: TrainingConfig) -> dict[str, Any]:
     """A configuration as JSON has it."""
     [kind] = [name for name, optimizer in _OPTIMIZERS.items() if isinstance(config.optimizer, optimizer)]
-    return {**asdict(config), "optimizer": {"kind": kind, **asdict(config.optimizer)}}
+    augmentation = config.augmentation
+    return {
+        **asdict(config),
+        "optimizer": {"kind": kind, **asdict(config.optimizer)},
+        "augmentation": {
+            "transforms": [{"kind": t.kind, **asdict(t)} for t in augmentation.transforms],
+            "mixup": augmentation.mixup,
+        },
+    }
 
 
 def from_values(values: Mapping[str, Any]) -> TrainingConfig:
@@ -42,8 +51,14 @@ def from_values(values: Mapping[str, Any]) -> TrainingConfig:
             ),
             "losses": tuple(Loss(**_with_tuples(loss)) for loss in values.get("losses", ())),
             "metrics": tuple(MetricSpec(**metric) for metric in values.get("metrics", ())),
+            "augmentation": _augmentation(values.get("augmentation", {})),
         }
     )
+
+
+def _augmentation(values: Mapping[str, Any]) -> Augmentation:
+    transforms = [_with_tuples(transform) for transform in values.get("transforms", ())]
+    return Augmentation(tuple(KINDS[t.pop("kind")](**t) for t in transforms), values.get("mixup", 0.0))
 
 
 def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,12 @@ class Transform:
     num_draws: ClassVar[int] = 0
     """Random numbers that each image takes; 0: it is always the same, and done to images that are evaluated, too."""
 
+    @property
+    def kind(self) -> str:
+        """Its name in KINDS."""
+        [kind] = [name for name, transform in KINDS.items() if type(self) is transform]
+        return kind
+
     def apply(self, images: Images, u: Draws) -> Images:
         """New images of what may be only read.
 

@@ -307,7 +307,8 @@ def _in_float32(outputs: Any) -> Any:
         return outputs.float() if outputs.dtype == cr.bfloat16 else outputs
     if isinstance(outputs, Mapping):
         return {name: _in_float32(output) for name, output in outputs.items()}
-    return [_in_float32(output) for output in outputs]
+    widened = [_in_float32(output) for output in outputs]
+    return tuple(widened) if isinstance(outputs, tuple) else widened
 
 
 def _targets(examples: Arrays) -> Targets:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from chainrule.server.training.augmentation import Augmentation
+
 
 @dataclass(frozen=True)
 class Sgd:
@@ -225,6 +227,9 @@ class TrainingConfig:
     """What is minimised: their sum, each times its weight. Empty: cross entropy."""
     metrics: tuple[MetricSpec, ...] = ()
     """What is measured besides. Empty: accuracy, where the first loss is one of classes."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to images before they are trained on."""
 
     # --- what does not ---
     min_workers: int = 1

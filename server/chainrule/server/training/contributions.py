@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import struct
 from dataclasses import dataclass
+
+import numpy as np
 
 from chainrule.server.training.layout import PartitionLayout, Place
 from chainrule.server.training.memory import Slot
@@ -131,6 +134,16 @@ def add_heads(
     """The sum of two blocks' statistics, where there are any, and of what they measured."""
     statistics = None if left[0] is None or right[0] is None else left[0] + right[0]
     return statistics, left[1] + right[1]
+
+
+def same_bytes(one: memoryview, other: memoryview) -> bool:
+    """Whether two results have the same bits."""
+    return np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8))
+
+
+def digest_of(array: Array) -> str:
+    """The SHA-256 of a result's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
 
 
 def place_of_part(layout: PartitionLayout, part: int) -> tuple[int, int]:

@@ -6,19 +6,27 @@ there.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from chainrule.engine.nn import functional as F
 from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
-from chainrule.server.training.contributions import HEAD, WHOLE, Dispute, Measured, Push, Verdict, add_heads
+from chainrule.server.training.contributions import (
+    HEAD,
+    WHOLE,
+    Dispute,
+    Measured,
+    Push,
+    Verdict,
+    add_heads,
+    digest_of,
+    same_bytes,
+)
 from chainrule.server.training.errors import CorruptionError, NonFiniteError
 from chainrule.server.training.layout import PartitionLayout, Place
 from chainrule.server.training.memory import WRITING, Weights
@@ -271,7 +279,7 @@ class Partition:
     def _update_all(self, measured: Measured) -> bool:
         """Clip all gradients together and update; False if they are not finite and the step is to be left out."""
         shards = self._now.head.num_shards
-        totals = [_whole(TreeSum(cover.values, shards), cover) for cover in self._now.buckets]
+        totals = [TreeSum(cover.values, shards).whole() for cover in self._now.buckets]
         gradients = {
             name: self.layout.slice_of(totals[self.layout.bucket_of[name]], name) for name in self.layout.parameters
         }
@@ -292,7 +300,7 @@ class Partition:
             for total in totals:
                 total *= total.dtype.type(factor)
         for bucket, total in enumerate(totals):
-            self._update(bucket, partial(_run_of, total))
+            self._update(bucket, lambda start, stop, of=total: of[start:stop])  # type: ignore[misc]
         return True
 
     def _update(self, bucket: int, gradient: Callable[[int, int], Array]) -> None:
@@ -387,7 +395,7 @@ class Partition:
 
     def _same(self, one: Push, other: Push) -> bool:
         size = self.layout.push_bytes if not self._evaluates else 0
-        return one.measured.bits == other.measured.bits and _bytes_equal(one.memory[:size], other.memory[:size])
+        return one.measured.bits == other.measured.bits and same_bytes(one.memory[:size], other.memory[:size])
 
     def _remember_watched(self) -> None:
         """Keep the digests of the watched blocks of the tick that is complete now, and forget those long past."""
@@ -398,7 +406,7 @@ class Partition:
             held = [inside for inside in cover.values if inside in block]
             if not held:  # it came as a part of a larger one, from the worker that was waited for
                 continue
-            digest = _digest(tree_sum(cover.values, block, np.add))
+            digest = digest_of(tree_sum(cover.values, block, np.add))
             self._ledger[self.tick, block, bucket] = (digest, self._now.winners.get(held[0], -1))
             if report:
                 self.verdicts.append(Verdict(self.tick, block, bucket, digest))
@@ -414,7 +422,7 @@ class Partition:
         second = self.layout.buckets[bucket].view(push.memory)
         if not np.array_equal(first.view(np.uint8), second.view(np.uint8)):
             workers = (self._now.winners.get(inside[0], -1), push.worker)
-            digests = (_digest(first), _digest(second))
+            digests = (digest_of(first), digest_of(second))
             self.disputes.append(Dispute(self.tick, self.step + 1, push.block, workers, False, True, bucket, digests))
 
     def _compare_late(self, push: Push) -> None:
@@ -422,7 +430,7 @@ class Partition:
             known = self._ledger.pop((push.tick, push.block, bucket), None)
             if known is None:
                 continue
-            digest = _digest(self.layout.buckets[bucket].view(push.memory))
+            digest = digest_of(self.layout.buckets[bucket].view(push.memory))
             if digest != known[0] and push.stands:
                 step, workers = self.plan.tick(push.tick).step + 1, (known[1], push.worker)
                 self.disputes.append(
@@ -464,23 +472,6 @@ def _in_shards(blocks: Iterable[Block]) -> str:
     """Where in a step, for people; empty if it is in no shard by itself."""
     shards = sorted(shard for block in blocks for shard in range(block.start, block.start + block.size))
     return f", in shard {', '.join(map(str, shards))}" if shards else ""
-
-
-def _run_of(flat: Array, start: int, stop: int) -> Array:
-    return flat[start:stop]
-
-
-def _whole(total: TreeSum, cover: Cover[Array]) -> Array:
-    size = next(iter(cover.values.values())).size
-    return np.concatenate([total.run(start, stop).copy() for start, stop in runs(size)])
-
-
-def _bytes_equal(one: memoryview, other: memoryview) -> bool:
-    return np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8))
-
-
-def _digest(array: Array) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
 
 
 def merged(parts: Mapping[int, TrainingState]) -> TrainingState:

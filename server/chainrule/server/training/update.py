@@ -166,6 +166,10 @@ class TreeSum:
             held.append(np.add(held[left], held[right], out=scratch[: stop - start]))
         return held[-1]  # type: ignore[no-any-return]
 
+    def whole(self) -> Array:
+        """All elements, in memory of their own."""
+        return np.concatenate([self.run(start, stop).copy() for start, stop in runs(self._values[0].size)])
+
 
 def _slots(optimizer: Optimizer) -> tuple[str, ...]:
     """What an optimizer keeps for each parameter."""
