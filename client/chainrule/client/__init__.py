@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from chainrule.client.aio.client import AsyncClient
     from chainrule.client.aio.job import AsyncJob
     from chainrule.client.aio.models import AsyncModel, AsyncModelVersion
+    from chainrule.client.augmentation import Augmentation
     from chainrule.client.client import Client
     from chainrule.client.config import (
         Adam,
@@ -91,6 +92,7 @@ __all__ = [
     "AsyncModel",
     "AsyncModelVersion",
     "AuditEntry",
+    "Augmentation",
     "Caller",
     "Cancelled",
     "Cause",
@@ -156,6 +158,7 @@ _HOME = {
     "chainrule.client.aio.job": ("AsyncJob",),
     "chainrule.client.aio.models": ("AsyncModel", "AsyncModelVersion"),
     "chainrule.client.client": ("Client",),
+    "chainrule.client.augmentation": ("Augmentation",),
     "chainrule.client.config": (
         "Adam",
         "ParameterGroup",

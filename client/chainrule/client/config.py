@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, cast
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from chainrule.client.augmentation import Augmentation, put_augmentation, read_augmentation
 from chainrule.client.errors import InvalidInputError
 from chainrule.client.wire import INT32, POSITIVE_INT32, UINT64, put, resource_name, texts
 from chainrule.v1 import job_pb2
@@ -139,6 +140,8 @@ class TrainingConfig:
     """How the learning rate changes."""
     clip_norm: float = 0.0
     """Longest gradient, as the norm over all parameters; a longer one is shortened to it. 0: no limit."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to images before they are trained on; by default nothing."""
     parameter_groups: tuple[ParameterGroup, ...] = ()
     """Parameters with settings of their own; a parameter is of the first group that matches it, and those that none
     matches have the optimizer's settings."""
@@ -188,6 +191,7 @@ WEIGHT_FIELDS = (
     "optimizer",
     "schedule",
     "clip_norm",
+    "augmentation",
     "parameter_groups",
     "accumulate",
     "ema_decay",
@@ -349,6 +353,7 @@ def to_message(config: TrainingConfig) -> job_pb2.TrainingConfig:
     if config.validation != Validation():
         _fill(message.validation, config.validation)
     message.trainable.extend(config.trainable)
+    put_augmentation(message, config.augmentation)
     for group in config.parameter_groups:
         _put_given(message.parameter_groups.add(patterns=group.patterns), group.settings)
     return message
@@ -363,6 +368,7 @@ def from_message(message: job_pb2.TrainingConfig) -> TrainingConfig:
     told["validation"] = Validation(**_read(message.validation, Validation))
     if message.trainable:
         told["trainable"] = tuple(message.trainable)
+    told["augmentation"] = read_augmentation(message)
     told["parameter_groups"] = tuple(
         ParameterGroup(patterns=tuple(group.patterns), **_read(group, ParameterGroup))
         for group in message.parameter_groups

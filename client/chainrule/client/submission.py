@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from chainrule.client.augmentation import Augmentation, to_augmentation
 from chainrule.client.config import (
     Optimizer,
     ParameterGroup,
@@ -40,6 +41,7 @@ def job_request(
     optimizer: Optimizer | Mapping[str, Any] | None = None,
     schedule: Schedule | Mapping[str, Any] | None = None,
     clip_norm: float = 0.0,
+    augmentation: Augmentation | Mapping[str, Any] | Sequence[Any] | None = None,
     parameter_groups: Sequence[ParameterGroup | Mapping[str, Any]] = (),
     accumulate: int = 1,
     ema_decay: float = 0.0,
@@ -71,6 +73,7 @@ def job_request(
     given: dict[str, Any] = {name: value for name, value in locals().items() if name in _CONFIG_FIELDS}
     given |= {
         "optimizer": to_optimizer(optimizer),
+        "augmentation": to_augmentation(augmentation),
         "parameter_groups": to_parameter_groups(parameter_groups),
         "schedule": to_schedule(schedule),
         "trainable": to_trainable(trainable),

@@ -27,7 +27,18 @@ from chainrule.server.models import ModelCatalog
 from chainrule.server.records import JobState
 from chainrule.server.store import Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Cutout,
+    Normalize,
+    RandomCrop,
+    RandomFlip,
+    RandomResizedCrop,
+    Resize,
+    Transform,
+)
+from chainrule.server.training.config import Adam, Loss, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.config import ParameterGroup as Group
 from tests import graphs
 from tests.server.conftest import refusal
@@ -290,8 +301,9 @@ def test_a_call_of_before_the_recipe_is_the_same_call() -> None:
         return asked.request().payload_digest
 
     before = {**asdict(CONFIG)}
-    for name in ("losses", "metrics", "parameter_groups", "accumulate", "ema_decay", "precision"):
+    for name in ("losses", "metrics", "parameter_groups", "accumulate", "ema_decay", "precision", "augmentation"):
         del before[name]
+    del before["validation"]["seed"]
     assert digest() == Request.of("r", model="models/m", dataset="datasets/d", config=before).payload_digest
     other: list[dict[str, Any]] = [
         {"parameter_groups": (Group(("*",), lr=1.0),)},
@@ -527,8 +539,52 @@ def test_inputs_that_a_graph_does_not_take_are_refused_with_those_that_it_declar
         catalogs.submit(model=model, dataset=labels)
 
 
-def test_a_graph_of_two_outputs_is_refused_with_their_names(catalogs: Catalogs) -> None:
-    model = create_graph(catalogs, graphs.two_outputs())
-    with pytest.raises(InvalidRequestError, match=r'"models/g" gives 2 outputs \(y, z\); a job trains one') as error:
-        catalogs.submit(model=model, dataset=catalogs.create_dataset("pairs", (2,), label=1))
-    assert refusal(error).field == "job.model"
+def test_a_loss_names_one_of_the_outputs_of_a_graph(catalogs: Catalogs) -> None:
+    model, dataset = create_graph(catalogs, graphs.two_outputs()), catalogs.create_dataset("pairs", (2,), label=1)
+    assert catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="z"),)))
+    with pytest.raises(InvalidRequestError, match=r'is "q", but the outputs of the model are y, z') as error:
+        catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="q"),)))
+    assert refusal(error).field == "job.config.losses[0].output"
+
+
+# --- what is done to images ------------------------------------------------------------------------------------
+
+
+def augmented(*transforms: Transform, mixup: float = 0.0) -> TrainingConfig:
+    return replace(CONFIG, augmentation=Augmentation(transforms, mixup))
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "wrong"),
+    [
+        (augmented(mixup=1.5), "mixup", r"is 1\.5; use 0 to 1"),
+        (augmented(Resize(0, 8)), "transforms[0].height", r"is 0; use 1 to 4,096"),
+        (augmented(RandomFlip(), Cutout(9999)), "transforms[1].size", r"is 9999; use 1 to"),
+        (augmented(Normalize((), ())), "transforms[0].mean", r"is \[\]; use a finite number for each channel"),
+        (augmented(Normalize((0.5,), (0.0,))), "transforms[0].std", r"use a number above 0 for each of 1 channels"),
+        (augmented(RandomResizedCrop(8, 8, scale=(0.5, 2.0))), "transforms[0].scale", r"above 0, at most 1"),
+        (augmented(ColorJitter(2.0)), "transforms[0].brightness", r"is 2\.0; use 0 to 1"),
+        (augmented(RandomFlip(-1.0)), "transforms[0].probability", r"use 0 to 1"),
+        (augmented(*[RandomFlip()] * 33), "transforms", r"are 33; use at most 32"),
+        (augmented(RandomCrop(99, 8)), "transforms[0]", r"height 99 is more than the image's 8"),
+        (augmented(Normalize((0.5, 0.5), (1.0, 1.0))), "transforms[0].mean", r"has 2 values; images have 1 channels"),
+    ],
+)
+def test_what_is_wrong_with_what_is_done_to_images(
+    catalogs: Catalogs, config: TrainingConfig, field: str, wrong: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=wrong) as error:
+        catalogs.submit(config=config)
+    assert refusal(error).field == f"job.config.augmentation.{field}"
+
+
+def test_images_are_tried_as_they_are_trained_on(catalogs: Catalogs) -> None:
+    assert catalogs.submit(config=augmented(RandomCrop(8, 8, padding=2), RandomFlip(), mixup=0.2))
+    with pytest.raises(InvalidRequestError, match=r"inputs of shape \[1, 5, 5\].*do not fit"):
+        catalogs.submit(config=augmented(Resize(5, 5)))
+
+
+def test_rows_of_a_table_are_no_images(catalogs: Catalogs) -> None:
+    dataset = catalogs.create_dataset("rows", (3,), label=1)
+    with pytest.raises(InvalidRequestError, match=r"is for float32 or uint8 images .* float32 of shape \[3\]"):
+        catalogs.submit(dataset=dataset, config=augmented(RandomFlip()))

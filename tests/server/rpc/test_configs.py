@@ -10,6 +10,16 @@ import pytest
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.rpc.configs import training_config, training_config_record
 from chainrule.server.store.configs import from_values, to_values
+from chainrule.server.training.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Cutout,
+    Normalize,
+    RandomCrop,
+    RandomFlip,
+    RandomResizedCrop,
+    Resize,
+)
 from chainrule.server.training.config import (
     Adam,
     Loss,
@@ -38,9 +48,23 @@ OTHER = TrainingConfig(
     accumulate=4,
     ema_decay=0.99,
     precision="bfloat16",
+    augmentation=Augmentation(
+        (
+            Resize(40, 30),
+            RandomCrop(32, 31, padding=2),
+            RandomResizedCrop(24, 20, scale=(0.5, 0.75), ratio=(0.5, 2.0)),
+            RandomFlip(0.25, vertical=True),
+            ColorJitter(0.5, 0.25, 0.125),
+            Normalize((0.5, 0.25), (2.0, 4.0)),
+            Cutout(3, 0.75),
+            RandomFlip(0.0),
+            RandomResizedCrop(8, 8),
+        ),
+        mixup=0.5,
+    ),
     trainable=("fc.*", "conv?.weight"),
     non_finite="skip",
-    validation=Validation(dataset="datasets/v", fraction=0.25, patience=3, restore_best=True),
+    validation=Validation(dataset="datasets/v", fraction=0.25, patience=3, restore_best=True, seed=7),
     staleness=2,
     losses=(
         Loss(

@@ -194,22 +194,26 @@ def test_another_seed_keeps_back_others() -> None:
 
 def test_what_is_read_ahead_is_what_would_have_been_read(tmp_path: Path) -> None:
     chunked = cut(images(), tmp_path, rows=7)
-    reader = Reader(chunked, most=2)
-    order = np.random.default_rng(2).permutation(50)
-    for start in range(0, 50, 10):
-        found = reader.read(order[start : start + 10])
-        assert np.array_equal(found["inputs"], images().inputs[order[start : start + 10]])
-        reader.expect(lambda start=start: order[start + 10 : start + 20])  # type: ignore[misc]
-        reader.expect(lambda: order[:3])  # nobody takes it
+    plan = small_plan(epochs=2)
+    reader, plain = Reader(plan, chunked, chunked), Reader(plan, images())
+    for step in range(plan.total_steps):
+        for shard in range(plan.config.shards):
+            found, expected = reader.shard(step, shard), plain.shard(step, shard)
+            assert np.array_equal(found.inputs, expected.inputs)
+            assert np.array_equal(found.targets["targets"], expected.targets["targets"])
+            reader.expect_shard(step + 1, shard)
+            reader.expect_shard(step + 2, shard)  # nobody takes some of these
+    reader.expect_evaluated(np.arange(7))
+    assert np.array_equal(reader.evaluated(np.arange(7)).inputs, images().inputs[:7])
 
 
 def test_what_goes_wrong_ahead_is_raised_when_it_is_asked_for(tmp_path: Path) -> None:
     chunked = cut(images(), tmp_path, rows=50)
     path_of(chunked, 0).unlink()
-    reader = Reader(chunked, most=1)
-    reader.expect(lambda: np.arange(3))
+    reader = Reader(small_plan(), chunked)
+    reader.expect_shard(0, 0)
     with pytest.raises(DatasetError, match="cannot be read"):
-        reader.read(np.arange(3))
+        reader.shard(0, 0)
 
 
 async def test_weights_do_not_depend_on_how_the_dataset_is_stored(tmp_path: Path) -> None:

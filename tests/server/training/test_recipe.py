@@ -12,8 +12,16 @@ import pytest
 import chainrule.engine as cr
 from chainrule.server.architecture import Builtin
 from chainrule.server.training import faults, policies
+from chainrule.server.training.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Cutout,
+    Normalize,
+    RandomCrop,
+    RandomFlip,
+)
 from chainrule.server.training.compute import Computation
-from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, Validation
+from chainrule.server.training.config import Adam, Loss, ParameterGroup, Schedule, Sgd, Validation
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.plan import AVERAGED, Plan
 from chainrule.server.training.reduction import Block, blocks_of
@@ -31,12 +39,26 @@ ADAM_GROUPS = (
     ParameterGroup(("*.bias", "bn?.*"), weight_decay=0.0),
     ParameterGroup(("fc.*",), lr=0.003, beta1=0.8, eps=1e-6),
 )
+IMAGES = Augmentation(
+    (
+        RandomCrop(4, 4, padding=1),
+        RandomFlip(),
+        RandomFlip(0.3, vertical=True),
+        ColorJitter(brightness=0.3),
+        Normalize((0.1,), (0.5,)),
+        Cutout(2, 0.5),
+    )
+)
 RECIPES: dict[str, dict[str, Any]] = {
     "groups": {"optimizer": MOMENTUM, "parameter_groups": GROUPS},
     "accumulation": {"batch_size": 32, "accumulate": 4},
     "average": {"ema_decay": 0.9},
     "bfloat16": {"precision": "bfloat16"},
+    "augmentation": {"augmentation": IMAGES},
+    "mixing": {"augmentation": Augmentation(mixup=0.4)},
     "all": {
+        "augmentation": replace(IMAGES, mixup=0.4),
+        "losses": (Loss(label_smoothing=0.1, class_weights=tuple(1.0 + number / 10 for number in range(10))),),
         "batch_size": 32,
         "optimizer": Adam(lr=0.01, weight_decay=0.05, decoupled=True),
         "schedule": Schedule(warmup_steps=2, decay="cosine"),
@@ -94,6 +116,8 @@ def test_each_part_of_the_recipe_changes_the_digest(recipe: str) -> None:
         "accumulation": {"accumulate": 1},
         "average": {"ema_decay": 0.0},
         "bfloat16": {"precision": "float32"},
+        "augmentation": {"augmentation": Augmentation()},
+        "mixing": {"augmentation": Augmentation()},
     }
     for change in [undone[recipe]] if recipe in undone else undone.values():
         assert bench(plan_of(recipe, **change)).run().digest() != by_hand(recipe), change

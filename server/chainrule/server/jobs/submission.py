@@ -15,10 +15,12 @@ from chainrule.server.annotations import annotation_violations
 from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
+from chainrule.server.jobs.image_checks import check_images
 from chainrule.server.jobs.objective_checks import check_fit
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Request, Store
+from chainrule.server.store.configs import augmentation_values
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import ParameterGroup, TrainingConfig
 from chainrule.server.training.plan import Plan
@@ -57,11 +59,19 @@ class Submission:
             self.request_id,
             model=self.model,
             dataset=self.dataset,
-            config={name: value for name, value in asdict(self.config).items() if value != _LATER.get(name, _NEVER)},
+            config=_as_asked(self.config),
             labels=dict(self.labels),
             description=self.description,
             priority=self.priority,
         )
+
+
+def _as_asked(config: TrainingConfig) -> dict[str, object]:
+    """What makes a configuration the same as another, whichever version was asked for it."""
+    values = {**asdict(config), "augmentation": augmentation_values(config.augmentation)}
+    if not config.validation.seed:  # came later, too
+        del values["validation"]["seed"]
+    return {name: value for name, value in values.items() if value != _LATER.get(name, _NEVER)}
 
 
 class Submissions:
@@ -157,7 +167,10 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: Train
     metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
     naming the request's field."""
     module.eval()
-    shape = list(dataset.input_shape)
+    dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
+    shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
+    if wrong:
+        raise InvalidRequestError(wrong)
     if dataset.num_tokens:
         inputs = np.zeros((1, *shape), np.int64)
         inputs[0, 0] = dataset.num_tokens - 1  # the highest: whether the network has it too
@@ -169,7 +182,7 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: Train
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         raise InvalidRequestError.of(
             field,
-            f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
+            f'inputs of shape {list(shape)} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
         ) from error
     check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
 

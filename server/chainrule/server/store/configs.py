@@ -24,14 +24,10 @@ _OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
 def to_values(config: TrainingConfig) -> dict[str, Any]:
     """A configuration as JSON has it."""
     [kind] = [name for name, optimizer in _OPTIMIZERS.items() if isinstance(config.optimizer, optimizer)]
-    augmentation = config.augmentation
     return {
         **asdict(config),
         "optimizer": {"kind": kind, **asdict(config.optimizer)},
-        "augmentation": {
-            "transforms": [{"kind": t.kind, **asdict(t)} for t in augmentation.transforms],
-            "mixup": augmentation.mixup,
-        },
+        "augmentation": augmentation_values(config.augmentation),
     }
 
 
@@ -54,6 +50,12 @@ def from_values(values: Mapping[str, Any]) -> TrainingConfig:
             "augmentation": _augmentation(values.get("augmentation", {})),
         }
     )
+
+
+def augmentation_values(augmentation: Augmentation) -> dict[str, Any]:
+    """What is done to images, likewise."""
+    transforms = [{"kind": transform.kind, **asdict(transform)} for transform in augmentation.transforms]
+    return {"transforms": transforms, "mixup": augmentation.mixup}
 
 
 def _augmentation(values: Mapping[str, Any]) -> Augmentation:

@@ -16,16 +16,13 @@ from chainrule.engine import data, nn
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.layout import Layout, make_layout, views
-from chainrule.server.training.losses import TARGETS
 from chainrule.server.training.memory import Weights
-from chainrule.server.training.objectives import Objective, Targets
+from chainrule.server.training.objectives import Objective
 from chainrule.server.training.plan import Indices, Plan, Tick
-from chainrule.server.training.reading import Reader
+from chainrule.server.training.reading import Lot, Reader
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays
 
-INPUTS = "inputs"
-"""The column that the network reads."""
 MAX_SEEDS = 64
 """Most starts of backward passes that are kept."""
 
@@ -40,8 +37,7 @@ class Computation:
         self.plan = plan
         self.model = plan.architecture.build()
         self.layout = make_layout(plan, self.model)
-        self._examples = Reader(examples, most=plan.config.shards)
-        self._validation = None if validation is None else Reader(validation, most=1)
+        self._reader = Reader(plan, examples, validation)
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
         self._trained = {name: self._parameters[name] for name in self.layout.trained}
@@ -108,50 +104,50 @@ class Computation:
                 send(partition, HEAD, total)
             return
         pending: list[tuple[Sink, Measured]] = []
-        shards = self._shards_of(self.plan.shards(tick.step), block)
-        for place, (indices, carry) in enumerate(zip(shards, carries(block.size), strict=True)):
+        for place, carry in enumerate(carries(block.size)):
+            shard = block.start + place
             left = [pending.pop() for _ in range(carry)]
             is_last = place == block.size - 1
             into = sink if is_last else self._level(self._levels, carry)
-            self._examples.expect(partial(self._next_of, tick.step, block.start + place))
-            with cr.random.using(self._draws(tick.step, block.start + place)):
-                measured_here = self._in_pieces(indices, tick.step, into, left, send if is_last else None)
+            lot = self._reader.shard(tick.step, shard)
+            self._reader.expect_shard(tick.step + 1, shard)
+            with cr.random.using(self._draws(tick.step, shard)):
+                measured_here = self._in_pieces(lot, tick.step, into, left, send if is_last else None)
             pending.append((into, measured_here))
 
     # --- private -----------------------------------------------------------------------------------------------
 
     def _in_pieces(
-        self, indices: Indices, step: int, sink: Sink, left: Sequence[tuple[Sink, Measured]], send: Send | None
+        self, lot: Lot, step: int, sink: Sink, left: Sequence[tuple[Sink, Measured]], send: Send | None
     ) -> Measured:
         """A shard in the pieces that it is accumulated from: each has the sum of those before it on its left, and the
         last one also what lies to the left of the shard in the tree."""
-        examples = self._examples.read(indices)
-        parts = [part for part in data.split(len(indices), self.plan.config.accumulate) if part.start < part.stop]
+        parts = [part for part in data.split(len(lot.inputs), self.plan.config.accumulate) if part.start < part.stop]
         before: list[tuple[Sink, Measured]] = []
         for place, part in enumerate(parts):
-            piece = {name: column[part] for name, column in examples.items()}
             is_last = place == len(parts) - 1
             into = sink if is_last else self._level(self._pieces, place % 2)
             added = [*before, *left] if is_last else before
             self._left = [one for one, _ in added]
             self._send = send if is_last else None
-            before = [(into, self._shard(piece, step, into, [one for _, one in added]))]
+            before = [(into, self._shard(lot.part(part), step, into, [one for _, one in added]))]
         [(_, measured)] = before
         return measured
 
-    def _shard(self, examples: Arrays, step: int, sink: Sink, left: Sequence[Measured]) -> Measured:
+    def _shard(self, lot: Lot, step: int, sink: Sink, left: Sequence[Measured]) -> Measured:
         """Forward and backward on one shard, or a piece of it, of the global batch of a step.
 
         The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
         so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
         the bits of plain local training. Where what counts has weights, the share is that of what it is divided by.
         """
-        share = len(examples[INPUTS]) / self.plan.batch_size(step)
-        targets = _targets(examples)
+        share = len(lot.inputs) / self.plan.batch_size(step)
         with nn.collect_batch_statistics(self.model) as statistics:
-            outputs = self._forward(cr.from_numpy(examples[INPUTS]))
-        cost = self._objective.cost(outputs, targets, self._amounts_at(step))
-        measured = self._objective.measure(cost, outputs, targets)
+            outputs = self._forward(cr.from_numpy(lot.inputs))
+        cost = self._objective.cost(outputs, lot.targets, self._amounts_at(step))
+        if lot.others is not None:
+            cost = cost.mixed(self._objective.cost(outputs, lot.others, self._amounts_at(step)), lot.weight)
+        measured = self._objective.measure(cost, outputs, lot.targets)
         for other in left:
             measured = other + measured
         for name, value in statistics.items():
@@ -164,10 +160,6 @@ class Computation:
             self._arrived(name, np.zeros_like(self._trained[name].data))
         self._sink = None
         return measured
-
-    def _next_of(self, step: int, shard: int) -> Indices | None:
-        """The examples that a shard has in the step after this one; None: there is none."""
-        return self.plan.shards(step + 1)[shard] if step + 1 < self.plan.total_steps else None
 
     def _begin(self, sink: Sink, measured: Measured) -> None:
         """Have the gradients of the backward pass that comes land in a sink."""
@@ -235,18 +227,16 @@ class Computation:
 
     def _evaluate(self, indices: Indices) -> Measured:
         """The share of some validation examples in the mean loss over all; computed in pieces of a batch's size."""
-        assert self._validation is not None
         self.model.eval()
         amounts, total = self._amounts_of_validation(), Measured()
         with cr.no_grad():
             size = self.plan.config.batch_size
             for start in range(0, len(indices), size):
-                examples = self._validation.read(indices[start : start + size])
-                self._validation.expect(partial(indices.__getitem__, slice(start + size, start + 2 * size)))
-                outputs = self.model(cr.from_numpy(examples[INPUTS]))
-                targets = _targets(examples)
-                cost = self._objective.cost(outputs, targets, amounts)
-                total = total + self._objective.measure(cost, outputs, targets)
+                lot = self._reader.evaluated(indices[start : start + size])
+                self._reader.expect_evaluated(indices[start + size : start + 2 * size])
+                outputs = self.model(cr.from_numpy(lot.inputs))
+                cost = self._objective.cost(outputs, lot.targets, amounts)
+                total = total + self._objective.measure(cost, outputs, lot.targets)
         self.model.train()
         return total
 
@@ -254,16 +244,15 @@ class Computation:
         """What the losses over the global batch of a step are divided by. Where that depends on targets, all of the
         batch are read: each worker does it for itself, so that no step waits for another exchange."""
         if self._amounts[0] != step:
-            of_batch = lambda: _targets(self._examples.read(self.plan.batch(step)))
+            of_batch = partial(self._reader.targets, step)
             self._amounts = step, self._objective.amounts(self.plan.batch_size(step), of_batch)
         return self._amounts[1]
 
     def _amounts_of_validation(self) -> tuple[float, ...]:
         """Likewise, of all validation examples."""
         if not self._validation_amounts:
-            examples, count = self._validation, self.plan.num_validation
-            assert examples is not None
-            self._validation_amounts = self._objective.amounts(count, lambda: _targets(examples.read(np.arange(count))))
+            count, of_all = self.plan.num_validation, self._reader.evaluated_targets
+            self._validation_amounts = self._objective.amounts(count, of_all)
         return self._validation_amounts
 
     def _draws(self, step: int, shard: int) -> cr.Generator:
@@ -309,11 +298,6 @@ def _in_float32(outputs: Any) -> Any:
         return {name: _in_float32(output) for name, output in outputs.items()}
     widened = [_in_float32(output) for output in outputs]
     return tuple(widened) if isinstance(outputs, tuple) else widened
-
-
-def _targets(examples: Arrays) -> Targets:
-    """The columns that losses and metrics read, of some examples."""
-    return {TARGETS: examples[TARGETS]}
 
 
 def _in_tree(values: Sequence[Measured]) -> Measured:

@@ -39,6 +39,12 @@ class Cost:
         """What is added to the job's loss."""
         return float(self.tensor.item()) * self.seed
 
+    def mixed(self, other: Cost, weight: float) -> Cost:
+        """The cost of the same outputs for targets of two kinds: of these with a weight, of the other with the rest."""
+        first, second = self.seed * weight, other.seed * (1.0 - weight)
+        parts = tuple(weight * a + (1.0 - weight) * b for a, b in zip(self.parts, other.parts, strict=True))
+        return Cost(self.tensor * first + other.tensor * second, 1.0, parts)
+
 
 class Objective:
     """The losses and metrics of a job. It holds no data.
