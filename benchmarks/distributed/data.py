@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.distributed.works import LEARNING_RATE, MOMENTUM, Work
+from chainrule.server.architecture import Builtin
 from chainrule.server.training.config import Sgd, TrainingConfig
 from chainrule.server.training.plan import Plan
 
@@ -33,7 +34,7 @@ def plan(work: Work, *, workers: int, shards: int, checkpoint_every_steps: int =
         max_workers=workers,
         checkpoint_every_steps=checkpoint_every_steps,
     )
-    return Plan(work.network, work.family_config, work.batch * work.total_steps, config=config)
+    return Plan(Builtin(work.network, work.family_config), work.batch * work.total_steps, config=config)
 
 
 def shards(work: Work) -> Integers:

@@ -23,7 +23,6 @@ import chainrule.engine as cr
 from benchmarks.distributed import data
 from benchmarks.distributed.orders import Order
 from benchmarks.distributed.works import Work
-from chainrule.engine import models
 from chainrule.server.blobs import BlobStore
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Manifest
@@ -90,7 +89,7 @@ def attempt(work: Work, order: Order) -> AttemptSpec:
 
 def initial_state(plan: Plan) -> TrainingState:
     """The state before the first step, with the parameters that both sides start from."""
-    model = models.build(plan.family, plan.family_config)
+    model = plan.architecture.build()
     parameters = {name: parameter.data for name, parameter in model.named_parameters()}
     values = data.initial((name, array.shape) for name, array in parameters.items())
     return TrainingState(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.architecture import Builtin
+from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.faults import VARIABLE
 from chainrule.server.training.plan import Plan
@@ -40,7 +42,7 @@ def resnet() -> Job:
     config = TrainingConfig(
         batch_size=8, shards=8, seed=5, optimizer=Sgd(lr=0.01, momentum=0.9), receipt_every_steps=1, max_workers=8
     )
-    return Job(Plan("resnet18", {"num_classes": 10}, 16, 0, config), images(16, size=64, channels=3))
+    return Job(Plan(Builtin("resnet18", {"num_classes": 10}), 16, 0, config), images(16, size=64, channels=3))
 
 
 def gpt() -> Job:
@@ -58,7 +60,7 @@ def gpt() -> Job:
     family = {"vocab_size": 32, "context": 12, "dim": 16, "heads": 2, "layers": 2, "dropout": 0.1}
     rng = np.random.default_rng(2)
     tokens = rng.integers(0, 32, size=(20, 13))
-    return Job(Plan("gpt", family, 20, 0, config), Examples(tokens[:, :-1].copy(), tokens[:, 1:].copy()))
+    return Job(Plan(Builtin("gpt", family), 20, 0, config), Examples(tokens[:, :-1].copy(), tokens[:, 1:].copy()))
 
 
 def with_config(job: Job, **config: Any) -> Job:
@@ -66,10 +68,26 @@ def with_config(job: Job, **config: Any) -> Job:
     return replace(job, plan=replace(job.plan, config=replace(job.plan.config, **config)))
 
 
-def validated(**validation: Any) -> Job:
+RECIPE: dict[str, Any] = {
+    "batch_size": 24,
+    "optimizer": Adam(lr=0.01, weight_decay=0.05, decoupled=True),
+    "schedule": Schedule(warmup_steps=3, decay="cosine"),
+    "clip_norm": 0.5,
+    "parameter_groups": (
+        ParameterGroup(("*.bias", "bn?.*"), weight_decay=0.0),
+        ParameterGroup(("fc.*",), lr=0.003, beta1=0.8),
+    ),
+    "accumulate": 3,
+    "ema_decay": 0.8,
+    "precision": "bfloat16",
+}
+"""All of a recipe at once."""
+
+
+def validated(config: Mapping[str, Any] = MappingProxyType({}), **validation: Any) -> Job:
     """Evaluated after each of six epochs."""
-    job = cnn(epochs=6, validation=Validation(fraction=0.2, **validation))
-    plan = Plan("small_cnn", job.plan.family_config, 40, 10, job.plan.config)
+    job = cnn(epochs=6, validation=Validation(fraction=0.2, **validation), **config)
+    plan = Plan(job.plan.architecture, 40, 10, job.plan.config)
     whole = images(50)
     return Job(
         plan,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from chainrule.server.training.events import Failed, Finished, Paused
-from tests.chaos.jobs import SLOW, Job, assert_same_bits, cnn, disturbed, gpt, validated, with_config
+from tests.chaos.jobs import RECIPE, SLOW, Job, assert_same_bits, cnn, disturbed, gpt, validated, with_config
 from tests.server.training.runs import Run
 
 LEASE_S = 1.0
@@ -49,6 +49,7 @@ JOBS: dict[str, Callable[[], Job]] = {
     "small_cnn": lambda: cnn(epochs=16),
     "validated": lambda: with_config(validated(restore_best=True), epochs=16),
     "clipped": lambda: cnn(epochs=16, clip_norm=0.5),
+    "recipe": lambda: with_config(validated(RECIPE, restore_best=True), epochs=30),
     "frozen": lambda: cnn(epochs=16, trainable=("fc.*",)),
     "gpt": lambda: with_config(gpt(), epochs=20),
 }

@@ -8,10 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chainrule.server.training.config import Adam, Schedule, Sgd
+from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd
 from chainrule.server.training.events import CheckpointTaken
 from chainrule.server.training.layout import count_partitions
-from tests.chaos.jobs import Job, assert_same_bits, cnn, disturbed, fault_free, gpt, resnet, validated, with_config
+from tests.chaos.jobs import (
+    RECIPE,
+    Job,
+    assert_same_bits,
+    cnn,
+    disturbed,
+    fault_free,
+    gpt,
+    resnet,
+    validated,
+    with_config,
+)
 from tests.server.training.runs import initial_state
 
 MODELS = {"small_cnn": cnn, "resnet18": resnet, "gpt": gpt}
@@ -62,6 +73,12 @@ CONFIGS: dict[str, Callable[[], Job]] = {
     "validation": lambda: validated(),
     "early stop": lambda: validated(patience=1),
     "restore_best": lambda: validated(restore_best=True, patience=2),
+    "parameter_groups": lambda: cnn(parameter_groups=RECIPE["parameter_groups"], optimizer=Adam()),
+    "accumulate": lambda: cnn(batch_size=24, accumulate=3),
+    "ema_decay": lambda: validated({"ema_decay": 0.8}),
+    "precision": lambda: cnn(precision="bfloat16"),
+    "the whole recipe": lambda: validated(RECIPE),
+    "the whole recipe, 3 partitions": lambda: validated({**RECIPE, "clip_norm": 0.0, "partitions": 3}),
 }
 
 
@@ -79,8 +96,16 @@ async def test_with_any_setting_three_workers_give_what_one_gives(config: str, t
         (cnn(non_finite="skip"), cnn()),
         (cnn(clip_norm=0.5, partitions=3), cnn(clip_norm=0.5)),
         (cnn(checkpoint_every_steps=1), cnn()),
+        (cnn(parameter_groups=(ParameterGroup(("fc.*",), lr=0.05), ParameterGroup(("*",), momentum=0.9))), cnn()),
     ],
-    ids=["audits", "a limit that is not reached", "a skip that is not needed", "partitions of clipped", "checkpoints"],
+    ids=[
+        "audits",
+        "a limit that is not reached",
+        "a skip that is not needed",
+        "partitions of clipped",
+        "checkpoints",
+        "groups with the optimizer's settings",
+    ],
 )
 async def test_what_changes_no_gradient_changes_no_bit(one: Job, other: Job) -> None:
     found, expected = await fault_free(one), await fault_free(other)
@@ -90,8 +115,17 @@ async def test_what_changes_no_gradient_changes_no_bit(one: Job, other: Job) -> 
 
 @pytest.mark.parametrize(
     "other",
-    [cnn(seed=4), cnn(shards=4), cnn(clip_norm=0.01), cnn(optimizer=Adam()), cnn(schedule=Schedule(decay="linear"))],
-    ids=["seed", "shards", "clip_norm", "optimizer", "schedule"],
+    [
+        cnn(seed=4),
+        cnn(shards=4),
+        cnn(clip_norm=0.01),
+        cnn(optimizer=Adam()),
+        cnn(schedule=Schedule(decay="linear")),
+        cnn(parameter_groups=(ParameterGroup(("fc.*",), lr=1e-4),)),
+        cnn(ema_decay=0.5),
+        cnn(precision="bfloat16"),
+    ],
+    ids=["seed", "shards", "clip_norm", "optimizer", "schedule", "groups", "ema_decay", "precision"],
 )
 async def test_what_changes_the_training_changes_the_digest(other: Job) -> None:
     """Else the comparisons above would say nothing."""

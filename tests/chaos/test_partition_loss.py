@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.jobs import SLOW, assert_same_bits, cnn, disturbed, fault
+from tests.chaos.jobs import RECIPE, SLOW, assert_same_bits, cnn, disturbed, fault, validated
 from tests.server.training.runs import Run
 
 
@@ -31,6 +31,15 @@ async def test_a_partition_killed_before_during_and_after_an_update(
     await assert_same_bits(found, job)
     assert found.attempts == 1
     assert found.incidents_of("recovery")[0].startswith(f"parameter server {partitions - 1} ")
+
+
+async def test_a_partition_killed_under_the_whole_recipe(tmp_path: Path) -> None:
+    """The average of the weights comes back from the checkpoint too, and what is evaluated with it."""
+    job = validated({**RECIPE, "clip_norm": 0.0, "partitions": 2})
+    kill = fault("partition.update", "kill", index=1, step=6)
+    found = await disturbed(job, tmp_path, kill, workers=2)
+    await assert_same_bits(found, job)
+    assert found.incidents_of("recovery")[0].startswith("parameter server 1 ")
 
 
 async def test_what_was_lost_is_said_with_the_steps_that_are_computed_again(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_paused_and_resumed_and_scaled(service: Service, expected: Job) -> None:
         wait_for(lambda: job.status().running_workers == 4, "four workers")
         job.pause()
         wait_for(lambda: job.status().state is JobState.PAUSED, "the pause")
-        assert service.pids("WorkerActor") == []
+        wait_for(lambda: service.pids("WorkerActor") == [], "the end of the workers, which Ray has been told of")
         job.resume()
         reaches(job, 400)
         job.scale(2)

@@ -11,7 +11,7 @@ import pytest
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.events import WorkersChanged
 from chainrule.server.training.local import LocalPlacement
-from tests.chaos.jobs import SLOW, assert_same_bits, cnn, disturbed, fault, gpt
+from tests.chaos.jobs import RECIPE, SLOW, assert_same_bits, cnn, disturbed, fault, gpt, validated
 from tests.server.training.runs import Run
 
 HEAD = 0xFFFF
@@ -26,6 +26,13 @@ async def test_a_worker_killed_before_during_and_after_a_push(point: str, tmp_pa
     [cause] = found.incidents_of("recovery")
     assert cause.startswith("worker 2 on this machine")
     assert cause.endswith("its shards went to the others")
+
+
+async def test_a_worker_killed_under_the_whole_recipe(tmp_path: Path) -> None:
+    job = validated(RECIPE)
+    found = await disturbed(job, tmp_path, fault("worker.push", "kill", lease=2, step=4), workers=3)
+    await assert_same_bits(found, job)
+    assert len(found.incidents_of("recovery")) == 1
 
 
 @pytest.mark.parametrize("part", [HEAD, 0])

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from chainrule.client import Adam, InvalidInputError, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.client import Adam, InvalidInputError, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.client.config import (
     WEIGHT_FIELDS,
     from_message,
     to_max_workers,
     to_message,
     to_optimizer,
+    to_parameter_groups,
     to_schedule,
     to_trainable,
     to_validation,
@@ -29,6 +30,14 @@ EVERYTHING = TrainingConfig(
     optimizer=Adam(lr=0.002, beta1=0.8, beta2=0.99, eps=1e-6, weight_decay=0.1, decoupled=True),
     schedule=Schedule(warmup_steps=5, decay="step", decay_steps=7, gamma=0.5, final_factor=0.25),
     clip_norm=1.5,
+    parameter_groups=(
+        ParameterGroup(patterns=("*.bias", "bn*"), weight_decay=0.0),
+        ParameterGroup(patterns=("fc.*",), lr=0.5, beta1=0.5, beta2=0.75, eps=1e-4),
+        ParameterGroup(patterns=("*",), momentum=0.5, dampening=0.25, nesterov=False),
+    ),
+    accumulate=4,
+    ema_decay=0.99,
+    precision="bfloat16",
     trainable=("fc.*", "layer4.*"),
     non_finite="skip",
     validation=Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True),
@@ -93,6 +102,14 @@ def test_a_configuration_is_sent_under_the_apis_names() -> None:
             warmup_steps=5, decay=job_pb2.Schedule.DECAY_STEP, decay_steps=7, gamma=0.5, final_factor=0.25
         ),
         clip_norm=1.5,
+        parameter_groups=[
+            job_pb2.ParameterGroup(patterns=["*.bias", "bn*"], weight_decay=0.0),
+            job_pb2.ParameterGroup(patterns=["fc.*"], lr=0.5, beta1=0.5, beta2=0.75, eps=1e-4),
+            job_pb2.ParameterGroup(patterns=["*"], momentum=0.5, dampening=0.25, nesterov=False),
+        ],
+        accumulate=4,
+        ema_decay=0.99,
+        precision=job_pb2.TrainingConfig.PRECISION_BFLOAT16,
         trainable=["fc.*", "layer4.*"],
         non_finite=job_pb2.TrainingConfig.NON_FINITE_SKIP,
         validation=job_pb2.Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True),
@@ -131,6 +148,13 @@ def test_a_word_of_a_newer_server_is_unknown() -> None:
         ({"schedule": to_schedule({"decay": "cos"})}, "decay is 'cos'; it must be one of none, step, linear, cosine"),
         ({"staleness": -(2**31) - 1}, "staleness is -2147483649; it must be a whole number from 0 to 2147483647"),
         ({"clip_norm": "long"}, "clip_norm is 'long'; it must be a number"),
+        ({"precision": "fp8"}, "precision is 'fp8'; it must be one of float32, bfloat16"),
+        ({"accumulate": 1.5}, "accumulate is 1.5; it must be a whole number from 1 to 2147483647"),
+        ({"ema_decay": "slow"}, "ema_decay is 'slow'; it must be a number"),
+        (
+            {"parameter_groups": (ParameterGroup(patterns=("*",), lr="fast"),)},  # type: ignore[arg-type]
+            "lr is 'fast'; it must be a number",
+        ),
         ({"exact": "yes"}, "exact is 'yes'; it must be True or False"),
         ({"validation": to_validation({"dataset": 3})}, "dataset is 3; it must be a name"),
         ({"keep_checkpoints": 1.5}, "keep_checkpoints is 1.5; it must be a whole number from 1 to 2147483647"),
@@ -226,3 +250,33 @@ def test_a_single_pattern_is_not_taken_for_a_list_of_letters() -> None:
 def test_patterns_that_the_api_would_take_for_others_are_refused(given: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         to_trainable(given)
+
+
+# Groups of parameters
+
+
+def test_groups_are_given_by_their_fields() -> None:
+    group = ParameterGroup(patterns=("*.bias",), weight_decay=0)
+    assert to_parameter_groups([{"patterns": ["*.bias"], "weight_decay": 0}]) == (group,)
+    assert to_parameter_groups((group,)) == (group,)
+    assert to_parameter_groups([]) == ()
+    assert group.settings == {"weight_decay": 0}
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"patterns": ["*"]}, "it must be a list of groups, as \\[{"),
+        ("*.bias", "parameter_groups is '\\*.bias'; it must be a list of groups"),
+        (["*.bias"], "parameter_groups\\[0\\] is '\\*.bias'; it must be a mapping"),
+        ([{"lr": 1}], "parameter_groups\\[0\\] has no patterns; name its parameters"),
+        ([{"patterns": "*"}], "the patterns of parameter_groups\\[0\\] is '\\*'; it must be a list"),
+        (
+            [{"patterns": ["*"], "rate": 1}],
+            "the parameter_groups\\[0\\] has no field rate; it takes patterns, lr, weight",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(groups: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        to_parameter_groups(groups)

@@ -21,6 +21,7 @@ from chainrule.client import (
     Unavailable,
 )
 from chainrule.client.prediction import pieces_of, to_inputs
+from chainrule.engine import models
 from chainrule.v1 import model_pb2
 from tests.client.fake_server import BREAK, Failure, FakeServer
 
@@ -171,3 +172,9 @@ def test_classes_need_an_output_that_tells_them_apart() -> None:
     assert one.classes()[0][0] == RankedClass(index=0, label=None, probability=0.5)
     with pytest.raises(InvalidInputError, match="k is 0"):
         one.classes(0)
+
+
+def test_a_model_predicts_with_its_newest_version(server: FakeServer, client: Client) -> None:
+    model = client.models.create("digits", models.small_cnn())
+    assert model.predict(X).version == "models/digits/versions/3"
+    assert [request.model for request in server.requests("Predict")] == ["models/digits"]

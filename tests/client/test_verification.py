@@ -16,7 +16,7 @@ from chainrule.client import (
     JobState,
     JobStatus,
     Metric,
-    Model,
+    ModelRecord,
     Progress,
     Sgd,
     TrainingConfig,
@@ -26,7 +26,7 @@ from chainrule.client.verification import Record, check_chain, compare
 from tests.client.fake_server import chained
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MODEL = Model(
+MODEL = ModelRecord(
     name="models/m",
     family="mlp",
     config={"num_classes": 3},

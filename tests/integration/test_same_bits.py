@@ -38,6 +38,33 @@ def test_one_to_four_workers_give_one_digest(client: Client, images: Images) -> 
     assert len(digests) == 1
 
 
+def test_so_they_do_with_a_whole_recipe(client: Client, images: Images) -> None:
+    recipe: dict[str, Any] = {
+        "optimizer": {"name": "adamw", "lr": 0.01},
+        "schedule": {"decay": "cosine", "warmup_steps": 2},
+        "clip_norm": 0.5,
+        "parameter_groups": [{"patterns": ["*.bias"], "weight_decay": 0}],
+        "accumulate": 2,
+        "ema_decay": 0.9,
+        "precision": "bfloat16",
+        "validation": {"fraction": 0.2},
+    }
+    jobs = [submit(client, images, workers=n, **recipe) for n in (1, 2, 3)]
+    assert len({finished(job) for job in jobs}) == 1
+    [first, *others] = [[(e.loss, e.accuracy) for e in job.status().evaluations] for job in jobs]
+    assert len(first) == 2
+    assert others == [first, first]
+    status = jobs[0].status()
+    assert status.config.parameter_groups[0].patterns == ("*.bias",)
+    model = network().eval()  # with the average of the weights, which is what was evaluated, and is the result
+    model.load_state_dict({name: cr.from_numpy(array) for name, array in jobs[0].weights().items()})
+    inputs, targets = (cr.from_numpy(array[-40:]) for array in images)
+    with cr.no_grad():
+        logits = model(inputs)
+    assert first[-1][0] == pytest.approx(float(nn.CrossEntropyLoss()(logits, targets).item()), rel=1e-5)
+    assert first[-1][1] == float(np.mean(logits.data.argmax(axis=1) == targets.data))
+
+
 def test_a_job_of_one_shard_has_the_bits_of_local_training(client: Client, images: Images) -> None:
     inputs, targets = images
     job = submit(client, images, shards=1, seed=5)

@@ -39,12 +39,13 @@ def test_jobs_take_processes_that_are_ready_and_have_the_same_weights(tmp_path: 
                 wait_for(lambda j=job: j.status().running_workers == 2, 120, "both workers to be there")  # type: ignore[misc]
                 working = set(titles(server, "ray::WorkerActor"))
                 assert len(working) == 2
-                assert (working <= ready) == (name == "warm")
+                # all but the last that was started has also imported what it needs
+                assert bool(working & ready) == (name == "warm")
                 status = job.wait(timeout_s=120)
             digests.append(status.weights_digest)
             if name == "warm":
                 wait_for(lambda s=server: len(titles(s, "ray::WarmActor")) == 3, 120, "others to be ready")  # type: ignore[misc]
-                assert not ready & set(titles(server, "ray::WarmActor"))
+                assert not working & set(titles(server, "ray::WarmActor"))
         finally:
             server.stop()
         assert not alive_in_session(server.pid)

@@ -17,6 +17,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from chainrule.server import admin
+from chainrule.server.architecture import Builtin
 from chainrule.server.blobs import BlobStore
 from chainrule.server.data_folder import note_owner, open_blobs, open_store, own, removed_on_failure
 from chainrule.server.errors import StartupError
@@ -41,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
         path = blobs.path(blobs.put(content))
         os.utime(path, (time.time() - 5 * 3600, time.time() - 5 * 3600))
     store.create_model(
-        Model("models/m", "small_cnn", {}, digest_of(b"weights"), 0, 1, datetime.now(UTC)), tenant="default"
+        Model("models/m", Builtin("small_cnn"), digest_of(b"weights"), 0, 1, datetime.now(UTC)), tenant="default"
     )
     store.close()
     return tmp_path
@@ -163,7 +164,7 @@ def test_what_is_inconsistent_in_the_store_is_said(tmp_path: Path, statement: st
 def test_the_store_is_checked_the_same_on_each_database(url: str) -> None:
     store = Store(url)
     store.create_model(
-        Model("models/m", "small_cnn", {}, digest_of(b"weights"), 0, 1, datetime.now(UTC)), tenant=DEFAULT_TENANT
+        Model("models/m", Builtin("small_cnn"), digest_of(b"weights"), 0, 1, datetime.now(UTC)), tenant=DEFAULT_TENANT
     )
     assert store.faults() == []
     assert store.count_jobs() == {}
@@ -229,7 +230,7 @@ def test_a_folder_that_something_is_in_by_now_stays(tmp_path: Path, what: str) -
         else:
             store = open_store(folder)
             store.create_model(
-                Model("models/m", "small_cnn", {}, digest_of(b"w"), 0, 1, datetime.now(UTC)), tenant=DEFAULT_TENANT
+                Model("models/m", Builtin("small_cnn"), digest_of(b"w"), 0, 1, datetime.now(UTC)), tenant=DEFAULT_TENANT
             )
             store.close()
 

@@ -235,7 +235,9 @@ def test_no_row_and_no_value_is_lost_in_a_conversion(converted: tuple[Store, Row
         ("default", "request-2", f"{3:064d}", "jobs/two", 303),
         ("default", "request-3", f"{4:064d}", "jobs/queued", 304),
     ]  # fmt: skip
-    assert {table for table in after if not after[table]} == {"job_logs", "tokens", "audit", "blob_grants"}
+    assert {table for table in after if not after[table]} == {
+        "job_logs", "tokens", "audit", "blob_grants", "dataset_chunks"
+    }  # fmt: skip
 
 
 def test_models_and_the_jobs_that_have_succeeded_become_versions(
@@ -282,6 +284,10 @@ def test_what_was_converted_is_used_as_what_is_new(converted: tuple[Store, Rows]
     job = store.get_job("jobs/one")
     assert (job.config, job.state.value, job.history[-1].state.value) == (CONFIG, "SUCCEEDED", "SUCCEEDED")
     assert [known.step for known in store.checkpoints("jobs/one")] == [10]
+    assert [(c.name, c.dtype, c.shape) for c in store.get_dataset("datasets/d", tenant="default").columns] == [
+        ("inputs", "float32", (8,)),
+        ("targets", "int64", ()),
+    ]
     with pytest.raises(IllegalStateError, match='"datasets/v" is in use by "jobs/queued"'):
         store.delete_dataset("datasets/v", tenant="default")
     with pytest.raises(IllegalStateError, match='"models/m" is in use by "jobs/queued"'):
@@ -305,7 +311,8 @@ def test_references_between_tables_hold_after_a_conversion(converted: tuple[Stor
     }
     of_jobs = ("job_history", "job_events", "metrics", "evaluations", "receipts", "checkpoints", "job_logs")
     assert found == {(table, "job", "jobs", "name") for table in of_jobs} | {
-        ("model_versions", "model", "models", "name")
+        ("model_versions", "model", "models", "name"),
+        ("dataset_chunks", "dataset", "datasets", "id"),
     }
     with engine.connect() as db:
         if engine.dialect.name == "sqlite":

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from chainrule.engine import Generator, StateDictError, io, models
+from chainrule.server.architecture import Builtin
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import AlreadyExistsError, InvalidRequestError, NotFoundError, StorageFullError
-from chainrule.server.models import MAX_PARAMETERS, ModelCatalog, build, tied_names
+from chainrule.server.models import ModelCatalog, tied_names
+from chainrule.server.networks import MAX_PARAMETERS, build
 from chainrule.server.records import Model
 from chainrule.server.store import PageRequest, Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
@@ -26,9 +28,9 @@ def catalog(store: Store, blobs: BlobStore) -> ModelCatalog:
 
 
 def create(catalog: ModelCatalog, model_id: str = "m", **arguments: Any) -> Model:
+    family, config = arguments.pop("family", "small_cnn"), arguments.pop("config", {"width": 4.0})
     defaults = {
-        "family": "small_cnn",
-        "config": {"width": 4.0},
+        "architecture": Builtin(family, config),
         "weights_digest": "",
         "init_seed": 1,
         "tenant": "default",
@@ -41,7 +43,8 @@ def test_a_model_without_weights_is_initialised_from_its_seed(catalog: ModelCata
     built = models.build("small_cnn", {"width": 4}, generator=Generator(1))
     assert model.weights_digest == io.digest(io.save(built.state_dict()))
     assert model.num_parameters == models.family("small_cnn").num_parameters({"width": 4})
-    assert model.family_config == {"in_channels": 1, "image_size": 8, "width": 4, "num_classes": 10, "dropout": 0.0}
+    config = {"in_channels": 1, "image_size": 8, "width": 4, "num_classes": 10, "dropout": 0.0}
+    assert model.architecture == Builtin("small_cnn", config)
     assert catalog.get("models/m", tenant="default") == model
     assert io.save(catalog.load(model).state_dict()) == blobs.read(model.weights_digest)
 
@@ -100,7 +103,7 @@ def test_a_model_that_is_too_large_is_refused_before_it_is_built(
 ) -> None:
     monkeypatch.setattr(models, "build", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(InvalidRequestError) as caught:
-        build("mlp", config, 0)
+        build(Builtin("mlp", config), 0)
     assert refusal(caught).field == f"model.builtin.config{field}"
     assert len(str(caught.value)) < 400
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.errors import (
     AlreadyExistsError,
     IllegalStateError,
@@ -25,7 +26,7 @@ from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MODEL = Model("models/m", "small_cnn", {"num_classes": 10}, "a" * 64, 2**64 - 1, 123, NOW)
+MODEL = Model("models/m", Builtin("small_cnn", {"num_classes": 10}), "a" * 64, 2**64 - 1, 123, NOW)
 DATASET = Dataset("datasets/d", "b" * 64, 100, (8,), 10, 6400, NOW, target_shape=(8,), num_tokens=12)
 CONFIG = TrainingConfig(
     epochs=2,

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from chainrule.server.access import TokenCatalog
+from chainrule.server.architecture import Builtin
 from chainrule.server.blobs import Announcement, Blob, BlobStore, Chunk
 from chainrule.server.blobs import store as blob_store
 from chainrule.server.datasets import DatasetCatalog
@@ -57,7 +58,7 @@ async def sent(content: bytes) -> AsyncIterator[Announcement | Chunk | None]:
 def test_a_tenant_reads_what_it_has_sent_and_what_its_things_refer_to(stored: Store) -> None:
     stored.grant_blob("default", DIGESTS["sent"])
     stored.grant_blob("default", DIGESTS["sent"])
-    stored.create_model(Model("models/m", "mlp", {}, DIGESTS["weights"], 0, 1, NOW), tenant="default")
+    stored.create_model(Model("models/m", Builtin("mlp"), DIGESTS["weights"], 0, 1, NOW), tenant="default")
     stored.create_dataset(Dataset("datasets/d", DIGESTS["dataset"], 1, (1,), 1, 1, NOW, (), 0), tenant="default")
     stored.create_job(NewJob("jobs/j", NO_REQUEST, "models/m", "datasets/d", TrainingConfig(), 1))
     stored.add_checkpoint(
@@ -156,7 +157,7 @@ async def test_holding_a_blob_of_another_does_not_keep_it_young(stored: Store, b
     with pytest.raises(NotFoundError):
         datasets.create("d", digest=path.name, tenant="b")
     with pytest.raises(NotFoundError):
-        models.create("m", family="mlp", config={}, weights_digest=path.name, init_seed=0, tenant="b")
+        models.create("m", architecture=Builtin("mlp"), weights_digest=path.name, init_seed=0, tenant="b")
     assert path.stat().st_mtime == 0
 
 

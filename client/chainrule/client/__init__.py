@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chainrule.client.aio.client import AsyncClient
     from chainrule.client.aio.job import AsyncJob
-    from chainrule.client.aio.models import AsyncModelVersion
+    from chainrule.client.aio.models import AsyncModel, AsyncModelVersion
+    from chainrule.client.augmentation import Augmentation
     from chainrule.client.client import Client
     from chainrule.client.config import (
         Adam,
+        ParameterGroup,
         Schedule,
         Sgd,
         TrainingConfig,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
         Unknown,
     )
     from chainrule.client.job import Job
-    from chainrule.client.models import ModelVersion
+    from chainrule.client.models import Model, ModelVersion
     from chainrule.client.prediction import Prediction, RankedClass
     from chainrule.client.records import (
         LogEntry,
@@ -55,10 +57,11 @@ if TYPE_CHECKING:
     from chainrule.client.resources import (
         Caller,
         Dataset,
-        Model,
         ModelFamily,
+        ModelRecord,
         Node,
         ServerInfo,
+        TensorSpec,
     )
     from chainrule.client.retry import RetryPolicy
     from chainrule.client.status import (
@@ -87,8 +90,10 @@ __all__ = [
     "AlreadyExists",
     "AsyncClient",
     "AsyncJob",
+    "AsyncModel",
     "AsyncModelVersion",
     "AuditEntry",
+    "Augmentation",
     "Caller",
     "Cancelled",
     "Cause",
@@ -117,11 +122,13 @@ __all__ = [
     "Metrics",
     "Model",
     "ModelFamily",
+    "ModelRecord",
     "ModelVersion",
     "NewToken",
     "Node",
     "NotFound",
     "OutOfRange",
+    "ParameterGroup",
     "PermissionDenied",
     "Prediction",
     "Progress",
@@ -136,6 +143,7 @@ __all__ = [
     "Severity",
     "Sgd",
     "StateChange",
+    "TensorSpec",
     "Timings",
     "Tls",
     "Token",
@@ -151,10 +159,12 @@ __all__ = [
 _HOME = {
     "chainrule.client.aio.client": ("AsyncClient",),
     "chainrule.client.aio.job": ("AsyncJob",),
-    "chainrule.client.aio.models": ("AsyncModelVersion",),
+    "chainrule.client.aio.models": ("AsyncModel", "AsyncModelVersion"),
     "chainrule.client.client": ("Client",),
+    "chainrule.client.augmentation": ("Augmentation",),
     "chainrule.client.config": (
         "Adam",
+        "ParameterGroup",
         "Schedule",
         "Sgd",
         "TrainingConfig",
@@ -186,7 +196,7 @@ _HOME = {
         "Unknown",
     ),
     "chainrule.client.job": ("Job",),
-    "chainrule.client.models": ("ModelVersion",),
+    "chainrule.client.models": ("Model", "ModelVersion"),
     "chainrule.client.prediction": ("Prediction", "RankedClass"),
     "chainrule.client.records": (
         "LogEntry",
@@ -197,10 +207,11 @@ _HOME = {
     "chainrule.client.resources": (
         "Caller",
         "Dataset",
-        "Model",
         "ModelFamily",
+        "ModelRecord",
         "Node",
         "ServerInfo",
+        "TensorSpec",
     ),
     "chainrule.client.retry": ("RetryPolicy",),
     "chainrule.client.status": (

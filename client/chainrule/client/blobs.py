@@ -89,6 +89,28 @@ class Blobs:
                 else:
                     raise
 
+    def part(self, digest: str, offset_bytes: int, limit_bytes: int) -> bytes:
+        """Some bytes of a blob, fewer where it ends; unlike a whole one they cannot be compared with its digest.
+
+        Raises:
+            NotFound: the server does not hold the blob.
+            InvalidArgument: the offset is beyond its end.
+            Unavailable: the server could not be reached for the whole retry window.
+        """
+        content = bytearray()
+        for response in self._connection.follow(
+            self._stub.ReadBlob,
+            lambda: blob_pb2.ReadBlobRequest(
+                digest=digest,
+                offset_bytes=offset_bytes + len(content),
+                limit_bytes=max(1, limit_bytes - len(content)),  # 0 would be all
+            ),
+            timeout_s=self._connection.settings.transfer_timeout_s,
+            is_whole=_is_whole,
+        ):
+            content.extend(response.chunk)
+        return bytes(content[:limit_bytes])
+
     def download(self, digest: str, *, received: Received | None = None) -> bytes:
         """Fetch the blob of this SHA-256 (hexadecimal). A download that breaks goes on where it stopped.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, cast
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from chainrule.client.augmentation import Augmentation, put_augmentation, read_augmentation
 from chainrule.client.errors import InvalidInputError
 from chainrule.client.wire import INT32, POSITIVE_INT32, UINT64, put, resource_name, texts
 from chainrule.v1 import job_pb2
@@ -52,6 +53,37 @@ Optimizer = Sgd | Adam
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGroup:
+    """Parameters with settings of their own, as torch.optim's parameter groups. What is None is as the optimizer has
+    it."""
+
+    patterns: tuple[str, ...]
+    """Which parameters: patterns of their names, as in a shell. One that several groups match is of the first."""
+    lr: float | None = None
+    """Learning rate in place of the optimizer's, above 0; the schedule is a factor of it, too."""
+    weight_decay: float | None = None
+    """Weight decay, from 0."""
+    momentum: float | None = None
+    """Momentum factor, from 0; SGD only."""
+    dampening: float | None = None
+    """Dampening of the momentum; SGD only."""
+    nesterov: bool | None = None
+    """Nesterov momentum; SGD only."""
+    beta1: float | None = None
+    """How much of the average gradient is kept at a step; from 0, below 1; Adam only."""
+    beta2: float | None = None
+    """How much of the average squared gradient is kept at a step; from 0, below 1; Adam only."""
+    eps: float | None = None
+    """What keeps the denominator from 0; from 0; Adam only."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the group sets, by name."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "patterns"}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """The learning rate of each step, as a factor of the optimizer's: first a linear rise, then a decay."""
 
@@ -75,11 +107,14 @@ class Validation:
     dataset: str = ""
     """Name of a second dataset, "val" or "datasets/val"; empty: a share of the first."""
     fraction: float = 0.0
-    """Share of the dataset that is kept back from training, its last examples; 0: none. Not with `dataset`."""
+    """Share of the dataset that is kept back from training, its last examples or those that `seed` draws; 0: none. Not
+    with `dataset`."""
     patience: int = 0
     """Epochs without a better loss after which the job stops early; 0: never."""
     restore_best: bool = False
     """Whether the weights of the epoch with the least validation loss are the result, instead of the last."""
+    seed: int = 0
+    """Draws the examples that `fraction` keeps back, from 0; 0: they are the last ones."""
 
     @property
     def wanted(self) -> bool:
@@ -105,6 +140,20 @@ class TrainingConfig:
     """How the learning rate changes."""
     clip_norm: float = 0.0
     """Longest gradient, as the norm over all parameters; a longer one is shortened to it. 0: no limit."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to images before they are trained on; by default nothing."""
+    parameter_groups: tuple[ParameterGroup, ...] = ()
+    """Parameters with settings of their own; a parameter is of the first group that matches it, and those that none
+    matches have the optimizer's settings."""
+    accumulate: int = 1
+    """Pieces that each shard is cut into. They are computed one after another and their gradients added up: the global
+    batch is the same, the memory for it less."""
+    ema_decay: float = 0.0
+    """How much of the average of the weights is kept at an update; above 0, below 1. The average is what is evaluated,
+    and the result. 0: there is none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What products and convolutions of a step compute in. Weights, gradients and the optimizer's state are float32
+    with either."""
     trainable: tuple[str, ...] = ("*",)
     """Which parameters are trained: patterns of their names, as in a shell; the others stay as they are."""
     non_finite: Literal["fail", "skip"] = "fail"
@@ -142,6 +191,11 @@ WEIGHT_FIELDS = (
     "optimizer",
     "schedule",
     "clip_norm",
+    "augmentation",
+    "parameter_groups",
+    "accumulate",
+    "ema_decay",
+    "precision",
     "trainable",
     "non_finite",
     "validation",
@@ -175,6 +229,31 @@ def to_optimizer(optimizer: Optimizer | Mapping[str, Any] | None) -> Optimizer:
     if name == "adamw" and not given.get("decoupled", True):
         raise InvalidInputError('the weight decay of adamw is decoupled; for a coupled one, name the optimizer "adam"')
     return _from_mapping("optimizer", name, cls, {**preset, **given})
+
+
+def to_parameter_groups(groups: Sequence[ParameterGroup | Mapping[str, Any]]) -> tuple[ParameterGroup, ...]:
+    """Parameter groups, each from its fields by name.
+
+    Raises:
+        InvalidInputError: they are no list, one has no patterns, or there is no such field.
+    """
+    if isinstance(groups, (str, bytes, Mapping)) or not isinstance(groups, Sequence):
+        raise InvalidInputError(f"parameter_groups is {groups!r}; it must be a list of groups, as [{_GROUP_EXAMPLE}]")
+    return tuple(_to_parameter_group(f"parameter_groups[{index}]", group) for index, group in enumerate(groups))
+
+
+_GROUP_EXAMPLE = '{"patterns": ["*.bias"], "weight_decay": 0}'
+
+
+def _to_parameter_group(where: str, group: object) -> ParameterGroup:
+    if isinstance(group, ParameterGroup):
+        given = {"patterns": group.patterns, **group.settings}
+    else:
+        given = _mapping(where, group, example=_GROUP_EXAMPLE)
+    patterns = texts(f"the patterns of {where}", given.pop("patterns", []))
+    if not patterns:
+        raise InvalidInputError(f"{where} has no patterns; name its parameters, as {_GROUP_EXAMPLE}")
+    return _from_mapping(where, "it", ParameterGroup, {"patterns": patterns, **given})
 
 
 def to_schedule(schedule: Schedule | Mapping[str, Any] | None) -> Schedule:
@@ -250,7 +329,8 @@ def _from_mapping(kind: str, subject: str, cls: type[T], given: Mapping[str, Any
 
 # Translation to the API. The messages have the fields' names.
 
-_FROM_1 = frozenset({"epochs", "batch_size", "shards", "min_workers", "max_workers", "keep_checkpoints"})
+_FROM_1 = frozenset({"epochs", "batch_size", "shards", "accumulate", "min_workers", "max_workers", "keep_checkpoints"})
+_REPEATED = frozenset({"trainable", "patterns"})
 _ALLOWED = {
     FieldDescriptor.TYPE_INT32: INT32,
     FieldDescriptor.TYPE_UINT64: UINT64,
@@ -273,6 +353,9 @@ def to_message(config: TrainingConfig) -> job_pb2.TrainingConfig:
     if config.validation != Validation():
         _fill(message.validation, config.validation)
     message.trainable.extend(config.trainable)
+    put_augmentation(message, config.augmentation)
+    for group in config.parameter_groups:
+        _put_given(message.parameter_groups.add(patterns=group.patterns), group.settings)
     return message
 
 
@@ -285,6 +368,11 @@ def from_message(message: job_pb2.TrainingConfig) -> TrainingConfig:
     told["validation"] = Validation(**_read(message.validation, Validation))
     if message.trainable:
         told["trainable"] = tuple(message.trainable)
+    told["augmentation"] = read_augmentation(message)
+    told["parameter_groups"] = tuple(
+        ParameterGroup(patterns=tuple(group.patterns), **_read(group, ParameterGroup))
+        for group in message.parameter_groups
+    )
     if message.HasField("workers") and not message.HasField("max_workers"):
         told["max_workers"] = message.workers
     return TrainingConfig(**told)
@@ -294,7 +382,12 @@ def _scalars(message: Message, settings: Any) -> list[Any]:
     """The descriptors of a message's fields that hold one value of these settings."""
     known = message.DESCRIPTOR.fields_by_name
     found = [known[f.name] for f in fields(settings) if f.name in known]
-    return [f for f in found if f.message_type is None and f.name != "trainable"]
+    return [f for f in found if f.message_type is None and f.name not in _REPEATED]
+
+
+def _put_given(message: Message, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        put(message, name, value, allowed=_ALLOWED[message.DESCRIPTOR.fields_by_name[name].type])
 
 
 def _fill(message: Message, settings: Any) -> None:

@@ -9,7 +9,7 @@ from chainrule.client.errors import InvalidInputError
 
 
 def to_examples(
-    *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False
+    *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False, first_row: int = 0
 ) -> Mapping[str, NDArray[np.float32] | NDArray[np.int64]]:
     """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets (N,) or (N, T)
     int64; both C-contiguous.
@@ -17,13 +17,16 @@ def to_examples(
     Whether they make sense together is the server's to say; here they must only convert: numbers to float32
     without overflow, whole numbers to int64.
 
+    Args:
+        first_row: number of the first example, for errors, where these are some of many.
+
     Raises:
         InvalidInputError: they do not.
     """
     array = np.asarray(inputs)
     return {
-        "inputs": to_int64(array, "inputs", "tokens") if tokens else to_float32(array),
-        "targets": to_int64(np.asarray(targets), "targets", "class labels"),
+        "inputs": to_int64(array, "inputs", "tokens", first_row) if tokens else to_float32(array),
+        "targets": to_int64(np.asarray(targets), "targets", "class labels", first_row),
     }
 
 
@@ -38,7 +41,7 @@ def to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
     return converted
 
 
-def to_int64(array: NDArray[np.generic], name: str, meaning: str) -> NDArray[np.int64]:
+def to_int64(array: NDArray[np.generic], name: str, meaning: str, first_row: int = 0) -> NDArray[np.int64]:
     """Whole numbers as int64, in C order. Raises InvalidInputError, in which the array has this name and meaning."""
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(f"{name} have dtype {array.dtype}; they must be {meaning}: whole numbers from 0")
@@ -46,7 +49,7 @@ def to_int64(array: NDArray[np.generic], name: str, meaning: str) -> NDArray[np.
         converted = np.ascontiguousarray(array, dtype=np.int64).reshape(array.shape)
     changed = np.argwhere(converted != array)
     if changed.size:
-        place = ", ".join(map(str, changed[0]))
+        place = ", ".join(map(str, (changed[0][0] + first_row, *changed[0][1:]) if changed[0].size else ()))
         raise InvalidInputError(
             f"{name}[{place}] is {array[tuple(changed[0])]}; {meaning} must be whole numbers that fit int64"
         )

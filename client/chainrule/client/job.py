@@ -3,9 +3,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from chainrule.client import networks
 from chainrule.client.blobs import Blobs, Received
 from chainrule.client.channel import Connection
 from chainrule.client.datasets import Datasets
@@ -16,7 +19,7 @@ from chainrule.client.errors import (
     JobCancelledError,
     JobFailedError,
 )
-from chainrule.client.models import Models
+from chainrule.client.models import Model, Models
 from chainrule.client.paging import page_size, take
 from chainrule.client.progress import show_progress
 from chainrule.client.records import (
@@ -40,7 +43,7 @@ from chainrule.client.status import (
 )
 from chainrule.client.verification import Record, Verification, compare
 from chainrule.client.wire import POSITIVE_INT32, name_of, put, put_changes, resource_name
-from chainrule.engine import io
+from chainrule.engine import io, nn
 from chainrule.v1 import job_pb2, job_pb2_grpc
 
 MAX_RECORDS_PAGE = 10_000
@@ -364,6 +367,54 @@ class Job:
             DataLoss: what arrived has another digest.
         """
         return self._service.connection.compute(io.load, self.weights_file())
+
+    def state_dict(self, framework: str = "numpy") -> dict[str, Any]:
+        """The final weights under all the names of the module that the model was made of.
+
+        Args:
+            framework: "numpy" for arrays, "torch" for tensors, which `load_state_dict` of that module takes.
+
+        Raises:
+            InvalidInputError: there is no such framework, or PyTorch is not installed.
+            FailedPrecondition: the job has not SUCCEEDED.
+            NotFound: its model was removed.
+        """
+        weights = self.weights()
+        return self._service.models.state_dict(self._model(), weights, framework)
+
+    def module(self) -> nn.Module:
+        """A module of the engine with the final weights.
+
+        Raises:
+            FailedPrecondition: the job has not SUCCEEDED.
+            NotFound: its model was removed.
+        """
+        weights = self.weights()
+        return self._service.models.module(self._model(), weights)
+
+    def save(self, path: str | Path, *, example: object = None) -> None:
+        """Write what the job has made to a file: the model with its weights as .onnx, for inference, or the weights as
+        .safetensors or .pth, which `torch.load` reads with `weights_only=True`.
+
+        Args:
+            path: the name says the format.
+            example: a batch of inputs to write a model of a family as .onnx with; None: one of the dataset's shape.
+
+        Raises:
+            InvalidInputError: the name says no format, or the file cannot be written.
+            FailedPrecondition: the job has not SUCCEEDED.
+            NotFound: its model was removed.
+        """
+        target = networks.check_format(path)
+        weights = self.weights()
+        model = self._model()
+        if example is None and model.family and target.suffix == networks.ONNX:
+            shape = (self._service.datasets.get((self.status()).dataset)).input_shape
+            example = networks.example_of(model.family, shape)
+        self._service.models.save(model, weights, target, example)
+
+    def _model(self) -> Model:
+        return self._service.models.get((self.status()).model.partition("/versions/")[0])
 
 
 def succeeded(status: JobStatus) -> JobStatus:

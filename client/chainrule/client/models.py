@@ -1,22 +1,23 @@
-"""Models on the server and their versions: made from a module of the engine, or from a family and its configuration."""
+"""Models on the server and their versions: made from modules, ONNX files or families, and read back as such."""
 # Derived from aio/models.py by client/derive.py. Change that, and run `make client`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from chainrule.client import runtime
+from chainrule.client import networks, runtime
 from chainrule.client.blobs import Blobs, Received, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import FailedPrecondition, InvalidInputError
 from chainrule.client.paging import page_size, take
 from chainrule.client.prediction import Prediction
 from chainrule.client.predictions import Predictions
-from chainrule.client.resources import Model, model_from_message
+from chainrule.client.resources import ModelRecord, model_fields
 from chainrule.client.wire import (
     UINT64,
     moment,
@@ -24,12 +25,69 @@ from chainrule.client.wire import (
     new_request_id,
     put,
     put_changes,
+    put_config,
     put_labels,
     texts,
     version_name,
 )
-from chainrule.engine import io, models, nn
+from chainrule.engine import io, nn
 from chainrule.v1 import model_pb2, model_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(ModelRecord):
+    """A named architecture with weights to start training from, as it was when it was asked for."""
+
+    _service: "Models" = field(repr=False, compare=False)
+
+    def weights(self, *, received: Received | None = None) -> dict[str, np.ndarray]:
+        """The weights of its newest version, state_dict name → array, checked against their digest.
+
+        Raises:
+            NotFound: it was removed.
+            DataLoss: what arrived has another digest.
+        """
+        return (self._service.version(self.name)).weights(received=received)
+
+    def state_dict(self, framework: str = "numpy") -> dict[str, Any]:
+        """The weights of its newest version under all the names of the module that it was made of.
+
+        Args:
+            framework: "numpy" for arrays, "torch" for tensors, which `load_state_dict` of that module takes.
+
+        Raises:
+            InvalidInputError: there is no such framework, or PyTorch is not installed.
+        """
+        return self._service.state_dict(self, self.weights(), framework)
+
+    def predict(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        tokens: bool = False,
+        batch_size: int | None = None,
+        alone: bool = False,
+    ) -> Prediction:
+        """What the network makes of some examples with the weights of its newest version; see `Client.predict`."""
+        return self._service.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+
+    def module(self) -> nn.Module:
+        """A module of the engine with the weights of its newest version."""
+        return self._service.module(self, self.weights())
+
+    def save(self, path: str | Path, *, example: object = None) -> None:
+        """Write its newest version to a file: all of it as .onnx, for inference, or its weights as .safetensors or
+        .pth, which `torch.load` reads with `weights_only=True`.
+
+        Args:
+            path: the name says the format.
+            example: a batch of inputs, which a model of a family needs to be written as .onnx.
+
+        Raises:
+            InvalidInputError: the name says no format, the file cannot be written, or there is no example.
+        """
+        target = networks.check_format(path)
+        self._service.save(self, self.weights(), target, example)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +160,12 @@ class Models:
     def create(
         self,
         model_id: str,
-        module: nn.Module,
+        network: networks.Network,
         *,
-        weights: Mapping[str, np.ndarray] | None = None,
+        config: Mapping[str, Any] | None = None,
+        example: object = None,
+        weights: networks.Weights | None = None,
+        class_labels: Sequence[str] = (),
         allow_missing: Sequence[str] = (),
         init_seed: int = 0,
         labels: Mapping[str, str] | None = None,
@@ -112,30 +173,83 @@ class Models:
         request_id: str | None = None,
         transferred: Transferred | None = None,
     ) -> Model:
-        """Make a model with the architecture of a module of the engine, and with its present weights or others.
+        """Make a model of a network, with the weights that it has, or others.
 
         The same name with the same architecture and weights gives the model that is already there.
 
         Args:
             model_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
-            module: made by a function of `chainrule.engine.models`.
-            weights: state_dict name → array, in place of the module's own.
-            allow_missing: as in `create_from_family`, and likewise the arguments after it.
+            network: a module of `chainrule.engine`; a `torch.nn.Module`, which stays as it is; an ONNX file, as its
+                path or its bytes, whose initializers are the weights; or the name of a family that the server knows.
+            config: with the name of a family, what it should not take its default for.
+            example: a batch of inputs, whose first dimension counts examples, or a tuple of several: a module that is
+                not of a family is run on it once. Shapes and dtypes matter, values do not.
+            weights: in place of the network's own: a state_dict of arrays or tensors, or the path of a safetensors or
+                .pth file. Without any, the server initialises a family from `init_seed`.
+            class_labels: what the classes are called, in the order of the outputs.
+            allow_missing: patterns of state_dict names, as in a shell, that `weights` may lack or hold in another
+                shape, as where a head is replaced: as ["fc.*"]. The server initialises those from `init_seed`, and
+                the model's weights_digest is that of the completed weights. Not for graphs.
+            labels: notes to find it by, as {"team": "vision"}.
+            description: what it is for, at most 1,000 characters.
+            request_id: makes calls with the same id one; by default only a call's own repetitions are.
             transferred: called with the bytes of weights sent so far and in all.
 
         Raises:
-            ChainruleError: the module belongs to no family.
+            InvalidInputError: the network cannot be sent, needs an example or does not take it; the configuration
+                cannot be sent as JSON, init_seed not as 64 bits; or `allow_missing` is no list or comes without
+                `weights`.
+            GraphError: the graph is malformed, or has operators that cannot be trained; they are all named.
             AlreadyExists: the name is taken by another model.
-            InvalidArgument: the server refuses the name or the configuration.
+            InvalidArgument: the server refuses the name, the architecture or the weights.
         """
-        family, config = models.family_of(module)
-        if weights is None:
-            weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
-        return self.create_from_family(
+        parcel = self._connection.compute(networks.parcel, network, config=config, example=example, weights=weights)
+        message = model_pb2.Model()
+        if parcel.graph:
+            message.graph.digest = self._blobs.upload(parcel.graph)
+        else:
+            message.builtin.family = parcel.family
+            put_config(message.builtin, parcel.config)
+        put(message, "init_seed", init_seed, allowed=UINT64)
+        put(message, "description", description, allowed="a text")
+        put_labels(message, labels or {})
+        message.class_labels.extend(texts("class_labels", class_labels))
+        patterns = texts("allow_missing", allow_missing)
+        if patterns and parcel.weights is None:
+            raise InvalidInputError(
+                f"allow_missing is {list(patterns)}, but there are no weights that could lack anything; give weights, "
+                "or leave it out to have all of them initialised"
+            )
+        if parcel.weights is not None:
+            content = self._connection.compute(io.save, parcel.weights)
+            message.weights_digest = self._blobs.upload(content, transferred=transferred)
+        request = model_pb2.CreateModelRequest(
+            model_id=model_id, model=message, allow_missing=patterns, request_id=new_request_id(request_id)
+        )
+        return self._model(self._connection.call(self._stub.CreateModel, request))
+
+    def create_from_family(
+        self,
+        model_id: str,
+        family: str,
+        config: Mapping[str, Any] | None = None,
+        *,
+        weights: networks.Weights | None = None,
+        class_labels: Sequence[str] = (),
+        allow_missing: Sequence[str] = (),
+        init_seed: int = 0,
+        labels: Mapping[str, str] | None = None,
+        description: str = "",
+        request_id: str | None = None,
+        transferred: Transferred | None = None,
+    ) -> Model:
+        """Make a model of a family the server knows, without making it here: as `create` with the name of a family."""
+        return self.create(
             model_id,
-            family,
-            config,
+            networks.Family(family),
+            config=config,
             weights=weights,
+            class_labels=class_labels,
             allow_missing=allow_missing,
             init_seed=init_seed,
             labels=labels,
@@ -144,59 +258,6 @@ class Models:
             transferred=transferred,
         )
 
-    def create_from_family(
-        self,
-        model_id: str,
-        family: str,
-        config: Mapping[str, Any] | None = None,
-        *,
-        weights: Mapping[str, np.ndarray] | None = None,
-        allow_missing: Sequence[str] = (),
-        init_seed: int = 0,
-        labels: Mapping[str, str] | None = None,
-        description: str = "",
-        request_id: str | None = None,
-        transferred: Transferred | None = None,
-    ) -> Model:
-        """Make a model of a family the server knows, without making it here.
-
-        Args:
-            config: what the family should not take its default for.
-            weights: state_dict name → array; None lets the server initialise them from `init_seed`.
-            allow_missing: patterns of state_dict names, as in a shell, that `weights` may lack or hold in another
-                shape, as where a head is replaced: as ["fc.*"]. The server initialises those from `init_seed`, and
-                the model's weights_digest is that of the completed weights.
-            labels: notes to find it by, as {"team": "vision"}.
-            description: what it is for, at most 1,000 characters.
-            request_id: makes calls with the same id one; by default only a call's own repetitions are.
-
-        Raises:
-            InvalidInputError: the configuration cannot be sent as JSON, init_seed not as 64 bits, or `allow_missing`
-                is no list or comes without `weights`.
-            ChainruleError: as `create`.
-        """
-        patterns = texts("allow_missing", allow_missing)
-        if patterns and weights is None:
-            raise InvalidInputError(
-                f"allow_missing is {list(patterns)}, but there are no weights that could lack anything; give weights, "
-                "or leave it out to have all of them initialised"
-            )
-        message = model_pb2.Model(builtin=model_pb2.Builtin(family=family))
-        put(message, "init_seed", init_seed, allowed=UINT64)
-        put(message, "description", description, allowed="a text")
-        put_labels(message, labels or {})
-        try:
-            message.builtin.config.update(dict(config or {}))
-        except ValueError as error:
-            raise InvalidInputError(f"the configuration of {family} is not made of JSON values: {error}") from error
-        if weights is not None:
-            content = self._connection.compute(io.save, weights)
-            message.weights_digest = self._blobs.upload(content, transferred=transferred)
-        request = model_pb2.CreateModelRequest(
-            model_id=model_id, model=message, allow_missing=patterns, request_id=new_request_id(request_id)
-        )
-        return model_from_message(self._connection.call(self._stub.CreateModel, request))
-
     def get(self, name: str) -> Model:
         """The model of this name, "digits" or "models/digits".
 
@@ -204,7 +265,7 @@ class Models:
             NotFound: there is none.
         """
         request = model_pb2.GetModelRequest(name=name_of("models", name))
-        return model_from_message(self._connection.call(self._stub.GetModel, request))
+        return self._model(self._connection.call(self._stub.GetModel, request))
 
     def list(self, *, filter: str = "", order_by: str = "", limit: int | None = None) -> tuple[Model, ...]:
         """The models, newest first unless told otherwise; at most `limit`.
@@ -223,11 +284,11 @@ class Models:
             )
             return self._connection.call(self._stub.ListModels, request)
 
-        return take(read_page, lambda page: map(model_from_message, page.models), limit=limit)
+        return take(read_page, lambda page: map(self._model, page.models), limit=limit)
 
     def update(
         self,
-        model: Model | str,
+        model: ModelRecord | str,
         *,
         labels: Mapping[str, str] | None = None,
         description: str | None = None,
@@ -247,9 +308,9 @@ class Models:
         message = model_pb2.Model(name=name_of("models", model))
         mask = put_changes(message, labels=labels, description=description, etag=etag)
         request = model_pb2.UpdateModelRequest(model=message, update_mask=mask)
-        return model_from_message(self._connection.call(self._stub.UpdateModel, request))
+        return self._model(self._connection.call(self._stub.UpdateModel, request))
 
-    def delete(self, model: Model | str, *, etag: str | None = None, missing_ok: bool = False) -> None:
+    def delete(self, model: ModelRecord | str, *, etag: str | None = None, missing_ok: bool = False) -> None:
         """Remove a model with all its versions.
 
         Args:
@@ -264,7 +325,7 @@ class Models:
         request = model_pb2.DeleteModelRequest(name=name_of("models", model), etag=etag or "", allow_missing=missing_ok)
         self._connection.call(self._stub.DeleteModel, request)
 
-    def versions(self, model: Model | str, *, limit: int | None = None) -> tuple[ModelVersion, ...]:
+    def versions(self, model: ModelRecord | str, *, limit: int | None = None) -> tuple[ModelVersion, ...]:
         """The versions of a model, newest first; at most `limit`.
 
         Raises:
@@ -278,7 +339,7 @@ class Models:
 
         return take(read_page, lambda page: map(self._version, page.model_versions), limit=limit)
 
-    def version(self, model: Model | str, number: int | None = None) -> ModelVersion:
+    def version(self, model: ModelRecord | str, number: int | None = None) -> ModelVersion:
         """A version of a model, the newest unless `number` says which: ("digits", 2), or "digits/versions/2".
 
         Raises:
@@ -303,6 +364,44 @@ class Models:
             raise InvalidInputError(f'"{name}" is no version of a model, as "{name}/versions/2" would be')
         request = model_pb2.DeleteModelVersionRequest(name=name, allow_missing=missing_ok)
         self._connection.call(self._stub.DeleteModelVersion, request)
+
+    def predict(
+        self,
+        model: ModelRecord | ModelVersion | str,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        tokens: bool = False,
+        batch_size: int | None = None,
+        alone: bool = False,
+    ) -> Prediction:
+        """What the network of a model makes of some examples; see `Client.predict`."""
+        return self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone)
+
+    def content(self, model: ModelRecord) -> bytes | None:
+        """The graph of a model, as an ONNX file without its weights; None: it is of a family."""
+        return self._blobs.download(model.graph_digest) if model.graph_digest else None
+
+    def state_dict(
+        self, model: ModelRecord, weights: dict[str, np.ndarray], framework: str = "numpy"
+    ) -> dict[str, Any]:
+        """Weights of a model under all the names of the module that it was made of; see `Model.state_dict`."""
+        content = self.content(model)
+        return self._connection.compute(networks.state_dict, weights, content, framework)
+
+    def module(self, model: ModelRecord, weights: dict[str, np.ndarray]) -> nn.Module:
+        """A module of the engine with weights of a model."""
+        content = self.content(model)
+        return self._connection.compute(networks.module_of, model.family, model.config, content, weights)
+
+    def save(self, model: ModelRecord, weights: dict[str, np.ndarray], path: Path, example: object = None) -> None:
+        """Write weights of a model to a file; see `Model.save`."""
+        content = self.content(model)
+        self._connection.compute(
+            networks.save, path, weights, content, family=model.family, config=model.config, example=example
+        )
+
+    def _model(self, message: model_pb2.Model) -> Model:
+        return Model(**model_fields(message), _service=self)
 
     def _version(self, message: model_pb2.ModelVersion) -> ModelVersion:
         return ModelVersion(

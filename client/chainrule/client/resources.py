@@ -9,17 +9,29 @@ from typing import Any
 from google.protobuf import json_format
 
 from chainrule.client.wire import labels_of, moment, plain
+from chainrule.engine.io.chunked import Column
 from chainrule.v1 import cluster_pb2, dataset_pb2, model_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A named architecture with weights to start training from."""
+class TensorSpec:
+    """An input or output of a network."""
+
+    name: str
+    dtype: str
+    """What its elements are, as numpy calls it: "float32"."""
+    shape: tuple[int | str, ...]
+    """Its dimensions; one that is free has a name, which may be empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecord:
+    """What a server says of a model: a named architecture with weights to start training from."""
 
     name: str
     """Resource name, for example "models/digits"."""
     family: str
-    """Family of the architecture, for example "small_cnn"."""
+    """Family of the architecture, for example "small_cnn"; empty: it is a graph."""
     config: Mapping[str, Any]
     """Configuration of the family, for example {"num_classes": 10}."""
     weights_digest: str | None
@@ -36,8 +48,35 @@ class Model:
     """What it is for."""
     latest_version: str = ""
     """Resource name of its newest version, for example "models/digits/versions/2"."""
+    graph_digest: str | None = None
+    """SHA-256 of the graph, as an ONNX file without its weights; None: it is of a family."""
+    class_labels: tuple[str, ...] = ()
+    """What the classes are called, in the order of its outputs."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """What it takes, where the architecture says so, as a graph does."""
+    outputs: tuple[TensorSpec, ...] = ()
+    """What it gives, likewise."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about its architecture, though it can be trained."""
     etag: str = ""
     """Changes whenever the model does; sent along with a change, it makes sure that nothing else came between."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStatistics:
+    """What the numbers of a column are, over all examples of a dataset."""
+
+    column: str
+    """Its name: "inputs" or "targets"."""
+    count: int
+    """How many numbers there are."""
+    min: float
+    max: float
+    mean: float
+    std: float
+    """Standard deviation, that of the whole population."""
+    class_counts: tuple[int, ...]
+    """How many numbers each class has, for targets of at most 1,000 classes; else none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +93,7 @@ class Dataset:
     num_classes: int
     """The highest target plus one."""
     size_bytes: int
-    """Size of its blob."""
+    """Size of its blob, and of its chunks."""
     create_time: datetime
     """When it was created, in UTC."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -64,6 +103,14 @@ class Dataset:
     etag: str = ""
     """Changes whenever labels or description do; sent along with a change, it makes sure that nothing else came
     between."""
+    columns: tuple[Column, ...] = ()
+    """What each example consists of: inputs and targets."""
+    statistics: tuple[ColumnStatistics, ...] = ()
+    """What the numbers of the columns are, in their order; none for datasets made by earlier versions."""
+    class_labels: tuple[str, ...] = ()
+    """Names of the classes, that of class 0 first; none: they have none."""
+    num_chunks: int = 0
+    """How many chunks hold the examples; 0: they are in its blob."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,21 +172,31 @@ class Node:
 # Translation from the API.
 
 
-def model_from_message(message: model_pb2.Model) -> Model:
-    """A model from its message."""
-    return Model(
-        name=message.name,
-        family=message.builtin.family,
-        config=plain(json_format.MessageToDict(message.builtin.config)),
-        weights_digest=message.weights_digest or None,
-        init_seed=message.init_seed,
-        num_parameters=message.num_parameters,
-        create_time=moment(message.create_time),
-        labels=labels_of(message),
-        description=message.description,
-        latest_version=message.latest_version,
-        etag=message.etag,
-    )
+def model_fields(message: model_pb2.Model) -> dict[str, Any]:
+    """What a message says of a model, by the names of a ModelRecord."""
+    return {
+        "name": message.name,
+        "family": message.builtin.family,
+        "config": plain(json_format.MessageToDict(message.builtin.config)),
+        "weights_digest": message.weights_digest or None,
+        "init_seed": message.init_seed,
+        "num_parameters": message.num_parameters,
+        "create_time": moment(message.create_time),
+        "labels": labels_of(message),
+        "description": message.description,
+        "latest_version": message.latest_version,
+        "graph_digest": message.graph.digest or None,
+        "class_labels": tuple(message.class_labels),
+        "inputs": tuple(map(_tensor_spec, message.inputs)),
+        "outputs": tuple(map(_tensor_spec, message.outputs)),
+        "warnings": tuple(message.warnings),
+        "etag": message.etag,
+    }
+
+
+def _tensor_spec(message: model_pb2.TensorSpec) -> TensorSpec:
+    sizes = (size.value if size.WhichOneof("size") == "value" else size.name for size in message.shape)
+    return TensorSpec(name=message.name, dtype=message.dtype, shape=tuple(sizes))
 
 
 def dataset_from_message(message: dataset_pb2.Dataset) -> Dataset:
@@ -155,6 +212,21 @@ def dataset_from_message(message: dataset_pb2.Dataset) -> Dataset:
         labels=labels_of(message),
         description=message.description,
         etag=message.etag,
+        columns=tuple(Column(of.name, of.dtype, tuple(of.shape)) for of in message.columns),
+        statistics=tuple(
+            ColumnStatistics(
+                column=of.column,
+                count=of.count,
+                min=of.min,
+                max=of.max,
+                mean=of.mean,
+                std=of.std,
+                class_counts=tuple(of.class_counts),
+            )
+            for of in message.statistics
+        ),
+        class_labels=tuple(message.class_labels),
+        num_chunks=message.num_chunks,
     )
 
 

@@ -5,14 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from chainrule.client.augmentation import Augmentation, to_augmentation
 from chainrule.client.config import (
     Optimizer,
+    ParameterGroup,
     Schedule,
     TrainingConfig,
     Validation,
     to_max_workers,
     to_message,
     to_optimizer,
+    to_parameter_groups,
     to_schedule,
     to_trainable,
     to_validation,
@@ -38,6 +41,11 @@ def job_request(
     optimizer: Optimizer | Mapping[str, Any] | None = None,
     schedule: Schedule | Mapping[str, Any] | None = None,
     clip_norm: float = 0.0,
+    augmentation: Augmentation | Mapping[str, Any] | Sequence[Any] | None = None,
+    parameter_groups: Sequence[ParameterGroup | Mapping[str, Any]] = (),
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+    precision: Literal["float32", "bfloat16"] = "float32",
     trainable: Sequence[str] = ("*",),
     non_finite: Literal["fail", "skip"] = "fail",
     validation: Validation | Mapping[str, Any] | None = None,
@@ -65,6 +73,8 @@ def job_request(
     given: dict[str, Any] = {name: value for name, value in locals().items() if name in _CONFIG_FIELDS}
     given |= {
         "optimizer": to_optimizer(optimizer),
+        "augmentation": to_augmentation(augmentation),
+        "parameter_groups": to_parameter_groups(parameter_groups),
         "schedule": to_schedule(schedule),
         "trainable": to_trainable(trainable),
         "validation": to_validation(validation),

@@ -11,7 +11,7 @@ from typing import Any
 from chainrule.client.config import WEIGHT_FIELDS, TrainingConfig
 from chainrule.client.errors import DataLoss, FailedPrecondition
 from chainrule.client.records import Metric
-from chainrule.client.resources import Dataset, Model
+from chainrule.client.resources import Dataset, ModelRecord
 from chainrule.client.status import JobStatus, Receipt
 
 NO_CHAIN = "0" * 64  # what the first receipt is chained to
@@ -78,7 +78,7 @@ class Record:
     """All that is known of a job and matters for its bits."""
 
     status: JobStatus
-    model: Model
+    model: ModelRecord
     dataset: Dataset
     validation: Dataset | None
     """The second dataset, if it is evaluated on one."""
@@ -215,8 +215,12 @@ def _facts(record: Record) -> dict[str, Any]:
     model, config = record.model, record.status.config
     digest = record.source_digest or model.weights_digest
     weights = f"weights {digest}" if digest else f"initialised from {model.init_seed}"
-    facts = {"model": f"{model.family} {dict(model.config)}, {weights}", "dataset": record.dataset.digest}
+    architecture = f"{model.family} {dict(model.config)}" if model.family else f"graph {model.graph_digest}"
+    facts: dict[str, Any] = {"model": f"{architecture}, {weights}", "dataset": record.dataset.digest}
     facts.update(_flat({name: getattr(config, name) for name in WEIGHT_FIELDS}))
+    facts["parameter_groups"] = [
+        {"patterns": list(group.patterns), **group.settings} for group in config.parameter_groups
+    ]
     facts["optimizer"] = type(config.optimizer).__name__.lower()
     facts["validation.dataset"] = record.validation.digest if record.validation else "none"
     if record.status.fingerprint:

@@ -56,25 +56,34 @@ class Dataset(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    CLASS_LABELS_FIELD_NUMBER: _builtins.int
+    NUM_CHUNKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: datasets/{dataset}."""
     digest: _builtins.str
-    """SHA-256 of its blob: a safetensors file with two tensors of equal first dimension, "inputs" and "targets". Either
-    inputs are float32 of any shape and targets int64 class labels from 0 of one dimension; or inputs are tokens, int64
-    from 0 of shape (N, T), and targets int64 from 0 of shape (N) or, one for each token, (N, T).
+    """SHA-256 of its blob: a safetensors file with two tensors of equal first dimension, "inputs" and "targets".
+    Inputs are float32 of any shape, uint8, which are trained on as float32, divided by 255, or tokens, int64 from 0 of
+    shape (N, T). Targets, of any shape (N, ...), are int64 class labels from 0, where -100 stands for none, or float32
+    numbers. Or the blob is a manifest, JSON as {"chunks": [{"digest": SHA-256, "rows": n}, ...], "columns": [{"dtype":
+    "float32", "name": "inputs", "shape": [...]}, ...], "format": "chainrule.dataset/1", "rows": N}, whose chunks are
+    such files, each with some of the rows, of at most 256 MiB.
     """
     num_examples: _builtins.int
     """Number of examples. Output only."""
     num_classes: _builtins.int
-    """Number of classes: the highest target plus one. Output only."""
+    """Number of classes: the highest target plus one; 0 where the targets are float32 numbers. Output only."""
     size_bytes: _builtins.int
-    """Size of the blob in bytes. Output only."""
+    """Size of the blob, and of the chunks if it is a manifest, in bytes. Output only."""
     description: _builtins.str
     """What it is, at most 1,000 characters."""
     etag: _builtins.str
     """Changes whenever the dataset does: sent along with a change, it makes sure that nothing else came between. Output
     only.
     """
+    num_chunks: _builtins.int
+    """How many chunks hold the examples; 0: they are in the blob itself. Output only."""
     @_builtins.property
     def input_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Shape of one input, for example [1, 8, 8]. Output only."""
@@ -87,6 +96,22 @@ class Dataset(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Notes for people and programs to find it by: at most 64; keys of 1 to 63 lower-case letters, digits, "_", "-", "."
         and "/", beginning with a letter; values of at most 63 characters.
+        """
+
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Column]:
+        """What each example consists of: inputs and targets. Output only."""
+
+    @_builtins.property
+    def statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStatistics]:
+        """What the values of the columns are, in the order of the columns; none for datasets made by versions before 0.2.
+        Output only.
+        """
+
+    @_builtins.property
+    def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the classes, of at most 200 characters each: that of class 0 first. As many as there are classes, or none,
+        the default.
         """
 
     def __init__(
@@ -102,14 +127,98 @@ class Dataset(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
         etag: _builtins.str = ...,
+        columns: _abc.Iterable[Global___Column] | None = ...,
+        statistics: _abc.Iterable[Global___ColumnStatistics] | None = ...,
+        class_labels: _abc.Iterable[_builtins.str] | None = ...,
+        num_chunks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "digest", b"digest", "etag", b"etag", "input_shape", b"input_shape", "labels", b"labels", "name", b"name", "num_classes", b"num_classes", "num_examples", b"num_examples", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "columns", b"columns", "create_time", b"create_time", "description", b"description", "digest", b"digest", "etag", b"etag", "input_shape", b"input_shape", "labels", b"labels", "name", b"name", "num_chunks", b"num_chunks", "num_classes", b"num_classes", "num_examples", b"num_examples", "size_bytes", b"size_bytes", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dataset: _TypeAlias = Dataset  # noqa: Y015
+
+@_typing.final
+class Column(_message.Message):
+    """One of the values that an example consists of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: "inputs" or "targets"."""
+    dtype: _builtins.str
+    """Type of its numbers: "float32", "int64" or "uint8"."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shape of one example's value, for example [1, 8, 8]; empty: a single number."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dtype: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Column: _TypeAlias = Column  # noqa: Y015
+
+@_typing.final
+class ColumnStatistics(_message.Message):
+    """What the numbers of a column are, over all examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    MIN_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    STD_FIELD_NUMBER: _builtins.int
+    CLASS_COUNTS_FIELD_NUMBER: _builtins.int
+    column: _builtins.str
+    """Name of the column."""
+    count: _builtins.int
+    """How many numbers there are: examples times the numbers of one."""
+    min: _builtins.float
+    """The least of them."""
+    max: _builtins.float
+    """The greatest of them."""
+    mean: _builtins.float
+    """Their mean."""
+    std: _builtins.float
+    """Their standard deviation, that of the whole population."""
+    @_builtins.property
+    def class_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many numbers each class has, that of class 0 first, for targets of at most 1,000 classes; empty for others."""
+
+    def __init__(
+        self,
+        *,
+        column: _builtins.str = ...,
+        count: _builtins.int = ...,
+        min: _builtins.float = ...,
+        max: _builtins.float = ...,
+        mean: _builtins.float = ...,
+        std: _builtins.float = ...,
+        class_counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_counts", b"class_counts", "column", b"column", "count", b"count", "max", b"max", "mean", b"mean", "min", b"min", "std", b"std"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColumnStatistics: _TypeAlias = ColumnStatistics  # noqa: Y015
 
 @_typing.final
 class CreateDatasetRequest(_message.Message):
@@ -131,7 +240,7 @@ class CreateDatasetRequest(_message.Message):
     """Whether to check only: answers with the dataset as it would be created. Default false."""
     @_builtins.property
     def dataset(self) -> Global___Dataset:
-        """The dataset; digest is required, its blob must have been uploaded."""
+        """The dataset; digest is required, its blob must have been uploaded, and the chunks of a manifest, too."""
 
     def __init__(
         self,

@@ -258,8 +258,8 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 
 @_typing.final
 class TrainingConfig(_message.Message):
-    """How to train. Up to `staleness`, the fields fix the resulting weights (`workers` apart); from `min_workers` on, they
-    do not.
+    """How to train. The fields up to `staleness` (`workers` apart) and those from `losses` on (`metrics` apart) fix the resulting
+    weights; those from `min_workers` to `max_failures` do not.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -287,6 +287,29 @@ class TrainingConfig(_message.Message):
     NON_FINITE_SKIP: TrainingConfig.NonFinite.ValueType  # 2
     """Leaves out the update of that step."""
 
+    class _Precision:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TrainingConfig._Precision.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PRECISION_UNSPECIFIED: TrainingConfig._Precision.ValueType  # 0
+        """The default: PRECISION_FLOAT32."""
+        PRECISION_FLOAT32: TrainingConfig._Precision.ValueType  # 1
+        """32 bits."""
+        PRECISION_BFLOAT16: TrainingConfig._Precision.ValueType  # 2
+        """16 bits: the exponents of 32, and 8 bits of precision. For CPUs that have instructions for it."""
+
+    class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+        """What products and convolutions of a step compute in."""
+
+    PRECISION_UNSPECIFIED: TrainingConfig.Precision.ValueType  # 0
+    """The default: PRECISION_FLOAT32."""
+    PRECISION_FLOAT32: TrainingConfig.Precision.ValueType  # 1
+    """32 bits."""
+    PRECISION_BFLOAT16: TrainingConfig.Precision.ValueType  # 2
+    """16 bits: the exponents of 32, and 8 bits of precision. For CPUs that have instructions for it."""
+
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
@@ -309,6 +332,13 @@ class TrainingConfig(_message.Message):
     AUDIT_FRACTION_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    PARAMETER_GROUPS_FIELD_NUMBER: _builtins.int
+    ACCUMULATE_FIELD_NUMBER: _builtins.int
+    EMA_DECAY_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    AUGMENTATION_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     """Passes over the dataset, from 1. Default 1."""
     batch_size: _builtins.int
@@ -355,6 +385,20 @@ class TrainingConfig(_message.Message):
     """
     max_failures: _builtins.int
     """Recoveries from a checkpoint without progress in between after which the job fails, from 0. Default 10."""
+    accumulate: _builtins.int
+    """Pieces that each shard is cut into, from 1, at most batch_size / shards, so that each has an example. They are
+    computed one after another and their gradients added up in this order: the global batch is the same, the memory for
+    it less. BatchNorm sees a piece at a time. Default 1.
+    """
+    ema_decay: _builtins.float
+    """How much of the exponential moving average of the weights is kept at an update, above 0, below 1. The average is
+    what is evaluated, and the job's result; BatchNorm's statistics are those of the weights. 0: there is none. Does not
+    go with staleness.
+    """
+    precision: Global___TrainingConfig.Precision.ValueType
+    """What products and convolutions of a step compute in. Weights, gradients and the optimizer's state are of 32 bits with
+    either, and so are evaluations. Default: float32.
+    """
     @_builtins.property
     def sgd(self) -> Global___Sgd:
         """Stochastic gradient descent."""
@@ -376,6 +420,28 @@ class TrainingConfig(_message.Message):
     @_builtins.property
     def validation(self) -> Global___Validation:
         """How the model is evaluated after each epoch. Default: not at all."""
+
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Loss]:
+        """What is minimised: the sum of these losses, each times its weight; at most 16. Fixes the resulting weights, as the
+        fields up to `staleness` do. Empty: the cross entropy of the model's output.
+        """
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricSpec]:
+        """What is measured of each step and evaluation besides the loss; at most 32. Empty: the accuracy, where the first loss
+        is one of classes (cross_entropy, nll), else nothing.
+        """
+
+    @_builtins.property
+    def parameter_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParameterGroup]:
+        """Parameters with settings of their own: each is of the first group that matches its name, and has the optimizer's
+        settings if none does. At most 64. Default: none.
+        """
+
+    @_builtins.property
+    def augmentation(self) -> Global___Augmentation:
+        """What is done to images before they are trained on; fixes the weights, too. Default: nothing."""
 
     def __init__(
         self,
@@ -402,11 +468,20 @@ class TrainingConfig(_message.Message):
         audit_fraction: _builtins.float = ...,
         exact: _builtins.bool | None = ...,
         max_failures: _builtins.int | None = ...,
+        losses: _abc.Iterable[Global___Loss] | None = ...,
+        metrics: _abc.Iterable[Global___MetricSpec] | None = ...,
+        parameter_groups: _abc.Iterable[Global___ParameterGroup] | None = ...,
+        accumulate: _builtins.int | None = ...,
+        ema_decay: _builtins.float = ...,
+        precision: Global___TrainingConfig.Precision.ValueType = ...,
+        augmentation: Global___Augmentation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "adam", b"adam", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "augmentation", b"augmentation", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "adam", b"adam", "audit_fraction", b"audit_fraction", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "partitions", b"partitions", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "augmentation", b"augmentation", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "losses", b"losses", "max_failures", b"max_failures", "max_workers", b"max_workers", "metrics", b"metrics", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__accumulate: _TypeAlias = _typing.Literal["accumulate"]  # noqa: Y015
+    _WhichOneofArgType__accumulate: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
@@ -429,6 +504,8 @@ class TrainingConfig(_message.Message):
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     _WhichOneofReturnType_optimizer: _TypeAlias = _typing.Literal["sgd", "adam"]  # noqa: Y015
     _WhichOneofArgType_optimizer: _TypeAlias = _typing.Literal["optimizer", b"optimizer"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accumulate) -> _WhichOneofReturnType__accumulate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
@@ -453,6 +530,549 @@ class TrainingConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_optimizer) -> _WhichOneofReturnType_optimizer | None: ...
 
 Global___TrainingConfig: _TypeAlias = TrainingConfig  # noqa: Y015
+
+@_typing.final
+class ParameterGroup(_message.Message):
+    """Parameters with settings of their own, as torch.optim's parameter groups. What is left out is as the optimizer has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERNS_FIELD_NUMBER: _builtins.int
+    LR_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    DAMPENING_FIELD_NUMBER: _builtins.int
+    NESTEROV_FIELD_NUMBER: _builtins.int
+    BETA1_FIELD_NUMBER: _builtins.int
+    BETA2_FIELD_NUMBER: _builtins.int
+    EPS_FIELD_NUMBER: _builtins.int
+    lr: _builtins.float
+    """Learning rate in place of the optimizer's, above 0; the schedule is a factor of it, too."""
+    weight_decay: _builtins.float
+    """Weight decay, from 0."""
+    momentum: _builtins.float
+    """Momentum factor, from 0; sgd only."""
+    dampening: _builtins.float
+    """Dampening of the momentum; sgd only."""
+    nesterov: _builtins.bool
+    """Nesterov momentum, which needs momentum above 0 and dampening 0; sgd only."""
+    beta1: _builtins.float
+    """How much of the average gradient is kept at a step, from 0, below 1; adam only."""
+    beta2: _builtins.float
+    """How much of the average squared gradient is kept at a step, from 0, below 1; adam only."""
+    eps: _builtins.float
+    """What keeps the denominator from 0, from 0; adam only."""
+    @_builtins.property
+    def patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which parameters: patterns of their names, as in a shell (for example "*.bias"). Each must match one."""
+
+    def __init__(
+        self,
+        *,
+        patterns: _abc.Iterable[_builtins.str] | None = ...,
+        lr: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+        momentum: _builtins.float | None = ...,
+        dampening: _builtins.float | None = ...,
+        nesterov: _builtins.bool | None = ...,
+        beta1: _builtins.float | None = ...,
+        beta2: _builtins.float | None = ...,
+        eps: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_dampening", b"_dampening", "_eps", b"_eps", "_lr", b"_lr", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "dampening", b"dampening", "eps", b"eps", "lr", b"lr", "momentum", b"momentum", "nesterov", b"nesterov", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta1", b"_beta1", "_beta2", b"_beta2", "_dampening", b"_dampening", "_eps", b"_eps", "_lr", b"_lr", "_momentum", b"_momentum", "_nesterov", b"_nesterov", "_weight_decay", b"_weight_decay", "beta1", b"beta1", "beta2", b"beta2", "dampening", b"dampening", "eps", b"eps", "lr", b"lr", "momentum", b"momentum", "nesterov", b"nesterov", "patterns", b"patterns", "weight_decay", b"weight_decay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta1: _TypeAlias = _typing.Literal["beta1"]  # noqa: Y015
+    _WhichOneofArgType__beta1: _TypeAlias = _typing.Literal["_beta1", b"_beta1"]  # noqa: Y015
+    _WhichOneofReturnType__beta2: _TypeAlias = _typing.Literal["beta2"]  # noqa: Y015
+    _WhichOneofArgType__beta2: _TypeAlias = _typing.Literal["_beta2", b"_beta2"]  # noqa: Y015
+    _WhichOneofReturnType__dampening: _TypeAlias = _typing.Literal["dampening"]  # noqa: Y015
+    _WhichOneofArgType__dampening: _TypeAlias = _typing.Literal["_dampening", b"_dampening"]  # noqa: Y015
+    _WhichOneofReturnType__eps: _TypeAlias = _typing.Literal["eps"]  # noqa: Y015
+    _WhichOneofArgType__eps: _TypeAlias = _typing.Literal["_eps", b"_eps"]  # noqa: Y015
+    _WhichOneofReturnType__lr: _TypeAlias = _typing.Literal["lr"]  # noqa: Y015
+    _WhichOneofArgType__lr: _TypeAlias = _typing.Literal["_lr", b"_lr"]  # noqa: Y015
+    _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
+    _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+    _WhichOneofReturnType__nesterov: _TypeAlias = _typing.Literal["nesterov"]  # noqa: Y015
+    _WhichOneofArgType__nesterov: _TypeAlias = _typing.Literal["_nesterov", b"_nesterov"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta1) -> _WhichOneofReturnType__beta1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta2) -> _WhichOneofReturnType__beta2 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dampening) -> _WhichOneofReturnType__dampening | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__eps) -> _WhichOneofReturnType__eps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lr) -> _WhichOneofReturnType__lr | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nesterov) -> _WhichOneofReturnType__nesterov | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+
+Global___ParameterGroup: _TypeAlias = ParameterGroup  # noqa: Y015
+
+@_typing.final
+class Loss(_message.Message):
+    """One loss of a job: what a target costs, given an output of the model. The job's loss is its mean over the global
+    batch; a field that the loss named does not have is refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    IGNORE_INDEX_FIELD_NUMBER: _builtins.int
+    EXAMPLE_WEIGHT_FIELD_NUMBER: _builtins.int
+    POS_WEIGHT_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    BETA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which loss: "cross_entropy" and "nll" of class labels, "bce_with_logits" of several labels at once, "mse", "l1",
+    "huber" and "smooth_l1" of numbers, "dice" of regions. Empty: "cross_entropy".
+    """
+    output: _builtins.str
+    """Name of the model's output, or its place, from 0. Empty: the first."""
+    target: _builtins.str
+    """Column of the dataset. Empty: "targets"."""
+    weight: _builtins.float
+    """What it is multiplied by in the sum of the losses, above 0. Default 1."""
+    label_smoothing: _builtins.float
+    """cross_entropy: the share of each target that is spread evenly over all classes, from 0 to 1. Default 0."""
+    ignore_index: _builtins.int
+    """cross_entropy, nll, dice: a label that does not count, for example -100; the mean is over those that do. Default:
+    all count.
+    """
+    example_weight: _builtins.str
+    """Column of the dataset with a weight for each example, from 0; the mean is divided by their sum over the global batch.
+    Empty: all weigh the same.
+    """
+    delta: _builtins.float
+    """huber: from which difference on the loss is linear, above 0. Default 1."""
+    beta: _builtins.float
+    """smooth_l1: from which difference on the loss is linear, from 0. Default 1."""
+    @_builtins.property
+    def class_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """cross_entropy, nll: a weight for each class, from 0; the mean is divided by the sum of the weights of the global
+        batch's labels. Empty: all weigh the same.
+        """
+
+    @_builtins.property
+    def pos_weight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """bce_with_logits: what positive targets are multiplied by, above 0, one number for each label or one for all. Empty:
+        1.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        output: _builtins.str = ...,
+        target: _builtins.str = ...,
+        weight: _builtins.float | None = ...,
+        label_smoothing: _builtins.float = ...,
+        class_weights: _abc.Iterable[_builtins.float] | None = ...,
+        ignore_index: _builtins.int | None = ...,
+        example_weight: _builtins.str = ...,
+        pos_weight: _abc.Iterable[_builtins.float] | None = ...,
+        delta: _builtins.float | None = ...,
+        beta: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_delta", b"_delta", "_ignore_index", b"_ignore_index", "_weight", b"_weight", "beta", b"beta", "delta", b"delta", "ignore_index", b"ignore_index", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beta", b"_beta", "_delta", b"_delta", "_ignore_index", b"_ignore_index", "_weight", b"_weight", "beta", b"beta", "class_weights", b"class_weights", "delta", b"delta", "example_weight", b"example_weight", "ignore_index", b"ignore_index", "label_smoothing", b"label_smoothing", "name", b"name", "output", b"output", "pos_weight", b"pos_weight", "target", b"target", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beta: _TypeAlias = _typing.Literal["beta"]  # noqa: Y015
+    _WhichOneofArgType__beta: _TypeAlias = _typing.Literal["_beta", b"_beta"]  # noqa: Y015
+    _WhichOneofReturnType__delta: _TypeAlias = _typing.Literal["delta"]  # noqa: Y015
+    _WhichOneofArgType__delta: _TypeAlias = _typing.Literal["_delta", b"_delta"]  # noqa: Y015
+    _WhichOneofReturnType__ignore_index: _TypeAlias = _typing.Literal["ignore_index"]  # noqa: Y015
+    _WhichOneofArgType__ignore_index: _TypeAlias = _typing.Literal["_ignore_index", b"_ignore_index"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beta) -> _WhichOneofReturnType__beta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delta) -> _WhichOneofReturnType__delta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ignore_index) -> _WhichOneofReturnType__ignore_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___Loss: _TypeAlias = Loss  # noqa: Y015
+
+@_typing.final
+class MetricSpec(_message.Message):
+    """One thing that is measured: sums over the shards, of which the value is computed, so that it does not depend on the
+    number of workers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    AVERAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Which one. Of classes: "accuracy", "top_k", "perplexity". Of classes, several labels or regions: "precision",
+    "recall", "f1", "iou", "mean_iou". Of several labels: "accuracy", "subset_accuracy". Of numbers: "mae", "mse",
+    "rmse", "r2".
+    """
+    output: _builtins.str
+    """Name of the model's output, or its place, from 0. Empty: the first."""
+    target: _builtins.str
+    """Column of the dataset. Empty: "targets"."""
+    k: _builtins.int
+    """top_k: among how many of the highest outputs the label has to be, from 1. Default 5."""
+    threshold: _builtins.float
+    """Of several labels: the probability above which a label counts as predicted, above 0, below 1. Default 0.5."""
+    average: _builtins.str
+    """precision, recall, f1, iou: "macro", the mean over the classes that occur; "micro", of all of them together;
+    "binary", of class 1 of two, or of the only label; "none", a value for each class. r2: "macro", the mean over the
+    places of a target, or "micro". Empty: "macro".
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        output: _builtins.str = ...,
+        target: _builtins.str = ...,
+        k: _builtins.int | None = ...,
+        threshold: _builtins.float | None = ...,
+        average: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "_threshold", b"_threshold", "k", b"k", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "_threshold", b"_threshold", "average", b"average", "k", b"k", "name", b"name", "output", b"output", "target", b"target", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
+    _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___MetricSpec: _TypeAlias = MetricSpec  # noqa: Y015
+
+@_typing.final
+class Augmentation(_message.Message):
+    """What is done to images before they are trained on, drawn anew in each epoch: inputs of shape (channels, height,
+    width).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFORMS_FIELD_NUMBER: _builtins.int
+    MIXUP_FIELD_NUMBER: _builtins.int
+    mixup: _builtins.float
+    """Each image is mixed with another of its global batch, and so are their losses, with a weight from the distribution
+    Beta(mixup, mixup); from 0 to 1. Default 0: none.
+    """
+    @_builtins.property
+    def transforms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Transform]:
+        """In order, at most 32. Those that draw nothing (resize, normalize) are done to images that are evaluated, too."""
+
+    def __init__(
+        self,
+        *,
+        transforms: _abc.Iterable[Global___Transform] | None = ...,
+        mixup: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mixup", b"mixup", "transforms", b"transforms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Augmentation: _TypeAlias = Augmentation  # noqa: Y015
+
+@_typing.final
+class Transform(_message.Message):
+    """One thing that is done to images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESIZE_FIELD_NUMBER: _builtins.int
+    NORMALIZE_FIELD_NUMBER: _builtins.int
+    RANDOM_CROP_FIELD_NUMBER: _builtins.int
+    RANDOM_RESIZED_CROP_FIELD_NUMBER: _builtins.int
+    RANDOM_FLIP_FIELD_NUMBER: _builtins.int
+    COLOR_JITTER_FIELD_NUMBER: _builtins.int
+    CUTOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resize(self) -> Global___Resize:
+        """To a size."""
+
+    @_builtins.property
+    def normalize(self) -> Global___Normalize:
+        """Per channel."""
+
+    @_builtins.property
+    def random_crop(self) -> Global___RandomCrop:
+        """A window of a size."""
+
+    @_builtins.property
+    def random_resized_crop(self) -> Global___RandomResizedCrop:
+        """A window of random size, resized."""
+
+    @_builtins.property
+    def random_flip(self) -> Global___RandomFlip:
+        """Mirrored."""
+
+    @_builtins.property
+    def color_jitter(self) -> Global___ColorJitter:
+        """Brightness, contrast, saturation."""
+
+    @_builtins.property
+    def cutout(self) -> Global___Cutout:
+        """A square of zeros."""
+
+    def __init__(
+        self,
+        *,
+        resize: Global___Resize | None = ...,
+        normalize: Global___Normalize | None = ...,
+        random_crop: Global___RandomCrop | None = ...,
+        random_resized_crop: Global___RandomResizedCrop | None = ...,
+        random_flip: Global___RandomFlip | None = ...,
+        color_jitter: Global___ColorJitter | None = ...,
+        cutout: Global___Cutout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["color_jitter", b"color_jitter", "cutout", b"cutout", "kind", b"kind", "normalize", b"normalize", "random_crop", b"random_crop", "random_flip", b"random_flip", "random_resized_crop", b"random_resized_crop", "resize", b"resize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["color_jitter", b"color_jitter", "cutout", b"cutout", "kind", b"kind", "normalize", b"normalize", "random_crop", b"random_crop", "random_flip", b"random_flip", "random_resized_crop", b"random_resized_crop", "resize", b"resize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["resize", "normalize", "random_crop", "random_resized_crop", "random_flip", "color_jitter", "cutout"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___Transform: _TypeAlias = Transform  # noqa: Y015
+
+@_typing.final
+class Resize(_message.Message):
+    """Images of another size, bilinear, without antialiasing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height in pixels, from 1."""
+    width: _builtins.int
+    """Width in pixels, from 1."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resize: _TypeAlias = Resize  # noqa: Y015
+
+@_typing.final
+class Normalize(_message.Message):
+    """(x - mean) / std."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    STD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of each channel."""
+
+    @_builtins.property
+    def std(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of each channel, above 0."""
+
+    def __init__(
+        self,
+        *,
+        mean: _abc.Iterable[_builtins.float] | None = ...,
+        std: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "std", b"std"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Normalize: _TypeAlias = Normalize  # noqa: Y015
+
+@_typing.final
+class RandomCrop(_message.Message):
+    """A window at a random place of the image, which is padded with zeros first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height of the window in pixels, from 1."""
+    width: _builtins.int
+    """Width of the window in pixels, from 1."""
+    padding: _builtins.int
+    """Pixels on each side, from 0. Default 0."""
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        padding: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "padding", b"padding", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RandomCrop: _TypeAlias = RandomCrop  # noqa: Y015
+
+@_typing.final
+class RandomResizedCrop(_message.Message):
+    """A window of random area, shape and place, resized to a size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    RATIO_FIELD_NUMBER: _builtins.int
+    height: _builtins.int
+    """Height in pixels that it is resized to, from 1."""
+    width: _builtins.int
+    """Width in pixels that it is resized to, from 1."""
+    @_builtins.property
+    def scale(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Least and most area of the window, as a share of the image's, above 0, at most 1. Default 0.08 and 1."""
+
+    @_builtins.property
+    def ratio(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Least and most width over height of the window, above 0. Default 3/4 and 4/3."""
+
+    def __init__(
+        self,
+        *,
+        height: _builtins.int = ...,
+        width: _builtins.int = ...,
+        scale: _abc.Iterable[_builtins.float] | None = ...,
+        ratio: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "ratio", b"ratio", "scale", b"scale", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RandomResizedCrop: _TypeAlias = RandomResizedCrop  # noqa: Y015
+
+@_typing.final
+class RandomFlip(_message.Message):
+    """The image mirrored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    VERTICAL_FIELD_NUMBER: _builtins.int
+    probability: _builtins.float
+    """How probable that is, from 0 to 1. Default 0.5."""
+    vertical: _builtins.bool
+    """Top to bottom instead of left to right. Default false."""
+    def __init__(
+        self,
+        *,
+        probability: _builtins.float | None = ...,
+        vertical: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability", "vertical", b"vertical"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
+
+Global___RandomFlip: _TypeAlias = RandomFlip  # noqa: Y015
+
+@_typing.final
+class ColorJitter(_message.Message):
+    """Brightness, contrast and saturation, in this order, each times a random factor from 1 - its strength to 1 + it.
+    Images of 1 or 3 channels with values from 0 to 1, which they keep to.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIGHTNESS_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    SATURATION_FIELD_NUMBER: _builtins.int
+    brightness: _builtins.float
+    """Strength, from 0 to 1. Default 0."""
+    contrast: _builtins.float
+    """Strength, from 0 to 1. Default 0."""
+    saturation: _builtins.float
+    """Strength, from 0 to 1. Default 0."""
+    def __init__(
+        self,
+        *,
+        brightness: _builtins.float = ...,
+        contrast: _builtins.float = ...,
+        saturation: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brightness", b"brightness", "contrast", b"contrast", "saturation", b"saturation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ColorJitter: _TypeAlias = ColorJitter  # noqa: Y015
+
+@_typing.final
+class Cutout(_message.Message):
+    """A square of zeros around a random place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    """Side of the square in pixels, from 1."""
+    probability: _builtins.float
+    """How probable it is, from 0 to 1. Default 1."""
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        probability: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "probability", b"probability", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
+
+Global___Cutout: _TypeAlias = Cutout  # noqa: Y015
 
 @_typing.final
 class Sgd(_message.Message):
@@ -632,18 +1252,23 @@ class Validation(_message.Message):
     FRACTION_FIELD_NUMBER: _builtins.int
     PATIENCE_FIELD_NUMBER: _builtins.int
     RESTORE_BEST_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Resource name of a second dataset, datasets/{dataset}, whose inputs have the shape of the first's. Empty: a share
     of the first.
     """
     fraction: _builtins.float
-    """Share of the dataset that is kept back from training, its last examples; at most 0.9. Not together with dataset.
-    0: none.
+    """Share of the dataset that is kept back from training, at most 0.9: its last examples, or those that seed draws. Not
+    together with dataset. 0: none.
     """
     patience: _builtins.int
     """Epochs without a better loss after which the job stops early, from 0. Default 0: never."""
     restore_best: _builtins.bool
     """Whether the weights of the epoch with the least validation loss are the result, instead of the last. Default false."""
+    seed: _builtins.int
+    """Draws the examples that fraction keeps back, the same for the same seed and number of examples. Default 0: it keeps
+    back the last ones.
+    """
     def __init__(
         self,
         *,
@@ -651,10 +1276,11 @@ class Validation(_message.Message):
         fraction: _builtins.float = ...,
         patience: _builtins.int = ...,
         restore_best: _builtins.bool = ...,
+        seed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fraction", b"fraction", "patience", b"patience", "restore_best", b"restore_best"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fraction", b"fraction", "patience", b"patience", "restore_best", b"restore_best", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -799,6 +1425,26 @@ class Progress(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STEP_FIELD_NUMBER: _builtins.int
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -807,6 +1453,7 @@ class Progress(_message.Message):
     ACCURACY_FIELD_NUMBER: _builtins.int
     EXAMPLES_PER_SECOND_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Steps done."""
     total_steps: _builtins.int
@@ -818,12 +1465,16 @@ class Progress(_message.Message):
     loss: _builtins.float
     """Mean loss over the examples of the last step."""
     accuracy: _builtins.float
-    """Share of the examples of the last step that were classified right, from 0 to 1."""
+    """Share of the examples of the last step that were classified right, from 0 to 1. Unset where it is not measured."""
     examples_per_second: _builtins.float
     """Examples trained on per second, over the last 100 steps."""
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
         """Time left at that pace; unset when unknown."""
+
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What the last step measured, by name: the metrics of the config, and each of several losses."""
 
     def __init__(
         self,
@@ -833,15 +1484,18 @@ class Progress(_message.Message):
         epoch: _builtins.int = ...,
         total_epochs: _builtins.int = ...,
         loss: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        accuracy: _builtins.float | None = ...,
         examples_per_second: _builtins.float = ...,
         eta: _duration_pb2.Duration | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "eta", b"eta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "eta", b"eta", "examples_per_second", b"examples_per_second", "loss", b"loss", "step", b"step", "total_epochs", b"total_epochs", "total_steps", b"total_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "epoch", b"epoch", "eta", b"eta", "examples_per_second", b"examples_per_second", "loss", b"loss", "step", b"step", "total_epochs", b"total_epochs", "total_steps", b"total_steps", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
@@ -881,6 +1535,26 @@ class Metric(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
@@ -888,6 +1562,7 @@ class Metric(_message.Message):
     ACCURACY_FIELD_NUMBER: _builtins.int
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the job's sequence of metrics, from 1; without gaps over the latest 10,000 steps, which are all kept.
     Of earlier ones every tenth is.
@@ -899,12 +1574,18 @@ class Metric(_message.Message):
     loss: _builtins.float
     """Mean loss over the global batch."""
     accuracy: _builtins.float
-    """Share of the global batch that was classified right, from 0 to 1."""
+    """Share of the global batch that was classified right, from 0 to 1. Unset where it is not measured."""
     num_examples: _builtins.int
     """Examples of the global batch."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the step was done."""
+
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What was measured, by name: the metrics of the config ("accuracy", "top_5", "f1_macro"; of a named output
+        "head.accuracy"), and each of several losses ("loss.mse").
+        """
 
     def __init__(
         self,
@@ -913,15 +1594,18 @@ class Metric(_message.Message):
         step: _builtins.int = ...,
         epoch: _builtins.int = ...,
         loss: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        accuracy: _builtins.float | None = ...,
         num_examples: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "sequence", b"sequence", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "sequence", b"sequence", "step", b"step", "time", b"time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
@@ -1010,12 +1694,33 @@ class Evaluation(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EPOCH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
     NUM_EXAMPLES_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Epoch that had ended, from 1."""
     step: _builtins.int
@@ -1023,12 +1728,16 @@ class Evaluation(_message.Message):
     loss: _builtins.float
     """Mean loss over the validation examples."""
     accuracy: _builtins.float
-    """Share of them that was classified right, from 0 to 1."""
+    """Share of them that was classified right, from 0 to 1. Unset where it is not measured."""
     num_examples: _builtins.int
     """How many they are."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was done."""
+
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What was measured, by name, as in Metric.values."""
 
     def __init__(
         self,
@@ -1036,15 +1745,18 @@ class Evaluation(_message.Message):
         epoch: _builtins.int = ...,
         step: _builtins.int = ...,
         loss: _builtins.float = ...,
-        accuracy: _builtins.float = ...,
+        accuracy: _builtins.float | None = ...,
         num_examples: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "step", b"step", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "accuracy", b"accuracy", "epoch", b"epoch", "loss", b"loss", "num_examples", b"num_examples", "step", b"step", "time", b"time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
+    _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 

@@ -49,6 +49,7 @@ class Model(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     BUILTIN_FIELD_NUMBER: _builtins.int
+    GRAPH_FIELD_NUMBER: _builtins.int
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     INIT_SEED_FIELD_NUMBER: _builtins.int
     NUM_PARAMETERS_FIELD_NUMBER: _builtins.int
@@ -57,11 +58,16 @@ class Model(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     LATEST_VERSION_FIELD_NUMBER: _builtins.int
+    CLASS_LABELS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: models/{model}."""
     weights_digest: _builtins.str
     """SHA-256 of the weights: a safetensors file whose tensors carry the names of the model's state_dict. Its blob
-    must have been uploaded. Empty: the server initialises the weights from init_seed.
+    must have been uploaded. Empty: the server initialises the weights from init_seed, which a graph does not say how
+    to: it needs them.
     """
     init_seed: _builtins.int
     """Seed of the initialisation when weights_digest is empty, and of what it may lack (allow_missing). Default 0."""
@@ -80,6 +86,10 @@ class Model(_message.Message):
         """A family the server knows."""
 
     @_builtins.property
+    def graph(self) -> Global___Graph:
+        """A graph of operators, as ONNX."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created. Output only."""
 
@@ -89,11 +99,33 @@ class Model(_message.Message):
         and "/", beginning with a letter; values of at most 63 characters.
         """
 
+    @_builtins.property
+    def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the classes are called, in the order of the last dimension of its outputs: at most 10,000 different texts of 1
+        to 200 characters, one for each class where the architecture says how many there are. Default: none; then classes
+        have numbers only. They cannot be changed later.
+        """
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
+        """What the network takes, where its architecture says so, as a graph does. Empty for a family. Output only."""
+
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
+        """What the network gives, likewise. Output only."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is odd about the architecture though it can be trained, one sentence each; for example that its BatchNorm
+        layers were folded into its convolutions before it was exported. Output only.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         builtin: Global___Builtin | None = ...,
+        graph: Global___Graph | None = ...,
         weights_digest: _builtins.str = ...,
         init_seed: _builtins.int = ...,
         num_parameters: _builtins.int = ...,
@@ -102,12 +134,16 @@ class Model(_message.Message):
         description: _builtins.str = ...,
         etag: _builtins.str = ...,
         latest_version: _builtins.str = ...,
+        class_labels: _abc.Iterable[_builtins.str] | None = ...,
+        inputs: _abc.Iterable[Global___TensorSpec] | None = ...,
+        outputs: _abc.Iterable[Global___TensorSpec] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "create_time", b"create_time", "graph", b"graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "create_time", b"create_time", "description", b"description", "etag", b"etag", "init_seed", b"init_seed", "labels", b"labels", "latest_version", b"latest_version", "name", b"name", "num_parameters", b"num_parameters", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "class_labels", b"class_labels", "create_time", b"create_time", "description", b"description", "etag", b"etag", "graph", b"graph", "init_seed", b"init_seed", "inputs", b"inputs", "labels", b"labels", "latest_version", b"latest_version", "name", b"name", "num_parameters", b"num_parameters", "outputs", b"outputs", "warnings", b"warnings", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["builtin"]  # noqa: Y015
+    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["builtin", "graph"]  # noqa: Y015
     _WhichOneofArgType_architecture: _TypeAlias = _typing.Literal["architecture", b"architecture"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_architecture) -> _WhichOneofReturnType_architecture | None: ...
 
@@ -194,6 +230,91 @@ class Builtin(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Builtin: _TypeAlias = Builtin  # noqa: Y015
+
+@_typing.final
+class Graph(_message.Message):
+    """A graph of operators, with the shapes of its weights and without their values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of an ONNX file of at most 16 MiB, whose blob must have been uploaded. It names its initializers as the
+    weights file does, and may tell their shapes only: values for them come from weights_digest. What the operators are
+    that it may use, docs/onnx.md says.
+    """
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Graph: _TypeAlias = Graph  # noqa: Y015
+
+@_typing.final
+class TensorSpec(_message.Message):
+    """An input or output of a network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in the graph."""
+    dtype: _builtins.str
+    """What its elements are, for example "float32" or "int64"."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dimension]:
+        """Its dimensions; the first one is that of the examples."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dtype: _builtins.str = ...,
+        shape: _abc.Iterable[Global___Dimension] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
+
+@_typing.final
+class Dimension(_message.Message):
+    """A dimension of a tensor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    value: _builtins.int
+    """A fixed length, at least 0."""
+    name: _builtins.str
+    """The name of a length that is free, for example "batch"; empty: one without a name."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "size", b"size", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "size", b"size", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_size: _TypeAlias = _typing.Literal["value", "name"]  # noqa: Y015
+    _WhichOneofArgType_size: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_size) -> _WhichOneofReturnType_size | None: ...
+
+Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
 @_typing.final
 class CreateModelRequest(_message.Message):

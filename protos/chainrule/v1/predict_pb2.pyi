@@ -86,7 +86,8 @@ class PredictRequest(_message.Message):
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
         """What the network takes, one tensor for each of its inputs, all with the same number of examples, at least 1. A
-        network of a family has one input, "input": float32, or int64 for tokens.
+        network of a family has one input, "input": float32, or int64 for tokens. A graph has those of
+        Model.inputs.
         """
 
     def __init__(

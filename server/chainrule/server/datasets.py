@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -11,17 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.engine import FormatError, io
+from chainrule.engine.io.chunked import MAX_MANIFEST_BYTES, Manifest, is_manifest
 from chainrule.server import names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
 from chainrule.server.blobs import BlobStore
+from chainrule.server.dataset_contents import Contents, Survey, check_chunks
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 from chainrule.server.records import Dataset
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.chunk_files import ChunkedExamples
+from chainrule.server.training.examples import Examples, ExampleSource
 
 MAX_CLASSES = 2**31 - 1
 """Most classes, or tokens, a dataset may have; its largest label or token is one less."""
+
+NO_LABEL = -100
+"""A target where there is none: what PyTorch's losses ignore."""
+MAX_CHUNK_BYTES = 256 * 1024**2
+"""Largest chunk of a dataset: as much is in memory while a dataset is checked."""
+MAX_CLASS_LABEL = 200
+"""Longest name of a class, in characters."""
 
 _FIELD = "dataset.digest"
 
@@ -49,6 +60,7 @@ class DatasetCatalog:
         tenant: str,
         labels: Mapping[str, str] = MappingProxyType({}),
         description: str = "",
+        class_labels: Sequence[str] = (),
         request: Request = NO_REQUEST,
         validate_only: bool = False,
     ) -> Dataset:
@@ -63,23 +75,36 @@ class DatasetCatalog:
         known = self._store.dataset_of_request(request, tenant=tenant)
         if known is not None:
             return known
-        with self._tenant_blobs.hold(digest, tenant=tenant, field=_FIELD):
-            examples = self._load(digest)
+        with self._tenant_blobs.hold(digest, tenant=tenant, field=_FIELD), ExitStack() as held:
+            manifest = self._manifest(digest)
+            if manifest is None:
+                found = self._survey(digest)
+            else:
+                check_chunks(manifest)
+                held.enter_context(self._tenant_blobs.hold_all([c.digest for c in manifest.chunks], tenant=tenant))
+                found = self._survey_chunks(digest, manifest)
+            _check_class_labels(class_labels, found.num_classes)
+            inputs, targets = found.columns
             return self._store.create_dataset(
                 Dataset(
                     name=name,
                     digest=digest,
-                    num_examples=len(examples.inputs),
-                    input_shape=examples.inputs.shape[1:],
-                    num_classes=int(examples.targets.max()) + 1,
-                    size_bytes=self._blobs.size(digest),
+                    num_examples=found.num_examples,
+                    input_shape=inputs.shape,
+                    num_classes=found.num_classes,
+                    size_bytes=found.size_bytes,
                     create_time=datetime.now(UTC),
-                    target_shape=examples.targets.shape[1:],
-                    num_tokens=int(examples.inputs.max()) + 1 if examples.inputs.dtype == np.int64 else 0,
+                    target_shape=targets.shape,
+                    num_tokens=found.num_tokens,
+                    columns=found.columns,
+                    statistics=found.statistics,
+                    class_labels=tuple(class_labels),
+                    num_chunks=len(found.chunks),
                     labels=dict(labels),
                     description=description,
                 ),
                 tenant=tenant,
+                chunks=found.chunks,
                 request=request,
                 validate_only=validate_only,
             )
@@ -107,16 +132,55 @@ class DatasetCatalog:
             if not allow_missing:
                 raise
 
-    def load(self, dataset: Dataset) -> Examples:
-        """The examples."""
-        return self._load(dataset.digest)
+    def load(self, dataset: Dataset) -> ExampleSource:
+        """The examples: in memory, or as the files in which they lie. Raises NotFoundError, DamagedBlobError."""
+        manifest = self._manifest(dataset.digest)
+        if manifest is None:
+            return self._load(dataset.digest)
+        return ChunkedExamples(manifest, str(self._blobs.folder.absolute()))
+
+    def _manifest(self, digest: str) -> Manifest | None:
+        """What is in the blob of a dataset that lies in chunks; None: it holds the examples itself."""
+        if not is_manifest(self._blobs.start_of(digest, 8)):
+            return None
+        if self._blobs.size(digest) > MAX_MANIFEST_BYTES:
+            raise _refused(f'blob "{digest}" is a manifest of more than {MAX_MANIFEST_BYTES:,} bytes')
+        try:
+            return Manifest.from_bytes(self._blobs.read(digest))
+        except FormatError as error:
+            raise _refused(f'blob "{digest}" is {error}') from error
+
+    def _survey(self, digest: str) -> Contents:
+        survey = Survey()
+        survey.add(self._load(digest))
+        return survey.contents(size_bytes=self._blobs.size(digest))
+
+    def _survey_chunks(self, digest: str, manifest: Manifest) -> Contents:
+        """Look at one chunk after the other, so that no more than one is in memory."""
+        survey = Survey()
+        size_bytes = self._blobs.size(digest)
+        for number, chunk in enumerate(manifest.chunks):
+            size_bytes += (size := self._blobs.size(chunk.digest))
+            if size > MAX_CHUNK_BYTES:
+                raise _refused(f"chunks[{number}] has {size:,} bytes; use at most {MAX_CHUNK_BYTES:,}, with fewer rows")
+            try:
+                examples = self._load(chunk.digest)
+                expected = tuple((c.dtype, (chunk.rows, *c.shape)) for c in manifest.columns)
+                found = tuple((a.dtype.name, a.shape) for a in (examples.inputs, examples.targets))
+                if found != expected:
+                    raise _refused(f"it has inputs and targets of {found}, but the manifest says {expected}")
+                survey.add(examples)
+            except InvalidRequestError as error:
+                raise _refused(f"chunks[{number}]: {error.violations[0].description}") from error
+        return survey.contents(size_bytes=size_bytes, chunks=[chunk.digest for chunk in manifest.chunks])
 
     def _load(self, digest: str) -> Examples:
         try:
             tensors = io.load(self._blobs.read(digest))
         except FormatError as error:
             raise _refused(
-                f'blob "{digest}" is no safetensors file of float32 inputs, or int64 tokens, and int64 targets: {error}'
+                f'blob "{digest}" is no safetensors file of float32 inputs, or int64 tokens, and int64 or float32 '
+                f"targets: {error}"
             ) from error
         return check_examples(tensors)
 
@@ -131,6 +195,10 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
         raise _refused(f"there are {len(inputs)} inputs and {len(targets)} targets; give one target for each input")
     if len(inputs) == 0:
         raise _refused("it holds no examples; give at least one")
+    if targets.size == 0:
+        raise _refused(
+            f"targets have the shape {targets.shape}: examples without a single target; leave out no dimension"
+        )
     if inputs.size == 0:
         raise _refused(
             f"inputs have the shape {inputs.shape}: examples without a single number; leave out no dimension"
@@ -138,15 +206,21 @@ def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
     if inputs.dtype == np.int64:
         _check_numbers("inputs", inputs, "tokens")
     else:
-        _check_finite(inputs)
-    _check_numbers("targets", targets, "class labels")
+        _check_finite("inputs", inputs)
+    if targets.dtype == np.int64:
+        _check_numbers("targets", targets, "class labels", none=NO_LABEL)
+    else:
+        _check_finite("targets", targets)
     return Examples(inputs, targets)
 
 
 def _check_kinds(inputs: NDArray[Any], targets: NDArray[Any]) -> None:
     """Features or tokens, and targets that go with them."""
-    if inputs.dtype not in (np.float32, np.int64):
-        raise _refused(f"inputs are {inputs.dtype}; convert them to float32, or to int64 where they are tokens")
+    if inputs.dtype not in (np.float32, np.int64, np.uint8):
+        raise _refused(
+            f"inputs are {inputs.dtype}; convert them to float32, to uint8 where they are pictures, or to int64 where "
+            "they are tokens"
+        )
     tokens = inputs.dtype == np.int64
     if tokens and inputs.ndim != 2:
         raise _refused(
@@ -155,29 +229,45 @@ def _check_kinds(inputs: NDArray[Any], targets: NDArray[Any]) -> None:
         )
     if inputs.ndim == 0:
         raise _refused("inputs are a single number of shape (); give an array of shape (N, ...), one row per example")
-    for_each_token = tokens and targets.shape[1:] == inputs.shape[1:]
-    if targets.dtype != np.int64 or (targets.ndim != 1 and not for_each_token):
-        shapes = f"(N,), or one for each token, (N, {inputs.shape[1]})" if tokens else "(N,)"
+    if targets.dtype not in (np.float32, np.int64) or targets.ndim == 0:
         raise _refused(
-            f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels of shape {shapes}"
+            f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels or float32 numbers of "
+            "shape (N, ...), one row per example"
         )
 
 
-def _check_finite(inputs: NDArray[Any]) -> None:
-    finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+def _check_class_labels(class_labels: Sequence[str], num_classes: int) -> None:
+    if class_labels and len(class_labels) != num_classes:
+        raise InvalidRequestError.of(
+            "dataset.class_labels",
+            f"has {len(class_labels)} names, but the targets are those of {num_classes} classes; name all, or none",
+        )
+    for index, label in enumerate(class_labels):
+        if not label or len(label) > MAX_CLASS_LABEL:
+            raise InvalidRequestError.of(
+                f"dataset.class_labels[{index}]", f"is {echo(label)}; use 1 to {MAX_CLASS_LABEL} characters"
+            )
+
+
+def _check_finite(name: str, numbers: NDArray[Any]) -> None:
+    finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
     if not finite.all():
         bad = int(np.argmin(finite))
         count = int(np.count_nonzero(~finite))
         raise _refused(
-            f"inputs hold NaN or infinite values in {count} of {len(inputs)} examples, the first is inputs[{bad}]; "
+            f"{name} hold NaN or infinite values in {count} of {len(numbers)} examples, the first is {name}[{bad}]; "
             "replace or drop them"
         )
 
 
-def _check_numbers(name: str, numbers: NDArray[Any], what: str) -> None:
-    """Class labels or tokens count from 0, and there are not too many of them."""
-    if numbers.min() < 0:
-        raise _refused(f"{_place(name, numbers, int(np.argmin(numbers)))}; {what} count from 0")
+def _check_numbers(name: str, numbers: NDArray[Any], what: str, *, none: int | None = None) -> None:
+    """Class labels or tokens count from 0, and there are not too many of them; `none` is where there is no label."""
+    wrong = numbers < 0 if none is None else (numbers < 0) & (numbers != none)
+    if wrong.any():
+        remedy = "" if none is None else f", and {none} stands for none"
+        raise _refused(f"{_place(name, numbers, int(np.argmax(wrong)))}; {what} count from 0{remedy}")
+    if numbers.max() < 0:
+        raise _refused(f"{name} are {none} only, which stands for no label; give at least one label")
     if numbers.max() >= MAX_CLASSES:
         raise _refused(f"{_place(name, numbers, int(np.argmax(numbers)))}; {what} are 0 to {MAX_CLASSES - 1}")
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 import chainrule.engine as cr
-from chainrule.engine import ConfigError, UnknownFamilyError, io, models, nn
+from chainrule.engine import io, nn
 from chainrule.server import names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
+from chainrule.server.architecture import MAX_GRAPH_BYTES, Architecture, GraphArchitecture
 from chainrule.server.blobs import Blob, BlobStore
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
+from chainrule.server.networks import build, check_class_labels, described, in_service
 from chainrule.server.records import Model, ModelVersion
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.state import Arrays
 
-MAX_PARAMETERS = 100_000_000
-"""Parameters of the largest model that is accepted: 400 MB, of which creating it takes about three copies."""
+_GRAPH = "model.graph.digest"
 
 
 class ModelCatalog:
@@ -43,20 +44,21 @@ class ModelCatalog:
         self,
         model_id: str,
         *,
-        family: str,
-        config: Mapping[str, object],
+        architecture: Architecture,
         weights_digest: str,
         init_seed: int,
         tenant: str,
         allow_missing: Sequence[str] = (),
         labels: Mapping[str, str] = MappingProxyType({}),
         description: str = "",
+        class_labels: Sequence[str] = (),
         request: Request = NO_REQUEST,
         validate_only: bool = False,
     ) -> Model:
         """Check and store a model; without weights they are initialised from the seed, and so is what the weights may
-        lack or hold in another shape: what matches one of the patterns `allow_missing`. A request that is repeated is
-        answered with what it has made before. With `validate_only` neither model nor weights are stored.
+        lack or hold in another shape: what matches one of the patterns `allow_missing`. A graph, told by its digest,
+        says of no weights how they are initialised, and needs them all. A request that is repeated is answered with
+        what it has made before. With `validate_only` neither model nor weights are stored.
 
         Raises InvalidRequestError, NotFoundError (no such blob, or what the request has made was removed),
         AlreadyExistsError, or StorageFullError if there is no room for weights that are initialised.
@@ -66,11 +68,16 @@ class ModelCatalog:
         known = self._store.model_of_request(request, tenant=tenant)
         if known is not None:
             return known
-        module = build(family, config, init_seed)
-        if allow_missing:
-            _check_patterns(module, allow_missing, weights_digest)
-        content = None
         with ExitStack() as held:
+            if isinstance(architecture, GraphArchitecture):
+                _check_initialised(weights_digest, allow_missing)
+                held.enter_context(self._tenant_blobs.hold(architecture.digest, tenant=tenant, field=_GRAPH))
+                architecture = self._read_graph(architecture)
+            module = build(architecture, init_seed)
+            network = described(module, architecture)
+            check_class_labels(class_labels, network)
+            _check_patterns(module, allow_missing, weights_digest)
+            content = None
             if weights_digest:
                 held.enter_context(self._tenant_blobs.hold(weights_digest, tenant=tenant, field="model.weights_digest"))
                 self._load_weights(module, weights_digest, allow_missing)
@@ -78,17 +85,15 @@ class ModelCatalog:
                 content = io.save(state_of(module))
                 weights_digest = io.digest(content)
                 held.enter_context(self._blobs.hold(weights_digest))
-            _, full_config = models.family_of(module)
             model = Model(
                 name=name,
-                family=family,
-                family_config=json.loads(json.dumps(full_config)),  # as the store gives it back: lists for tuples
                 weights_digest=weights_digest,
                 init_seed=init_seed,
-                num_parameters=sum(parameter.numel() for parameter in module.parameters()),
                 create_time=datetime.now(UTC),
                 labels=dict(labels),
                 description=description,
+                class_labels=tuple(class_labels),
+                **vars(network),
             )
             checked = self._store.create_model(model, tenant=tenant, request=request, validate_only=True)
             if validate_only:
@@ -148,18 +153,35 @@ class ModelCatalog:
 
     # --- networks ----------------------------------------------------------------------------------------------
 
+    def architecture(self, model: Model) -> Architecture:
+        """The architecture of a model with all that is needed to build it."""
+        if isinstance(model.architecture, GraphArchitecture):
+            return self._read_graph(model.architecture)
+        return model.architecture
+
     def load(self, model: Model) -> nn.Module:
         """The network with its weights."""
-        module = models.build(model.family, model.family_config)
+        module = in_service(self.architecture(model))
         self._load_weights(module, model.weights_digest)
         return module
 
     def trained(self, model: Model, values: Arrays) -> bytes:
         """The weights file of a network with these values of its parameters and buffers: its whole state_dict, in which
         tied parameters have all their names. Raises StateDictError if the values are not those of the network."""
-        module = models.build(model.family, model.family_config)
+        module = in_service(self.architecture(model))
         _load(module, values, may_lack=tied_names(module).__contains__)
         return io.save(state_of(module))
+
+    def _read_graph(self, architecture: GraphArchitecture) -> GraphArchitecture:
+        """A graph with its content. Raises InvalidRequestError if it is too large, or NotFoundError."""
+        size = self._blobs.size(architecture.digest)
+        if size > MAX_GRAPH_BYTES:
+            raise InvalidRequestError.of(
+                _GRAPH,
+                f'blob "{architecture.digest}" has {size:,} bytes; a graph has at most {MAX_GRAPH_BYTES:,}: send its '
+                "weights apart, as safetensors",
+            )
+        return replace(architecture, content=self._blobs.read(architecture.digest))
 
     def _put(self, content: bytes, digest: str, tenant: str) -> None:
         """Store initialised weights, if there is room for them. Raises StorageFullError."""
@@ -175,24 +197,6 @@ class ModelCatalog:
             raise InvalidRequestError.of(
                 "model.weights_digest", f'blob "{digest}" does not hold weights of this architecture: {error}'
             ) from error
-
-
-def build(family: str, config: Mapping[str, object], init_seed: int) -> nn.Module:
-    """A network of a family, of at most MAX_PARAMETERS. Raises InvalidRequestError naming the field that is wrong."""
-    try:
-        num_parameters = models.family(family).num_parameters(config)
-        if num_parameters > MAX_PARAMETERS:
-            raise InvalidRequestError.of(
-                "model.builtin.config",
-                f"makes a model of {num_parameters:,} parameters; choose sizes that make at most {MAX_PARAMETERS:,}",
-            )
-        return models.build(family, config, generator=cr.Generator(init_seed))
-    except UnknownFamilyError as error:
-        raise InvalidRequestError.of("model.builtin.family", str(error)) from error
-    except ConfigError as error:
-        raise InvalidRequestError.of(
-            f"model.builtin.config.{error.field}", f"is {echo(error.value)}: {error.message}"
-        ) from error
 
 
 def state_of(module: nn.Module) -> Arrays:
@@ -226,8 +230,24 @@ def _load(module: nn.Module, tensors: Arrays, *, may_lack: Callable[[str], bool]
         module.load_state_dict(given)
 
 
-def _check_patterns(module: nn.Module, patterns: Sequence[str], weights_digest: str) -> None:
+def _check_initialised(weights_digest: str, allow_missing: Sequence[str]) -> None:
+    """What a graph cannot have: weights that the server initialises."""
     if not weights_digest:
+        raise InvalidRequestError.of(
+            "model.weights_digest",
+            "is not set, but a graph does not say how its weights are initialised; upload them, also if they are only "
+            "to begin with",
+        )
+    if allow_missing:
+        raise InvalidRequestError.of(
+            "allow_missing",
+            f"is {echo(list(allow_missing))}, but a graph does not say how to initialise what its weights lack; upload "
+            "all of them",
+        )
+
+
+def _check_patterns(module: nn.Module, patterns: Sequence[str], weights_digest: str) -> None:
+    if patterns and not weights_digest:
         raise InvalidRequestError.of(
             "allow_missing",
             "is set, but model.weights_digest is not: without a weights file all weights are initialised; leave it out",

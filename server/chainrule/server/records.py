@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from chainrule.engine.io.chunked import Column
+from chainrule.server.architecture import Architecture
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import EvaluationMetric
 
@@ -74,12 +76,22 @@ class Cause(enum.Enum):
 
 
 @dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a network."""
+
+    name: str
+    dtype: str
+    """As numpy calls it: "float32"."""
+    shape: tuple[int | str, ...]
+    """Dimensions; one that is free has a name, which may be empty."""
+
+
+@dataclass(frozen=True)
 class Model:
     """A named architecture with the weights to start from."""
 
     name: str
-    family: str
-    family_config: Mapping[str, object]
+    architecture: Architecture
     weights_digest: str
     """Of the first version."""
     init_seed: int
@@ -91,6 +103,14 @@ class Model:
     """Counts the changes."""
     latest_version: int = 1
     """Number of its newest version."""
+    class_labels: tuple[str, ...] = ()
+    """What the classes are called that it tells apart, in the order of its outputs; empty: they have numbers only."""
+    inputs: tuple[TensorSpec, ...] = ()
+    """What it takes, where its architecture says so: a graph does, a family takes more than one shape."""
+    outputs: tuple[TensorSpec, ...] = ()
+    """What it gives, likewise."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about its architecture, though it can be trained."""
 
     @property
     def etag(self) -> str:
@@ -117,6 +137,21 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
+class ColumnStatistics:
+    """What the numbers of a column are, over all examples."""
+
+    column: str
+    count: int
+    min: float
+    max: float
+    mean: float
+    std: float
+    """Of the whole population."""
+    class_counts: tuple[int, ...] = ()
+    """How many numbers each class has, where these are few classes."""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A named, immutable set of examples."""
 
@@ -130,7 +165,15 @@ class Dataset:
     target_shape: tuple[int, ...] = ()
     """Shape of one target: (), or (T,) where each token has one."""
     num_tokens: int = 0
-    """The highest token plus one where inputs are tokens; 0 where they are float32 features."""
+    """The highest token plus one where inputs are tokens; 0 where they are features."""
+    columns: tuple[Column, ...] = ()
+    """Of the inputs, then of the targets."""
+    statistics: tuple[ColumnStatistics, ...] = ()
+    """In the order of the columns; none: of an earlier version."""
+    class_labels: tuple[str, ...] = ()
+    """Names of the classes; none: they have none."""
+    num_chunks: int = 0
+    """How many chunks hold the examples; 0: they are in the blob itself."""
     labels: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     revision: int = 1
@@ -186,9 +229,12 @@ class Progress:
     epoch: int
     total_epochs: int
     loss: float = 0.0
-    accuracy: float = 0.0
+    accuracy: float | None = None
+    """None: not measured, or not yet."""
     examples_per_second: float = 0.0
     eta_s: float | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What else the last step measured, by name."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 from chainrule.server.blobs import (
@@ -51,6 +51,19 @@ class TenantBlobs:
         self.check_readable(digest, tenant=tenant, field=field)
         with self._blobs.hold(digest):
             self._store.renew_grants(tenant, [digest])
+            yield
+
+    @contextmanager
+    def hold_all(self, digests: Sequence[str], *, tenant: str) -> Iterator[None]:
+        """Keep many blobs, as `hold`. Raises NotFoundError naming the first that is not there, or that the tenant may
+        not read; then none is kept."""
+        if self._are_apart:
+            readable = self._store.readable_blobs(tenant, digests)
+            for digest in digests:
+                if digest not in readable:
+                    raise no_blob(digest)
+        with self._blobs.hold(*digests):
+            self._store.renew_grants(tenant, digests)
             yield
 
     def check_room(self, blob: Blob, *, tenant: str) -> None:

@@ -57,7 +57,7 @@ async def test_what_takes_a_while_does_not_hold_up_the_loop(
 
         monkeypatch.setattr(module, name, call)
 
-    for module, name in ((aio_datasets, "to_examples"), (aio_job, "compare"), (io, "load")):
+    for module, name in ((aio_datasets, "open_reader"), (aio_job, "compare"), (io, "load")):
         watched(module, name)
     await aio.datasets.create("d", inputs=[[1.0]], targets=[0])
     await aio.models.create("m", models.small_cnn(num_classes=10))
@@ -71,7 +71,7 @@ async def test_what_takes_a_while_does_not_hold_up_the_loop(
     job = await aio.jobs.get("1")
     await job.weights()
     await job.verify("2")
-    assert computed == {"to_examples": True, "compare": True, "load": True}
+    assert computed == {"open_reader": True, "compare": True, "load": True}
 
 
 async def test_a_job_that_failed_is_raised(server: FakeServer, aio: AsyncClient) -> None:

@@ -60,5 +60,5 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters(name: str) 
 
 def test_every_public_name_of_the_one_client_has_a_twin() -> None:
     asynchronous = {name for name in chainrule.client.__all__ if name.startswith("Async")}
-    assert asynchronous == {"AsyncClient", "AsyncJob", "AsyncModelVersion"}
+    assert asynchronous == {"AsyncClient", "AsyncJob", "AsyncModel", "AsyncModelVersion"}
     assert {name.removeprefix("Async") for name in asynchronous} <= set(chainrule.client.__all__)

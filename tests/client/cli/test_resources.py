@@ -47,7 +47,7 @@ def test_a_damaged_file_of_weights_is_wrong_usage_and_named(
     file.write_bytes(content)
     result = run("models", "create", "digits", "--family", "mlp", "--weights", str(file))
     assert result.exit_code == ExitCode.USAGE
-    assert result.stderr.startswith(f"error: {file}: not safetensors: ")
+    assert result.stderr.startswith(f"error: {file}: neither safetensors nor a file of torch.save: ")
     assert server.calls == []
 
 

@@ -10,7 +10,19 @@ import pytest
 import chainrule.engine as cr
 from chainrule.engine import io
 
-NAMES = ["digest", "load", "load_file", "load_pth", "load_weights", "save", "save_file", "save_into", "saved_bytes"]
+NAMES = [
+    "digest",
+    "load",
+    "load_file",
+    "load_pth",
+    "load_weights",
+    "save",
+    "save_file",
+    "save_into",
+    "save_pth",
+    "save_pth_file",
+    "saved_bytes",
+]
 
 
 def test_all_is_sorted_and_complete() -> None:
@@ -18,6 +30,8 @@ def test_all_is_sorted_and_complete() -> None:
     assert all(callable(getattr(cr.io, name)) for name in NAMES)
 
 
-@pytest.mark.parametrize("name", ["files", "pickle_machine", "pth", "safetensors", "torch_values", "weights"])
+@pytest.mark.parametrize(
+    "name", ["files", "pickle_machine", "pth", "pth_writing", "safetensors", "torch_values", "weights"]
+)
 def test_any_module_can_be_imported_first(name: str) -> None:
     subprocess.run([sys.executable, "-c", f"import chainrule.engine.io.{name}"], check=True)

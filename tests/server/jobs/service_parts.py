@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from chainrule.engine import io
+from chainrule.server.architecture import Builtin
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import ClusterUnreachableError
@@ -295,7 +296,7 @@ class Parts:
         created if they are not there."""
         self.dataset("v", seed=1)
         model = self.models.create(
-            "m", family="small_cnn", config={"width": 4}, weights_digest="", init_seed=1, tenant="default"
+            "m", architecture=Builtin("small_cnn", {"width": 4}), weights_digest="", init_seed=1, tenant="default"
         )
         return Submission(model.name, self.dataset("d"), config, request_id)
 

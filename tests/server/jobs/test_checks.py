@@ -24,6 +24,7 @@ def test_what_can_be_applied_contribution_by_contribution_is_taken(config: dict[
     [
         ({"partitions": 2}, "partitions", f"is 2, which {IS_SET}; use partitions 0 or 1"),
         ({"clip_norm": 1.0}, "clip_norm", f"is 1.0, which {IS_SET}; use clip_norm 0"),
+        ({"ema_decay": 0.9}, "ema_decay", f"is 0.9, which {IS_SET}; use ema_decay 0"),
         ({"non_finite": "skip"}, "non_finite", f"SKIP {IS_SET}; use FAIL"),
         ({"audit_fraction": 0.5}, "audit_fraction", f"is 0.5, which {IS_SET}; use 0"),
         ({"shards": 4097, "batch_size": 8192}, "shards", "is 4097; with staleness use at most 4,096"),

@@ -29,7 +29,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
         job = parts.store.get_job(name)
         model = parts.store.get_model(job.model, tenant="default")
         dataset = parts.store.get_dataset(job.dataset, tenant="default")
-        plan = make_plan(model, dataset, None, job.config)
+        plan = make_plan(model.architecture, dataset, None, job.config)
         recorder = Recorder(
             name,
             plan,

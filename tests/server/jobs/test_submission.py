@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from chainrule.engine import io
+from chainrule.engine import graph, io
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
@@ -24,9 +25,22 @@ from chainrule.server.jobs.checks import check_config
 from chainrule.server.jobs.submission import Submission, Submissions, num_kept_back
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import JobState
-from chainrule.server.store import Store
+from chainrule.server.store import Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Cutout,
+    Normalize,
+    RandomCrop,
+    RandomFlip,
+    RandomResizedCrop,
+    Resize,
+    Transform,
+)
+from chainrule.server.training.config import Adam, Loss, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import ParameterGroup as Group
+from tests import graphs
 from tests.server.conftest import refusal
 
 CONFIG = TrainingConfig(epochs=3, batch_size=4, shards=4, max_workers=2)
@@ -42,7 +56,7 @@ class Catalogs:
         self.datasets = DatasetCatalog(store, blobs, everybodys)
         self.submissions = Submissions(store, self.models)
         self.models.create(
-            "m", family="small_cnn", config={"width": 2}, weights_digest="", init_seed=0, tenant="default"
+            "m", architecture=Builtin("small_cnn", {"width": 2}), weights_digest="", init_seed=0, tenant="default"
         )
         self.create_dataset("d", (1, 8, 8))
 
@@ -57,7 +71,7 @@ class Catalogs:
         """A GPT of 16 tokens and at most 8 in a row."""
         small = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1, **config}
         return self.models.create(
-            "gpt", family="gpt", config=small, weights_digest="", init_seed=0, tenant="default"
+            "gpt", architecture=Builtin("gpt", small), weights_digest="", init_seed=0, tenant="default"
         ).name
 
     def submit(self, cpus: float = 4, **fields: Any) -> tuple[JobState, bool]:
@@ -86,6 +100,10 @@ def catalogs(store: Store, blobs: BlobStore) -> Catalogs:
         replace(CONFIG, min_workers=4, max_workers=4, partitions=64, audit_fraction=1, max_failures=0),
         replace(CONFIG, clip_norm=1.0, non_finite="skip", partitions=1),
         replace(CONFIG, staleness=3, exact=False),
+        replace(CONFIG, batch_size=11, accumulate=2, ema_decay=0.999, precision="bfloat16"),
+        replace(CONFIG, optimizer=Sgd(nesterov=True, momentum=0.9), parameter_groups=(Group(("a",), weight_decay=0),)),
+        replace(CONFIG, optimizer=Adam(), parameter_groups=(Group(("a", "b"), lr=1), Group(("*",), beta1=0.5))),
+        replace(CONFIG, staleness=3, exact=False, accumulate=1, parameter_groups=(Group(("*",), lr=1),)),
         replace(CONFIG, schedule=Schedule(10, "cosine", 100, gamma=1, final_factor=1)),
         replace(CONFIG, validation=Validation(fraction=0.9, patience=3, restore_best=True)),
         replace(CONFIG, checkpoint_every_steps=1, keep_checkpoints=1, receipt_every_steps=0),
@@ -125,6 +143,45 @@ def test_a_configuration_that_can_be_run_is_taken(config: TrainingConfig) -> Non
         ({"schedule": Schedule(gamma=1.5)}, "schedule.gamma", "is 1.5; use a number above 0, at most 1"),
         ({"schedule": Schedule(final_factor=2)}, "schedule.final_factor", "is 2; use 0 to 1"),
         ({"clip_norm": -1}, "clip_norm", "is -1; use 0 or more"),
+        ({"accumulate": 0}, "accumulate", "is 0; use at least 1"),
+        ({"accumulate": 2}, "accumulate", "is 2, but the smallest of 4 shards of a batch of 4 has 1 examples"),
+        ({"ema_decay": -0.1}, "ema_decay", "is -0.1; use a number above 0, below 1, or 0 for no average"),
+        ({"ema_decay": 1.0}, "ema_decay", "is 1.0; use a number above 0, below 1"),
+        ({"ema_decay": math.nan}, "ema_decay", "is nan; use a number above 0, below 1"),
+        ({"parameter_groups": (Group((), lr=1),)}, "parameter_groups[0].patterns", "names nothing; use patterns"),
+        ({"parameter_groups": (Group(("",), lr=1),)}, "parameter_groups[0].patterns[0]", "is empty; use a pattern"),
+        ({"parameter_groups": (Group(("*",)),)}, "parameter_groups[0]", "sets nothing; give it lr"),
+        (
+            {"parameter_groups": (Group(("a",), lr=1), Group(("*",), lr=0))},
+            "parameter_groups[1].lr",
+            "is 0; use a number above 0",
+        ),
+        (
+            {"parameter_groups": (Group(("*",), weight_decay=-1),)},
+            "parameter_groups[0].weight_decay",
+            "is -1; use 0 or more",
+        ),
+        (
+            {"parameter_groups": (Group(("*",), nesterov=True),)},
+            "parameter_groups[0].nesterov",
+            "needs momentum above 0 and dampening 0",
+        ),
+        (
+            {"parameter_groups": (Group(("*",), beta1=0.5),)},
+            "parameter_groups[0].beta1",
+            "is not a setting of the job's optimizer, sgd; leave it out",
+        ),
+        (
+            {"optimizer": Adam(), "parameter_groups": (Group(("*",), momentum=0.5),)},
+            "parameter_groups[0].momentum",
+            "is not a setting of the job's optimizer, adam; leave it out",
+        ),
+        (
+            {"optimizer": Adam(), "parameter_groups": (Group(("*",), beta2=1.0),)},
+            "parameter_groups[0].beta2",
+            "is 1.0; use a number from 0, below 1",
+        ),
+        ({"parameter_groups": (Group(("*",), lr=1),) * 65}, "parameter_groups", "has 65 groups; use at most 64"),
         ({"clip_norm": 1, "partitions": 2}, "clip_norm", "needs the whole gradient in one place, but partitions is 2;"),
         ({"non_finite": "skip", "partitions": 2}, "non_finite", "SKIP needs the whole gradient in one place"),
         ({"trainable": ()}, "trainable", "names nothing; leave it out to train all parameters"),
@@ -213,6 +270,49 @@ def test_a_pattern_that_names_no_parameter_is_refused(catalogs: Catalogs) -> Non
     assert fields == ["job.config.trainable[1]", "job.config.trainable[2]"]
 
 
+def test_groups_of_parameters_are_named_by_patterns(catalogs: Catalogs) -> None:
+    groups = (Group(("*.bias", "bn?.*"), weight_decay=0.0), Group(("fc.*",), lr=1.0), Group(("*",), momentum=0.5))
+    assert catalogs.submit(config=replace(CONFIG, parameter_groups=groups)) == (JobState.QUEUED, True)
+    job, _ = catalogs.submissions.submit(
+        Submission("models/m", "datasets/d", replace(CONFIG, parameter_groups=groups)), cluster_cpus=4
+    )
+    assert job.config.parameter_groups == groups  # from the store
+
+
+def test_a_group_that_names_no_parameter_is_refused(catalogs: Catalogs) -> None:
+    config = replace(CONFIG, parameter_groups=(Group(("fc.*",), lr=1.0), Group(("*.bias", "fd.*"), lr=2.0)))
+    with pytest.raises(
+        InvalidRequestError, match=r"'fd\.\*' matches no parameter of \"models/m\"; its .*'conv1"
+    ) as caught:
+        catalogs.submit(config=config)
+    assert refusal(caught).field == "job.config.parameter_groups[1].patterns[1]"
+
+
+def test_a_group_behind_one_that_takes_all_of_it_is_refused(catalogs: Catalogs) -> None:
+    config = replace(CONFIG, parameter_groups=(Group(("*",), lr=1.0), Group(("*.bias",), weight_decay=0.0)))
+    with pytest.raises(InvalidRequestError, match="matches only parameters that are of groups before it") as caught:
+        catalogs.submit(config=config)
+    assert refusal(caught).field == "job.config.parameter_groups[1].patterns"
+
+
+def test_a_call_of_before_the_recipe_is_the_same_call() -> None:
+    def digest(**config: Any) -> str:
+        asked = Submission("models/m", "datasets/d", replace(CONFIG, **config), request_id="r")
+        return asked.request().payload_digest
+
+    before = {**asdict(CONFIG)}
+    for name in ("losses", "metrics", "parameter_groups", "accumulate", "ema_decay", "precision", "augmentation"):
+        del before[name]
+    del before["validation"]["seed"]
+    assert digest() == Request.of("r", model="models/m", dataset="datasets/d", config=before).payload_digest
+    other: list[dict[str, Any]] = [
+        {"parameter_groups": (Group(("*",), lr=1.0),)},
+        {"accumulate": 2},
+        {"ema_decay": 0.9},
+    ]
+    assert len({digest(), *(digest(**config) for config in other), digest(precision="bfloat16")}) == 5
+
+
 # --- tokens ----------------------------------------------------------------------------------------------------
 
 
@@ -295,7 +395,7 @@ def test_a_second_dataset_must_be_there_and_look_like_the_first(catalogs: Catalo
 
 def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs) -> None:
     catalogs.models.create(
-        "mlp", family="mlp", config={"in_features": 6}, weights_digest="", init_seed=0, tenant="default"
+        "mlp", architecture=Builtin("mlp", {"in_features": 6}), weights_digest="", init_seed=0, tenant="default"
     )
     features = catalogs.create_dataset("features", (6,))
     tokens = catalogs.create("tokens", TOKENS, TOKENS[:, 0])
@@ -377,7 +477,7 @@ def test_another_tenant_trains_its_own(catalogs: Catalogs) -> None:
     with pytest.raises(NotFoundError, match='there is no model "models/m"'):
         catalogs.submit(tenant="others")
     catalogs.models.create(
-        "m", family="small_cnn", config={"width": 3}, weights_digest="", init_seed=0, tenant="others"
+        "m", architecture=Builtin("small_cnn", {"width": 3}), weights_digest="", init_seed=0, tenant="others"
     )
     with pytest.raises(NotFoundError, match='there is no dataset "datasets/d"'):
         catalogs.submit(tenant="others")
@@ -402,3 +502,89 @@ def test_a_full_queue_takes_no_more(catalogs: Catalogs, store: Store) -> None:
     for refuse in (submissions.submit, submissions.preview):
         with pytest.raises(QueueFullError):
             refuse(asked, cluster_cpus=4)
+
+
+# --- graphs ----------------------------------------------------------------------------------------------------
+
+
+def create_graph(catalogs: Catalogs, content: bytes) -> str:
+    architecture, weights = graph.split(content)
+    return catalogs.models.create(
+        "g",
+        architecture=GraphArchitecture(catalogs.blobs.put(architecture)),
+        weights_digest=catalogs.blobs.put(io.save(weights)),
+        init_seed=0,
+        tenant="default",
+    ).name
+
+
+def test_a_graph_is_tried_on_the_dataset(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.small_onnx())
+    fits = catalogs.create_dataset("fits", (graphs.FEATURES,))
+    assert catalogs.submit(model=model, dataset=fits) == (JobState.QUEUED, True)
+    config = replace(CONFIG, trainable=("fc2.*",))
+    assert catalogs.submit(model=model, dataset=fits, config=config) == (JobState.QUEUED, True)
+
+
+def test_inputs_that_a_graph_does_not_take_are_refused_with_those_that_it_declares(catalogs: Catalogs) -> None:
+    model = create_graph(catalogs, graphs.small_onnx())
+    wide = catalogs.create_dataset("wide", (graphs.FEATURES + 1,))
+    with pytest.raises(
+        InvalidRequestError, match=r'do not fit "models/g", which takes "x" of float32 \(N, 8\)'
+    ) as error:
+        catalogs.submit(model=model, dataset=wide)
+    assert refusal(error).field == "job.dataset"
+    labels = catalogs.create_dataset("labels", (graphs.FEATURES,), label=10)
+    with pytest.raises(InvalidRequestError, match=r"has the label 10, but .* tells 10 classes apart"):
+        catalogs.submit(model=model, dataset=labels)
+
+
+def test_a_loss_names_one_of_the_outputs_of_a_graph(catalogs: Catalogs) -> None:
+    model, dataset = create_graph(catalogs, graphs.two_outputs()), catalogs.create_dataset("pairs", (2,), label=1)
+    assert catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="z"),)))
+    with pytest.raises(InvalidRequestError, match=r'is "q", but the outputs of the model are y, z') as error:
+        catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="q"),)))
+    assert refusal(error).field == "job.config.losses[0].output"
+
+
+# --- what is done to images ------------------------------------------------------------------------------------
+
+
+def augmented(*transforms: Transform, mixup: float = 0.0) -> TrainingConfig:
+    return replace(CONFIG, augmentation=Augmentation(transforms, mixup))
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "wrong"),
+    [
+        (augmented(mixup=1.5), "mixup", r"is 1\.5; use 0 to 1"),
+        (augmented(Resize(0, 8)), "transforms[0].height", r"is 0; use 1 to 4,096"),
+        (augmented(RandomFlip(), Cutout(9999)), "transforms[1].size", r"is 9999; use 1 to"),
+        (augmented(Normalize((), ())), "transforms[0].mean", r"is \[\]; use a finite number for each channel"),
+        (augmented(Normalize((0.5,), (0.0,))), "transforms[0].std", r"use a number above 0 for each of 1 channels"),
+        (augmented(RandomResizedCrop(8, 8, scale=(0.5, 2.0))), "transforms[0].scale", r"above 0, at most 1"),
+        (augmented(ColorJitter(2.0)), "transforms[0].brightness", r"is 2\.0; use 0 to 1"),
+        (augmented(RandomFlip(-1.0)), "transforms[0].probability", r"use 0 to 1"),
+        (augmented(*[RandomFlip()] * 33), "transforms", r"are 33; use at most 32"),
+        (augmented(RandomCrop(99, 8)), "transforms[0]", r"height 99 is more than the image's 8"),
+        (augmented(Normalize((0.5, 0.5), (1.0, 1.0))), "transforms[0].mean", r"has 2 values; images have 1 channels"),
+    ],
+)
+def test_what_is_wrong_with_what_is_done_to_images(
+    catalogs: Catalogs, config: TrainingConfig, field: str, wrong: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=wrong) as error:
+        catalogs.submit(config=config)
+    assert refusal(error).field == f"job.config.augmentation.{field}"
+
+
+def test_images_are_tried_as_they_are_trained_on(catalogs: Catalogs) -> None:
+    assert catalogs.submit(config=augmented(RandomCrop(8, 8, padding=2), RandomFlip(), mixup=0.2))
+    with pytest.raises(InvalidRequestError, match=r"inputs of shape \[1, 5, 5\].*do not fit"):
+        catalogs.submit(config=augmented(Resize(5, 5)))
+
+
+def test_rows_of_a_table_are_no_images(catalogs: Catalogs) -> None:
+    dataset = catalogs.create_dataset("rows", (3,), label=1)
+    with pytest.raises(InvalidRequestError, match=r"is for float32 or uint8 images .* float32 of shape \[3\]"):
+        catalogs.submit(dataset=dataset, config=augmented(RandomFlip()))

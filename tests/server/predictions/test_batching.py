@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.errors import TooManyCallsError
 from chainrule.server.predictions import batching
 from chainrule.server.predictions.batching import Batcher, Limits, Request
@@ -13,7 +14,7 @@ from chainrule.server.predictions.network import NetworkSpec
 
 
 def spec(model: str = "models/m") -> NetworkSpec:
-    return NetworkSpec(model, "mlp", {}, weights_digest=model, weights_file="/nowhere")
+    return NetworkSpec(model, Builtin("mlp"), weights_digest=model, weights_file="/nowhere")
 
 
 def request(

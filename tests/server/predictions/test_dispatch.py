@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import (
     DamagedBlobError,
@@ -67,7 +68,7 @@ class World:
 def catalog(store: Store, blobs: BlobStore) -> ModelCatalog:
     catalog = ModelCatalog(store, blobs, TenantBlobs(blobs, store, are_apart=False))
     for seed, model_id in enumerate(("m", "n")):
-        catalog.create(model_id, family="mlp", config={}, weights_digest="", init_seed=seed, tenant="default")
+        catalog.create(model_id, architecture=Builtin("mlp"), weights_digest="", init_seed=seed, tenant="default")
     return catalog
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import chainrule.engine as cr
-from chainrule.engine import io, models
+from chainrule.engine import graph, io, models, nn
+from chainrule.engine.graph import exporting
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.models import state_of
 from chainrule.server.predictions.messages import Answered, Asked, Batch, Predicted, Reason, Refused, packed, unpacked
 from chainrule.server.predictions.network import InputError, Named, Network, NetworkSpec, WeightsError, load_network
@@ -21,7 +23,7 @@ def stored(folder: Path, family: str = "small_cnn", seed: int = 1, **config: obj
     content = io.save(state_of(module))
     file = folder / io.digest(content)
     file.write_bytes(content)
-    return NetworkSpec("models/m", family, config, weights_digest=file.name, weights_file=str(file))
+    return NetworkSpec("models/m", Builtin(family, config), weights_digest=file.name, weights_file=str(file))
 
 
 def images(rows: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def test_a_network_computes_in_evaluation_mode_what_the_engine_does(tmp_path: Pa
 def test_weights_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None:
     spec = stored(tmp_path)
     Path(spec.weights_file).write_bytes(b"something else")
-    with pytest.raises(WeightsError, match="do not have their digest"):
+    with pytest.raises(WeightsError, match="does not have the digest"):
         load_network(spec)
     Path(spec.weights_file).unlink()
     with pytest.raises(WeightsError, match="cannot be read"):
@@ -50,8 +52,8 @@ def test_weights_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("inputs", "field", "said"),
     [
-        ((("input", images(1)), ("mask", images(1))), "inputs", 'are 2 ("input", "mask"); "models/m" has one, "input"'),
-        ((("x", images(1)),), "inputs[0].name", 'is "x"; the input of "models/m" is "input"'),
+        ((("input", images(1)), ("mask", images(1))), "inputs", 'are 2 ("input", "mask"); "models/m" has 1: "input"'),
+        ((("x", images(1)),), "inputs[0].name", 'is "x"; "models/m" takes, each once: "input"'),
         (
             (("input", images(2).astype(np.float64)),),
             "inputs[0].dtype",
@@ -81,6 +83,56 @@ def test_a_network_of_tokens_takes_whole_numbers(tmp_path: Path) -> None:
         network((("input", np.full((2, 3), 16, np.int64)),))
 
 
+class TwoInputs(nn.Module):
+    """Two and three features of each example, to two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 3)
+
+    def forward(self, x: cr.Tensor, y: cr.Tensor) -> tuple[cr.Tensor, cr.Tensor]:
+        both = self.linear(x) + y
+        return both, both.relu()
+
+
+def graph_of(folder: Path) -> tuple[NetworkSpec, nn.Module]:
+    module = TwoInputs()
+    content = exporting.export(
+        module, (cr.zeros(2, 2), cr.zeros(2, 3)), input_names=["x", "y"], output_names=["sum", "positive"]
+    )
+    loaded = graph.load(content)
+    files = []
+    for part in (loaded.architecture, io.save(state_of(loaded))):
+        files.append(folder / io.digest(part))
+        files[-1].write_bytes(part)
+    architecture, weights = files
+    spec = NetworkSpec(
+        "models/g", GraphArchitecture(architecture.name), weights.name, str(weights), graph_file=str(architecture)
+    )
+    return spec, module
+
+
+def test_a_graph_takes_its_inputs_by_name_and_gives_its_outputs_so(tmp_path: Path) -> None:
+    spec, module = graph_of(tmp_path)
+    network = load_network(spec)
+    x, y = np.asarray([[1, 2], [3, -4], [0, 1]], np.float32), np.arange(9, dtype=np.float32).reshape(3, 3)
+    outputs = network((("y", y), ("x", x)))
+    assert [name for name, _ in outputs] == ["sum", "positive"]
+    with cr.no_grad():
+        for (_, found), expected in zip(outputs, module(cr.from_numpy(x), cr.from_numpy(y)), strict=True):
+            np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+    assert [array.shape for _, array in network((("", x), ("", y)))] == [(3, 3), (3, 3)]
+    with pytest.raises(InputError, match='"models/g" takes, each once: "x", "y"'):
+        network((("x", x), ("x", y)))
+    with pytest.raises(InputError, match='the input "y" of "models/g" is float32'):
+        network((("x", x), ("y", y.astype(np.int64))))
+    with pytest.raises(InputError, match=r'"y" of shape .* does not fit "models/g"'):
+        network((("x", x), ("y", x)))
+    Path(spec.graph_file).write_bytes(b"something else")
+    with pytest.raises(WeightsError, match='the graph of "models/g" does not have the digest'):
+        load_network(spec)
+
+
 def test_keys_tell_networks_apart(tmp_path: Path) -> None:
     one, same = stored(tmp_path), stored(tmp_path)
     other_weights, other_shape = stored(tmp_path, seed=2), stored(tmp_path, width=4)
@@ -106,7 +158,7 @@ class Loads:
 
 
 def named(model: str) -> NetworkSpec:
-    return NetworkSpec(model, "mlp", {}, weights_digest=model, weights_file="/nowhere")
+    return NetworkSpec(model, Builtin("mlp"), weights_digest=model, weights_file="/nowhere")
 
 
 def test_the_network_goes_that_was_not_used_for_the_longest() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,15 @@ import grpc
 import numpy as np
 import pytest
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.errors import InvalidRequestError
-from chainrule.server.predictions.versions import ServedVersions
 from chainrule.server.rpc.tensors import DTYPES, named_arrays, tensor
 from chainrule.v1 import predict_pb2, predict_pb2_grpc
 from tests.server.jobs.service_parts import FakeLauncher, Parts
 from tests.server.rpc.whole_api import serving
 
 Stub = Any
+LABELS = ("cat", "dog", "owl", "elk")
 
 
 @pytest.fixture
@@ -26,7 +26,15 @@ async def stub(tmp_path: Path) -> AsyncIterator[Stub]:
     """Of a service with the model "models/m", which tells four classes apart."""
     parts = Parts(tmp_path, FakeLauncher())
     config = {"in_features": 2, "hidden": [], "num_classes": 4}
-    parts.models.create("m", family="mlp", config=config, weights_digest="", init_seed=1, tenant="default")
+    parts.models.create("m", architecture=Builtin("mlp", config), weights_digest="", init_seed=1, tenant="default")
+    parts.models.create(
+        "named",
+        architecture=Builtin("mlp", config),
+        weights_digest="",
+        init_seed=1,
+        tenant="default",
+        class_labels=LABELS,
+    )
     async with serving(parts) as address, grpc.aio.insecure_channel(address) as channel:
         yield predict_pb2_grpc.PredictServiceStub(channel)
     parts.store.close()
@@ -65,18 +73,11 @@ async def test_classes_are_ranked_by_their_probability(stub: Stub) -> None:
         assert {ranked.index for ranked in ranking.classes} == {0, 1, 2, 3}
 
 
-async def test_classes_have_their_labels(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = ServedVersions.find
-
-    def find(self: ServedVersions, name: str, *, tenant: str) -> Any:
-        return replace(real(self, name, tenant=tenant), class_labels=("cat", "dog", "owl"))
-
-    monkeypatch.setattr(ServedVersions, "find", find)
-    monkeypatch.setattr(ServedVersions, "known", lambda *_, **__: None)
-    response = await stub.Predict(request(top_k=4, with_class_labels=True))
-    assert list(response.class_labels) == ["cat", "dog", "owl"]
+async def test_classes_have_their_labels(stub: Stub) -> None:
+    response = await stub.Predict(request(model="models/named", top_k=4, with_class_labels=True))
+    assert list(response.class_labels) == list(LABELS)
     labels = {ranked.index: ranked.label for ranked in response.rankings[0].classes}
-    assert labels == {0: "cat", 1: "dog", 2: "owl", 3: ""}
+    assert labels == dict(enumerate(LABELS))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.records import Dataset, JobState, Model
 from chainrule.server.store import Store, configs, schema
 from chainrule.server.training.config import TrainingConfig, Validation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MODEL = Model("models/m", "small_cnn", {"num_classes": 10}, "a" * 64, 7, 123, NOW)
+MODEL = Model("models/m", Builtin("small_cnn", {"num_classes": 10}), "a" * 64, 7, 123, NOW)
 DATASET = Dataset("datasets/d", "b" * 64, 100, (8,), 10, 6400, NOW, target_shape=(8,), num_tokens=12)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.errors import IllegalStateError, NotFoundError, QueueFullError, StaleEtagError
 from chainrule.server.records import Cause, Dataset, Job, JobFailure, JobState, Model
 from chainrule.server.store import JobChange, NewJob, PageRequest, Store, schema
@@ -18,7 +19,7 @@ from chainrule.server.training.config import TrainingConfig, Validation
 from chainrule.server.training.state import EvaluationMetric, StepMetric
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MODEL = Model("models/m", "small_cnn", {"num_classes": 10}, "a" * 64, 0, 123, NOW)
+MODEL = Model("models/m", Builtin("small_cnn", {"num_classes": 10}), "a" * 64, 0, 123, NOW)
 DATASET = Dataset("datasets/d", "b" * 64, 100, (8,), 10, 6400, NOW)
 JOB = NewJob("jobs/j", NO_REQUEST, MODEL.name, DATASET.name, TrainingConfig(), total_steps=20)
 TENANT = schema.DEFAULT_TENANT

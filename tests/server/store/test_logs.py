@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.errors import NotFoundError
 from chainrule.server.records import Dataset, LogRecord, Model
 from chainrule.server.store import NewJob, Store
@@ -16,7 +17,7 @@ from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.logs import LogEntry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-MODEL = Model("models/m", "small_cnn", {"num_classes": 10}, "a" * 64, 0, 123, NOW)
+MODEL = Model("models/m", Builtin("small_cnn", {"num_classes": 10}), "a" * 64, 0, 123, NOW)
 DATASET = Dataset("datasets/d", "b" * 64, 100, (8,), 10, 6400, NOW)
 JOB = NewJob("jobs/j", NO_REQUEST, MODEL.name, DATASET.name, TrainingConfig(), total_steps=20)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine import models
 from chainrule.server.training.compute import Computation
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured, Push
 from chainrule.server.training.examples import Examples
@@ -39,7 +38,7 @@ def tiny_images(count: int = 40, *, seed: int = 0) -> Examples:
 
 
 def layout_of(plan: Plan) -> Layout:
-    return make_layout(plan, models.build(plan.family, plan.family_config))
+    return make_layout(plan, plan.architecture.build())
 
 
 def make_weights(layout: PartitionLayout) -> Weights:
@@ -124,7 +123,7 @@ class Bench:
         """What a worker sends for a block: a result for each partition."""
         found, memories = [], [push_memory(part) for part in self.layout.partitions]
         sent: list[tuple[int, int, Measured]] = []
-        self.computation.load((tick or self.tick).step)
+        self.computation.load(self.plan.version(tick or self.tick))
         self.computation.block(
             tick or self.tick,
             block,

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from chainrule.engine import Generator, models
+from chainrule.engine import Generator
+from chainrule.server.architecture import Builtin
 from chainrule.server.training import checkpoint
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import Packed
@@ -28,7 +29,7 @@ from chainrule.server.training.events import (
     StepsDone,
     WorkersChanged,
 )
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import Examples, ExampleSource
 from chainrule.server.training.local import LocalPlacement
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import TrainingState
@@ -56,8 +57,7 @@ def small_plan(*, family_config: dict[str, object] | None = None, num_validation
         "max_workers": 4,
     }
     return Plan(
-        "small_cnn",
-        family_config or {"width": 4},
+        Builtin("small_cnn", family_config or {"width": 4}),
         NUM_EXAMPLES,
         num_validation,
         TrainingConfig(**{**settings, **config}),
@@ -71,7 +71,7 @@ def with_config(plan: Plan, **config: Any) -> Plan:
 
 def initial_state(plan: Plan) -> TrainingState:
     """The state before the first step."""
-    model = models.build(plan.family, plan.family_config, generator=Generator(1))
+    model = plan.architecture.build(Generator(1))
     parameters = {name: value.data.copy() for name, value in model.named_parameters()}
     saved = model.state_dict()
     buffers = {name: np.array(value.data, copy=True) for name, value in model.named_buffers() if name in saved}
@@ -162,7 +162,7 @@ class Run:
         return {metric.step: metric.loss for event in self.of(StepsDone) for metric in event.metrics}
 
     @property
-    def evaluations(self) -> dict[int, tuple[float, float]]:
+    def evaluations(self) -> dict[int, tuple[float, float | None]]:
         """Loss and accuracy by epoch."""
         return {event.metric.epoch: (event.metric.loss, event.metric.accuracy) for event in self.of(Evaluated)}
 
@@ -209,8 +209,8 @@ async def run(
     plan: Plan,
     *,
     state: TrainingState | None = None,
-    data: Examples | None = None,
-    validation: Examples | None = None,
+    data: ExampleSource | None = None,
+    validation: ExampleSource | None = None,
     meddle: Meddle | None = None,
     fence: int = 1,
     fingerprint: str = "",
@@ -233,8 +233,8 @@ async def run(
 async def train(
     plan: Plan,
     *,
-    data: Examples | None = None,
-    validation: Examples | None = None,
+    data: ExampleSource | None = None,
+    validation: ExampleSource | None = None,
     meddle: Meddle | None = None,
     fingerprint: str = "",
     **setting: Any,

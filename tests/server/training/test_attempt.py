@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.training import faults, policies
 from chainrule.server.training.config import Adam, Validation
 from chainrule.server.training.events import Failed, Finished, Paused, WorkersChanged
@@ -73,7 +74,7 @@ IN_THREADS: dict[str, Any] = {"placement": Threads, "timeout_s": 60.0}
 def plan_of(num_validation: int = 0, **config: Any) -> Plan:
     """The tiny model with BatchNorm and dropout, a receipt of every step."""
     plan = tiny_plan(num_validation, **{"receipt_every_steps": 1, "max_workers": 7, "shards": 8, **config})
-    return replace(plan, family_config={**TINY, "dropout": 0.25})
+    return replace(plan, architecture=Builtin("small_cnn", {**TINY, "dropout": 0.25}))
 
 
 def data(plan: Plan) -> Examples:

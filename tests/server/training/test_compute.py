@@ -11,6 +11,7 @@ import pytest
 import chainrule.engine as cr
 from chainrule.engine import models, nn, optim
 from chainrule.engine.nn import functional as F
+from chainrule.server.architecture import Builtin
 from chainrule.server.training import compute, layout
 from chainrule.server.training.config import Adam, Sgd, TrainingConfig
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
@@ -25,7 +26,7 @@ GPT: dict[str, object] = {"vocab_size": 13, "context": 6, "dim": 8, "heads": 2, 
 
 def gpt_plan(**config: Any) -> Plan:
     settings = {"batch_size": 4, "shards": 1, "optimizer": Adam(lr=0.01), **config}
-    return Plan("gpt", GPT, 10, 0, TrainingConfig(**settings))
+    return Plan(Builtin("gpt", GPT), 10, 0, TrainingConfig(**settings))
 
 
 def sequences(count: int = 10) -> Examples:
@@ -44,7 +45,7 @@ def set_weights(model: nn.Module, plan: Plan) -> None:
 
 def plain(plan: Plan, examples: Examples, optimizer: type[optim.Optimizer], **settings: Any) -> dict[str, Any]:
     """The weights after an ordinary loop with the engine alone."""
-    model = models.build(plan.family, plan.family_config)
+    model = plan.architecture.build()
     set_weights(model, plan)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(layout.is_trained(name, plan.config.trainable))
@@ -256,7 +257,7 @@ class Sometimes(nn.Module):
 
 
 def test_a_parameter_that_is_not_used_has_a_gradient_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "build", lambda *_: Sometimes())
+    monkeypatch.setattr(models, "build", lambda *_, **__: Sometimes())
     plan = tiny_plan()
     computation = compute.Computation(plan, tiny_images())
     [part] = computation.layout.partitions
@@ -281,7 +282,7 @@ def test_a_parameter_that_is_not_used_has_a_gradient_of_zeros(monkeypatch: pytes
 def dropping(**config: Any) -> Bench:
     plan = tiny_plan(**config)
     family = {**TINY, "dropout": 0.5}
-    return Bench(Plan("small_cnn", family, plan.num_examples, 0, plan.config))
+    return Bench(Plan(Builtin("small_cnn", family), plan.num_examples, 0, plan.config))
 
 
 def dropped(bench: Bench, shard: int, step: int = 0) -> bytes:
@@ -308,7 +309,7 @@ def test_dropout_depends_on_seed_step_and_shard(monkeypatch: pytest.MonkeyPatch)
     found = []
     for seed, step, shard in itertools.product((1, 2), (0, 1), (0, 1)):
         plan = tiny_plan(seed=seed)
-        bench = Bench(Plan("small_cnn", {**TINY, "dropout": 0.5}, 40, 0, plan.config), examples=same)
+        bench = Bench(Plan(Builtin("small_cnn", {**TINY, "dropout": 0.5}), 40, 0, plan.config), examples=same)
         found.append(dropped(bench, shard, step))
     assert len(set(found)) == 8
     without = Bench(tiny_plan(), examples=same)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import chainrule.engine as cr
 from chainrule.engine import models, nn
+from chainrule.server.architecture import Builtin
 from chainrule.server.training import layout as layouts
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.layout import (
@@ -36,7 +37,7 @@ MODELS = {family: models.build(family, config) for family, config in FAMILIES.it
 
 
 def plan(family: str = "small_cnn", **config: Any) -> Plan:
-    return Plan(family, FAMILIES[family], 10, 0, TrainingConfig(**config))
+    return Plan(Builtin(family, FAMILIES[family]), 10, 0, TrainingConfig(**config))
 
 
 def laid_out(family: str = "small_cnn", **config: Any) -> Layout:

@@ -6,11 +6,11 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from chainrule.engine import models
 from chainrule.server.training import memory
 from chainrule.server.training.layout import PartitionLayout, make_layout
 from chainrule.server.training.memory import (
@@ -22,16 +22,18 @@ from chainrule.server.training.memory import (
     Weights,
     available_bytes,
 )
+from chainrule.server.training.plan import AVERAGED
 from tests.server.training.runs import small_plan
 
 
 def small_layout() -> PartitionLayout:
     plan = small_plan(trainable=("*weight",))
-    [layout] = make_layout(plan, models.build(plan.family, plan.family_config)).partitions
+    [layout] = make_layout(plan, plan.architecture.build()).partitions
     return layout
 
 
 LAYOUT = small_layout()
+AVERAGED_LAYOUT = replace(LAYOUT, averaged=True)
 A_STEP = {name: np.full(place.shape, 7, place.numpy_dtype) for name, place in LAYOUT.moving.items()}
 
 
@@ -158,6 +160,19 @@ def test_readers_are_told_which_versions_there_are() -> None:
     assert [step for step in range(8) if weights.holds(step)] == [4]
     weights.versions[5 % 2] = 5
     assert [step for step in range(8) if weights.holds(step)] == [4, 5]
+
+
+def test_an_average_lies_beside_both_steps() -> None:
+    segment = Segment.make("test", Weights.size(AVERAGED_LAYOUT))
+    segment.close()
+    weights = Weights(segment, AVERAGED_LAYOUT)
+    weights.versions[:] = (4, 3, AVERAGED + 4)
+    assert [version for version in (3, 4, AVERAGED + 3, AVERAGED + 4) if weights.holds(version)] == [3, 4, AVERAGED + 4]
+    weights.arrays(AVERAGED + 4)["fc.weight"][...] = 1.0
+    assert not any(weights.arrays(step)["fc.weight"].any() for step in (3, 4))
+    assert not any(array.any() for array in weights.constants.values())
+    weights.versions[2] = WRITING
+    assert not weights.holds(AVERAGED + 4)
 
 
 def test_weights_in_place_are_those_of_every_step() -> None:

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.training.config import TrainingConfig
-from chainrule.server.training.plan import Plan, Tick
+from chainrule.server.training.plan import AVERAGED, Plan, Tick
 
 
 def plan(num_examples: int = 10, num_validation: int = 0, **config: Any) -> Plan:
-    return Plan("small_cnn", {}, num_examples, num_validation, TrainingConfig(**config))
+    return Plan(Builtin("small_cnn"), num_examples, num_validation, TrainingConfig(**config))
 
 
 plans = st.builds(
@@ -54,6 +55,12 @@ def test_an_evaluation_follows_each_epoch() -> None:
         Tick(5, 4, 1, True),
     ]
     assert [found.tick_after(steps) for steps in range(5)] == [0, 1, 2, 4, 5]
+
+
+def test_evaluations_are_of_the_average_where_there_is_one() -> None:
+    plain, averaged = (plan(num_validation=3, epochs=1, batch_size=5, ema_decay=decay) for decay in (0.0, 0.9))
+    assert [plain.version(plain.tick(number)) for number in range(3)] == [0, 1, 2]
+    assert [averaged.version(averaged.tick(number)) for number in range(3)] == [0, 1, AVERAGED + 2]
 
 
 @given(plans)

@@ -18,6 +18,7 @@ import pytest
 from chainrule.server.training.contributions import HEAD, WHOLE, place_of_part
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.memory import IN_PLACE, WRITING, Segment, Slot, Weights
+from chainrule.server.training.plan import AVERAGED
 from chainrule.server.training.remote import Portals, through_gateway
 from chainrule.server.training.tls import make_identity
 from chainrule.server.training.wire import (
@@ -39,7 +40,7 @@ from tests.server.training.bench import layout_of, tiny_plan
 
 IDENTITY = make_identity("chainrule-remote")
 TIMEOUT_S = 20.0
-[LAYOUT] = layout_of(tiny_plan(trainable=("*weight",))).partitions
+[LAYOUT] = layout_of(tiny_plan(trainable=("*weight",), ema_decay=0.5)).partitions
 
 
 class Link:
@@ -76,12 +77,13 @@ class Link:
         self.seen = Weights(theirs, LAYOUT)
 
     def write(self, step: int) -> None:
-        """Weights of a step, drawn at random."""
-        self.weights.versions[step % 2] = WRITING
+        """Weights of a step, or their average, drawn at random."""
+        region = self.weights.region(step)
+        self.weights.versions[region] = WRITING
         rng = np.random.default_rng(step)
         for array in self.weights.arrays(step).values():
             array[...] = rng.normal(size=array.shape)
-        self.weights.versions[step % 2] = step
+        self.weights.versions[region] = step
 
     def announce(self, tick: int, step: int) -> None:
         self.partition.send(STEP, STEP_BODY.pack(tick, step))
@@ -145,7 +147,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 def test_constants_come_once_with_the_memory(shared: Link) -> None:
     assert len(shared.seen.constants) > 3
     assert_same(shared.seen.constants, shared.weights.constants)
-    assert shared.seen.versions.tolist() == [WRITING, WRITING]
+    assert shared.seen.versions.tolist() == [WRITING] * 3
 
 
 def test_weights_are_there_when_a_step_is_announced(shared: Link) -> None:
@@ -189,6 +191,31 @@ def test_weights_that_are_told_again_do_not_disturb_who_reads_them(shared: Link)
     assert_same(shared.seen.arrays(4), before)
 
 
+def test_the_average_of_weights_comes_beside_them(shared: Link) -> None:
+    for number, version in enumerate((3, 4, AVERAGED + 4)):
+        shared.write(version)
+        shared.announce(number, version)
+        assert shared.worker.next() == Frame(STEP, STEP_BODY.pack(number, version))
+    for version in (3, 4, AVERAGED + 4):
+        assert shared.seen.holds(version)
+        assert_same(shared.seen.arrays(version), shared.weights.arrays(version))
+
+
+def test_weights_are_not_sent_again_after_their_average(shared: Link) -> None:
+    shared.write(4)
+    shared.announce(4, 4)
+    shared.write(AVERAGED + 4)
+    shared.announce(5, AVERAGED + 4)
+    for _ in range(2):
+        shared.worker.next()
+    before = {name: array.copy() for name, array in shared.seen.arrays(4).items()}
+    for array in shared.weights.arrays(4).values():
+        array += 1  # as no partition does
+    shared.announce(6, 4)
+    assert shared.worker.next() == Frame(STEP, STEP_BODY.pack(6, 4))
+    assert_same(shared.seen.arrays(4), before)
+
+
 def test_weights_in_place_are_sent_whenever_a_step_is_announced(shared: Link) -> None:
     shared.weights.versions[:] = IN_PLACE
     for step in range(3):
@@ -199,7 +226,7 @@ def test_weights_in_place_are_sent_whenever_a_step_is_announced(shared: Link) ->
         assert shared.worker.next() == Frame(CLOCKS, bytes(8))
         assert_same(shared.seen.moving[0], shared.weights.moving[0])  # clocks say nothing that the weights do not hold
         assert shared.worker.next().kind == STEP
-        assert shared.seen.versions.tolist() == [IN_PLACE, IN_PLACE]
+        assert shared.seen.versions.tolist() == [IN_PLACE] * 3
         assert_same(shared.seen.arrays(step), shared.weights.arrays(step))
 
 

@@ -1,16 +1,20 @@
-"""Datasets on the server: inputs and targets, uploaded as one blob."""
+"""Datasets on the server: inputs and targets, uploaded as one blob or, if they are many, in chunks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from chainrule.client.aio.blobs import AsyncBlobs, Transferred
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.aio.paging import page_size, take
-from chainrule.client.examples import to_examples
+from chainrule.client.errors import InvalidInputError
+from chainrule.client.packing import Packer, Progress
+from chainrule.client.preview import Preview, first_rows
+from chainrule.client.reading import ByteTokenizer, ReadOptions, Tokenizer, open_reader
 from chainrule.client.resources import Dataset, dataset_from_message
-from chainrule.client.wire import name_of, new_request_id, put, put_changes, put_labels
-from chainrule.engine import io
+from chainrule.client.wire import name_of, new_request_id, put, put_changes, put_labels, texts
+from chainrule.engine.io.chunked import Manifest, header_bytes
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
 
 
@@ -25,42 +29,94 @@ class AsyncDatasets:
     async def create(
         self,
         dataset_id: str,
+        source: Any = None,
         *,
-        inputs: ArrayLike,
-        targets: ArrayLike,
+        inputs: ArrayLike | None = None,
+        targets: ArrayLike | None = None,
+        target: str | None = None,
+        columns: Sequence[str] | None = None,
         tokens: bool = False,
+        pictures: bool = False,
+        size: int | tuple[int, int] | None = None,
+        gray: bool = False,
+        text: str = "text",
+        length: int = 128,
+        tokenizer: Tokenizer | None = None,
+        limit_bytes: int | None = None,
+        class_labels: Sequence[str] | None = None,
         labels: Mapping[str, str] | None = None,
         description: str = "",
         request_id: str | None = None,
         transferred: Transferred | None = None,
     ) -> Dataset:
-        """Make a dataset. The same name with the same examples gives the dataset that is already there.
+        """Make a dataset from `source`, or from `inputs` and `targets`. The same name with the same examples gives the
+        dataset that is already there.
+
+        What a source may be, and how each is read, is in docs/data.md. Large ones are read and sent some at a time.
 
         Args:
             dataset_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
+            source: a pair of arrays, a dict of arrays, a frame of pandas or polars, a map-style dataset of PyTorch, or
+                the path of a .npz, .csv, .parquet, .jsonl or .txt file, or of a folder of pictures by class.
             inputs: (N, ...) numbers, sent as float32; or (N, T) tokens.
             targets: (N,) class labels from 0, or (N, T), one for each token; sent as int64.
+            target: which column of a table is the target; None: that called target, targets, label, labels or y. Texts
+                become classes, in the order of the alphabet.
+            columns: which columns of a table are the inputs; None: all others.
             tokens: whether the inputs are tokens: whole numbers from 0, sent as int64.
+            pictures: whether uint8 inputs of arrays and tables are sent as they are, and divided by 255 on the workers;
+                else they become float32 with the same values. Those of folders and of PyTorch's datasets always are.
+            size: height and width to which pictures in a folder are scaled; None: all must have one size.
+            gray: whether pictures in a folder are read with one channel instead of three.
+            text: field of a line of JSON that holds the text.
+            length: tokens of an example that is made from text.
+            tokenizer: what makes tokens of text; None: its bytes.
+            limit_bytes: most bytes that a compressed file may unfold to; None: 100 times its size, at least 256 MiB.
+            class_labels: names of the classes, where the source does not give them.
             labels: notes to find it by, as {"team": "vision"}.
             description: what it is, at most 1,000 characters.
             request_id: makes calls with the same id one; by default only a call's own repetitions are.
             transferred: called with the bytes sent so far and in all.
 
         Raises:
-            InvalidInputError: the arrays do not convert without loss of meaning.
+            InvalidInputError: the source cannot be read, or does not convert without loss of meaning: the message names
+                the file, row and column, or the picture.
             InvalidArgument: the server refuses the examples (lengths, labels, values) or the name.
             AlreadyExists: the name is taken by other examples.
         """
         dataset = dataset_pb2.Dataset()
         put(dataset, "description", description, allowed="a text")
         put_labels(dataset, labels or {})
-        examples = await self._connection.compute(to_examples, inputs=inputs, targets=targets, tokens=tokens)
-        content = await self._connection.compute(io.save, examples)
-        dataset.digest = await self._blobs.upload(content, transferred=transferred)
+        options = ReadOptions(
+            target=target,
+            columns=columns,
+            tokens=tokens,
+            pictures=pictures,
+            size=size,
+            gray=gray,
+            text=text,
+            length=length,
+            tokenizer=tokenizer or ByteTokenizer(),
+            limit_bytes=limit_bytes,
+        )
+        reader = await self._connection.compute(open_reader, source, inputs, targets, options)
+        packer = Packer(reader)
+        progress = Progress(packer, transferred)
+        while (chunk := await self._connection.compute(packer.chunk)) is not None:
+            packer.sent(await self._blobs.upload(chunk, transferred=progress))
+            progress.next()
+        content = await self._connection.compute(packer.blob)
+        dataset.digest = await self._blobs.upload(content, transferred=progress)
+        dataset.class_labels.extend(
+            packer.class_labels if class_labels is None else texts("class_labels", class_labels)
+        )
         request = dataset_pb2.CreateDatasetRequest(
             dataset_id=dataset_id, dataset=dataset, request_id=new_request_id(request_id)
         )
-        return dataset_from_message(await self._connection.call(self._stub.CreateDataset, request))
+        # The server looks at all of it before it answers.
+        timeout_s = self._connection.settings.transfer_timeout_s if packer.has_chunks else None
+        made = await self._connection.call(self._stub.CreateDataset, request, timeout_s=timeout_s)
+        return dataset_from_message(made)
 
     async def get(self, name: str) -> Dataset:
         """The dataset of this name, "digits" or "datasets/digits".
@@ -70,6 +126,27 @@ class AsyncDatasets:
         """
         request = dataset_pb2.GetDatasetRequest(name=name_of("datasets", name))
         return dataset_from_message(await self._connection.call(self._stub.GetDataset, request))
+
+    async def preview(self, dataset: Dataset | str, rows: int = 5) -> Preview:
+        """The first rows of a dataset, as they are stored: "inputs" and "targets". Only these are fetched; there are at
+        most as many as the first chunk has.
+
+        Raises:
+            InvalidInputError: `rows` is below 1.
+            NotFound: there is no such dataset.
+        """
+        if rows < 1:
+            raise InvalidInputError(f"rows is {rows}; use at least 1")
+        found = dataset if isinstance(dataset, Dataset) else await self.get(dataset)
+        digest = found.digest
+        if found.num_chunks:
+            digest = Manifest.from_bytes(await self._blobs.download(digest)).chunks[0].digest
+        length = header_bytes(await self._blobs.part(digest, 0, 8))
+        head = await self._blobs.part(digest, 0, length)
+        arrays = {}
+        for of in first_rows(head, rows):
+            arrays[of.column] = of.array(await self._blobs.part(digest, of.begin, of.size_bytes))
+        return arrays
 
     async def list(self, *, filter: str = "", order_by: str = "", limit: int | None = None) -> tuple[Dataset, ...]:
         """The datasets, newest first unless told otherwise; at most `limit`.

@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from chainrule.client import networks
 from chainrule.client.aio.blobs import AsyncBlobs, Received
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.aio.datasets import AsyncDatasets
-from chainrule.client.aio.models import AsyncModels
+from chainrule.client.aio.models import AsyncModel, AsyncModels
 from chainrule.client.aio.paging import page_size, take
 from chainrule.client.errors import (
     DeadlineExceeded,
@@ -39,7 +42,7 @@ from chainrule.client.status import (
 )
 from chainrule.client.verification import Record, Verification, compare
 from chainrule.client.wire import POSITIVE_INT32, name_of, put, put_changes, resource_name
-from chainrule.engine import io
+from chainrule.engine import io, nn
 from chainrule.v1 import job_pb2, job_pb2_grpc
 
 MAX_RECORDS_PAGE = 10_000
@@ -363,6 +366,54 @@ class AsyncJob:
             DataLoss: what arrived has another digest.
         """
         return await self._service.connection.compute(io.load, await self.weights_file())
+
+    async def state_dict(self, framework: str = "numpy") -> dict[str, Any]:
+        """The final weights under all the names of the module that the model was made of.
+
+        Args:
+            framework: "numpy" for arrays, "torch" for tensors, which `load_state_dict` of that module takes.
+
+        Raises:
+            InvalidInputError: there is no such framework, or PyTorch is not installed.
+            FailedPrecondition: the job has not SUCCEEDED.
+            NotFound: its model was removed.
+        """
+        weights = await self.weights()
+        return await self._service.models.state_dict(await self._model(), weights, framework)
+
+    async def module(self) -> nn.Module:
+        """A module of the engine with the final weights.
+
+        Raises:
+            FailedPrecondition: the job has not SUCCEEDED.
+            NotFound: its model was removed.
+        """
+        weights = await self.weights()
+        return await self._service.models.module(await self._model(), weights)
+
+    async def save(self, path: str | Path, *, example: object = None) -> None:
+        """Write what the job has made to a file: the model with its weights as .onnx, for inference, or the weights as
+        .safetensors or .pth, which `torch.load` reads with `weights_only=True`.
+
+        Args:
+            path: the name says the format.
+            example: a batch of inputs to write a model of a family as .onnx with; None: one of the dataset's shape.
+
+        Raises:
+            InvalidInputError: the name says no format, or the file cannot be written.
+            FailedPrecondition: the job has not SUCCEEDED.
+            NotFound: its model was removed.
+        """
+        target = networks.check_format(path)
+        weights = await self.weights()
+        model = await self._model()
+        if example is None and model.family and target.suffix == networks.ONNX:
+            shape = (await self._service.datasets.get((await self.status()).dataset)).input_shape
+            example = networks.example_of(model.family, shape)
+        await self._service.models.save(model, weights, target, example)
+
+    async def _model(self) -> AsyncModel:
+        return await self._service.models.get((await self.status()).model.partition("/versions/")[0])
 
 
 def succeeded(status: JobStatus) -> JobStatus:

@@ -36,6 +36,11 @@ class AsyncJobs:
             optimizer: an `Sgd` or `Adam`, or its fields by name, of which "name" is "sgd", "adam" or "adamw": as
                 {"name": "adam", "lr": 0.001}. The default is SGD with its defaults.
             schedule: a `Schedule`, or its fields by name: as {"decay": "cosine", "warmup_steps": 100}.
+            augmentation: what is done to images before they are trained on, an `Augmentation`, its fields by name, or
+                its transforms alone: as ["random_flip", {"name": "random_crop", "height": 32, "width": 32, "padding":
+                4}].
+            parameter_groups: parameters with settings of their own, each a `ParameterGroup` or its fields by name: as
+                [{"patterns": ["*.bias"], "weight_decay": 0}]. A parameter is of the first that matches its name.
             trainable: patterns of the names of the parameters that are trained, as in a shell: as ["fc.*"].
             validation: a `Validation`, or its fields by name: as {"fraction": 0.1} or {"dataset": handle or name}.
             workers: short for `max_workers`, whose default is 1.

@@ -23,7 +23,7 @@ from chainrule.client.cli.options import (
     new_labels,
     parse_labels,
 )
-from chainrule.client.cli.output import short_digest, size, when
+from chainrule.client.cli.output import Format, short_digest, size, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session, reported
 from chainrule.client.cli.transfer import transfer_shown
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from chainrule.client.resources import Dataset
+    from chainrule.client.preview import Preview
+    from chainrule.client.reading import Tokenizer
+    from chainrule.client.resources import ColumnStatistics, Dataset
 
 app = Commands(help="Upload datasets; list, change and remove them.", no_args_is_help=True)
 
@@ -76,6 +78,102 @@ def push(
                 transferred=transferred,
             )
         _show(session, made)
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name: lower-case letters, digits, hyphens.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            exists=True,
+            help="A .npz, .csv, .tsv, .parquet, .jsonl or .txt file, or a folder of pictures by class.",
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="COLUMN", help="The column that is the target; texts become classes."),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="COLUMN,...", help="The columns that are inputs; by default all others."),
+    ] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="The inputs are tokens (N, T): whole numbers from 0, sent as int64.")
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="uint8 inputs of a .npz file stay bytes, divided by 255 in training.")
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="HEIGHT[xWIDTH]", help="Scale the pictures of a folder to this size."),
+    ] = None,
+    gray: Annotated[bool, typer.Option("--gray", help="Read the pictures of a folder with one channel.")] = False,
+    text: Annotated[str, typer.Option("--text", metavar="FIELD", help="Field of JSON lines with the text.")] = "text",
+    length: Annotated[int, typer.Option("--length", min=1, help="Tokens of an example made from text.")] = 128,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokenizer",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A file of BytePairTokenizer.save; by default the tokens of a text are its bytes.",
+        ),
+    ] = None,
+    limit_bytes: Annotated[
+        int | None,
+        typer.Option("--limit-bytes", min=1, help="Most bytes that a compressed file may unfold to."),
+    ] = None,
+    labels: LabelsOption = None,
+    description: DescriptionOption = None,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Make a dataset from a file, or a folder of pictures, of any size: it is read and sent some at a time."""
+    notes = parse_labels(labels)
+    with reported(ctx, form):
+        wanted_size = parse_size(size)
+        known = None if tokenizer is None else _load_tokenizer(tokenizer)
+    with open_session(ctx, address, form) as session:
+        with transfer_shown(session, "examples") as transferred:
+            made = session.client.datasets.create(
+                dataset,
+                path,
+                target=target,
+                columns=None if columns is None else columns.split(","),
+                tokens=tokens,
+                pictures=pictures,
+                size=wanted_size,
+                gray=gray,
+                text=text,
+                length=length,
+                tokenizer=known,
+                limit_bytes=limit_bytes,
+                labels=notes,
+                description=description or "",
+                transferred=transferred,
+            )
+        _show(session, made)
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context,
+    dataset: DatasetArgument,
+    rows: Annotated[
+        int, typer.Option("--rows", min=0, help="How many of the first examples to fetch and show, too.")
+    ] = 5,
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Show a dataset: its columns, what their numbers are, and the first examples."""
+    with open_session(ctx, address, form) as session:
+        found = session.client.datasets.get(dataset)
+        first = session.client.datasets.preview(found, rows) if rows and session.output.form is not Format.JSON else {}
+        _show(session, found, first)
 
 
 @app.command("ls")
@@ -138,7 +236,25 @@ def remove(
         session.output.note(f"removed {dataset}")
 
 
-def _show(session: Session, dataset: "Dataset") -> None:
+def parse_size(size: str | None) -> tuple[int, int] | None:
+    """The height and width in "64" or "48x64". Raises InvalidInputError."""
+    from chainrule.client.errors import InvalidInputError
+
+    if size is None:
+        return None
+    numbers = size.lower().split("x")
+    if len(numbers) > 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+        raise InvalidInputError(f'--size is "{size}"; give a height, or height and width as 48x64')
+    return int(numbers[0]), int(numbers[-1])
+
+
+def _load_tokenizer(path: Path) -> "Tokenizer":
+    from chainrule.client.reading import BytePairTokenizer
+
+    return BytePairTokenizer.load(path)
+
+
+def _show(session: Session, dataset: "Dataset", first: "Preview | None" = None) -> None:
     session.output.record(
         dataset,
         [
@@ -148,11 +264,31 @@ def _show(session: Session, dataset: "Dataset") -> None:
             ("input shape", str(dataset.input_shape)),
             ("classes", str(dataset.num_classes)),
             ("size", size(dataset.size_bytes)),
+            *((("chunks", f"{dataset.num_chunks:,}"),) if dataset.num_chunks else ()),
+            *((of.name, f"{of.dtype} {of.shape}") for of in dataset.columns),
+            *((f"{of.column} are", _numbers(of)) for of in dataset.statistics),
+            *((("class labels", ", ".join(dataset.class_labels[:20])),) if dataset.class_labels else ()),
             ("labels", labels_text(dataset.labels)),
             *((("description", dataset.description),) if dataset.description else ()),
+            *(
+                (f"{column}[{row}]", _short(value))
+                for column, values in (first or {}).items()
+                for row, value in enumerate(values)
+            ),
             ("created", when(dataset.create_time)),
         ],
     )
+
+
+def _numbers(of: "ColumnStatistics") -> str:
+    return f"{of.min:g} to {of.max:g}, mean {of.mean:.4g} ± {of.std:.4g}"
+
+
+def _short(value: "NDArray[np.generic]") -> str:
+    """The first numbers of an example."""
+    numbers = value.reshape(-1)[:8].tolist()
+    shown = ", ".join(f"{number:.4g}" if isinstance(number, float) else str(number) for number in numbers)
+    return f"{shown}, …" if value.size > len(numbers) else shown
 
 
 def read_examples(file: Path) -> "tuple[NDArray[np.generic], NDArray[np.generic]]":

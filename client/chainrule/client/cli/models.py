@@ -26,21 +26,42 @@ from chainrule.client.cli.options import (
     new_labels,
     parse_labels,
 )
-from chainrule.client.cli.output import short_digest, short_name, when
+from chainrule.client.cli.output import short_digest, short_name, size, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session, reported
 from chainrule.client.cli.transfer import transfer_shown
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from chainrule.client.resources import Model
+    from chainrule.client.resources import ModelRecord, TensorSpec
 
 CONFIG_OPTION = "--config"
 app = Commands(help="Make models; list, change and remove them and their versions.", no_args_is_help=True)
 
 
 FamilyOption = Annotated[
-    str, typer.Option(metavar="FAMILY", help='Its family; "chainrule models families" lists them.')
+    str | None,
+    typer.Option(metavar="FAMILY", help='Its family; "chainrule models families" lists them.', show_default=False),
+]
+OnnxOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--onnx",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="In place of a family: an ONNX file, whose initializers are the weights.",
+        show_default=False,
+    ),
+]
+ClassesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class-label",
+        metavar="NAME",
+        help="What a class is called, in the order of the outputs; once for each.",
+        show_default=False,
+    ),
 ]
 ConfigOption = Annotated[
     list[str] | None,
@@ -54,7 +75,11 @@ ConfigOption = Annotated[
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", exists=True, dir_okay=False, help="Weights to start from, as safetensors.", show_default=False
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Weights to start from, as safetensors or .pth.",
+        show_default=False,
     ),
 ]
 AllowMissingOption = Annotated[
@@ -73,17 +98,23 @@ InitSeedOption = Annotated[int, typer.Option(min=0, help="Seed of the initialisa
 def create(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name: lower-case letters, digits, hyphens.")],
-    family: FamilyOption,
+    family: FamilyOption = None,
+    onnx: OnnxOption = None,
     config: ConfigOption = None,
     weights: WeightsOption = None,
     allow_missing: AllowMissingOption = None,
     init_seed: InitSeedOption = 0,
+    class_labels: ClassesOption = None,
     labels: LabelsOption = None,
     description: DescriptionOption = None,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Make a model of a family that the server knows."""
+    """Make a model of a family that the server knows, or of an ONNX file."""
+    if (family is None) == (onnx is None):
+        raise typer.BadParameter("one of them says what the network is; give one.", param_hint="--family, --onnx")
+    if onnx is not None and config:
+        raise typer.BadParameter("it is that of a family; leave it out.", param_hint=CONFIG_OPTION)
     if allow_missing and weights is None:
         raise typer.BadParameter(
             "it says what --weights may lack, and there are none; give --weights, or leave it out.",
@@ -93,12 +124,15 @@ def create(
     with reported(ctx, form):
         arrays = None if weights is None else read_weights(weights)
     with open_session(ctx, address, form) as session:
+        from chainrule.client.networks import Family
+
         with transfer_shown(session, "weights") as transferred:
-            made = session.client.models.create_from_family(
+            made = session.client.models.create(
                 model,
-                family,
-                settings,
+                onnx if onnx is not None else Family(family),
+                config=None if onnx is not None else settings,
                 weights=arrays,
+                class_labels=class_labels or (),
                 allow_missing=allow_missing or (),
                 init_seed=init_seed,
                 labels=notes,
@@ -123,14 +157,45 @@ def list_models(
             session.client.models.list(filter=filter, order_by=order_by, limit=limit),
             {
                 "MODEL": lambda m: m.name,
-                "FAMILY": lambda m: m.family,
-                "CONFIG": lambda m: json.dumps(m.config),
+                "FAMILY": lambda m: m.family or "graph",
+                "CONFIG": lambda m: json.dumps(m.config) if m.family else short_digest(m.graph_digest),
                 "PARAMETERS": lambda m: f"{m.num_parameters:,}",
                 "WEIGHTS": lambda m: short_digest(m.weights_digest),
                 "VERSION": lambda m: short_name(m.latest_version) or "-",
                 "LABELS": lambda m: labels_text(m.labels),
                 "CREATED": lambda m: when(m.create_time),
             },
+        )
+
+
+@app.command("show")
+def show(ctx: typer.Context, model: ModelArgument, address: AddressOption = None, form: FormatOption = None) -> None:
+    """Show a model: its architecture, what it takes and gives, its weights."""
+    with open_session(ctx, address, form) as session:
+        _show(session, session.client.models.get(model))
+
+
+@app.command("save")
+def save(
+    ctx: typer.Context,
+    model: ModelArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            dir_okay=False,
+            help="What to write: .onnx is the network with its weights, .safetensors and .pth are the weights.",
+        ),
+    ],
+    address: AddressOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Write the newest version of a model to a file, whose name says the format."""
+    with open_session(ctx, address, form) as session:
+        session.client.models.get(model).save(file)
+        written = file.stat().st_size
+        session.output.record(
+            {"file": str(file), "size_bytes": written}, [("file", str(file)), ("size", size(written))]
         )
 
 
@@ -218,39 +283,54 @@ def families(ctx: typer.Context, address: AddressOption = None, form: FormatOpti
         )
 
 
-def _show(session: Session, model: "Model") -> None:
+def _show(session: Session, model: "ModelRecord") -> None:
     session.output.record(
         model,
         [
             ("model", model.name),
-            ("family", model.family),
-            ("config", json.dumps(model.config)),
+            *architecture_lines(model),
             ("weights sha256", model.weights_digest or f"initialised by the server from seed {model.init_seed}"),
             ("parameters", f"{model.num_parameters:,}"),
             ("newest version", model.latest_version or "-"),
+            *((("classes", ", ".join(model.class_labels)),) if model.class_labels else ()),
             ("labels", labels_text(model.labels)),
             *((("description", model.description),) if model.description else ()),
             ("created", when(model.create_time)),
         ],
     )
+    for warning in model.warnings:
+        session.output.note(f"note: {warning}")
+
+
+def architecture_lines(model: "ModelRecord") -> list[tuple[str, str]]:
+    """What a model's network is, as lines of names and values."""
+    if model.graph_digest is None:
+        return [("family", model.family), ("config", json.dumps(model.config))]
+    return [
+        ("graph sha256", model.graph_digest),
+        ("inputs", ", ".join(map(_spec_text, model.inputs))),
+        ("outputs", ", ".join(map(_spec_text, model.outputs))),
+    ]
+
+
+def _spec_text(spec: "TensorSpec") -> str:
+    """
+    >>> from chainrule.client.resources import TensorSpec
+    >>> _spec_text(TensorSpec(name="x", dtype="float32", shape=("batch", 3, "")))
+    'x: float32 (batch, 3, ?)'
+    """
+    return f"{spec.name}: {spec.dtype} ({', '.join(str(size) or '?' for size in spec.shape)})"
 
 
 def read_weights(file: Path) -> "dict[str, np.ndarray]":
-    """The arrays in a safetensors file.
+    """The arrays in a safetensors or .pth file.
 
     Raises:
         InvalidInputError: it cannot be read, or is none.
     """
-    from chainrule.client.errors import InvalidInputError
-    from chainrule.engine import io
-    from chainrule.engine.errors import FormatError
+    from chainrule.client.networks import arrays_of
 
-    try:
-        return io.load_file(file)
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {file}: {(error.strerror or str(error)).lower()}") from error
-    except FormatError as error:
-        raise InvalidInputError(str(error)) from error
+    return arrays_of(file)
 
 
 def parse_config(texts: Sequence[str]) -> dict[str, Any]:

@@ -124,6 +124,16 @@ class BlobStore:
             raise no_blob(digest)
         return self._path(digest)
 
+    @property
+    def folder(self) -> Path:
+        """Where the blobs lie: each in `{first two digits}/{digest}`."""
+        return self._folder
+
+    def start_of(self, digest: str, length: int) -> bytes:
+        """The first bytes of a blob, as they are on disk. Raises NotFoundError."""
+        with self.path(digest).open("rb") as file:
+            return file.read(length)
+
     def contains(self, digest: str) -> bool:
         """Whether a blob is there. A file cut off at its beginning counts as missing.
 

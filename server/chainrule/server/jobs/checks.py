@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 from chainrule.server.errors import InvalidRequestError, Violation, echo
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.jobs.image_checks import check_augmentation
+from chainrule.server.jobs.objective_checks import check_objective
+from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 
 MAX_EPOCHS = 1_000_000
 MAX_SHARDS = 65_536
@@ -13,6 +16,7 @@ MAX_PARTITIONS = 64
 MAX_KEPT_CHECKPOINTS = 1000
 MAX_PRIORITY = 100
 """Highest priority; the lowest is as far below 0."""
+MAX_GROUPS = 64
 MAX_FRACTION = 0.9
 """Largest share of a dataset that can be kept back for validation."""
 
@@ -48,11 +52,13 @@ def check_config(config: TrainingConfig) -> list[Violation]:
             _check_sgd(checks, sgd)
         case Adam() as adam:
             _check_adam(checks, adam)
+    _check_groups(checks, config)
+    _check_average(checks, config)
     _check_schedule(checks, config.schedule)
     _check_gradients(checks, config)
     _check_validation(checks, config.validation)
     _check_operation(checks, config)
-    return checks.found
+    return [*checks.found, *check_objective(config), *check_augmentation(config.augmentation)]
 
 
 def check_priority(priority: int) -> list[Violation]:
@@ -93,24 +99,67 @@ def _check_steps(checks: _Checks, config: TrainingConfig) -> None:
         f"is {config.shards}, more than batch_size {config.batch_size}: a shard would have no example; "
         "use at most one shard for each example of a batch",
     )
+    smallest = config.batch_size // max(config.shards, 1)
+    checks.that(config.accumulate >= 1, "accumulate", f"is {config.accumulate}; use at least 1")
+    checks.that(
+        config.accumulate <= max(smallest, 1),
+        "accumulate",
+        f"is {config.accumulate}, but the smallest of {config.shards} shards of a batch of {config.batch_size} has "
+        f"{smallest} examples: a piece would have none; use at most {max(smallest, 1)}, or fewer shards",
+    )
 
 
-def _check_sgd(checks: _Checks, sgd: Sgd) -> None:
-    checks.above_zero("sgd.lr", sgd.lr)
-    checks.from_zero("sgd.momentum", sgd.momentum)
-    checks.that(math.isfinite(sgd.dampening), "sgd.dampening", f"is {sgd.dampening}; use a finite number")
-    checks.from_zero("sgd.weight_decay", sgd.weight_decay)
+def _check_sgd(checks: _Checks, sgd: Sgd, path: str = "sgd") -> None:
+    checks.above_zero(f"{path}.lr", sgd.lr)
+    checks.from_zero(f"{path}.momentum", sgd.momentum)
+    checks.that(math.isfinite(sgd.dampening), f"{path}.dampening", f"is {sgd.dampening}; use a finite number")
+    checks.from_zero(f"{path}.weight_decay", sgd.weight_decay)
     possible = not sgd.nesterov or (sgd.momentum > 0 and sgd.dampening == 0)
-    checks.that(possible, "sgd.nesterov", "needs momentum above 0 and dampening 0")
+    checks.that(possible, f"{path}.nesterov", "needs momentum above 0 and dampening 0")
 
 
-def _check_adam(checks: _Checks, adam: Adam) -> None:
-    checks.above_zero("adam.lr", adam.lr)
+def _check_adam(checks: _Checks, adam: Adam, path: str = "adam") -> None:
+    checks.above_zero(f"{path}.lr", adam.lr)
     for field in ("beta1", "beta2"):
         beta = getattr(adam, field)
-        checks.that(0 <= beta < 1, f"adam.{field}", f"is {beta}; use a number from 0, below 1")
-    checks.from_zero("adam.eps", adam.eps)
-    checks.from_zero("adam.weight_decay", adam.weight_decay)
+        checks.that(0 <= beta < 1, f"{path}.{field}", f"is {beta}; use a number from 0, below 1")
+    checks.from_zero(f"{path}.eps", adam.eps)
+    checks.from_zero(f"{path}.weight_decay", adam.weight_decay)
+
+
+def _check_groups(checks: _Checks, config: TrainingConfig) -> None:
+    """The settings that each group comes to, unless those of the optimizer are wrong already."""
+    count = len(config.parameter_groups)
+    checks.that(count <= MAX_GROUPS, "parameter_groups", f"has {count} groups; use at most {MAX_GROUPS}")
+    kind = "sgd" if isinstance(config.optimizer, Sgd) else "adam"
+    is_wrong = any(violation.field.startswith(f"job.config.{kind}.") for violation in checks.found)
+    known = {field.name for field in fields(config.optimizer)}
+    for index, group in enumerate(config.parameter_groups):
+        path = f"parameter_groups[{index}]"
+        _check_patterns(checks, group, path)
+        unknown = [name for name in group.settings if name not in known]
+        for name in unknown:
+            checks.that(False, f"{path}.{name}", f"is not a setting of the job's optimizer, {kind}; leave it out")
+        checks.that(bool(group.settings), path, "sets nothing; give it lr, weight_decay or the like, or leave it out")
+        if unknown or is_wrong:
+            continue
+        match group.of(config.optimizer):
+            case Sgd() as sgd:
+                _check_sgd(checks, sgd, path)
+            case Adam() as adam:
+                _check_adam(checks, adam, path)
+
+
+def _check_patterns(checks: _Checks, group: ParameterGroup, path: str) -> None:
+    checks.that(bool(group.patterns), f"{path}.patterns", 'names nothing; use patterns of names, for example "*.bias"')
+    for place, pattern in enumerate(group.patterns):
+        where = f"{path}.patterns[{place}]"
+        checks.that(bool(pattern), where, 'is empty; use a pattern of names, for example "*.bias"')
+
+
+def _check_average(checks: _Checks, config: TrainingConfig) -> None:
+    decay = config.ema_decay
+    checks.that(0 <= decay < 1, "ema_decay", f"is {decay}; use a number above 0, below 1, or 0 for no average")
 
 
 def _check_schedule(checks: _Checks, schedule: Schedule) -> None:
@@ -144,6 +193,7 @@ def _check_stale(checks: _Checks, config: TrainingConfig) -> None:
     )
     checks.that(config.partitions <= 1, "partitions", f"is {config.partitions}, which {is_set}; use partitions 0 or 1")
     checks.that(not config.clip_norm > 0, "clip_norm", f"is {config.clip_norm}, which {is_set}; use clip_norm 0")
+    checks.that(not config.ema_decay > 0, "ema_decay", f"is {config.ema_decay}, which {is_set}; use ema_decay 0")
     checks.that(config.non_finite == "fail", "non_finite", f"SKIP {is_set}; use FAIL")
     most = 4096  # the place of every shard is told with every answer
     checks.that(config.shards <= most, "shards", f"is {config.shards}; with staleness use at most {most:,}")

@@ -13,7 +13,7 @@ from chainrule.server.records import Checkpoint, Job, Model
 from chainrule.server.store import Inputs, Store
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.checkpoint import CheckpointError
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import parts
 from chainrule.server.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -48,19 +48,20 @@ class Loader:
         config = job.config
         inputs = inputs_of(job, self._store)
         model, dataset, second = inputs.model, inputs.dataset, inputs.validation
-        plan = make_plan(model, dataset, second, config)
+        plan = make_plan(self._models.architecture(model), dataset, second, config)
         state = self._last_state() or self._first_state(model)
         if not config.exact:  # what is computed again may be something else
             self._store.drop_receipts(self._job, after_step=state.step)
-        examples = self._datasets.load(dataset)
-        kept_back = None if second is None else self._datasets.load(second)
-        if second is None and plan.num_validation:
-            kept_back = Examples(examples.inputs[plan.num_examples :], examples.targets[plan.num_examples :])
+        examples, kept_back = parts(
+            self._datasets.load(dataset), dataset.num_examples - plan.num_examples, config.validation.seed
+        )
+        if second is not None:
+            kept_back = self._datasets.load(second)
         spec = AttemptSpec(
             job=self._job,
             plan=plan,
             state=state,
-            examples=Examples(examples.inputs[: plan.num_examples], examples.targets[: plan.num_examples]),
+            examples=examples,
             validation=kept_back,
             fence=self._store.next_attempt(self._job),
             workers=workers,

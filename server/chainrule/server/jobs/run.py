@@ -346,7 +346,7 @@ def _lost(error: LostPartError) -> Failed:
 def _too_large(spec: AttemptSpec, error: StoreFullError) -> str:
     """That the cluster cannot hold what an attempt begins with, how much that is, and what to do about it."""
     sizes = {
-        "examples": _num_bytes(vars(spec.examples), {} if spec.validation is None else vars(spec.validation)),
+        "examples": spec.examples.num_bytes + (0 if spec.validation is None else spec.validation.num_bytes),
         "weights and optimizer state": _num_bytes(spec.state.weights(), *spec.state.slots.values()),
     }
     listed = " and ".join(f"{size:,} bytes of {what}" for what, size in sizes.items())

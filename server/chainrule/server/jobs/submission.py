@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 
@@ -12,16 +12,31 @@ import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
+from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
+from chainrule.server.jobs.image_checks import check_images
+from chainrule.server.jobs.objective_checks import check_fit
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Request, Store
+from chainrule.server.store.configs import augmentation_values
 from chainrule.server.store.schema import DEFAULT_TENANT
-from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.config import ParameterGroup, TrainingConfig
 from chainrule.server.training.plan import Plan
 
 _VALIDATION = "job.config.validation.dataset"
+_NEVER = object()
+_LATER: Mapping[str, object] = {
+    "losses": (),
+    "metrics": (),
+    "parameter_groups": (),
+    "accumulate": 1,
+    "ema_decay": 0.0,
+    "precision": "float32",
+    "augmentation": {"transforms": [], "mixup": 0.0},
+}
+"""Settings that came with a later version, as they are where they are not set: the call is what it was before them."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +59,19 @@ class Submission:
             self.request_id,
             model=self.model,
             dataset=self.dataset,
-            config=asdict(self.config),
+            config=_as_asked(self.config),
             labels=dict(self.labels),
             description=self.description,
             priority=self.priority,
         )
+
+
+def _as_asked(config: TrainingConfig) -> dict[str, object]:
+    """What makes a configuration the same as another, whichever version was asked for it."""
+    values = {**asdict(config), "augmentation": augmentation_values(config.augmentation)}
+    if not config.validation.seed:  # came later, too
+        del values["validation"]["seed"]
+    return {name: value for name, value in values.items() if value != _LATER.get(name, _NEVER)}
 
 
 class Submissions:
@@ -114,7 +137,7 @@ class Submissions:
             model=model,
             dataset=dataset,
             config=config,
-            total_steps=make_plan(inputs.model, inputs.dataset, inputs.validation, config).total_steps,
+            total_steps=make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config).total_steps,
             tenant=submission.tenant,
             version=version,
             labels=submission.labels,
@@ -126,23 +149,28 @@ class Submissions:
     def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
         module = self._models.load(model)
         _check_trainable(module, model, config.trainable)
+        _check_groups(module, model, config.parameter_groups)
         if config.validation.fraction > 0 and dataset.num_examples < 2:
             raise InvalidRequestError.of(
                 "job.config.validation.fraction",
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        try_forward(module, model, dataset, field="job.dataset")
+        try_forward(module, model, dataset, config, field="job.dataset")
         if validation is not None:
             _check_alike(dataset, validation)
-            try_forward(module, model, validation, field=_VALIDATION)
+            try_forward(module, model, validation, config, field=_VALIDATION)
 
 
-def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str) -> None:
-    """One forward pass tells whether the network takes such inputs, and tells such classes apart. Raises
-    InvalidRequestError naming the request's field."""
+def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
+    """One forward pass tells whether the network takes such inputs, and whether its outputs go with the losses, the
+    metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
+    naming the request's field."""
     module.eval()
-    shape = list(dataset.input_shape)
+    dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
+    shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
+    if wrong:
+        raise InvalidRequestError(wrong)
     if dataset.num_tokens:
         inputs = np.zeros((1, *shape), np.int64)
         inputs[0, 0] = dataset.num_tokens - 1  # the highest: whether the network has it too
@@ -153,32 +181,25 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, *, field: str
             outputs = module(cr.from_numpy(inputs))
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         raise InvalidRequestError.of(
-            field, f'inputs of shape {shape} of "{dataset.name}" do not fit "{model.name}": {error}'
+            field,
+            f'inputs of shape {list(shape)} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
         ) from error
-    wanted, found = (1, *dataset.target_shape), tuple(outputs.shape)
-    if found[:-1] != wanted:
-        raise InvalidRequestError.of(
-            field,
-            f'"{dataset.name}" has targets of shape {_batch(dataset.target_shape)}, which go with outputs of shape '
-            f'{_batch((*dataset.target_shape, "classes"))}, but those of "{model.name}" are '
-            f"{_batch(found[1:])}; use another model or other targets",
-        )
-    num_outputs = found[-1]
-    if dataset.num_classes > num_outputs:
-        raise InvalidRequestError.of(
-            field,
-            f'"{dataset.name}" has the label {dataset.num_classes - 1}, but "{model.name}" tells {num_outputs} '
-            f"classes apart (0 to {num_outputs - 1}); correct the labels or use a model with num_classes "
-            f"{dataset.num_classes}",
-        )
+    check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
 
 
-def make_plan(model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
+def _declared(model: Model) -> str:
+    """The inputs that a graph declares, to be named; of a family there are none."""
+    if not model.inputs:
+        return ""
+    specs = (f'"{spec.name}" of {spec.dtype} {_batch(spec.shape[1:])}' for spec in model.inputs)
+    return f", which takes {', '.join(specs)}"
+
+
+def make_plan(architecture: Architecture, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> Plan:
     """The training run that a job stands for; `validation` is the second dataset, if it has one."""
     kept_back = num_kept_back(dataset.num_examples, config.validation.fraction)
     return Plan(
-        family=model.family,
-        family_config=model.family_config,
+        architecture=architecture,
         num_examples=dataset.num_examples - kept_back,
         num_validation=kept_back if validation is None else validation.num_examples,
         config=config,
@@ -186,8 +207,8 @@ def make_plan(model: Model, dataset: Dataset, validation: Dataset | None, config
 
 
 def num_kept_back(num_examples: int, fraction: float) -> int:
-    """How many examples of a dataset, its last ones, are evaluated on instead of trained on: the share, rounded, but at
-    least one, and one is left."""
+    """How many examples of a dataset are evaluated on instead of trained on: the share, rounded, but at least one, and
+    one is left."""
     return min(num_examples - 1, max(1, round(num_examples * fraction))) if fraction > 0 else 0
 
 
@@ -203,6 +224,30 @@ def _check_trainable(module: nn.Module, model: Model, patterns: tuple[str, ...])
     ]
     if unknown:
         raise InvalidRequestError(unknown)
+
+
+def _check_groups(module: nn.Module, model: Model, groups: Sequence[ParameterGroup]) -> None:
+    """Each pattern of a group must match a parameter, and each group one that is not of a group before it."""
+    parameters = [name for name, _ in module.named_parameters()]
+    left, wrong = set(parameters), []
+    for index, group in enumerate(groups):
+        path = f"job.config.parameter_groups[{index}]"
+        unknown = [
+            Violation(
+                f"{path}.patterns[{place}]",
+                f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(parameters)}',
+            )
+            for place, pattern in enumerate(group.patterns)
+            if not any(fnmatchcase(name, pattern) for name in parameters)
+        ]
+        own = {name for name in left if group.has(name)}
+        if not unknown and not own:
+            why = "matches only parameters that are of groups before it; put the narrower group first"
+            wrong.append(Violation(f"{path}.patterns", why))
+        left -= own
+        wrong += unknown
+    if wrong:
+        raise InvalidRequestError(wrong)
 
 
 def _check_alike(dataset: Dataset, validation: Dataset) -> None:
@@ -223,6 +268,13 @@ def _check_alike(dataset: Dataset, validation: Dataset) -> None:
             _VALIDATION,
             f'the inputs of "{validation.name}" are {kinds[bool(validation.num_tokens)]}, but those of '
             f'"{dataset.name}" are {kinds[bool(dataset.num_tokens)]}; evaluate on a dataset of the same kind',
+        )
+    if bool(dataset.num_classes) != bool(validation.num_classes):
+        kinds = {True: "class labels", False: "float32 numbers"}
+        raise InvalidRequestError.of(
+            _VALIDATION,
+            f'the targets of "{validation.name}" are {kinds[bool(validation.num_classes)]}, but those of '
+            f'"{dataset.name}" are {kinds[bool(dataset.num_classes)]}; evaluate on a dataset of the same kind',
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import chainrule.engine as cr
-from chainrule.engine import io, models, nn
+from chainrule.engine import io, nn
+from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
 
 Array = NDArray[Any]
 Named = tuple[tuple[str, Array], ...]
 """Arrays with their names, in order."""
+Inputs = Sequence[tuple[str, np.dtype[Any]]]
 
 INPUT, OUTPUT = "input", "output"
 """What the one input and the one output of a network of a family are called."""
@@ -50,30 +52,59 @@ class NetworkSpec:
 
     model: str
     """Resource name of the model, for errors."""
-    family: str
-    config: Mapping[str, object]
+    architecture: Architecture
+    """A graph without its content: that would go to a predictor with every batch."""
     weights_digest: str
     weights_file: str = field(compare=False)
     """Where the blob of that digest lies."""
+    graph_file: str = field(default="", compare=False)
+    """Where that of a graph lies."""
 
     @cached_property
     def key(self) -> str:
         """Tells networks apart that compute differently."""
-        what = json.dumps([self.family, self.config, self.weights_digest], sort_keys=True)
-        return hashlib.sha256(what.encode()).hexdigest()
+        match self.architecture:
+            case Builtin(family, config):
+                what: list[object] = [family, dict(config)]
+            case GraphArchitecture(digest):
+                what = [digest]
+        return hashlib.sha256(json.dumps([*what, self.weights_digest], sort_keys=True).encode()).hexdigest()
 
 
 def load_network(spec: NetworkSpec) -> Network:
-    """The network with its weights, which are compared with their digest. Raises WeightsError."""
+    """The network with its weights; files are compared with their digests. Raises WeightsError."""
+    architecture = spec.architecture
+    if isinstance(architecture, GraphArchitecture):
+        content = _read(spec.graph_file, architecture.digest, f'the graph of "{spec.model}"')
+        module, inputs, outputs = _of_graph(replace(architecture, content=content))
+    else:
+        module, inputs, outputs = _of_family(architecture)
+    module.load_state_dict(io.load(_read(spec.weights_file, spec.weights_digest, f'the weights of "{spec.model}"')))
+    return Network(spec.model, module, inputs, outputs)
+
+
+def _of_family(architecture: Builtin) -> tuple[nn.Module, Inputs, list[str]]:
+    module = architecture.build()
+    takes_tokens = any(isinstance(layer, nn.Embedding) for layer in module.modules())
+    return module, [(INPUT, np.dtype(np.int64 if takes_tokens else np.float32))], [OUTPUT]
+
+
+def _of_graph(architecture: GraphArchitecture) -> tuple[nn.Module, Inputs, list[str]]:
+    """A graph says itself what it takes and gives; what it makes this process allocate is bounded."""
+    from chainrule.server.networks import in_service  # it brings onnx, which is not small: only where there is a graph
+
+    module: Any = in_service(architecture)
+    return module, [(s.name, np.dtype(s.dtype)) for s in module.inputs], [s.name for s in module.outputs]
+
+
+def _read(file: str, digest: str, what: str) -> bytes:
     try:
-        content = Path(spec.weights_file).read_bytes()
+        content = Path(file).read_bytes()
     except OSError as error:
-        raise WeightsError(f'the weights of "{spec.model}" cannot be read: {error}') from error
-    if io.digest(content) != spec.weights_digest:
-        raise WeightsError(f'the weights of "{spec.model}" do not have their digest, {spec.weights_digest}')
-    module = models.build(spec.family, spec.config)
-    module.load_state_dict(io.load(content))
-    return Network(spec.model, module)
+        raise WeightsError(f"{what} cannot be read: {error}") from error
+    if io.digest(content) != digest:
+        raise WeightsError(f"{what} does not have the digest {digest}")
+    return content
 
 
 class Network:
@@ -81,43 +112,57 @@ class Network:
 
     Args:
         model: what it is called in errors.
+        inputs: name and dtype of each input, in the order in which the module takes them.
+        outputs: what it gives, by name, likewise.
     """
 
-    def __init__(self, model: str, module: nn.Module) -> None:
+    def __init__(self, model: str, module: nn.Module, inputs: Inputs, outputs: Sequence[str]) -> None:
         self._model = model
         self._module = module.eval()
         self._module.requires_grad_(False)
-        takes_tokens = any(isinstance(layer, nn.Embedding) for layer in module.modules())
-        self._dtype = np.dtype(np.int64 if takes_tokens else np.float32)
+        self._inputs, self._outputs = inputs, outputs
         state = [*module.parameters(), *module.buffers()]
         self.size_bytes = sum(value.numel() * value.element_size() for value in state)
         """What its weights take in memory."""
 
     def __call__(self, inputs: Named) -> Named:
         """The outputs for inputs whose first dimension is that of the examples. Raises InputError."""
-        array = self._checked(inputs)
+        arrays = self._checked(inputs)
         try:
             with cr.no_grad():
-                output = self._module(cr.from_numpy(array))
+                found = self._module(*map(cr.from_numpy, arrays))
         except UNFIT as error:
-            raise InputError(
-                "inputs[0]", f'"{INPUT}" of shape {array.shape} does not fit "{self._model}": {error}'
-            ) from error
-        return ((OUTPUT, _plain(output)),)
-
-    def _checked(self, inputs: Named) -> Array:
-        if len(inputs) != 1:
-            came = ", ".join(f'"{name}"' for name, _ in inputs)
-            raise InputError("inputs", f'are {len(inputs)} ({came}); "{self._model}" has one, "{INPUT}"')
-        [(name, array)] = inputs
-        if name not in ("", INPUT):
-            raise InputError("inputs[0].name", f'is "{name}"; the input of "{self._model}" is "{INPUT}"')
-        if array.dtype != self._dtype:
-            raise InputError(
-                "inputs[0].dtype",
-                f'is {array.dtype}, of shape {array.shape}; the input "{INPUT}" of "{self._model}" is {self._dtype}',
+            shapes = ", ".join(
+                f'"{name}" of shape {array.shape}' for (name, _), array in zip(self._inputs, arrays, strict=True)
             )
-        return array
+            field = "inputs[0]" if len(arrays) == 1 else "inputs"
+            raise InputError(field, f'{shapes} does not fit "{self._model}": {error}') from error
+        outputs = found if isinstance(found, dict) else {self._outputs[0]: found}
+        return tuple((name, _plain(output)) for name, output in outputs.items())
+
+    def _checked(self, inputs: Named) -> list[Array]:
+        """The arrays in the order of the network's inputs."""
+        wanted = ", ".join(f'"{name}"' for name, _ in self._inputs)
+        if len(inputs) != len(self._inputs):
+            came = ", ".join(f'"{name}"' for name, _ in inputs)
+            raise InputError("inputs", f'are {len(inputs)} ({came}); "{self._model}" has {len(self._inputs)}: {wanted}')
+        places = {name: place for place, (name, _) in enumerate(self._inputs)}
+        arrays: dict[int, Array] = {}
+        for i, (name, array) in enumerate(inputs):
+            place = places.get(name) if name else i
+            if place is None or place in arrays:
+                raise InputError(f"inputs[{i}].name", f'is "{name}"; "{self._model}" takes, each once: {wanted}')
+            self._check_dtype(i, place, array)
+            arrays[place] = array
+        return [arrays[place] for place in range(len(arrays))]
+
+    def _check_dtype(self, i: int, place: int, array: Array) -> None:
+        name, dtype = self._inputs[place]
+        if array.dtype != dtype:
+            raise InputError(
+                f"inputs[{i}].dtype",
+                f'is {array.dtype}, of shape {array.shape}; the input "{name}" of "{self._model}" is {dtype}',
+            )
 
 
 def _plain(output: cr.Tensor) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chainrule.server import names
+from chainrule.server.architecture import GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.predictions.network import NetworkSpec
 from chainrule.server.store import Store
@@ -43,16 +44,17 @@ class ServedVersions:
         model_name, number = names.served_version(name, field="model")
         revision = self._store.revision  # before it is read: what is written meanwhile counts as not seen
         model, version = self._store.get_model_version(model_name, number, tenant=tenant)
+        graph = model.architecture
         found = ServedVersion(
             name=names.version(version.model, version.number),
             network=NetworkSpec(
                 model=model.name,
-                family=model.family,
-                config=model.family_config,
+                architecture=model.architecture,
                 weights_digest=version.weights_digest,
                 weights_file=str(self._blobs.path(version.weights_digest)),
+                graph_file=str(self._blobs.path(graph.digest)) if isinstance(graph, GraphArchitecture) else "",
             ),
-            class_labels=tuple(getattr(model, "class_labels", ())),
+            class_labels=model.class_labels,
         )
         self._keep(tenant, name, found, revision)
         return found
@@ -60,6 +62,8 @@ class ServedVersions:
     def check_weights(self, network: NetworkSpec) -> None:
         """Read the weights of a network that could not be loaded. Blocks. Raises NotFoundError or DamagedBlobError if
         they are not there, or not right; then they count as missing."""
+        if isinstance(network.architecture, GraphArchitecture):
+            self._blobs.check(network.architecture.digest)
         self._blobs.check(network.weights_digest)
 
     def _keep(self, tenant: str, name: str, found: ServedVersion, revision: int) -> None:

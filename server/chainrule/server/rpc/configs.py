@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Literal, TypeVar, cast
 
 from google.protobuf.message import Message
 
 from chainrule.server.errors import InvalidRequestError
-from chainrule.server.training.config import Adam, Optimizer, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.rpc.augmentations import augmentation, augmentation_record
+from chainrule.server.training.config import (
+    Adam,
+    Loss,
+    MetricSpec,
+    Optimizer,
+    ParameterGroup,
+    Schedule,
+    Sgd,
+    TrainingConfig,
+    Validation,
+)
 from chainrule.v1 import job_pb2
 
 T = TypeVar("T")
 Decay = Literal["none", "step", "linear", "cosine"]
 NonFinite = Literal["fail", "skip"]
+Precision = Literal["float32", "bfloat16"]
 
 _DECAYS: dict[int, Decay] = {
     job_pb2.Schedule.DECAY_UNSPECIFIED: "none",
@@ -25,6 +38,11 @@ _NON_FINITE: dict[int, NonFinite] = {
     job_pb2.TrainingConfig.NON_FINITE_UNSPECIFIED: "fail",
     job_pb2.TrainingConfig.NON_FINITE_FAIL: "fail",
     job_pb2.TrainingConfig.NON_FINITE_SKIP: "skip",
+}
+_PRECISIONS: dict[int, Precision] = {
+    job_pb2.TrainingConfig.PRECISION_UNSPECIFIED: "float32",
+    job_pb2.TrainingConfig.PRECISION_FLOAT32: "float32",
+    job_pb2.TrainingConfig.PRECISION_BFLOAT16: "bfloat16",
 }
 
 
@@ -44,6 +62,12 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
             final_factor=config.schedule.final_factor,
         ),
         clip_norm=config.clip_norm,
+        parameter_groups=[
+            job_pb2.ParameterGroup(patterns=group.patterns, **group.settings) for group in config.parameter_groups
+        ],
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+        precision=job_pb2.TrainingConfig.Precision.Value(f"PRECISION_{config.precision.upper()}"),
         trainable=config.trainable,
         non_finite=job_pb2.TrainingConfig.NonFinite.Value(f"NON_FINITE_{config.non_finite.upper()}"),
         validation=job_pb2.Validation(
@@ -51,6 +75,7 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
             fraction=config.validation.fraction,
             patience=config.validation.patience,
             restore_best=config.validation.restore_best,
+            seed=config.validation.seed,
         ),
         staleness=config.staleness,
         min_workers=config.min_workers,
@@ -62,8 +87,16 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
         audit_fraction=config.audit_fraction,
         exact=config.exact,
         max_failures=config.max_failures,
+        augmentation=augmentation(config.augmentation),
+        losses=map(_loss_message, config.losses),
+        metrics=map(_metric_message, config.metrics),
     )
-    match config.optimizer:
+    _put_optimizer(message, config.optimizer)
+    return message
+
+
+def _put_optimizer(message: job_pb2.TrainingConfig, optimizer: Optimizer) -> None:
+    match optimizer:
         case Sgd() as sgd:
             message.sgd.CopyFrom(
                 job_pb2.Sgd(
@@ -85,7 +118,6 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
                     decoupled=adam.decoupled,
                 )
             )
-    return message
 
 
 def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
@@ -101,6 +133,12 @@ def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
         optimizer=_optimizer(message),
         schedule=_schedule(message.schedule),
         clip_norm=message.clip_norm,
+        parameter_groups=tuple(_group(group) for group in message.parameter_groups),
+        accumulate=_given(message, "accumulate", default.accumulate),
+        ema_decay=message.ema_decay,
+        precision=_known(
+            _PRECISIONS, message.precision, field="precision", use="PRECISION_FLOAT32 or PRECISION_BFLOAT16"
+        ),
         trainable=tuple(message.trainable) or default.trainable,
         non_finite=_known(
             _NON_FINITE, message.non_finite, field="non_finite", use="NON_FINITE_FAIL or NON_FINITE_SKIP"
@@ -110,6 +148,7 @@ def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
             fraction=validation.fraction,
             patience=validation.patience,
             restore_best=validation.restore_best,
+            seed=validation.seed,
         ),
         staleness=message.staleness,
         min_workers=_given(message, "min_workers", default.min_workers),
@@ -121,6 +160,63 @@ def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
         audit_fraction=message.audit_fraction,
         exact=_given(message, "exact", default.exact),
         max_failures=_given(message, "max_failures", default.max_failures),
+        augmentation=augmentation_record(message.augmentation),
+        losses=tuple(map(_loss, message.losses)),
+        metrics=tuple(map(_metric, message.metrics)),
+    )
+
+
+def _loss_message(loss: Loss) -> job_pb2.Loss:
+    return job_pb2.Loss(
+        name=loss.name,
+        output=loss.output,
+        target=loss.target,
+        weight=loss.weight,
+        label_smoothing=loss.label_smoothing,
+        class_weights=loss.class_weights,
+        ignore_index=loss.ignore_index,
+        example_weight=loss.example_weight,
+        pos_weight=loss.pos_weight,
+        delta=loss.delta,
+        beta=loss.beta,
+    )
+
+
+def _loss(message: job_pb2.Loss) -> Loss:
+    return Loss(
+        name=message.name or Loss.name,
+        output=message.output,
+        target=message.target,
+        weight=_given(message, "weight", Loss.weight),
+        label_smoothing=message.label_smoothing,
+        class_weights=tuple(message.class_weights),
+        ignore_index=message.ignore_index if message.HasField("ignore_index") else None,
+        example_weight=message.example_weight,
+        pos_weight=tuple(message.pos_weight),
+        delta=_given(message, "delta", Loss.delta),
+        beta=_given(message, "beta", Loss.beta),
+    )
+
+
+def _metric_message(metric: MetricSpec) -> job_pb2.MetricSpec:
+    return job_pb2.MetricSpec(
+        name=metric.name,
+        output=metric.output,
+        target=metric.target,
+        k=metric.k,
+        threshold=metric.threshold,
+        average=metric.average,
+    )
+
+
+def _metric(message: job_pb2.MetricSpec) -> MetricSpec:
+    return MetricSpec(
+        name=message.name,
+        output=message.output,
+        target=message.target,
+        k=_given(message, "k", MetricSpec.k),
+        threshold=_given(message, "threshold", MetricSpec.threshold),
+        average=message.average,
     )
 
 
@@ -143,6 +239,12 @@ def _optimizer(message: job_pb2.TrainingConfig) -> Optimizer:
         weight_decay=sgd.weight_decay,
         nesterov=sgd.nesterov,
     )
+
+
+def _group(message: job_pb2.ParameterGroup) -> ParameterGroup:
+    names = [field.name for field in fields(ParameterGroup) if field.name != "patterns"]
+    given = {name: getattr(message, name) for name in names if message.HasField(name)}  # type: ignore[arg-type]
+    return ParameterGroup(tuple(message.patterns), **given)
 
 
 def _schedule(message: job_pb2.Schedule) -> Schedule:

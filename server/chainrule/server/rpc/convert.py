@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
 from chainrule.server import names, records
+from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
 from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.submission import Submission
@@ -73,10 +76,21 @@ def upload_part(message: blob_pb2.WriteBlobRequest) -> Announcement | Chunk | No
             return None
 
 
+def architecture(message: model_pb2.Model) -> Architecture:
+    """What a network is to be. Raises InvalidRequestError if the message does not say, or with what JSON lacks."""
+    match message.WhichOneof("architecture"):
+        case "builtin":
+            config = struct_to_dict(message.builtin.config, field="model.builtin.config")
+            return Builtin(message.builtin.family, config)
+        case "graph":
+            return GraphArchitecture(message.graph.digest)
+        case _:
+            raise InvalidRequestError.of("model.architecture", "is not set; set model.builtin or model.graph")
+
+
 def model(record: records.Model) -> model_pb2.Model:
-    return model_pb2.Model(
+    message = model_pb2.Model(
         name=record.name,
-        builtin=model_pb2.Builtin(family=record.family, config=dict_to_struct(record.family_config)),
         weights_digest=record.weights_digest,
         init_seed=record.init_seed,
         num_parameters=record.num_parameters,
@@ -85,7 +99,27 @@ def model(record: records.Model) -> model_pb2.Model:
         description=record.description,
         etag=record.etag,
         latest_version=names.version(record.name, record.latest_version),
+        class_labels=record.class_labels,
+        inputs=map(tensor_spec, record.inputs),
+        outputs=map(tensor_spec, record.outputs),
+        warnings=record.warnings,
     )
+    match record.architecture:
+        case Builtin(family, config):
+            message.builtin.CopyFrom(model_pb2.Builtin(family=family, config=dict_to_struct(config)))
+        case GraphArchitecture(digest):
+            message.graph.digest = digest
+    return message
+
+
+def tensor_spec(record: records.TensorSpec) -> model_pb2.TensorSpec:
+    return model_pb2.TensorSpec(name=record.name, dtype=record.dtype, shape=map(_dimension, record.shape))
+
+
+def _dimension(size: int | str) -> model_pb2.Dimension:
+    if isinstance(size, str):
+        return model_pb2.Dimension(name=size)
+    return model_pb2.Dimension(value=size)
 
 
 def model_version(record: records.ModelVersion) -> model_pb2.ModelVersion:
@@ -113,6 +147,10 @@ def dataset(record: records.Dataset) -> dataset_pb2.Dataset:
         labels=record.labels,
         description=record.description,
         etag=record.etag,
+        columns=[dataset_pb2.Column(name=of.name, dtype=of.dtype, shape=of.shape) for of in record.columns],
+        statistics=[dataset_pb2.ColumnStatistics(**asdict(of)) for of in record.statistics],
+        class_labels=record.class_labels,
+        num_chunks=record.num_chunks,
     )
 
 
@@ -199,11 +237,17 @@ def progress(record: records.Progress) -> job_pb2.Progress:
         total_epochs=record.total_epochs,
         loss=record.loss,
         accuracy=record.accuracy,
+        values=_values(record),
         examples_per_second=record.examples_per_second,
     )
     if record.eta_s is not None:
         message.eta.FromNanoseconds(round(record.eta_s * 1e9))
     return message
+
+
+def _values(record: records.Progress | StepMetric | EvaluationMetric) -> Mapping[str, float]:
+    """All that was measured, by name."""
+    return {**({} if record.accuracy is None else {"accuracy": record.accuracy}), **record.values}
 
 
 def metric(record: StepMetric) -> job_pb2.Metric:
@@ -214,6 +258,7 @@ def metric(record: StepMetric) -> job_pb2.Metric:
         loss=record.loss,
         accuracy=record.accuracy,
         num_examples=record.num_examples,
+        values=_values(record),
     )
     message.time.FromNanoseconds(round(record.time_s * 1e6) * 1000)
     return message
@@ -226,6 +271,7 @@ def evaluation(record: EvaluationMetric) -> job_pb2.Evaluation:
         loss=record.loss,
         accuracy=record.accuracy,
         num_examples=record.num_examples,
+        values=_values(record),
     )
     message.time.FromNanoseconds(round(record.time_s * 1e6) * 1000)
     return message

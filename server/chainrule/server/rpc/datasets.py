@@ -28,6 +28,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             "digest": request.dataset.digest,
             "labels": dict(request.dataset.labels),
             "description": request.dataset.description,
+            "class_labels": tuple(request.dataset.class_labels),
         }
         created = await asyncio.to_thread(
             self._datasets.create,

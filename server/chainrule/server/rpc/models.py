@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
-from chainrule.server.errors import InvalidRequestError
+from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
@@ -25,23 +25,22 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self._models = models
 
     async def CreateModel(self, request: model_pb2.CreateModelRequest, context: Context) -> model_pb2.Model:
-        if request.model.WhichOneof("architecture") != "builtin":
-            raise InvalidRequestError.of("model.architecture", "is not set; set model.builtin")
+        architecture = convert.architecture(request.model)
         asked: dict[str, Any] = {
-            "family": request.model.builtin.family,
-            "config": convert.struct_to_dict(request.model.builtin.config, field="model.builtin.config"),
             "weights_digest": request.model.weights_digest,
             "init_seed": request.model.init_seed,
             "allow_missing": list(request.allow_missing),
             "labels": dict(request.model.labels),
             "description": request.model.description,
+            "class_labels": list(request.model.class_labels),
         }
         created = await asyncio.to_thread(
             self._models.create,
             request.model_id,
+            architecture=architecture,
             **asked,
             tenant=caller().tenant,
-            request=Request.of(request.request_id, model_id=request.model_id, **asked),
+            request=Request.of(request.request_id, model_id=request.model_id, **_values(architecture), **asked),
             validate_only=request.validate_only,
         )
         return convert.model(created)
@@ -97,3 +96,13 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             allow_missing=request.allow_missing,
         )
         return Empty()
+
+
+def _values(architecture: Architecture) -> dict[str, object]:
+    """An architecture as what the digest of a request is made of; that of a family as ever, so that calls of before
+    graphs are known again."""
+    match architecture:
+        case Builtin(family, config):
+            return {"family": family, "config": config}
+        case GraphArchitecture(digest):
+            return {"graph": digest}

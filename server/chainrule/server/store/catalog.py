@@ -135,11 +135,17 @@ class CatalogTables(Database):
     # --- datasets ----------------------------------------------------------------------------------------------
 
     def create_dataset(
-        self, dataset: Dataset, *, tenant: str, request: Request = NO_REQUEST, validate_only: bool = False
+        self,
+        dataset: Dataset,
+        *,
+        tenant: str,
+        chunks: Sequence[str] = (),
+        request: Request = NO_REQUEST,
+        validate_only: bool = False,
     ) -> Dataset:
-        """Store a dataset, or return what the request has made before, or the one of that name if it is the same. With
-        `validate_only` nothing is stored. Raises AlreadyExistsError, or NotFoundError if what the request has made was
-        removed."""
+        """Store a dataset whose blob names these others as its chunks, or return what the request has made before, or
+        the one of that name if it is the same. With `validate_only` nothing is stored. Raises AlreadyExistsError, or
+        NotFoundError if what the request has made was removed."""
         with self._read() if validate_only else self._write() as db:
             known = requests.made(db, schema.datasets, request, tenant=tenant)
             if known is not None:
@@ -155,6 +161,10 @@ class CatalogTables(Database):
                 del values["create_time"]
                 db.execute(schema.datasets.insert().values(**values))
             made = get(db, schema.datasets, dataset.name, tenant=tenant)
+            if row is None and chunks:
+                of = {"dataset": made["id"], "tenant": tenant}
+                found = [{**of, "number": number, "digest": digest} for number, digest in enumerate(chunks)]
+                db.execute(schema.dataset_chunks.insert(), found)
             requests.record(db, request, dataset.name, tenant=tenant, now_us=max(now, made["create_time_us"]))
             return rows.dataset(made)
 
@@ -193,6 +203,7 @@ class CatalogTables(Database):
             check_etag(name, rows.dataset(row).etag, etag)
             validates = jobs.config[("validation", "dataset")].as_string() == name
             _check_unused(db, name, jobs.tenant == tenant, sa.or_(jobs.dataset == name, validates))
+            db.execute(schema.dataset_chunks.delete().where(schema.dataset_chunks.c.dataset == row["id"]))
             db.execute(schema.datasets.delete().where(schema.datasets.c.id == row["id"]))
 
 
@@ -243,6 +254,8 @@ def _insert_model(db: Connection, model: Model, tenant: str, now_us: int) -> Non
     values = asdict(model) | {"tenant": tenant, "init_seed": str(model.init_seed), "create_time_us": now_us}
     del values["create_time"]
     values["last_version"] = values.pop("latest_version")
+    del values["architecture"]
+    values |= rows.architecture_values(model.architecture)
     db.execute(schema.models.insert().values(**values))
     db.execute(
         schema.model_versions.insert().values(
@@ -262,10 +275,10 @@ def _insert_model(db: Connection, model: Model, tenant: str, now_us: int) -> Non
 
 def _check_same_model(known: Model, wanted: Model) -> None:
     """Raises AlreadyExistsError. Labels and description may differ: they do not make another model."""
-    if (known.family, dict(known.family_config), known.weights_digest) != (
-        wanted.family,
-        dict(wanted.family_config),
+    if (known.architecture, known.weights_digest, known.class_labels) != (
+        wanted.architecture,
         wanted.weights_digest,
+        wanted.class_labels,
     ):
         raise AlreadyExistsError(
             f'there is already a model "{known.name}", with another architecture or other weights; '

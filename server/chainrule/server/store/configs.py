@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from chainrule.server.training.config import Adam, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.augmentation import KINDS, Augmentation
+from chainrule.server.training.config import (
+    Adam,
+    Loss,
+    MetricSpec,
+    ParameterGroup,
+    Schedule,
+    Sgd,
+    TrainingConfig,
+    Validation,
+)
 
 _OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
 
@@ -14,11 +24,15 @@ _OPTIMIZERS: Mapping[str, type[Sgd | Adam]] = {"sgd": Sgd, "adam": Adam}
 def to_values(config: TrainingConfig) -> dict[str, Any]:
     """A configuration as JSON has it."""
     [kind] = [name for name, optimizer in _OPTIMIZERS.items() if isinstance(config.optimizer, optimizer)]
-    return {**asdict(config), "optimizer": {"kind": kind, **asdict(config.optimizer)}}
+    return {
+        **asdict(config),
+        "optimizer": {"kind": kind, **asdict(config.optimizer)},
+        "augmentation": augmentation_values(config.augmentation),
+    }
 
 
 def from_values(values: Mapping[str, Any]) -> TrainingConfig:
-    """The configuration again."""
+    """The configuration again; what one of an older version does not have is as it was then, the default."""
     optimizer = dict(values["optimizer"])
     return TrainingConfig(
         **{
@@ -27,5 +41,27 @@ def from_values(values: Mapping[str, Any]) -> TrainingConfig:
             "schedule": Schedule(**values["schedule"]),
             "validation": Validation(**values["validation"]),
             "trainable": tuple(values["trainable"]),
+            "parameter_groups": tuple(
+                ParameterGroup(**{**group, "patterns": tuple(group["patterns"])})
+                for group in values.get("parameter_groups", ())
+            ),
+            "losses": tuple(Loss(**_with_tuples(loss)) for loss in values.get("losses", ())),
+            "metrics": tuple(MetricSpec(**metric) for metric in values.get("metrics", ())),
+            "augmentation": _augmentation(values.get("augmentation", {})),
         }
     )
+
+
+def augmentation_values(augmentation: Augmentation) -> dict[str, Any]:
+    """What is done to images, likewise."""
+    transforms = [{"kind": transform.kind, **asdict(transform)} for transform in augmentation.transforms]
+    return {"transforms": transforms, "mixup": augmentation.mixup}
+
+
+def _augmentation(values: Mapping[str, Any]) -> Augmentation:
+    transforms = [_with_tuples(transform) for transform in values.get("transforms", ())]
+    return Augmentation(tuple(KINDS[t.pop("kind")](**t) for t in transforms), values.get("mixup", 0.0))
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

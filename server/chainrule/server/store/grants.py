@@ -10,6 +10,9 @@ import sqlalchemy as sa
 from chainrule.server.store import schema
 from chainrule.server.store.database import Database
 
+_AT_A_TIME = 1000
+"""Digests in a query."""
+
 
 class GrantTables(Database):
     """Tenants and blobs."""
@@ -20,8 +23,9 @@ class GrantTables(Database):
         with self._read() as db:
             return {
                 digest
+                for start in range(0, len(wanted), _AT_A_TIME)
                 for column, query in _held_by(tenant)
-                for (digest,) in db.execute(query.where(column.in_(wanted)))
+                for (digest,) in db.execute(query.where(column.in_(wanted[start : start + _AT_A_TIME])))
             }
 
     def blobs_of(self, tenant: str) -> set[str]:
@@ -41,9 +45,11 @@ class GrantTables(Database):
     def renew_grants(self, tenant: str, digests: Iterable[str]) -> None:
         """Have the grants that a tenant has of some blobs count from now on: it is about to refer to them."""
         table = schema.blob_grants
+        wanted = list(digests)
         with self._write() as db:
-            same = (table.c.tenant == tenant, table.c.digest.in_(list(digests)))
-            db.execute(table.update().where(*same).values(time_us=self._now_us()))
+            for start in range(0, len(wanted), _AT_A_TIME):
+                same = (table.c.tenant == tenant, table.c.digest.in_(wanted[start : start + _AT_A_TIME]))
+                db.execute(table.update().where(*same).values(time_us=self._now_us()))
 
     def drop_grants(self, *, older_than_s: float) -> int:
         """Forget older grants; returns how many those were. They go whether or not the blob is still stored: that may
@@ -62,7 +68,9 @@ def _held_by(tenant: str) -> Sequence[tuple[sa.Column[Any], sa.Select[Any]]]:
         for table, column in (
             (schema.blob_grants, "digest"),
             (schema.model_versions, "weights_digest"),
+            (schema.models, "graph_digest"),
             (schema.datasets, "digest"),
+            (schema.dataset_chunks, "digest"),
             (jobs, "weights_digest"),
         )
     ]

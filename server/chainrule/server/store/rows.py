@@ -6,13 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from chainrule.engine.io.chunked import Column
+from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
 from chainrule.server.records import (
     Cause,
     Checkpoint,
+    ColumnStatistics,
     Dataset,
     Job,
     JobEvent,
@@ -24,6 +28,7 @@ from chainrule.server.records import (
     Progress,
     Receipt,
     StateChange,
+    TensorSpec,
 )
 from chainrule.server.store import configs, schema
 from chainrule.server.training.config import TrainingConfig
@@ -41,8 +46,7 @@ def model(row: RowMapping, *, latest_version: int | None = None) -> Model:
     """A model; `latest_version` is the number of its newest version, None: the last that was given out."""
     return Model(
         name=row["name"],
-        family=row["family"],
-        family_config=row["family_config"],
+        architecture=architecture(row),
         weights_digest=row["weights_digest"],
         init_seed=int(row["init_seed"]),
         num_parameters=row["num_parameters"],
@@ -51,7 +55,31 @@ def model(row: RowMapping, *, latest_version: int | None = None) -> Model:
         description=row["description"],
         revision=row["revision"],
         latest_version=row["last_version"] if latest_version is None else latest_version,
+        class_labels=tuple(row["class_labels"]),
+        inputs=tuple(map(_tensor_spec, row["inputs"])),
+        outputs=tuple(map(_tensor_spec, row["outputs"])),
+        warnings=tuple(row["warnings"]),
     )
+
+
+def architecture(row: RowMapping) -> Architecture:
+    """What a model's network is; of a graph, which one."""
+    if row["graph_digest"]:
+        return GraphArchitecture(row["graph_digest"])
+    return Builtin(row["family"], row["family_config"])
+
+
+def architecture_values(value: Architecture) -> dict[str, object]:
+    """An architecture as columns: those of the other kind are empty."""
+    match value:
+        case Builtin(family, config):
+            return {"family": family, "family_config": dict(config), "graph_digest": ""}
+        case GraphArchitecture(digest):
+            return {"family": "", "family_config": {}, "graph_digest": digest}
+
+
+def _tensor_spec(value: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(name=value["name"], dtype=value["dtype"], shape=tuple(value["shape"]))
 
 
 def model_version(row: RowMapping) -> ModelVersion:
@@ -79,6 +107,12 @@ def dataset(row: RowMapping) -> Dataset:
         create_time=time(row["create_time_us"]),
         target_shape=tuple(row["target_shape"]),
         num_tokens=row["num_tokens"],
+        columns=tuple(Column(of["name"], of["dtype"], tuple(of["shape"])) for of in row["columns"]),
+        statistics=tuple(
+            ColumnStatistics(**{**of, "class_counts": tuple(of["class_counts"])}) for of in row["statistics"]
+        ),
+        class_labels=tuple(row["class_labels"]),
+        num_chunks=row["num_chunks"],
         labels=row["labels"],
         description=row["description"],
         revision=row["revision"],
@@ -206,6 +240,7 @@ def _progress(
         total_epochs=config.epochs,
         loss=last.loss,
         accuracy=last.accuracy,
+        values=last.values,
         examples_per_second=rate,
         eta_s=seconds_per_step * (total_steps - last.step) if rate else None,
     )
@@ -235,6 +270,7 @@ def metric(row: RowMapping) -> StepMetric:
         accuracy=row["accuracy"],
         num_examples=row["num_examples"],
         time_s=row["time_us"] / 1e6,
+        values=_values(row),
     )
 
 
@@ -246,6 +282,7 @@ def evaluation(row: RowMapping) -> EvaluationMetric:
         accuracy=row["accuracy"],
         num_examples=row["num_examples"],
         time_s=row["time_us"] / 1e6,
+        values=_values(row),
     )
 
 
@@ -276,6 +313,15 @@ def log(row: RowMapping) -> LogRecord:
 
 def receipt(row: RowMapping) -> Receipt:
     return Receipt(row["step"], row["state_digest"], row["chain_digest"])
+
+
+def stored_values(values: Mapping[str, float]) -> dict[str, float | str]:
+    """Values by name as JSON has them, which has no NaN and nothing infinite."""
+    return {name: value if math.isfinite(value) else repr(value) for name, value in values.items()}
+
+
+def _values(row: RowMapping) -> dict[str, float]:
+    return {name: float(value) for name, value in row["measured"].items()}
 
 
 def _loss(row: RowMapping) -> float:

@@ -60,9 +60,15 @@ models = Table(
     Column("description", Text, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("last_version", Integer, nullable=False),
+    Column("graph_digest", String(64), nullable=False, index=True),
+    Column("class_labels", JSON, nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("outputs", JSON, nullable=False),
+    Column("warnings", JSON, nullable=False),
     UniqueConstraint("tenant", "name", name="uq_models"),
 )
-"""`revision` counts changes; `last_version` is the highest version number given out, also if that one was removed."""
+"""An architecture is a `family` with its configuration, or a graph; the columns of the other are empty.
+`revision` counts changes; `last_version` is the highest version number given out, also if that one was removed."""
 
 model_versions = Table(
     "model_versions",
@@ -95,12 +101,26 @@ datasets = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("target_shape", JSON, nullable=False),
     Column("num_tokens", BigInteger, nullable=False),
+    Column("columns", JSON, nullable=False),
+    Column("statistics", JSON, nullable=False),
+    Column("class_labels", JSON, nullable=False),
+    Column("num_chunks", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("labels", JSON, nullable=False),
     Column("description", Text, nullable=False),
     Column("revision", Integer, nullable=False),
     UniqueConstraint("tenant", "name", name="uq_datasets"),
 )
+
+dataset_chunks = Table(
+    "dataset_chunks",
+    metadata,
+    Column("dataset", ForeignKey("datasets.id", name="fk_dataset_chunks_dataset"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("digest", String(64), nullable=False, index=True),
+)
+"""The blobs that a dataset's blob names, from number 0 on."""
 
 # --- jobs -------------------------------------------------------------------------------------------------------
 
@@ -165,9 +185,10 @@ metrics = Table(
     Column("step", BigInteger, primary_key=True),
     Column("epoch", Integer, nullable=False),
     Column("loss", Float),  # NULL is NaN, which SQLite does not have
-    Column("accuracy", Float, nullable=False),
+    Column("accuracy", Float),  # NULL: not measured
     Column("num_examples", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
+    Column("measured", JSON, nullable=False),  # by name, besides
 )
 
 evaluations = Table(
@@ -177,9 +198,10 @@ evaluations = Table(
     Column("epoch", Integer, primary_key=True),
     Column("step", BigInteger, nullable=False),
     Column("loss", Float),  # NULL is NaN, which SQLite does not have
-    Column("accuracy", Float, nullable=False),
+    Column("accuracy", Float),  # NULL: not measured
     Column("num_examples", BigInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
+    Column("measured", JSON, nullable=False),  # by name, besides
 )
 
 receipts = Table(

@@ -44,6 +44,7 @@ class TrainingTables(Database):
                     "accuracy": metric.accuracy,
                     "num_examples": metric.num_examples,
                     "time_us": round(metric.time_s * 1e6),
+                    "measured": rows.stored_values(metric.values),
                 }
                 for metric in metrics
                 if metric.step > known
@@ -85,6 +86,7 @@ class TrainingTables(Database):
                         accuracy=metric.accuracy,
                         num_examples=metric.num_examples,
                         time_us=round(metric.time_s * 1e6),
+                        measured=rows.stored_values(metric.values),
                     )
                 )
 
@@ -199,7 +201,11 @@ class TrainingTables(Database):
         versions = schema.model_versions.c
         queries = (
             sa.select(versions.weights_digest, versions.model + "/versions/" + sa.cast(versions.number, sa.String)),
+            sa.select(schema.models.c.graph_digest, schema.models.c.name).where(schema.models.c.graph_digest != ""),
             sa.select(schema.datasets.c.digest, schema.datasets.c.name),
+            sa.select(schema.dataset_chunks.c.digest, schema.datasets.c.name).join_from(
+                schema.dataset_chunks, schema.datasets
+            ),
             sa.select(schema.jobs.c.weights_digest, schema.jobs.c.name).where(schema.jobs.c.weights_digest != ""),
             sa.select(schema.checkpoints.c.manifest_digest, schema.checkpoints.c.job),
             sa.select(schema.checkpoints.c.state_digest, schema.checkpoints.c.job),
@@ -214,7 +220,9 @@ class TrainingTables(Database):
         """Those of some blobs that no model, dataset, job or checkpoint refers to."""
         columns = (
             schema.model_versions.c.weights_digest,
+            schema.models.c.graph_digest,
             schema.datasets.c.digest,
+            schema.dataset_chunks.c.digest,
             schema.jobs.c.weights_digest,
             schema.checkpoints.c.manifest_digest,
             schema.checkpoints.c.state_digest,

@@ -32,7 +32,7 @@ class Inputs:
     @property
     def _checked(self) -> tuple[object, ...]:
         model, second = self.model, self.validation
-        return model.family, model.family_config, model.create_time, self.dataset.digest, second and second.digest
+        return model.architecture, model.create_time, self.dataset.digest, second and second.digest
 
 
 def version_of(db: Connection, model: str, number: int | None, *, tenant: str) -> RowMapping:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chainrule.server.training.events import Event
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import EvaluationMetric, TrainingState
 
@@ -21,9 +21,9 @@ class AttemptSpec:
     """What is computed."""
     state: TrainingState
     """Where it begins."""
-    examples: Examples
+    examples: ExampleSource
     """What it is trained on: `plan.num_examples` examples."""
-    validation: Examples | None
+    validation: ExampleSource | None
     """What it is evaluated on: `plan.num_validation` examples; None if that is 0."""
     fence: int
     """Number of the attempt; those of one job rise and never repeat."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 import chainrule.engine as cr
-from chainrule.engine import models, nn
-from chainrule.engine.nn import functional as F
+from chainrule.engine import data, nn
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.layout import Layout, make_layout, views
 from chainrule.server.training.memory import Weights
+from chainrule.server.training.objectives import Objective
 from chainrule.server.training.plan import Indices, Plan, Tick
+from chainrule.server.training.reading import Lot, Reader
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays
+
+MAX_SEEDS = 64
+"""Most starts of backward passes that are kept."""
 
 Send = Callable[[int, int, Measured], None]
 """Called with a partition, a part and what was measured, once the part lies whole in the memory."""
@@ -27,17 +33,17 @@ Send = Callable[[int, int, Measured], None]
 class Computation:
     """A model with the shards of its plan. It holds nothing that cannot be computed again."""
 
-    def __init__(self, plan: Plan, examples: Examples, validation: Examples | None = None) -> None:
+    def __init__(self, plan: Plan, examples: ExampleSource, validation: ExampleSource | None = None) -> None:
         self.plan = plan
-        self.model = models.build(plan.family, plan.family_config)
+        self.model = plan.architecture.build()
         self.layout = make_layout(plan, self.model)
-        self._examples = examples
-        self._validation = validation
+        self._reader = Reader(plan, examples, validation)
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
         self._trained = {name: self._parameters[name] for name in self.layout.trained}
         self._is_small = len(self.layout.partitions) == 1 and len(self.layout.partitions[0].buckets) == 1
         self._levels: list[Sink] = []
+        self._pieces: list[Sink] = []
         for name, parameter in self._parameters.items():
             if name in self._trained:
                 parameter.register_post_accumulate_grad_hook(self._hook(name))
@@ -49,14 +55,17 @@ class Computation:
         self._landing: Sink | None = None
         self._left: Sequence[Sink] = ()
         self._seeds: dict[float, cr.Tensor] = {}
+        self._objective = Objective.of(plan.config, self.model)
+        self._amounts: tuple[int, tuple[float, ...]] = (-1, ())  # of the batch of a step
+        self._validation_amounts: tuple[float, ...] = ()
         self._send: Send | None = None
         self._measured = Measured()
 
     def attach(self, weights: Sequence[Weights]) -> None:
         """Compute with the weights of these partitions from now on; they are only read."""
         self._weights = weights
-        self._views = [[], []]
-        for region, of in itertools.product((0, 1), weights):
+        self._views = [[] for _ in weights[0].moving]
+        for region, of in itertools.product(range(len(self._views)), weights):
             for name, array in of.moving[region].items():
                 array = array.view()
                 array.flags.writeable = False
@@ -65,14 +74,14 @@ class Computation:
             for name, array in of.constants.items():
                 self._tensor(name).data = array
 
-    def load(self, step: int) -> None:
-        """Compute with the weights after so many steps."""
-        for tensor, array in self._views[self._weights[0].region(step)]:
+    def load(self, version: int) -> None:
+        """Compute with the weights after so many steps, or another version of them; see `Plan.version`."""
+        for tensor, array in self._views[self._weights[0].region(version)]:
             tensor.data = array
 
-    def holds(self, step: int) -> bool:
-        """Whether the weights of a step are still what they were."""
-        return all(weights.holds(step) for weights in self._weights)
+    def holds(self, version: int) -> bool:
+        """Whether the weights of a version are still what they were."""
+        return all(weights.holds(version) for weights in self._weights)
 
     def sink(self, memories: Sequence[memoryview]) -> Sink:
         """Where the results of a block go: a push region for each partition."""
@@ -94,37 +103,51 @@ class Computation:
             for partition in range(len(self.layout.partitions)):
                 send(partition, HEAD, total)
             return
-        batch_size = self.plan.batch_size(tick.step)
         pending: list[tuple[Sink, Measured]] = []
-        shards = self._shards_of(self.plan.shards(tick.step), block)
-        for place, (indices, carry) in enumerate(zip(shards, carries(block.size), strict=True)):
+        for place, carry in enumerate(carries(block.size)):
+            shard = block.start + place
             left = [pending.pop() for _ in range(carry)]
             is_last = place == block.size - 1
-            into = sink if is_last else self._level(carry)
-            self._left = [one for one, _ in left]
-            self._send = send if is_last else None
-            with cr.random.using(self._draws(tick.step, block.start + place)):
-                measured_here = self._shard(indices, batch_size, into, [one for _, one in left])
+            into = sink if is_last else self._level(self._levels, carry)
+            lot = self._reader.shard(tick.step, shard)
+            self._reader.expect_shard(tick.step + 1, shard)
+            with cr.random.using(self._draws(tick.step, shard)):
+                measured_here = self._in_pieces(lot, tick.step, into, left, send if is_last else None)
             pending.append((into, measured_here))
 
     # --- private -----------------------------------------------------------------------------------------------
 
-    def _shard(self, indices: Indices, batch_size: int, sink: Sink, left: Sequence[Measured]) -> Measured:
-        """Forward and backward on one shard of a global batch of `batch_size` examples.
+    def _in_pieces(
+        self, lot: Lot, step: int, sink: Sink, left: Sequence[tuple[Sink, Measured]], send: Send | None
+    ) -> Measured:
+        """A shard in the pieces that it is accumulated from: each has the sum of those before it on its left, and the
+        last one also what lies to the left of the shard in the tree."""
+        parts = [part for part in data.split(len(lot.inputs), self.plan.config.accumulate) if part.start < part.stop]
+        before: list[tuple[Sink, Measured]] = []
+        for place, part in enumerate(parts):
+            is_last = place == len(parts) - 1
+            into = sink if is_last else self._level(self._pieces, place % 2)
+            added = [*before, *left] if is_last else before
+            self._left = [one for one, _ in added]
+            self._send = send if is_last else None
+            before = [(into, self._shard(lot.part(part), step, into, [one for _, one in added]))]
+        [(_, measured)] = before
+        return measured
+
+    def _shard(self, lot: Lot, step: int, sink: Sink, left: Sequence[Measured]) -> Measured:
+        """Forward and backward on one shard, or a piece of it, of the global batch of a step.
 
         The loss of the job is the mean over the global batch. A shard of n of its N examples has the share n/N in it,
         so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
-        the bits of plain local training.
+        the bits of plain local training. Where what counts has weights, the share is that of what it is divided by.
         """
-        share = len(indices) / batch_size
-        inputs = cr.from_numpy(self._examples.inputs[indices])
-        targets = cr.from_numpy(self._examples.targets[indices].reshape(-1))
+        share = len(lot.inputs) / self.plan.batch_size(step)
         with nn.collect_batch_statistics(self.model) as statistics:
-            logits = self.model(inputs)
-        logits = logits if logits.ndim == 2 else logits.reshape(-1, logits.shape[-1])  # (n, classes)
-        loss = F.cross_entropy(logits, targets)
-        right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
-        measured = Measured(float(loss.item()) * share, right, targets.data.size)
+            outputs = self._forward(cr.from_numpy(lot.inputs))
+        cost = self._objective.cost(outputs, lot.targets, self._amounts_at(step))
+        if lot.others is not None:
+            cost = cost.mixed(self._objective.cost(outputs, lot.others, self._amounts_at(step)), lot.weight)
+        measured = self._objective.measure(cost, outputs, lot.targets)
         for other in left:
             measured = other + measured
         for name, value in statistics.items():
@@ -132,7 +155,7 @@ class Computation:
         self._begin(sink, measured)
         if self._send is not None:
             self._send_heads()
-        loss.backward(self._seed(share, loss))
+        cost.tensor.backward(self._seed(cost.seed, cost.tensor))
         for name in [name for name in self._trained if name not in sink.arrived]:  # not used by this forward
             self._arrived(name, np.zeros_like(self._trained[name].data))
         self._sink = None
@@ -149,8 +172,10 @@ class Computation:
         sink.begin()
 
     def _seed(self, share: float, loss: cr.Tensor) -> cr.Tensor:
-        """Where a backward pass starts from; there are few different ones."""
+        """Where a backward pass starts from; there are few different ones, unless labels have weights."""
         if share not in self._seeds:
+            if len(self._seeds) >= MAX_SEEDS:
+                self._seeds.clear()
             self._seeds[share] = cr.tensor(share, dtype=loss.dtype)
         return self._seeds[share]
 
@@ -188,27 +213,47 @@ class Computation:
             for partition in range(len(self.layout.partitions)):
                 self._send(partition, HEAD, self._measured)
 
-    def _level(self, level: int) -> Sink:
-        while len(self._levels) <= level:
-            self._levels.append(self.sink([memoryview(bytearray(part.push_bytes)) for part in self.layout.partitions]))
-        return self._levels[level]
+    def _level(self, levels: list[Sink], level: int) -> Sink:
+        while len(levels) <= level:
+            levels.append(self.sink([memoryview(bytearray(part.push_bytes)) for part in self.layout.partitions]))
+        return levels[level]
+
+    def _forward(self, inputs: cr.Tensor) -> Any:
+        """What the model gives for a step, computed in the precision of the job, for the loss in float32."""
+        if self.plan.config.precision == "float32":
+            return self.model(inputs)
+        with cr.autocast("cpu", cr.bfloat16):
+            return _in_float32(self.model(inputs))
 
     def _evaluate(self, indices: Indices) -> Measured:
         """The share of some validation examples in the mean loss over all; computed in pieces of a batch's size."""
-        assert self._validation is not None
         self.model.eval()
-        total = Measured()
+        amounts, total = self._amounts_of_validation(), Measured()
         with cr.no_grad():
-            for start in range(0, len(indices), self.plan.config.batch_size):
-                piece = indices[start : start + self.plan.config.batch_size]
-                logits = self.model(cr.from_numpy(self._validation.inputs[piece]))
-                logits = logits.reshape(-1, logits.shape[-1])
-                targets = cr.from_numpy(self._validation.targets[piece].reshape(-1))
-                loss = float(F.cross_entropy(logits, targets).item()) * len(piece) / self.plan.num_validation
-                right = int(np.count_nonzero(logits.data.argmax(axis=1) == targets.data))
-                total = total + Measured(loss, right, targets.data.size)
+            size = self.plan.config.batch_size
+            for start in range(0, len(indices), size):
+                lot = self._reader.evaluated(indices[start : start + size])
+                self._reader.expect_evaluated(indices[start + size : start + 2 * size])
+                outputs = self.model(cr.from_numpy(lot.inputs))
+                cost = self._objective.cost(outputs, lot.targets, amounts)
+                total = total + self._objective.measure(cost, outputs, lot.targets)
         self.model.train()
         return total
+
+    def _amounts_at(self, step: int) -> tuple[float, ...]:
+        """What the losses over the global batch of a step are divided by. Where that depends on targets, all of the
+        batch are read: each worker does it for itself, so that no step waits for another exchange."""
+        if self._amounts[0] != step:
+            of_batch = partial(self._reader.targets, step)
+            self._amounts = step, self._objective.amounts(self.plan.batch_size(step), of_batch)
+        return self._amounts[1]
+
+    def _amounts_of_validation(self) -> tuple[float, ...]:
+        """Likewise, of all validation examples."""
+        if not self._validation_amounts:
+            count, of_all = self.plan.num_validation, self._reader.evaluated_targets
+            self._validation_amounts = self._objective.amounts(count, of_all)
+        return self._validation_amounts
 
     def _draws(self, step: int, shard: int) -> cr.Generator:
         """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
@@ -243,6 +288,16 @@ class Sink:
     def begin(self) -> None:
         self.arrived = set()
         self.waiting = dict(self._counts)
+
+
+def _in_float32(outputs: Any) -> Any:
+    """A tensor, or several, with what has half precision widened."""
+    if isinstance(outputs, cr.Tensor):
+        return outputs.float() if outputs.dtype == cr.bfloat16 else outputs
+    if isinstance(outputs, Mapping):
+        return {name: _in_float32(output) for name, output in outputs.items()}
+    widened = [_in_float32(output) for output in outputs]
+    return tuple(widened) if isinstance(outputs, tuple) else widened
 
 
 def _in_tree(values: Sequence[Measured]) -> Measured:

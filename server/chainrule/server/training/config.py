@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from chainrule.server.training.augmentation import Augmentation
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,44 @@ Optimizer = Sgd | Adam
 
 
 @dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters with settings of their own. What is None is as the optimizer has it."""
+
+    patterns: tuple[str, ...]
+    """Which parameters: patterns of their names, as in a shell. One that several groups match is of the first."""
+    lr: float | None = None
+    """Learning rate in place of the optimizer's, above 0; the schedule is a factor of it, too."""
+    weight_decay: float | None = None
+    """Weight decay, from 0."""
+    momentum: float | None = None
+    """Momentum factor, from 0; SGD only."""
+    dampening: float | None = None
+    """Dampening of the momentum; SGD only."""
+    nesterov: bool | None = None
+    """Nesterov momentum; SGD only."""
+    beta1: float | None = None
+    """How much of the average gradient is kept at a step; from 0, below 1; Adam only."""
+    beta2: float | None = None
+    """How much of the average squared gradient is kept at a step; from 0, below 1; Adam only."""
+    eps: float | None = None
+    """What keeps the denominator from 0; from 0; Adam only."""
+
+    def has(self, name: str) -> bool:
+        """Whether a parameter's name fits one of the patterns."""
+        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the group sets, by name."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "patterns"}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def of(self, optimizer: Optimizer) -> Optimizer:
+        """The optimizer of the group's parameters. Raises TypeError for a setting that the optimizer does not have."""
+        return replace(optimizer, **self.settings)
+
+
+@dataclass(frozen=True)
 class Schedule:
     """The learning rate of each step, as a factor of the optimizer's `lr`: first a linear rise, then a decay."""
 
@@ -82,15 +123,64 @@ class Validation:
     dataset: str = ""
     """Resource name of a second dataset; empty: a share of the first."""
     fraction: float = 0.0
-    """Share of the dataset that is kept back, its last examples; 0: none. Not with `dataset`."""
+    """Share of the dataset that is kept back, its last examples or those that `seed` draws; 0: none. Not with
+    `dataset`."""
     patience: int = 0
     """Epochs without a better loss after which the job stops early; 0: never."""
     restore_best: bool = False
     """Whether the weights of the epoch with the least validation loss are the result, instead of the last."""
+    seed: int = 0
+    """Draws the examples that `fraction` keeps back; 0: they are the last ones."""
 
     @property
     def wanted(self) -> bool:
         return bool(self.dataset) or self.fraction > 0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a target costs, given an output of the model: the mean over the global batch."""
+
+    name: str = "cross_entropy"
+    """As in `objectives.LOSSES`."""
+    output: str = ""
+    """Name or place of the model's output; empty: the first."""
+    target: str = ""
+    """Column of the dataset; empty: "targets"."""
+    weight: float = 1.0
+    """Factor in the sum of the losses, above 0."""
+    label_smoothing: float = 0.0
+    """cross_entropy: share of each target that is spread over all classes, from 0 to 1."""
+    class_weights: tuple[float, ...] = ()
+    """cross_entropy, nll: a weight for each class; empty: all weigh the same."""
+    ignore_index: int | None = None
+    """cross_entropy, nll, dice: a label that does not count; None: all do."""
+    example_weight: str = ""
+    """Column of the dataset with a weight for each example; empty: all weigh the same."""
+    pos_weight: tuple[float, ...] = ()
+    """bce_with_logits: what positive targets are multiplied by, one number for each label or one for all."""
+    delta: float = 1.0
+    """huber: from which difference on it is linear, above 0."""
+    beta: float = 1.0
+    """smooth_l1: from which difference on it is linear, from 0."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """Something that is measured besides the loss."""
+
+    name: str
+    """As in `metrics.METRICS`."""
+    output: str = ""
+    """Name or place of the model's output; empty: the first."""
+    target: str = ""
+    """Column of the dataset; empty: "targets"."""
+    k: int = 5
+    """top_k: among how many of the highest outputs the label has to be, from 1."""
+    threshold: float = 0.5
+    """Of several labels: the probability above which one counts as predicted."""
+    average: str = ""
+    """precision, recall, f1, iou: macro, micro, binary or none; r2: macro or micro. Empty: macro."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +202,18 @@ class TrainingConfig:
     """How the learning rate changes."""
     clip_norm: float = 0.0
     """Longest gradient, as the norm over all parameters; a longer one is shortened to it. 0: no limit."""
+    parameter_groups: tuple[ParameterGroup, ...] = ()
+    """Parameters with settings of their own; a parameter is of the first group that matches it, and those that none
+    matches have the optimizer's settings."""
+    accumulate: int = 1
+    """Pieces that each shard is cut into. They are computed one after another and their gradients added up: the global
+    batch is the same, the memory for it less."""
+    ema_decay: float = 0.0
+    """How much of the average of the weights is kept at an update; above 0, below 1. The average is what is evaluated,
+    and the result. 0: there is none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What products and convolutions of a step compute in. Weights, gradients and the optimizer's state are float32
+    with either."""
     trainable: tuple[str, ...] = ("*",)
     """Which parameters are trained: patterns of their names, as in a shell; the others stay as they are."""
     non_finite: Literal["fail", "skip"] = "fail"
@@ -121,6 +223,13 @@ class TrainingConfig:
     staleness: int = 0
     """Steps that a worker may be ahead of the slowest. 0: synchronous, and exact. Above it, every contribution is
     applied when it comes, and the weights depend on timing."""
+    losses: tuple[Loss, ...] = ()
+    """What is minimised: their sum, each times its weight. Empty: cross entropy."""
+    metrics: tuple[MetricSpec, ...] = ()
+    """What is measured besides. Empty: accuracy, where the first loss is one of classes."""
+
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to images before they are trained on."""
 
     # --- what does not ---
     min_workers: int = 1
@@ -141,3 +250,8 @@ class TrainingConfig:
     """Whether workers whose kernels, instruction sets, threads or versions differ from the first's are refused."""
     max_failures: int = 10
     """Recoveries from a checkpoint without progress in between after which the job fails."""
+
+    def optimizer_of(self, name: str) -> Optimizer:
+        """The optimizer of a parameter: that of the first group that matches its name."""
+        group = next((group for group in self.parameter_groups if group.has(name)), None)
+        return self.optimizer if group is None else group.of(self.optimizer)

@@ -31,3 +31,21 @@ class FingerprintError(ChainruleError):
 
 class CorruptionError(ChainruleError):
     """A gradient was computed several times and no two results are the same."""
+
+
+class ObjectiveError(ChainruleError):
+    """A loss or a metric does not go with the model's outputs or the dataset's targets."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(field, description)
+        self.field = field
+        """Which setting: "losses[0].class_weights", or what follows it in one of them."""
+        self.description = description
+        """The value it has and the remedy."""
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.description}".strip()
+
+
+class DatasetError(ChainruleError):
+    """Examples that cannot be read: a chunk is missing, or damaged."""

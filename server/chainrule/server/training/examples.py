@@ -1,10 +1,50 @@
-"""Datasets in memory."""
+"""What a job is trained on, read by the numbers of examples: datasets in memory, and parts of datasets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
 
-from chainrule.server.training.state import Array
+import numpy as np
+from numpy.typing import NDArray
+
+from chainrule.engine import data
+from chainrule.server.training.state import Array, Arrays
+
+Fetch = Callable[[str], bytes]
+"""Fetches a blob from the service's machine by its SHA-256."""
+
+_SPLIT = 2**63 - 1
+"""The epoch whose order keeps examples back: none that is ever trained."""
+
+
+class ExampleSource(Protocol):
+    """Examples by number, from 0. Values of this kind go from process to process: they are small, or know where the
+    examples are."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def read(self, indices: NDArray[np.int64]) -> Arrays:
+        """Some examples, in the order asked for, as the network takes them: "inputs" (n, ...) float32 features, or
+        int64 tokens, and "targets" (n, ...)."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing is gained by reading ahead."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes by itself."""
+
+    @property
+    def folder(self) -> str:
+        """Where on the service's machine it is read from; empty: it is in memory."""
+
+    def fetched_with(self, fetch: Fetch) -> ExampleSource:
+        """The same, where files of the service's machine that cannot be opened here come through `fetch`."""
 
 
 @dataclass(frozen=True)
@@ -12,9 +52,109 @@ class Examples:
     """A dataset in memory."""
 
     inputs: Array
-    """float32 features or int64 tokens, (N, ...)."""
+    """float32 features, uint8 features, which are 255 times as much, or int64 tokens, (N, ...)."""
     targets: Array
-    """int64 class labels, (N,) or, one for each token, (N, T)."""
+    """int64 class labels, -100 where there is none, or float32 numbers; (N, ...)."""
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def read(self, indices: NDArray[np.int64]) -> Arrays:
+        """See ExampleSource."""
+        return {"inputs": as_features(self.inputs[indices]), "targets": self.targets[indices]}
+
+    @property
+    def in_memory(self) -> bool:
+        """See ExampleSource."""
+        return True
+
+    @property
+    def num_bytes(self) -> int:
+        """See ExampleSource."""
+        return self.inputs.nbytes + self.targets.nbytes
+
+    @property
+    def folder(self) -> str:
+        """See ExampleSource."""
+        return ""
+
+    def fetched_with(self, fetch: Fetch) -> Examples:  # noqa: ARG002 — nothing is to be fetched
+        """See ExampleSource."""
+        return self
+
+
+@dataclass(frozen=True)
+class Part:
+    """The examples of a source that are kept back for validation, or the others; both in their order there."""
+
+    source: ExampleSource
+    num_kept_back: int
+    seed: int
+    """What draws those that are kept back; 0: they are the last ones."""
+    kept_back: bool
+    """Whether this is them, or the others."""
+
+    def __len__(self) -> int:
+        return self.num_kept_back if self.kept_back else len(self.source) - self.num_kept_back
+
+    def read(self, indices: NDArray[np.int64]) -> Arrays:
+        """See ExampleSource."""
+        if self.seed:
+            return self.source.read(self._rows[indices])
+        first = len(self.source) - self.num_kept_back if self.kept_back else 0
+        return self.source.read(indices + first)
+
+    @property
+    def in_memory(self) -> bool:
+        """See ExampleSource."""
+        return self.source.in_memory
+
+    @property
+    def num_bytes(self) -> int:
+        """See ExampleSource."""
+        return self.source.num_bytes
+
+    @property
+    def folder(self) -> str:
+        """See ExampleSource."""
+        return self.source.folder
+
+    def fetched_with(self, fetch: Fetch) -> Part:
+        """See ExampleSource."""
+        return replace(self, source=self.source.fetched_with(fetch))
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        return drawn_rows(len(self.source), self.num_kept_back, self.seed, kept_back=self.kept_back)
+
+
+def parts(source: ExampleSource, num_kept_back: int, seed: int) -> tuple[ExampleSource, ExampleSource | None]:
+    """What is trained on, and what is kept back for validation: None if that is nothing. The examples are a function of
+    their number and the seed."""
+    if num_kept_back == 0:
+        return source, None
+    if isinstance(source, Examples) and not seed:
+        rest = len(source) - num_kept_back
+        return (
+            Examples(source.inputs[:rest], source.targets[:rest]),
+            Examples(source.inputs[rest:], source.targets[rest:]),
+        )
+    if isinstance(source, Examples):  # copied apart here, so that no worker gets all of it twice
+        first, second = (drawn_rows(len(source), num_kept_back, seed, kept_back=kept) for kept in (False, True))
+        return (
+            Examples(source.inputs[first], source.targets[first]),
+            Examples(source.inputs[second], source.targets[second]),
+        )
+    return Part(source, num_kept_back, seed, kept_back=False), Part(source, num_kept_back, seed, kept_back=True)
+
+
+def drawn_rows(num_examples: int, num_kept_back: int, seed: int, *, kept_back: bool) -> NDArray[np.int64]:
+    """The examples that a seed keeps back, or the others, in rising order."""
+    drawn = data.epoch_order(num_examples, seed=seed, epoch=_SPLIT)
+    first = num_examples - num_kept_back
+    return np.sort(drawn[first:] if kept_back else drawn[:first])
+
+
+def as_features(inputs: Array) -> Array:
+    """What the network takes: uint8 becomes float32 from 0 to 1, divided by 255; all else is as it is."""
+    return np.divide(inputs, np.float32(255), dtype=np.float32) if inputs.dtype == np.uint8 else inputs

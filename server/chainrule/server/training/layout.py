@@ -2,7 +2,8 @@
 
 A partition has three regions:
 
-    moving      what a step changes: the trained parameters in buckets, the running statistics, the counters
+    moving      what a step changes: the trained parameters in buckets, the running statistics, the counters; it is
+                there twice, and a third time for the average of the weights, if there is one
     push        what a worker sends for a block of shards: gradients and batch statistics, each at the place of what it
                 changes
     constant    what training leaves alone: frozen parameters and other buffers; sent once
@@ -23,7 +24,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from chainrule.engine import models, nn
+from chainrule.engine import nn
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import Array, Arrays
 
@@ -102,11 +103,28 @@ class PartitionLayout:
     """Size of what a worker sends for a block: the moving region without the counters."""
     moving_bytes: int
     constant_bytes: int
+    averaged: bool = False
+    """Whether an average of the weights is kept, in a moving region of its own."""
+
+    @property
+    def num_moving(self) -> int:
+        """How many moving regions there are."""
+        return 3 if self.averaged else 2
 
     @property
     def moving(self) -> dict[str, Place]:
         """All arrays of the moving region."""
         return {**self.parameters, **self.statistics, **self.counters}
+
+    def slice_of(self, flat: Array, name: str) -> Array:
+        """A parameter's elements in a flat array of its bucket."""
+        first = self.first_of(name)
+        return flat[first : first + self.parameters[name].size]
+
+    def first_of(self, name: str) -> int:
+        """A parameter's first element in its bucket."""
+        place = self.parameters[name]
+        return (place.offset - self.buckets[self.bucket_of[name]].offset) // place.numpy_dtype.itemsize
 
     @cached_property
     def statistics_range(self) -> tuple[int, int]:
@@ -141,7 +159,10 @@ def make_layout(plan: Plan, model: nn.Module) -> Layout:
     shares = _spread(wanted, min(count, max(1, len(wanted))))
     return Layout(
         tuple(
-            _partition_layout(index, share, rules if index == 0 else (), buffers, frozen if index == 0 else {})
+            replace(
+                _partition_layout(index, share, rules if index == 0 else (), buffers, frozen if index == 0 else {}),
+                averaged=plan.config.ema_decay > 0,
+            )
             for index, share in enumerate(shares)
         ),
         trained,
@@ -153,7 +174,7 @@ def with_partitions(plan: Plan, *, nodes: int) -> Plan:
     has enough to do. It does not change the results, so attempts on different clusters may differ in it."""
     if plan.config.partitions:
         return plan
-    parameters = models.build(plan.family, plan.family_config).named_parameters()
+    parameters = plan.architecture.build().named_parameters()
     size = sum(p.data.nbytes for name, p in parameters if is_trained(name, plan.config.trainable))
     count = max(1, min(nodes, size // PARTITION_BYTES))
     return replace(plan, config=replace(plan.config, partitions=count))
@@ -161,7 +182,7 @@ def with_partitions(plan: Plan, *, nodes: int) -> Plan:
 
 def count_partitions(plan: Plan) -> int:
     """How many partitions a plan has."""
-    return len(make_layout(plan, models.build(plan.family, plan.family_config)).partitions)
+    return len(make_layout(plan, plan.architecture.build()).partitions)
 
 
 def is_trained(name: str, patterns: Iterable[str]) -> bool:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from chainrule.engine import ChainruleError
 from chainrule.server.training.layout import PartitionLayout, Place, views
+from chainrule.server.training.plan import AVERAGED
 from chainrule.server.training.state import Array, Arrays
 
 HEADER_BYTES = 64
-"""Of the weights' memory: the version of each of the two moving regions; of a slot's: the tick it is of."""
+"""Of the weights' memory: the version of each moving region; of a slot's: the tick it is of."""
 WRITING = -1
 """Version of a region that is being written."""
 IN_PLACE = -2
@@ -103,42 +104,45 @@ class Slot:
 
 
 class Weights:
-    """The weights of a partition in shared memory: a header, two moving regions, and the constant one.
+    """The weights of a partition in shared memory: a header, the moving regions, and the constant one.
 
     The weights of step s lie in region s mod 2. They are overwritten by those of step s + 2, that is when step s + 1 is
-    complete; the header's versions tell a reader who was slower than that.
+    complete; the header's versions tell a reader who was slower than that. The average of the weights, if there is one,
+    has a third region. Its version says it is complete only while it is evaluated.
     """
 
     def __init__(self, segment: Segment, layout: PartitionLayout) -> None:
         self.segment = segment
-        self.versions: NDArray[np.int64] = np.frombuffer(segment.memory, np.int64, 2)
+        self.versions: NDArray[np.int64] = np.frombuffer(segment.memory, np.int64, layout.num_moving)
         stride = -(-layout.moving_bytes // HEADER_BYTES) * HEADER_BYTES
-        starts = [HEADER_BYTES, HEADER_BYTES + stride]
+        starts = [HEADER_BYTES + number * stride for number in range(layout.num_moving)]
         self.regions = [segment.memory[start : start + layout.moving_bytes] for start in starts]
         self.moving: list[Arrays] = [views(layout.moving, region) for region in self.regions]
-        self.constants: Arrays = views(layout.constants, segment.memory[starts[1] + stride :])
+        self.constants: Arrays = views(layout.constants, segment.memory[starts[-1] + stride :])
 
     @staticmethod
     def size(layout: PartitionLayout) -> int:
         """Bytes that the weights of a partition take."""
         stride = -(-layout.moving_bytes // HEADER_BYTES) * HEADER_BYTES
-        return HEADER_BYTES + 2 * stride + layout.constant_bytes
+        return HEADER_BYTES + layout.num_moving * stride + layout.constant_bytes
 
-    def region(self, step: int) -> int:
-        """Number of the region of a step."""
-        return 0 if self.versions[0] == IN_PLACE else step % 2
+    def region(self, version: int) -> int:
+        """Number of the region of a version: that of a step, or the average of one."""
+        if version >= AVERAGED:
+            return 2
+        return 0 if self.versions[0] == IN_PLACE else version % 2
 
-    def holds(self, step: int) -> bool:
-        """Whether the weights of a step are there, whole."""
-        return int(self.versions[step % 2]) in (step, IN_PLACE)
+    def holds(self, version: int) -> bool:
+        """Whether the weights of a version are there, whole."""
+        return int(self.versions[self.region(version)]) in (version, IN_PLACE)
 
-    def arrays(self, step: int) -> Arrays:
-        """The arrays of a step by name."""
-        return self.moving[self.region(step)]
+    def arrays(self, version: int) -> Arrays:
+        """The arrays of a version by name."""
+        return self.moving[self.region(version)]
 
-    def flat(self, step: int, place: Place) -> Array:
-        """A flat array of the region of a step."""
-        return place.view(self.regions[self.region(step)])
+    def flat(self, version: int, place: Place) -> Array:
+        """A flat array of the region of a version."""
+        return place.view(self.regions[self.region(version)])
 
 
 def available_bytes() -> int:

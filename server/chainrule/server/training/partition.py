@@ -6,25 +6,34 @@ there.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from chainrule.engine.nn import functional as F
 from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
-from chainrule.server.training.contributions import HEAD, WHOLE, Dispute, Measured, Push, Verdict
+from chainrule.server.training.contributions import (
+    HEAD,
+    WHOLE,
+    Dispute,
+    Measured,
+    Push,
+    Verdict,
+    add_heads,
+    digest_of,
+    same_bytes,
+)
 from chainrule.server.training.errors import CorruptionError, NonFiniteError
-from chainrule.server.training.layout import PartitionLayout
+from chainrule.server.training.layout import PartitionLayout, Place
 from chainrule.server.training.memory import WRITING, Weights
-from chainrule.server.training.plan import Plan, Tick
+from chainrule.server.training.objectives import Objective
+from chainrule.server.training.plan import AVERAGED, Plan, Tick
 from chainrule.server.training.reduction import Block, Cover, ReductionError, tree_sum
-from chainrule.server.training.state import Array, Arrays, EvaluationMetric, StepMetric, TrainingState
+from chainrule.server.training.state import AVERAGE, Array, Arrays, EvaluationMetric, StepMetric, TrainingState
 from chainrule.server.training.update import TreeSum, Updater, clip_factor, is_finite, runs, sum_of_squares
 
 REMEMBERED_TICKS = 1000
@@ -68,12 +77,13 @@ class Partition:
         self.skipped: list[str] = []
         """Steps that were left out, and why."""
         self._updater = Updater(plan.config, plan.total_steps)
+        self._objective = Objective(plan.config)
         self._clock = clock
         self._eager = not plan.config.clip_norm and plan.config.non_finite == "fail"
         self._rules = layout.rules
+        self._runs = [self._updater.runs(layout, bucket) for bucket in range(len(layout.buckets))]
         self._slots = [
-            {slot: np.zeros(bucket.shape, np.dtype(bucket.dtype)) for slot in self._updater.slots}
-            for bucket in layout.buckets
+            {slot: self._slot_memory(slot, bucket) for slot in self._updater.slots} for bucket in layout.buckets
         ]
         self._load(state)
         self._watched: dict[int, dict[Block, bool]] = {}
@@ -130,6 +140,11 @@ class Partition:
         """Whether all ticks are done."""
         return self.tick >= self.plan.total_ticks
 
+    @property
+    def version(self) -> int:
+        """The weights that the running tick is computed with."""
+        return self.plan.version(self.plan.tick(self.tick)) if not self.finished else self.step
+
     def watch(self, tick: int, blocks: Iterable[Block], *, report: bool = False) -> None:
         """Remember the digests of these blocks of a tick, to be compared with results that come later; to `report` them
         makes verdicts of them, each of which two results have to agree on."""
@@ -173,6 +188,8 @@ class Partition:
         self._evaluates = tick.evaluates
         shards = self.plan.occupied_shards(tick) if not self.finished else 1
         self._audited = frozenset[int]() if self.finished else audited_shards(self.plan, tick, suspects=self._suspects)
+        if self.version >= AVERAGED:
+            self._offer_average()
         return _Tick(Cover(shards), [Cover(shards) for _ in self.layout.buckets])
 
     def _take(self, push: Push, part: int) -> None:
@@ -222,11 +239,11 @@ class Partition:
 
     def _record(self, tick: Tick, measured: Measured) -> None:
         """What a tick that is complete has measured."""
-        accuracy = measured.num_correct / measured.num_predictions
+        accuracy, values = self._objective.finish(measured)
         if tick.evaluates:
             self.evaluations.append(
                 EvaluationMetric(
-                    tick.epoch + 1, self.step, measured.loss, accuracy, self.plan.num_validation, self._clock()
+                    tick.epoch + 1, self.step, measured.loss, accuracy, self.plan.num_validation, self._clock(), values
                 )
             )
         else:
@@ -238,6 +255,7 @@ class Partition:
                     accuracy=accuracy,
                     num_examples=self.plan.batch_size(tick.step),
                     time_s=self._clock(),
+                    values=values,
                 )
             )
 
@@ -261,9 +279,9 @@ class Partition:
     def _update_all(self, measured: Measured) -> bool:
         """Clip all gradients together and update; False if they are not finite and the step is to be left out."""
         shards = self._now.head.num_shards
-        totals = [_whole(TreeSum(cover.values, shards), cover) for cover in self._now.buckets]
+        totals = [TreeSum(cover.values, shards).whole() for cover in self._now.buckets]
         gradients = {
-            name: _slice(totals[self.layout.bucket_of[name]], self.layout, name) for name in self.layout.parameters
+            name: self.layout.slice_of(totals[self.layout.bucket_of[name]], name) for name in self.layout.parameters
         }
         bad = sorted(name for name, g in gradients.items() if not np.isfinite(g).all())
         if bad or not np.isfinite(measured.loss):
@@ -282,7 +300,7 @@ class Partition:
             for total in totals:
                 total *= total.dtype.type(factor)
         for bucket, total in enumerate(totals):
-            self._update(bucket, partial(_run_of, total))
+            self._update(bucket, lambda start, stop, of=total: of[start:stop])  # type: ignore[misc]
         return True
 
     def _update(self, bucket: int, gradient: Callable[[int, int], Array]) -> None:
@@ -292,19 +310,22 @@ class Partition:
         place = self.layout.buckets[bucket]
         old, new = self.weights.flat(self.step, place), self.weights.flat(self.step + 1, place)
         slots = self._slots[bucket]
-        lr = self._updater.rate(self.step)
-        for start, stop in runs(place.size):
+        for run in self._runs[bucket]:
+            start, stop = run.start, run.stop
             g = gradient(start, stop)
             if not is_finite(g):
                 self._refuse_gradient(bucket, gradient)
             state = {slot: s[start:stop] for slot, s in slots.items()}
-            self._updater.apply(old[start:stop], new[start:stop], g, state, lr=lr, updates=self.updates)
+            lr = self._updater.rate(self.step, run.optimizer)
+            self._updater.apply(
+                old[start:stop], new[start:stop], g, state, lr=lr, updates=self.updates, optimizer=run.optimizer
+            )
 
     def _refuse_gradient(self, bucket: int, gradient: Callable[[int, int], Array]) -> None:
         place = self.layout.buckets[bucket]
         whole = np.concatenate([gradient(start, stop).copy() for start, stop in runs(place.size)])
         names = [name for name, of in self.layout.bucket_of.items() if of == bucket]
-        bad = sorted(name for name in names if not np.isfinite(_slice(whole, self.layout, name)).all())
+        bad = sorted(name for name in names if not np.isfinite(self.layout.slice_of(whole, name)).all())
         where = f"{self._where}{_in_shards(self._not_finite())}"
         raise NonFiniteError(f"the gradient of {', '.join(bad)} is not finite at {where}; {REMEDY}")
 
@@ -328,6 +349,17 @@ class Partition:
 
     def _writes(self) -> None:
         self.weights.versions[(self.step + 1) % 2] = WRITING
+        if self.layout.averaged:
+            self.weights.versions[2] = WRITING
+
+    def _offer_average(self) -> None:
+        """Have the running tick, an evaluation, computed with the average of the weights; the statistics are those of
+        the step, and so are the weights as long as there has been no update."""
+        now, averaged = self.weights.arrays(self.step), self.weights.moving[2]
+        names = (*self.layout.statistics, *self.layout.counters, *(() if self.updates else self.layout.parameters))
+        for name in names:
+            averaged[name][...] = now[name]
+        self.weights.versions[2] = AVERAGED + self.step
 
     @property
     def _where(self) -> str:
@@ -363,7 +395,7 @@ class Partition:
 
     def _same(self, one: Push, other: Push) -> bool:
         size = self.layout.push_bytes if not self._evaluates else 0
-        return one.measured.bits == other.measured.bits and _bytes_equal(one.memory[:size], other.memory[:size])
+        return one.measured.bits == other.measured.bits and same_bytes(one.memory[:size], other.memory[:size])
 
     def _remember_watched(self) -> None:
         """Keep the digests of the watched blocks of the tick that is complete now, and forget those long past."""
@@ -374,7 +406,7 @@ class Partition:
             held = [inside for inside in cover.values if inside in block]
             if not held:  # it came as a part of a larger one, from the worker that was waited for
                 continue
-            digest = _digest(tree_sum(cover.values, block, np.add))
+            digest = digest_of(tree_sum(cover.values, block, np.add))
             self._ledger[self.tick, block, bucket] = (digest, self._now.winners.get(held[0], -1))
             if report:
                 self.verdicts.append(Verdict(self.tick, block, bucket, digest))
@@ -390,7 +422,7 @@ class Partition:
         second = self.layout.buckets[bucket].view(push.memory)
         if not np.array_equal(first.view(np.uint8), second.view(np.uint8)):
             workers = (self._now.winners.get(inside[0], -1), push.worker)
-            digests = (_digest(first), _digest(second))
+            digests = (digest_of(first), digest_of(second))
             self.disputes.append(Dispute(self.tick, self.step + 1, push.block, workers, False, True, bucket, digests))
 
     def _compare_late(self, push: Push) -> None:
@@ -398,7 +430,7 @@ class Partition:
             known = self._ledger.pop((push.tick, push.block, bucket), None)
             if known is None:
                 continue
-            digest = _digest(self.layout.buckets[bucket].view(push.memory))
+            digest = digest_of(self.layout.buckets[bucket].view(push.memory))
             if digest != known[0] and push.stands:
                 step, workers = self.plan.tick(push.tick).step + 1, (known[1], push.worker)
                 self.disputes.append(
@@ -409,7 +441,7 @@ class Partition:
 
     def _load(self, state: TrainingState) -> None:
         now = self.weights.arrays(self.step)
-        given = state.weights()
+        given = {**state.parameters, **state.buffers}
         self._constant_parameters = frozenset(name for name in self.layout.constants if name in state.parameters)
         self.weights.versions[:] = WRITING
         for target in (now, self.weights.constants):
@@ -420,11 +452,19 @@ class Partition:
             for name, array in self._slot_views(slot).items():
                 array[...] = state.slots[slot][name]
 
+    def _slot_memory(self, slot: str, bucket: Place) -> Array:
+        """Where a slot lies: the average where workers can read it."""
+        if slot == AVERAGE:
+            return bucket.view(self.weights.regions[2])
+        return np.zeros(bucket.shape, np.dtype(bucket.dtype))
+
     def _slot_views(self, slot: str) -> Arrays:
         found = {}
         for name, place in self.layout.parameters.items():
+            if slot not in self._updater.slots_of(name):
+                continue
             bucket = self.layout.bucket_of[name]
-            found[name] = _slice(self._slots[bucket][slot], self.layout, name).reshape(place.shape)
+            found[name] = self.layout.slice_of(self._slots[bucket][slot], name).reshape(place.shape)
         return found
 
 
@@ -432,37 +472,6 @@ def _in_shards(blocks: Iterable[Block]) -> str:
     """Where in a step, for people; empty if it is in no shard by itself."""
     shards = sorted(shard for block in blocks for shard in range(block.start, block.start + block.size))
     return f", in shard {', '.join(map(str, shards))}" if shards else ""
-
-
-def _run_of(flat: Array, start: int, stop: int) -> Array:
-    return flat[start:stop]
-
-
-def _slice(flat: Array, layout: PartitionLayout, name: str) -> Array:
-    """A parameter's elements in a flat array of its bucket."""
-    place, bucket = layout.parameters[name], layout.buckets[layout.bucket_of[name]]
-    first = (place.offset - bucket.offset) // flat.itemsize
-    return flat[first : first + place.size]
-
-
-def _whole(total: TreeSum, cover: Cover[Array]) -> Array:
-    size = next(iter(cover.values.values())).size
-    return np.concatenate([total.run(start, stop).copy() for start, stop in runs(size)])
-
-
-def add_heads(
-    left: tuple[Array | None, Measured], right: tuple[Array | None, Measured]
-) -> tuple[Array | None, Measured]:
-    statistics = None if left[0] is None or right[0] is None else left[0] + right[0]
-    return statistics, left[1] + right[1]
-
-
-def _bytes_equal(one: memoryview, other: memoryview) -> bool:
-    return np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8))
-
-
-def _digest(array: Array) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()
 
 
 def merged(parts: Mapping[int, TrainingState]) -> TrainingState:

@@ -9,19 +9,21 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from chainrule.server.ray_calls import RayCalls
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.coordinator import Coordinator
 from chainrule.server.training.errors import LostPartError
 from chainrule.server.training.events import Event
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import Examples, ExampleSource
 from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.layout import with_partitions
 from chainrule.server.training.parts import Ended
@@ -33,6 +35,8 @@ from chainrule.server.training.worker import WorkerSpec, run_worker
 
 START_TIMEOUT_S = 60.0
 """How long Ray may take to copy a job's examples and state and to begin starting its coordinator."""
+FETCH_TIMEOUT_S = 120.0
+"""How long a chunk of a dataset may take to come from the service's machine."""
 CALL_TIMEOUT_S = 30.0
 """How long a coordinator may take to answer what it answers at once when it is well."""
 LINKS = "CHAINRULE_LINKS"
@@ -54,7 +58,21 @@ class PartitionActor:
 class WorkerActor:
     """A worker in a process of its own."""
 
-    def run(self, spec: WorkerSpec, examples: Examples, validation: Examples | None) -> None:
+    def run(
+        self,
+        spec: WorkerSpec,
+        examples: ExampleSource,
+        validation: ExampleSource | None,
+        chunks: ActorHandle | None = None,
+    ) -> None:
+        if chunks is not None:
+
+            def fetch(digest: str) -> bytes:
+                content: bytes = ray.get(chunks.read.remote(digest), timeout=FETCH_TIMEOUT_S)
+                return content
+
+            examples = examples.fetched_with(fetch)
+            validation = None if validation is None else validation.fetched_with(fetch)
         node_id = _node_id()
         spec = replace(spec, node=f"{ray.util.get_node_ip_address()} ({node_id[:8]})", node_id=node_id)
         local = os.environ.get(LINKS) != "tls"
@@ -74,9 +92,20 @@ class WarmActor:
         _entitle("PartitionActor")
         PartitionActor().run(spec)
 
-    def run_worker(self, spec: WorkerSpec, examples: Examples, validation: Examples | None) -> None:
+    def run_worker(self, spec: WorkerSpec, *examples: Any) -> None:
         _entitle("WorkerActor")
-        WorkerActor().run(spec, examples, validation)
+        WorkerActor().run(spec, *examples)
+
+
+class ChunkActor:
+    """Reads chunks of datasets for workers on other machines than the service's. It runs on that one."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+
+    def read(self, digest: str) -> bytes:
+        """The content of a chunk. Raises OSError."""
+        return (self._folder / digest[:2] / digest).read_bytes()
 
 
 class CoordinatorActor:
@@ -222,12 +251,15 @@ class RayLauncher:
         parts = [process.actor for process in taken.parts]
 
         def start() -> RayAttempt:
-            examples = [ray.put(spec.examples), None if spec.validation is None else ray.put(spec.validation)]
+            sources = [ray.put(spec.examples), None if spec.validation is None else ray.put(spec.validation)]
+            reader = _start_chunks(spec)
+            examples = sources if reader is None else [*sources, reader]
             made = taken.coordinator
             actor = ray.remote(num_cpus=0)(CoordinatorActor).remote() if made is None else made.actor
             order = (replace(spec, examples=NO_EXAMPLES, validation=None), examples, parts)
             over = self._pool.fill
-            return RayAttempt(self._calls, spec.job, actor, examples, order=order, parts=parts, when_over=over)
+            all_parts = parts if reader is None else [*parts, reader]
+            return RayAttempt(self._calls, spec.job, actor, examples, order=order, parts=all_parts, when_over=over)
 
         try:
             return await self._calls.run(start, timeout_s=START_TIMEOUT_S, undo=RayAttempt.kill)
@@ -333,6 +365,15 @@ class RayAttempt:
                 await call(reference)
         except TimeoutError as error:
             raise LostPartError(f"the coordinator of {self._job} does not answer in {CALL_TIMEOUT_S:g} s") from error
+
+
+def _start_chunks(spec: AttemptSpec) -> ActorHandle | None:
+    """What hands chunks to workers on other machines; None if all examples are in memory."""
+    folder = spec.examples.folder or ("" if spec.validation is None else spec.validation.folder)
+    if not folder:
+        return None
+    here = NodeAffinitySchedulingStrategy(_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here, max_concurrency=4)(ChunkActor).remote(folder)
 
 
 def _entitle(actor: str) -> None:

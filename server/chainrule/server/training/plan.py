@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -10,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.engine import data
+from chainrule.server.architecture import Architecture
 from chainrule.server.training.config import TrainingConfig
 
 Indices = NDArray[np.int64]
+AVERAGED = 1 << 40
+"""Added to the version of weights, the number of steps done, to name the average of the weights after so many steps."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,8 @@ class Tick:
 class Plan:
     """The whole training run as a pure function of (model, dataset size, configuration)."""
 
-    family: str
-    """Model family, as `engine.models.build` knows it."""
-    family_config: Mapping[str, object]
-    """Configuration of the family."""
+    architecture: Architecture
+    """The network, with all that is needed to build it."""
     num_examples: int
     """Examples to train on."""
     num_validation: int = 0
@@ -64,6 +64,11 @@ class Plan:
         """Tick number `number`, from 0."""
         epoch, position = divmod(number, self.ticks_per_epoch)
         return Tick(number, epoch * self.steps_per_epoch + position, epoch, position == self.steps_per_epoch)
+
+    def version(self, tick: Tick) -> int:
+        """The weights that a tick computes with: those after the steps done before it, or their average."""
+        averaged = tick.evaluates and self.config.ema_decay > 0
+        return tick.step + (AVERAGED if averaged else 0)
 
     def tick_after(self, steps_done: int) -> int:
         """Number of the tick that follows so many steps: after an epoch, its evaluation."""

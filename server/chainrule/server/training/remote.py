@@ -34,6 +34,7 @@ from chainrule.server.training.wire import (
     CLOCKS,
     END,
     HEADER,
+    MAX_GREETING_BYTES,
     MESSAGE,
     PUSH,
     PUSH_BODY,
@@ -115,7 +116,7 @@ class _Gateway:
                     self._slots[int.from_bytes(frame.body, "little")] = Slot.of(frame.descriptor, self._layout)
                     self._up.send(SLOT, frame.body)
                 elif frame.kind == PUSH:
-                    tick, _, _, number, part, *_ = PUSH_BODY.unpack(frame.body)
+                    tick, _, _, number, part, *_ = PUSH_BODY.unpack_from(frame.body)
                     start, stop = place_of_part(self._layout, part)
                     content = bytes(self._slots[number].memory[start:stop])
                     if int(self._slots[number].tick[0]) == tick:  # else the worker has gone on without being waited for
@@ -136,8 +137,9 @@ class _Gateway:
                     if self._arrived == IN_PLACE:
                         self._down.into(weights.regions[0])
                     else:
-                        weights.versions[self._arrived % 2] = WRITING
-                        self._down.into(weights.regions[self._arrived % 2])
+                        region = weights.region(self._arrived)
+                        weights.versions[region] = WRITING
+                        self._down.into(weights.regions[region])
                 else:
                     frame = Frame(kind, self._down.exactly(length))
                     if kind == STEP and isinstance(self._copy, KeptCopy):
@@ -166,7 +168,7 @@ class _Gateway:
         if self._arrived == IN_PLACE:
             copy.weights.versions[:] = IN_PLACE
         elif self._arrived == version:
-            copy.weights.versions[version % 2] = version
+            copy.weights.versions[copy.weights.region(version)] = version
         copy.changed()
 
     def _tell(self, frame: Frame | None = None) -> None:
@@ -293,7 +295,7 @@ class _Portal:
         self._layout = layout
         self._keeps = keeps  # a copy of the weights; else it reads another's
         self._slots: dict[int, Slot] = {}
-        self._sent = WRITING  # version of the weights that were sent last
+        self._sent: dict[int, int] = {}  # version of the weights that were sent last, by region
 
     def up(self) -> None:
         """From the worker to the partition."""
@@ -309,9 +311,13 @@ class _Portal:
                     body = self._up.exactly(PUSH_BODY.size)
                     tick, _, _, number, part, *_ = PUSH_BODY.unpack(body)
                     start, stop = place_of_part(self._layout, part)
+                    size_of_sums = length - PUSH_BODY.size - (stop - start)
+                    if not 0 <= size_of_sums <= MAX_GREETING_BYTES:
+                        raise LinkError(f"a push of {length} bytes was announced for part {part}")
+                    sums = self._up.exactly(size_of_sums)
                     self._slots[number].begin(tick)
                     self._up.into(self._slots[number].memory[start:stop])
-                    self._partition.send(PUSH, body)
+                    self._partition.send(PUSH, body + sums)
                 else:
                     self._partition.send(kind, self._up.exactly(length))
 
@@ -344,12 +350,13 @@ class _Portal:
         if not weights.holds(step):
             return
         in_place = weights.versions[0] == IN_PLACE
-        if in_place or step != self._sent:
-            region = weights.regions[weights.region(step)]
-            self._down.send(BLOB, _VERSION.pack(IN_PLACE if in_place else step), region)
+        number = weights.region(step)
+        if in_place or step != self._sent.get(number):
+            self._down.send(BLOB, _VERSION.pack(IN_PLACE if in_place else step), weights.regions[number])
             if not weights.holds(step):
+                self._sent.pop(number, None)
                 return
-            self._sent = step
+            self._sent[number] = step
         if clocks is not None:
             self._down.send(CLOCKS, clocks.body)
         self._down.send(STEP, frame.body)

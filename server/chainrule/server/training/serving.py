@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import chainrule.engine as cr
-from chainrule.engine import models
 from chainrule.server.training import faults, policies
 from chainrule.server.training.archive import Archive
-from chainrule.server.training.contributions import Measured, Push
+from chainrule.server.training.contributions import Measured, Push, unpack_sums
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError
 from chainrule.server.training.layout import make_layout
@@ -113,9 +112,9 @@ class _Link:
 
     def push(self, body: bytes) -> Push:
         """What a frame says. Raises struct.error or KeyError if it is not one of ours."""
-        tick, start, size, slot, part, loss, right, predictions = PUSH_BODY.unpack(body)
+        tick, start, size, slot, part, loss, right, predictions = PUSH_BODY.unpack_from(body)
         assert self.lease is not None
-        measured = Measured(loss, right, predictions)
+        measured = Measured(loss, right, predictions, unpack_sums(body[PUSH_BODY.size :]))
         return Push(tick, self.lease, Block(start, size), part, measured, self.slots[slot].memory, self.slots[slot])
 
     def close(self) -> None:
@@ -129,7 +128,7 @@ class PartitionServer:
         self._spec = spec
         self._control = control
         plan = spec.plan
-        layouts = make_layout(plan, models.build(plan.family, plan.family_config)).partitions
+        layouts = make_layout(plan, plan.architecture.build()).partitions
         self._layout = layouts[spec.index]
         self._alone = len(layouts) == 1
         self._segment = Segment.make(f"chainrule {spec.job} weights {spec.index}", Weights.size(self._layout))
@@ -265,7 +264,7 @@ class PartitionServer:
         elif self._held is not None:
             return
         else:
-            frame = HEADER.pack(STEP_BODY.size, STEP) + STEP_BODY.pack(self._partition.tick, self._partition.step)
+            frame = HEADER.pack(STEP_BODY.size, STEP) + STEP_BODY.pack(self._partition.tick, self._partition.version)
             if clocks := self._partition.clocks:
                 body = array("Q", clocks).tobytes()
                 frame = HEADER.pack(len(body), CLOCKS) + body + frame

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from chainrule.server.training.contributions import Measured, Push
+from chainrule.server.training.contributions import Measured, Push, add_heads
 from chainrule.server.training.errors import NonFiniteError
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import IN_PLACE, Weights
-from chainrule.server.training.partition import REMEDY, Partition, add_heads
+from chainrule.server.training.partition import REMEDY, Partition
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reduction import Block, root, tree_sum
 from chainrule.server.training.state import Array, TrainingState

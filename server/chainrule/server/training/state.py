@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
+AVERAGE = "ema"
+"""Slot of the average of the weights."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,14 @@ class TrainingState:
     """Running statistics and counters, likewise."""
     slots: dict[str, Arrays] = field(default_factory=dict)
     """What the optimizer keeps for each parameter, by slot ("momentum_buffer", or "exp_avg" and "exp_avg_sq") and
-    parameter; empty before the first update."""
+    parameter, and likewise the average of the weights; empty before the first update."""
     updates: int = 0
     """Updates applied: steps done less those that were skipped."""
 
     def weights(self) -> Arrays:
-        """The model's state_dict: parameters and buffers."""
-        return {**self.parameters, **self.buffers}
+        """The model's state_dict, as a job would have it for a result: parameters, or their averages where these are
+        kept, and buffers."""
+        return {**self.parameters, **self.slots.get(AVERAGE, {}), **self.buffers}
 
     def copy(self) -> TrainingState:
         """The same state in memory of its own."""
@@ -68,12 +71,14 @@ class StepMetric:
     """Epoch, from 1."""
     loss: float
     """Mean loss over the global batch."""
-    accuracy: float
-    """Share of the global batch classified right."""
+    accuracy: float | None
+    """Share of the global batch classified right; None: not measured."""
     num_examples: int
     """Examples of the global batch."""
     time_s: float
     """When it was done, in seconds since 1970 UTC."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured, by name."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,14 @@ class EvaluationMetric:
     """Steps done by then."""
     loss: float
     """Mean loss over the validation examples."""
-    accuracy: float
-    """Share of them classified right."""
+    accuracy: float | None
+    """Share of them classified right; None: not measured."""
     num_examples: int
     """How many they are."""
     time_s: float
     """When it was done, in seconds since 1970 UTC."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured, by name."""
 
 
 def _copied(arrays: Mapping[str, Array]) -> Arrays:

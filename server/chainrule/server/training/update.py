@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from chainrule.engine import optim
-from chainrule.server.training.config import Adam, TrainingConfig
+from chainrule.server.training.config import Adam, Optimizer, TrainingConfig
+from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.reduction import Block, additions, root
-from chainrule.server.training.state import Array
+from chainrule.server.training.state import AVERAGE, Array
 
 CHUNK = 32_768
 """Elements that are summed and updated at a time: parameters, gradients and state of them stay in a core's cache."""
 SMALL = 4 * CHUNK
 """Elements up to which nothing is cut: the calls would cost more than the cache saves."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Elements of a bucket that are updated at a time, and how."""
+
+    start: int
+    stop: int
+    optimizer: Optimizer
 
 
 class Updater:
@@ -25,15 +36,34 @@ class Updater:
     def __init__(self, config: TrainingConfig, total_steps: int) -> None:
         self.config = config
         self.total_steps = total_steps
-        optimizer = config.optimizer
-        if isinstance(optimizer, Adam):
-            self.slots: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
-        else:
-            self.slots = ("momentum_buffer",) if optimizer.momentum else ()
+        used = [config.optimizer, *(group.of(config.optimizer) for group in config.parameter_groups)]
+        kept = [slot for optimizer in used for slot in _slots(optimizer)]
+        self.slots: tuple[str, ...] = tuple(dict.fromkeys([*kept, *((AVERAGE,) if config.ema_decay else ())]))
+        """What is kept for the elements of a bucket."""
 
-    def rate(self, step: int) -> float:
-        """The learning rate of step number `step`, from 0."""
-        return self.config.optimizer.lr * self.config.schedule.factor(step, self.total_steps)
+    def slots_of(self, name: str) -> tuple[str, ...]:
+        """What is kept for a parameter."""
+        return (*_slots(self.config.optimizer_of(name)), *((AVERAGE,) if self.config.ema_decay else ()))
+
+    def rate(self, step: int, optimizer: Optimizer | None = None) -> float:
+        """The learning rate of step number `step`, from 0; of the job's optimizer, or of that of a group."""
+        return (optimizer or self.config.optimizer).lr * self.config.schedule.factor(step, self.total_steps)
+
+    def runs(self, layout: PartitionLayout, bucket: int) -> list[Run]:
+        """How a bucket is updated: in runs, which end where the settings change."""
+        place = layout.buckets[bucket]
+        borders: list[tuple[int, Optimizer]] = []
+        for name in (name for name, of in layout.bucket_of.items() if of == bucket):
+            optimizer = self.config.optimizer_of(name)
+            if not borders or optimizer != borders[-1][1]:
+                borders.append((layout.first_of(name), optimizer))
+        ends = [*(first for first, _ in borders[1:]), place.size]
+        return [
+            Run(max(start, first), min(stop, end), optimizer)
+            for (first, optimizer), end in zip(borders, ends, strict=True)
+            for start, stop in runs(place.size)
+            if start < end and first < stop
+        ]
 
     def apply(
         self,
@@ -44,10 +74,26 @@ class Updater:
         *,
         lr: float,
         updates: int,
+        optimizer: Optimizer | None = None,
     ) -> None:
         """Write the updated parameter to `new`, which may be `old`, and update its slots in place; `updates` have been
-        made before this one."""
-        optimizer = self.config.optimizer
+        made before this one. The optimizer is that of a group, or the job's."""
+        optimizer = optimizer or self.config.optimizer
+        self._optimize(optimizer, old, new, gradient, slots, lr=lr, updates=updates)
+        if self.config.ema_decay:
+            move_average(slots[AVERAGE], new, self.config.ema_decay, is_first=updates == 0)
+
+    @staticmethod
+    def _optimize(
+        optimizer: Optimizer,
+        old: Array,
+        new: Array,
+        gradient: Array,
+        slots: Mapping[str, Array],
+        *,
+        lr: float,
+        updates: int,
+    ) -> None:
         if isinstance(optimizer, Adam):
             if new is not old:
                 np.copyto(new, old)
@@ -64,7 +110,7 @@ class Updater:
                 decoupled_weight_decay=optimizer.decoupled,
             )
             return
-        buffer = slots.get("momentum_buffer")
+        buffer = slots["momentum_buffer"] if optimizer.momentum else None
         first = optim.sgd_update(
             old,
             gradient,
@@ -78,6 +124,21 @@ class Updater:
         )
         if updates == 0 and first is not None and buffer is not None:
             buffer[...] = first
+
+
+def move_average(average: Array, x: Array, decay: float, *, is_first: bool) -> None:
+    """The average of the weights after an update, in place.
+
+        a ← d·a + (1 − d)·x, computed as a + (1 − d)·(x − a); a = x at the first
+
+    Source: torch.optim.swa_utils.AveragedModel with get_ema_multi_avg_fn(d).
+    """
+    if is_first:
+        np.copyto(average, x)
+        return
+    towards = np.subtract(x, average)
+    towards *= 1.0 - decay
+    average += towards
 
 
 def is_finite(values: Array) -> bool:
@@ -104,6 +165,17 @@ class TreeSum:
         for (left, right), scratch in zip(self._steps, self._scratch, strict=True):
             held.append(np.add(held[left], held[right], out=scratch[: stop - start]))
         return held[-1]  # type: ignore[no-any-return]
+
+    def whole(self) -> Array:
+        """All elements, in memory of their own."""
+        return np.concatenate([self.run(start, stop).copy() for start, stop in runs(self._values[0].size)])
+
+
+def _slots(optimizer: Optimizer) -> tuple[str, ...]:
+    """What an optimizer keeps for each parameter."""
+    if isinstance(optimizer, Adam):
+        return ("exp_avg", "exp_avg_sq")
+    return ("momentum_buffer",) if optimizer.momentum else ()
 
 
 def runs(size: int) -> Sequence[tuple[int, int]]:

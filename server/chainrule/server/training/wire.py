@@ -30,7 +30,8 @@ from chainrule.server.training.tls import Identity, client_context
 HEADER = struct.Struct("<QB")
 """Length of the body in bytes, and the kind."""
 PUSH_BODY = struct.Struct("<QIIHHdqq")
-"""Of a PUSH: tick, first shard and size of the block, slot, part; loss, right and all predictions."""
+"""Of a PUSH: tick, first shard and size of the block, slot, part; loss, right and all predictions. Behind it, the sums
+of the other metrics, if there are any."""
 STEP_BODY = struct.Struct("<QQ")
 """Of a STEP: tick, and steps done, which is the version of the weights."""
 MAX_BODY_BYTES = 1 << 40

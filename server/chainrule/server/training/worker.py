@@ -15,10 +15,10 @@ import chainrule.engine as cr
 from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
 from chainrule.server.training.compute import Computation, Sink
-from chainrule.server.training.contributions import HEAD, WHOLE, Measured
+from chainrule.server.training.contributions import HEAD, WHOLE, Measured, pack_sums
 from chainrule.server.training.control import Control, connect_control
 from chainrule.server.training.errors import LinkError, RejectedError
-from chainrule.server.training.examples import Examples
+from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.fingerprint import fingerprint
 from chainrule.server.training.layout import PartitionLayout
 from chainrule.server.training.memory import Segment, Slot, Weights
@@ -60,8 +60,8 @@ class WorkerSpec:
     """Number of the worker within the attempt; it is not used again."""
     identity: Identity
     coordinator: Endpoint
-    examples: Examples
-    validation: Examples | None = None
+    examples: ExampleSource
+    validation: ExampleSource | None = None
     node: str = ""
     """Which node it runs on, for people."""
     node_id: str = ""
@@ -274,7 +274,7 @@ class Worker:
                 self._push(partition, tick, block, slot, part, measured)
 
         self._working = True
-        computation.load(tick.step)
+        computation.load(self._spec.plan.version(tick))
         for link in self._links:
             link.slots[slot].begin(tick.number)
         faults.at("worker.compute", lease=self._spec.lease, step=tick.step + 1)
@@ -287,7 +287,9 @@ class Worker:
 
     def _push(self, partition: int, tick: Tick, block: Block, slot: int, part: int, measured: Measured) -> None:
         link = self._links[partition]
-        if not self._computation.holds(tick.step):  # it was overtaken, and has computed with half new weights
+        if not self._computation.holds(
+            self._spec.plan.version(tick)
+        ):  # it was overtaken, and has computed with half new weights
             link.send(MESSAGE, b'{"type": "tick"}')
             return
         faults.at("worker.push", link.slots[slot].memory, lease=self._spec.lease, step=tick.step + 1, part=part)
@@ -295,7 +297,7 @@ class Worker:
             tick.number, block.start, block.size, slot, part,
             measured.loss, measured.num_correct, measured.num_predictions,
         )  # fmt: skip
-        link.send(PUSH, body)
+        link.send(PUSH, body + pack_sums(measured.sums) if part in (HEAD, WHOLE) else body)
 
     def _next_sink(self) -> tuple[int, Sink]:
         """Memory for another block of this tick; that of the tick before is free again."""

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from typer.testing import Result
 
-from chainrule.client import Adam, InvalidInputError, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.client import Adam, InvalidInputError, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.client.cli.exits import ExitCode
 from chainrule.client.cli.jobs.job_file import OPTIONS, gather
 from chainrule.client.config import from_message
@@ -30,9 +30,21 @@ exact = false
 priority = 5
 description = "the baseline"
 
+accumulate = 4
+ema_decay = 0.999
+precision = "bfloat16"
+
 [optimizer]
 name = "adamw"
 lr = 0.001
+
+[[parameter_groups]]
+patterns = ["*.bias", "bn*"]
+weight_decay = 0
+
+[[parameter_groups]]
+patterns = ["fc.*"]
+lr = 0.01
 
 [schedule]
 decay = "cosine"
@@ -66,6 +78,13 @@ def test_a_file_is_a_whole_job(run: Run, server: FakeServer, file: Path) -> None
         trainable=("fc.*",),
         exact=False,
         optimizer=Adam(lr=0.001, weight_decay=0.01, decoupled=True),
+        parameter_groups=(
+            ParameterGroup(patterns=("*.bias", "bn*"), weight_decay=0.0),
+            ParameterGroup(patterns=("fc.*",), lr=0.01),
+        ),
+        accumulate=4,
+        ema_decay=0.999,
+        precision="bfloat16",
         schedule=Schedule(decay="cosine", warmup_steps=10),
         validation=Validation(fraction=0.1, patience=3),
     )
@@ -110,6 +129,8 @@ def test_settings_have_values_of_toml_or_are_texts(file: Path) -> None:
             "dataset=other",
             "description=5 epochs",
             "optimizer=sgd",
+            'parameter_groups=[{patterns=["*.bias"], weight_decay=0}]',
+            "precision=bfloat16",
         ),
         *("labels.run=7", 'labels."a/b"=x', "schedule = {decay = 'step'}", "model='m'"),
     )
@@ -121,6 +142,8 @@ def test_settings_have_values_of_toml_or_are_texts(file: Path) -> None:
     )
     assert (found["description"], found["model"]) == ("5 epochs", "m")
     assert found["optimizer"]["name"] == "sgd"
+    assert found["parameter_groups"] == [{"patterns": ["*.bias"], "weight_decay": 0}]
+    assert found["precision"] == "bfloat16"
     assert found["labels"] == {"team": "vision", "run": "7", "a/b": "x"}
     assert found["schedule"] == {"decay": "step", "warmup_steps": 10}
 
@@ -208,7 +231,8 @@ def test_the_two_ways_to_say_how_many_workers_replace_each_other(file: Path) -> 
 
 def test_every_option_is_an_argument_and_every_argument_an_option() -> None:
     arguments = set(inspect.signature(job_request).parameters)
-    assert {key.partition(".")[0] for key in OPTIONS.values()} | {"labels", "request_id"} == arguments
+    others = {"labels", "request_id", "parameter_groups"}  # the last one has --set: a list of tables is no option
+    assert {key.partition(".")[0] for key in OPTIONS.values()} | others == arguments
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from chainrule.client import Adam, Schedule, TrainingConfig, Validation
+from chainrule.client import Adam, ParameterGroup, Schedule, TrainingConfig, Validation
 from chainrule.client.config import to_message
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import NOW, FakeServer
@@ -96,6 +96,10 @@ def test_status_says_what_is_not_as_by_default(run: Run, server: FakeServer) -> 
         trainable=("fc.*",),
         optimizer=Adam(decoupled=True, weight_decay=0.01),
         clip_norm=1.0,
+        parameter_groups=(ParameterGroup(patterns=("*.bias", "bn*"), weight_decay=0, nesterov=True),),
+        accumulate=4,
+        ema_decay=0.999,
+        precision="bfloat16",
         schedule=Schedule(warmup_steps=10, decay="cosine"),
         validation=Validation(fraction=0.1, patience=3, restore_best=True),
         min_workers=2,
@@ -108,6 +112,8 @@ def test_status_says_what_is_not_as_by_default(run: Run, server: FakeServer) -> 
     assert rows["config"] == "epochs 1, batch size 64, shards 1, seed 0"
     assert rows["trainable"] == "fc.*"
     assert rows["optimizer"] == ("adamw, lr 0.001, beta1 0.9, beta2 0.999, eps 1e-08, weight decay 0.01, clip norm 1")
+    assert rows["parameter group"] == "*.bias, bn*: weight decay 0, nesterov true"
+    assert rows["recipe"] == "in 4 pieces a shard, average of the weights with decay 0.999, bfloat16"
     assert rows["schedule"] == "a rise over 10 steps, then cosine fall to 0 of it within the steps left"
     assert rows["validation"] == "the last 10 % of the dataset, patience 3, the best weights are the result"
     assert rows["workers"] == "3 running, 2 to 4 wanted"
@@ -121,7 +127,16 @@ def test_status_says_what_is_not_as_by_default(run: Run, server: FakeServer) -> 
 def test_status_of_a_plain_job_says_no_more_than_needed(run: Run, server: FakeServer) -> None:
     server.put_job(name="jobs/1", config=to_message(TrainingConfig()))
     rows = dict(rows_of(run("jobs", "status", "1").stdout))
-    assert {"trainable", "schedule", "validation", "event", "evaluation", "computed with"}.isdisjoint(rows)
+    assert {
+        "trainable",
+        "parameter group",
+        "recipe",
+        "schedule",
+        "validation",
+        "event",
+        "evaluation",
+        "computed with",
+    }.isdisjoint(rows)
     assert rows["workers"] == "0 running, 1 wanted"
 
 

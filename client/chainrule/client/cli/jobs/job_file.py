@@ -32,7 +32,7 @@ OPTIONS: Mapping[str, str] = {
             *("model", "dataset", "trainable", "epochs", "batch_size", "shards", "seed", "clip_norm", "workers"),
             *("min_workers", "max_workers", "partitions", "staleness", "priority", "exact", "non_finite"),
             *("checkpoint_every_steps", "keep_checkpoints", "receipt_every_steps", "audit_fraction", "max_failures"),
-            "description",
+            *("accumulate", "ema_decay", "precision", "description"),
         )
     },
 }
@@ -42,7 +42,16 @@ PREFIX = "CHAINRULE_JOB_"
 VARIABLES: Mapping[str, str] = {name: f"{PREFIX}{name.upper()}" for name in OPTIONS}
 """Option → environment variable."""
 
-_TEXTS = ("model", "dataset", "description", "non_finite", "optimizer.name", "schedule.decay", "validation.dataset")
+_TEXTS = (
+    "model",
+    "dataset",
+    "description",
+    "non_finite",
+    "precision",
+    "optimizer.name",
+    "schedule.decay",
+    "validation.dataset",
+)
 _ONE_OF_THEM = ("workers", "max_workers")  # two ways to say one thing
 _EVALUATED_ON = ("fraction", "dataset")  # as here, in the group of the validation
 _NOT_IN_FILES = ("request_id",)

@@ -134,11 +134,25 @@ def _config_lines(config: "TrainingConfig") -> Iterator[tuple[str, str]]:
         yield "trainable", ", ".join(config.trainable)
     clipped = f", clip norm {config.clip_norm:g}" if config.clip_norm else ""
     yield "optimizer", _optimizer(config.optimizer) + clipped
+    for group in config.parameter_groups:
+        settings = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in group.settings.items())
+        yield "parameter group", f"{', '.join(group.patterns)}: {settings}"
+    recipe = [
+        f"in {config.accumulate} pieces a shard" if config.accumulate > 1 else "",
+        f"average of the weights with decay {config.ema_decay:g}" if config.ema_decay else "",
+        config.precision if config.precision != "float32" else "",
+    ]
+    if any(recipe):
+        yield "recipe", ", ".join(filter(None, recipe))
     schedule = _schedule(config.schedule)
     if schedule:
         yield "schedule", schedule
     if config.validation.wanted:
         yield "validation", _validation(config.validation)
+
+
+def _plain(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 def _optimizer(optimizer: "Optimizer") -> str:

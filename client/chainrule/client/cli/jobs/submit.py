@@ -23,6 +23,7 @@ WORKERS, SAFETY = "Workers", "Safety"
 
 JOB_FILE_HELP = (
     "A TOML file with what the options say: model, dataset, epochs, \\[optimizer] with name and lr, \\[schedule], "
+    "\\[\\[parameter_groups]] with patterns and what is theirs, "
     "\\[validation], \\[labels], and so on, as the arguments of the SDK's jobs.create."
 )
 
@@ -42,6 +43,13 @@ class Decay(StrEnum):
     STEP = "step"
     LINEAR = "linear"
     COSINE = "cosine"
+
+
+class Precision(StrEnum):
+    """What products and convolutions of a step compute in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 class NonFinite(StrEnum):
@@ -105,6 +113,16 @@ def submit(
     ] = None,
     clip_norm: Annotated[
         float | None, _option(OPTIMIZER, "Longest gradient, as the norm over all parameters; 0: no limit.", "0")
+    ] = None,
+    accumulate: Annotated[
+        int | None, _option(OPTIMIZER, "Pieces of each shard, computed one after another to save memory.", "1")
+    ] = None,
+    ema_decay: Annotated[
+        float | None,
+        _option(OPTIMIZER, "How much of the average of the weights is kept at a step, as 0.999; 0: no average.", "0"),
+    ] = None,
+    precision: Annotated[
+        Precision | None, _option(OPTIMIZER, "What products and convolutions compute in.", "float32")
     ] = None,
     warmup_steps: Annotated[int | None, _option(OPTIMIZER, "Steps in which the learning rate rises.", "0")] = None,
     decay: Annotated[Decay | None, _option(OPTIMIZER, "What the learning rate does afterwards.", "none")] = None,

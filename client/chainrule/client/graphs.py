@@ -1,0 +1,188 @@
+"""Graphs as they are sent and as they come back: ONNX files without weights, and what they say of a PyTorch module."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, numpy_helper
+
+from chainrule.client import torch_modules
+from chainrule.client.errors import InvalidInputError
+from chainrule.client.networks import Arrays, Parcel
+from chainrule.engine import graph, nn
+
+NOTES = "chainrule.state_dict"
+"""The entry of a graph's metadata with what PyTorch's state_dict has besides the graph's, as JSON."""
+
+
+@dataclass(frozen=True)
+class Notes:
+    """How the state_dict of a torch.nn.Module differs from that of its graph."""
+
+    kept: tuple[str, ...] = ()
+    """What the graph does not compute with: it is in the file as an initializer that no node takes."""
+    same: Mapping[str, str] = field(default_factory=dict)
+    """Further names of weights, and the name that the graph has for them."""
+    left_out: tuple[str, ...] = ()
+    """What the graph has and the state_dict has not: buffers that are not persistent."""
+
+
+# What is sent.
+
+
+def of_file(content: bytes) -> Parcel:
+    """An ONNX file with its weights. Raises GraphError."""
+    module = graph.load(content)
+    return Parcel(graph=module.architecture, weights=_weights(module))
+
+
+def of_module(module: nn.Module, example: object) -> Parcel:
+    """A module of the engine that is of no family, with its weights.
+
+    Raises:
+        InvalidInputError: it has to be run once, and there is no example.
+        GraphError: it cannot be exported.
+    """
+    if isinstance(module, graph.GraphModule):
+        return Parcel(graph=module.architecture, weights=_weights(module))
+    return of_file(exported(module, example))
+
+
+def exported(module: nn.Module, example: object) -> bytes:
+    """A module of the engine as an ONNX file. Raises InvalidInputError if there is no example, or GraphError."""
+    if example is None:
+        raise InvalidInputError(
+            f"{type(module).__name__} is exported by running it once: give example=, a batch of inputs"
+        )
+    return graph.export(module, example)
+
+
+def of_torch(module: Any, example: object, weights: Arrays | None) -> Parcel:
+    """A torch.nn.Module with its weights, or others, under the names of its state_dict. What that has besides those of
+    the graph is noted in the file.
+
+    Raises:
+        InvalidInputError: it cannot be exported, or its weights would not be found again.
+        GraphError: it has what cannot be trained here.
+    """
+    state = torch_modules.state_of(module)
+    content, found = _without_weights(module, state, torch_modules.exported(module, example))
+    notes = _notes(module, state, found)
+    if weights is not None:
+        _check_names(state, weights)
+        state = weights
+    architecture = ModelProto.FromString(content)
+    names = {tensor.name for tensor in architecture.graph.initializer}
+    architecture.graph.initializer.extend(
+        numpy_helper.from_array(state[name], name) for name in notes.kept if name not in names
+    )
+    architecture.metadata_props.add(key=NOTES, value=json.dumps(asdict(notes)))
+    return Parcel(
+        graph=architecture.SerializeToString(deterministic=True),
+        weights={name: state.get(name, array) for name, array in found.items()},
+    )
+
+
+def _without_weights(module: Any, state: Arrays, content: bytes) -> tuple[bytes, Arrays]:
+    """The graph of a module without its weights, and what its state_dict has: what the module does not learn, as its
+    buffers, is not learnt in the graph."""
+    buffers = [name for name, _ in module.named_buffers()]
+    while True:
+        architecture, weights = graph.split(content, buffers=buffers)
+        loaded = graph.load(architecture)
+        found = {**_weights(loaded), **weights}
+        others = [loaded.names[name] for name, _ in loaded.named_parameters() if name not in state]
+        if not others:
+            return architecture, found
+        buffers += others
+
+
+def _notes(module: Any, state: Arrays, found: Arrays) -> Notes:
+    """What differs between a module's state_dict and that of its graph. Raises InvalidInputError if a weight would not
+    be found again."""
+    tensors = module.state_dict()
+    places = {name: (tensors[name].data_ptr(), state[name].shape) for name in state}
+    known = {places[name]: name for name in found if name in places}
+    lacking = [name for name in state if name not in found]
+    same = {name: known[places[name]] for name in lacking if state[name].size and places[name] in known}
+    kept = tuple(name for name in lacking if name not in same)
+    left_out = tuple(name for name in found if name not in state)
+    strange = [name for name in found if name in state and found[name].shape != state[name].shape]
+    strange += [name for name in kept if any(_has_values_of(found[other], state[name]) for other in left_out)]
+    if strange:
+        raise InvalidInputError(
+            f"weights of {type(module).__name__} have other names or shapes in its graph: {', '.join(strange[:10])}; "
+            "once trained they could not be loaded back. Export it yourself and give the ONNX file: then weights have "
+            "the names that they have there"
+        )
+    return Notes(kept, same, left_out)
+
+
+def _has_values_of(array: np.ndarray, other: np.ndarray) -> bool:
+    """Whether an array is another one, or its transpose."""
+    return array.size == other.size > 1 and np.array_equal(np.sort(array, None), np.sort(other, None))
+
+
+def _check_names(state: Arrays, weights: Arrays) -> None:
+    lacking, strange = sorted(state.keys() - weights.keys()), sorted(weights.keys() - state.keys())
+    if lacking or strange:
+        raise InvalidInputError(
+            f"weights lacks {lacking[:10]} of the module's state_dict, and has {strange[:10]} besides"
+        )
+
+
+def _weights(module: nn.Module) -> Arrays:
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+
+
+# What comes back.
+
+
+def completed(weights: Arrays, content: bytes) -> Arrays:
+    """A graph's weights as the state_dict of the torch.nn.Module that it was made of, if it was made of one."""
+    model = ModelProto.FromString(content)
+    notes = _read_notes(model)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.name in notes.kept}
+    own = {name: array for name, array in weights.items() if name not in notes.left_out}
+    return {**own, **stored, **{name: weights[one] for name, one in notes.same.items()}}
+
+
+def _read_notes(model: ModelProto) -> Notes:
+    text = next((entry.value for entry in model.metadata_props if entry.key == NOTES), None)
+    return Notes() if text is None else Notes(**json.loads(text))
+
+
+def module_of(content: bytes) -> graph.GraphModule:
+    """A graph as a module of the engine, whose weights are yet to be loaded."""
+    return graph.load(content)
+
+
+def joined(content: bytes, weights: Arrays) -> bytes:
+    """A graph with weights as an ONNX file for inference: BatchNorm uses its running statistics, and dropout does
+    nothing."""
+    model = ModelProto.FromString(graph.join(content, weights))
+    kept = _read_notes(model).kept
+    needed = [tensor for tensor in model.graph.initializer if tensor.name not in kept]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(needed)
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        _evaluating(nodes)
+    return model.SerializeToString(deterministic=True)
+
+
+def _evaluating(nodes: Iterable[NodeProto]) -> None:
+    for node in nodes:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if node.op_type == "Dropout":
+            del node.input[2:]  # whether it is training; without, it is not
+        elif node.op_type == "BatchNormalization":
+            del node.output[1:]  # the statistics of the batch
+            for attribute in node.attribute:
+                if attribute.name == "training_mode":
+                    attribute.i = 0
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _evaluating(inner.node)

@@ -1,0 +1,218 @@
+"""What the SDK takes for a network and for weights, as what is sent; and what has come back, as modules and files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chainrule.client import torch_modules
+from chainrule.client.errors import InvalidInputError
+from chainrule.engine import ConfigError, FormatError, Tensor, io, models, nn
+from chainrule.engine.io.files import write_whole
+
+Arrays = dict[str, np.ndarray]
+Network = Any
+"""A module of the engine, a torch.nn.Module, an ONNX file as its path or its bytes, or the name of a family."""
+Weights = Any
+"""A mapping from names to arrays or tensors, or the path of a safetensors or .pth file."""
+
+
+class Family(str):
+    """The name of a family, where a text could also be the path of a file."""
+
+
+ONNX = ".onnx"
+TOKEN_FAMILIES = ("gpt",)
+"""Families whose inputs are tokens, not features."""
+FRAMEWORKS = ("numpy", "torch")
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A network as it is sent: a family with its configuration, or a graph."""
+
+    family: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    graph: bytes = b""
+    """An ONNX file without its weights; empty: it is a family."""
+    weights: Arrays | None = None
+    """None: the server initialises them."""
+
+
+# What is sent.
+
+
+def parcel(network: Network, *, config: Mapping[str, Any] | None, example: object, weights: Weights | None) -> Parcel:
+    """A network with the weights that it begins with.
+
+    Raises:
+        InvalidInputError: it is nothing that can be sent, or is given with what does not go with it.
+        ChainruleError: a module cannot be exported, a file cannot be read.
+    """
+    given = None if weights is None else arrays_of(weights)
+    if isinstance(network, Family) or (isinstance(network, str) and not _is_path(network)):
+        return Parcel(family=str(network), config=config or {}, weights=given)
+    if config is not None:
+        raise InvalidInputError("config goes with the name of a family; leave it out")
+    if torch_modules.is_torch_module(network):
+        from chainrule.client import graphs  # it brings onnx, which is not small
+
+        return graphs.of_torch(network, example, given)
+    made = _parcel(network, example)
+    return made if given is None else replace(made, weights=given)
+
+
+def _parcel(network: Network, example: object) -> Parcel:
+    if isinstance(network, nn.Module):
+        return _of_module(network, example)
+    if isinstance(network, bytes | bytearray | memoryview):
+        return _of_file(bytes(network))
+    if isinstance(network, str | Path):
+        return _of_file(_read(Path(network)))
+    raise InvalidInputError(
+        f"a {type(network).__name__} is no network; give a module of chainrule.engine or of PyTorch, the path or the "
+        "bytes of an ONNX file, or the name of a family"
+    )
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(ONNX) or "/" in text or "\\" in text
+
+
+def _of_module(module: nn.Module, example: object) -> Parcel:
+    try:
+        family, settings = models.family_of(module)
+    except ConfigError:
+        from chainrule.client import graphs
+
+        return graphs.of_module(module, example)
+    return Parcel(family, settings, weights=arrays_of(module.state_dict()))
+
+
+def _of_file(content: bytes) -> Parcel:
+    from chainrule.client import graphs
+
+    return graphs.of_file(content)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+# Weights that are given.
+
+
+def arrays_of(weights: Weights) -> Arrays:
+    """Weights as arrays by name.
+
+    Raises:
+        InvalidInputError: they are neither a mapping of arrays or tensors nor a file of such.
+    """
+    if isinstance(weights, str | Path):
+        try:
+            return io.load_weights(weights)
+        except OSError as error:
+            raise InvalidInputError(f"cannot read {weights}: {(error.strerror or str(error)).lower()}") from error
+        except FormatError as error:
+            raise InvalidInputError(str(error)) from error
+    if not isinstance(weights, Mapping):
+        raise InvalidInputError(
+            f"weights is a {type(weights).__name__}; it must be a state_dict (names to arrays or tensors), or the path "
+            "of a safetensors or .pth file"
+        )
+    return {name: _array(name, value) for name, value in weights.items()}
+
+
+def _array(name: object, value: object) -> np.ndarray:
+    if not isinstance(name, str):
+        raise InvalidInputError(f"weights has the name {name!r}; names must be texts")
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    if isinstance(value, Tensor):
+        return value.numpy()
+    if torch_modules.is_torch_tensor(value):
+        return torch_modules.to_numpy(value)
+    raise InvalidInputError(f"weights has a {type(value).__name__} as {name!r}; it must be an array or a tensor")
+
+
+# What comes back.
+
+
+def state_dict(weights: Arrays, content: bytes | None, framework: str) -> dict[str, Any]:
+    """Weights by the names of the module that a model was made of.
+
+    Args:
+        content: the graph; None: the model is of a family.
+        framework: "numpy" or "torch".
+
+    Raises:
+        InvalidInputError: there is no such framework, or it is not installed.
+    """
+    if framework not in FRAMEWORKS:
+        raise InvalidInputError(f"framework is {framework!r}; it must be one of: {', '.join(FRAMEWORKS)}")
+    if content is not None:
+        from chainrule.client import graphs
+
+        weights = graphs.completed(weights, content)
+    return dict(weights) if framework == "numpy" else torch_modules.to_tensors(weights)
+
+
+def module_of(family: str, config: Mapping[str, Any], content: bytes | None, weights: Arrays) -> nn.Module:
+    """A module of the engine with these weights."""
+    if content is None:
+        module = models.build(family, config)
+    else:
+        from chainrule.client import graphs
+
+        module = graphs.module_of(content)
+    module.load_state_dict(weights)
+    return module
+
+
+def example_of(family: str, input_shape: tuple[int, ...]) -> np.ndarray:
+    """A batch of two inputs of a dataset that a model of a family was trained on."""
+    return np.zeros((2, *input_shape), np.int64 if family in TOKEN_FAMILIES else np.float32)
+
+
+def check_format(path: str | Path) -> Path:
+    """The path of a file to save, whose name says the format. Raises InvalidInputError if it does not."""
+    path = Path(path)
+    if path.suffix not in (ONNX, ".safetensors", ".pth", ".pt"):
+        raise InvalidInputError(
+            f"{path} does not say by its name what to write; let it end with .onnx, .safetensors or .pth"
+        )
+    return path
+
+
+def save(
+    path: Path, weights: Arrays, content: bytes | None, *, family: str, config: Mapping[str, Any], example: object
+) -> None:
+    """Write a model to a file, which is there whole or not at all: weights as .safetensors or .pth, all of it as .onnx.
+
+    Args:
+        path: as `check_format` gives it.
+        content: the graph; None: the model is of a family, which an .onnx file is exported from with an `example`.
+
+    Raises:
+        InvalidInputError: the file cannot be written, or an example is needed.
+    """
+    try:
+        if path.suffix == ONNX:
+            from chainrule.client import graphs
+
+            if content is None:
+                whole = graphs.exported(module_of(family, config, None, weights), example)
+            else:
+                whole = graphs.joined(content, weights)
+            write_whole(path, [whole])
+        elif path.suffix == ".safetensors":
+            io.save_file(weights, path)
+        else:
+            io.save_pth_file(state_dict(weights, content, "numpy"), path)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error

@@ -1,0 +1,193 @@
+"""Modules of PyTorch: exported as graphs, and their weights there and back. PyTorch is imported only where a caller has
+handed in something of it, or wants something of it."""
+
+import copy
+import importlib
+import inspect
+import io as streams
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from chainrule.client.errors import InvalidInputError
+
+OPSET = 17
+TRACED_EXAMPLES = 2
+"""How many examples a module is traced with: BatchNorm does not train on one, and more say no more."""
+
+
+def is_torch_module(value: object) -> bool:
+    """Whether it is a torch.nn.Module. Without importing PyTorch: who has one, has imported it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def is_torch_tensor(value: object) -> bool:
+    """Whether it is a torch.Tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """The values of a torch.Tensor, on whatever device it is, as an array of its own."""
+    torch = _torch()
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        bits: np.ndarray = tensor.view(torch.int16).numpy().copy()
+        return bits.view(ml_dtypes.bfloat16)
+    found: np.ndarray = tensor.numpy().copy()
+    return found
+
+
+def to_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays as tensors of PyTorch, which have memory of their own.
+
+    Raises:
+        InvalidInputError: PyTorch is not installed.
+    """
+    torch = _torch()
+    return {name: _tensor(torch, array) for name, array in arrays.items()}
+
+
+def state_of(module: Any) -> dict[str, np.ndarray]:
+    """The state_dict of a torch.nn.Module as arrays."""
+    return {name: to_numpy(tensor) for name, tensor in module.state_dict().items() if is_torch_tensor(tensor)}
+
+
+def exported(module: Any, example: object) -> bytes:
+    """A torch.nn.Module as an ONNX file in which BatchNorm and dropout are trained, and nothing is folded.
+
+    The module stays as it is, and so does PyTorch's random state: a copy is traced.
+
+    Args:
+        example: a batch of inputs, or a tuple of several; only its shapes and dtypes matter.
+
+    Raises:
+        InvalidInputError: there is no example, or the module cannot be copied, run on it or exported.
+    """
+    torch = _torch()
+    inputs = _inputs(torch, module, example)
+    try:
+        twin = copy.deepcopy(module).cpu().train()
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"{type(module).__name__} cannot be copied to be traced: {error}; export it with torch.onnx.export(..., "
+            "training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False) and give the file"
+        ) from error
+    with torch.random.fork_rng(devices=[]):
+        _try(torch, twin, inputs)
+        reasons = []
+        for export in (_by_tracing, _by_dynamo):
+            try:
+                return export(torch, twin, inputs)
+            except Exception as error:  # noqa: BLE001 — exporters raise whatever went wrong in them
+                reasons.append(f"{export.__name__.removeprefix('_by_')}: {_first_line(error)}")
+    raise InvalidInputError(
+        f"torch.onnx.export does not take {type(module).__name__}: {'; '.join(reasons)}; write what it names otherwise"
+    )
+
+
+# What PyTorch is asked to do.
+
+
+def _by_tracing(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
+    target, names = streams.BytesIO(), _input_names(module, len(inputs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an exporter that is there, though another is newer
+        warnings.simplefilter("default", torch.jit.TracerWarning)  # of what becomes a constant
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.")  # in PyTorch's own code
+        torch.onnx.export(
+            module,
+            tuple(inputs),
+            target,
+            dynamo=False,
+            training=torch.onnx.TrainingMode.TRAINING,
+            do_constant_folding=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["output"],
+            dynamic_axes={name: {0: "batch"} for name in [*names, "output"]},
+        )
+    return target.getvalue()
+
+
+def _by_dynamo(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        module,
+        tuple(inputs),
+        dynamo=True,
+        training=torch.onnx.TrainingMode.TRAINING,
+        dynamic_shapes=tuple({0: batch} for _ in inputs),
+        optimize=False,
+        verbose=False,
+    )
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _try(torch: Any, module: Any, inputs: Sequence[Any]) -> None:
+    """A forward pass tells what is wrong with the example before the exporter does."""
+    shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in inputs)
+    try:
+        with torch.no_grad():
+            output = module(*inputs)
+    except Exception as error:
+        raise InvalidInputError(
+            f"{type(module).__name__} does not take the example ({shapes}): {_first_line(error)}"
+        ) from error
+    if not is_torch_tensor(output):
+        raise InvalidInputError(
+            f"{type(module).__name__} gives a {type(output).__name__}; a model gives one tensor: wrap it in a module "
+            "that does"
+        )
+
+
+def _inputs(torch: Any, module: Any, example: object) -> list[Any]:
+    """The inputs to trace with: the first examples of the batch, on the CPU, numbers in the module's dtype."""
+    if example is None:
+        raise InvalidInputError(
+            f"{type(module).__name__} is exported by running it once: give example=, a batch of inputs"
+        )
+    floating = next((p.dtype for p in module.parameters() if p.dtype.is_floating_point), torch.float32)
+    found = []
+    for value in example if isinstance(example, (tuple, list)) else (example,):
+        tensor = value.detach().cpu() if is_torch_tensor(value) else _tensor(torch, np.asarray(value))
+        if tensor.ndim < 1 or not tensor.shape[0]:
+            raise InvalidInputError(
+                f"example has shape {tuple(tensor.shape)}; it must be a batch, whose first dimension counts examples"
+            )
+        if tensor.is_floating_point():
+            tensor = tensor.to(floating)
+        repeated = torch.cat([tensor[:TRACED_EXAMPLES]] * TRACED_EXAMPLES) if tensor.shape[0] < 2 else tensor
+        found.append(repeated[:TRACED_EXAMPLES].clone())
+    return found
+
+
+def _input_names(module: Any, count: int) -> list[str]:
+    """What `forward` calls its inputs, if it does."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = [name for name, p in inspect.signature(module.forward).parameters.items() if p.kind in kinds]
+    return found[:count] if len(found) >= count else [f"input_{i}" for i in range(count)]
+
+
+def _tensor(torch: Any, array: np.ndarray) -> Any:
+    array = np.array(array, order="C", copy=True)
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:400]}"
+
+
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise InvalidInputError(f"PyTorch cannot be imported ({error}); install it, or ask for numpy arrays") from error

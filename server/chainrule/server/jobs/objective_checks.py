@@ -1,0 +1,309 @@
+"""What is wrong with the losses and metrics of a job: by themselves, and with its model and dataset."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from chainrule.server.errors import InvalidRequestError, Violation, echo
+from chainrule.server.records import Dataset, Model
+from chainrule.server.training.config import Loss, MetricSpec, TrainingConfig
+from chainrule.server.training.errors import ObjectiveError
+from chainrule.server.training.losses import LOSSES, TARGETS, Term, are_alike, class_axis, label_axis
+from chainrule.server.training.metrics import MAX_SUMS, MAX_VALUES, METRICS, column_of, metric_name
+from chainrule.server.training.objectives import Objective
+from chainrule.server.training.state import Array
+
+MAX_LOSSES = 16
+MAX_METRICS = 32
+MAX_WEIGHTS = 65_536
+"""Most weights of classes or labels."""
+MAX_NAME_LENGTH = 128
+"""Longest name of an output or a column."""
+
+_OF_ALL = frozenset({"name", "output", "target", "weight", "example_weight"})
+
+
+# --- by themselves ---------------------------------------------------------------------------------------------
+
+
+def check_objective(config: TrainingConfig) -> list[Violation]:
+    """Everything that is wrong with losses and metrics, whatever the model and the data."""
+    found: list[Violation] = []
+    for field, given, most in (("losses", config.losses, MAX_LOSSES), ("metrics", config.metrics, MAX_METRICS)):
+        if len(given) > most:
+            return [Violation(f"job.config.{field}", f"are {len(given)}; use at most {most}")]
+    for index, loss in enumerate(config.losses):
+        found += _prefixed(f"job.config.losses[{index}]", _check_loss(loss))
+    for index, metric in enumerate(config.metrics):
+        found += _prefixed(f"job.config.metrics[{index}]", _check_metric(metric))
+    names = Counter(map(metric_name, config.metrics))
+    found += [
+        Violation(f"job.config.metrics[{index}]", f"is called {echo(name)} as another one is; leave one of them out")
+        for index, name in enumerate(map(metric_name, config.metrics))
+        if names[name] > 1 and name in list(map(metric_name, config.metrics))[:index]
+    ]
+    return found
+
+
+def _prefixed(path: str, found: Sequence[tuple[str, str]]) -> list[Violation]:
+    return [Violation(f"{path}.{field}", description) for field, description in found]
+
+
+def _check_loss(loss: Loss) -> list[tuple[str, str]]:
+    if loss.name not in LOSSES:
+        return [("name", f"is {echo(loss.name)}, which is no loss; there are {', '.join(LOSSES)}")]
+    found = _check_places(loss, "output", "target", "example_weight")
+    found += _not_taken(loss, LOSSES[loss.name].parameters | _OF_ALL, f'the loss "{loss.name}"')
+    rules: tuple[tuple[str, bool, str], ...] = (
+        ("weight", _is_finite(loss.weight) and loss.weight > 0, "use a number above 0"),
+        ("label_smoothing", 0 <= loss.label_smoothing <= 1, "use 0 to 1"),
+        ("delta", _is_finite(loss.delta) and loss.delta > 0, "use a number above 0"),
+        ("beta", _is_finite(loss.beta) and loss.beta >= 0, "use 0 or more"),
+    )
+    found += [(field, f"is {getattr(loss, field)}; {use}") for field, right, use in rules if not right]
+    found += _check_weights(loss.class_weights, "class_weights", "use 0 or more, and not 0 for all", _from_zero)
+    found += _check_weights(loss.pos_weight, "pos_weight", "use numbers above 0", _above_zero)
+    return found
+
+
+def _check_metric(metric: MetricSpec) -> list[tuple[str, str]]:
+    if metric.name not in METRICS:
+        return [("name", f"is {echo(metric.name)}, which is no metric; there are {', '.join(METRICS)}")]
+    kind, found = METRICS[metric.name], _check_places(metric, "output", "target")
+    found += _not_taken(metric, kind.parameters | _OF_ALL, f'the metric "{metric.name}"')
+    if metric.k < 1:
+        found.append(("k", f"is {metric.k}; use at least 1"))
+    if not 0 < metric.threshold < 1:
+        found.append(("threshold", f"is {metric.threshold}; use a number above 0, below 1"))
+    if metric.average and kind.averages and metric.average not in kind.averages:
+        found.append(("average", f"is {echo(metric.average)}; use {', '.join(kind.averages)}"))
+    return found
+
+
+def _check_places(spec: Loss | MetricSpec, *names: str) -> list[tuple[str, str]]:
+    return [
+        (name, f"has {len(getattr(spec, name))} characters; use at most {MAX_NAME_LENGTH}")
+        for name in names
+        if len(getattr(spec, name)) > MAX_NAME_LENGTH
+    ]
+
+
+def _not_taken(spec: Loss | MetricSpec, taken: frozenset[str], subject: str) -> list[tuple[str, str]]:
+    """Settings that would do nothing."""
+    default: Any = type(spec)(spec.name)
+    return [
+        (f.name, f"is {echo(getattr(spec, f.name))}, which {subject} does not have; leave it out")
+        for f in fields(spec)
+        if f.name not in taken and getattr(spec, f.name) != getattr(default, f.name)
+    ]
+
+
+def _check_weights(
+    weights: tuple[float, ...], field: str, use: str, rule: Callable[[tuple[float, ...]], bool]
+) -> list[tuple[str, str]]:
+    if len(weights) > MAX_WEIGHTS:
+        return [(field, f"has {len(weights):,} numbers; use at most {MAX_WEIGHTS:,}")]
+    return [] if not weights or rule(weights) else [(field, f"is {echo(list(weights))}; {use}")]
+
+
+def _from_zero(weights: tuple[float, ...]) -> bool:
+    return all(_is_finite(w) and w >= 0 for w in weights) and any(weights)
+
+
+def _above_zero(weights: tuple[float, ...]) -> bool:
+    return all(_is_finite(w) and w > 0 for w in weights)
+
+
+def _is_finite(value: float) -> bool:
+    return math.isfinite(value) and abs(value) <= 3e38  # of float32
+
+
+# --- with a model and a dataset --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What the checks of one dataset go by."""
+
+    model: Model
+    dataset: Dataset
+    config: TrainingConfig
+    field: str
+    """Of the request, that names the dataset."""
+    is_first: bool
+    """Whether it is the one that is trained on: then what does not fit is the loss as given."""
+
+    def refused(self, index: int, name: str, description: str) -> InvalidRequestError:
+        """What is wrong with a loss; with the dataset, where no loss was given, or the loss fits another dataset."""
+        if not self.config.losses or not self.is_first:
+            return InvalidRequestError.of(self.field, description)
+        return InvalidRequestError.of(f"job.config.losses[{index}].{name}", description)
+
+
+def check_fit(
+    outputs: object, output_names: Sequence[str], model: Model, dataset: Dataset, config: TrainingConfig, *, field: str
+) -> None:
+    """Whether losses and metrics go with what the model gives for one example, and with the dataset's targets.
+
+    Args:
+        outputs: of one example of zeros.
+        field: of the request, that names the dataset.
+
+    Raises InvalidRequestError.
+    """
+    fit = _Fit(model, dataset, config, field, field == "job.dataset")
+    objective = Objective(config, output_names)
+    targets = {TARGETS: _example_of_targets(dataset)}
+    for index, term in enumerate(objective.terms):
+        _check_columns(fit, index, term)
+        try:
+            shape = tuple(objective.output(outputs, term.settings.output).shape)
+        except ObjectiveError as error:
+            raise fit.refused(index, error.field, f'{error.description} of "{model.name}"') from error
+        _CHECKS[LOSSES[term.settings.name].family](fit, index, term.settings, shape, targets[TARGETS].shape)
+    try:
+        cost = objective.cost(outputs, targets, objective.amounts(1, lambda: targets))
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise InvalidRequestError.of(
+            "job.config.losses" if config.losses else field,
+            f'cannot be computed of the outputs of "{model.name}" and the targets of "{dataset.name}": {error}',
+        ) from error
+    _check_metrics(fit, objective, outputs, targets)
+    if config.metrics:
+        objective.finish(objective.measure(cost, outputs, targets))
+
+
+def _example_of_targets(dataset: Dataset) -> Array:
+    kind = np.int64 if dataset.num_classes else np.float32
+    return np.zeros((1, *dataset.target_shape), kind)
+
+
+def _check_columns(fit: _Fit, index: int, term: Term) -> None:
+    known = f'but "{fit.dataset.name}" has "inputs" and "{TARGETS}"'
+    if term.column != TARGETS:
+        raise fit.refused(index, "target", f"is {echo(term.column)}, {known}; leave it out for the targets")
+    if term.settings.example_weight:
+        raise fit.refused(index, "example_weight", f"is {echo(term.settings.example_weight)}, {known}; leave it out")
+
+
+def _check_classes(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    dataset, model = fit.dataset, fit.model
+    if not dataset.num_classes:
+        if are_alike(outputs, targets) and (loss.name == "dice" or outputs == targets):
+            _check_number_of_classes(fit, index, loss, outputs[label_axis(outputs)])
+            return
+        raise fit.refused(
+            index,
+            "name",
+            f'"{loss.name}" goes with int64 class labels, but the targets of "{dataset.name}" are float32 numbers; use '
+            "mse, l1, huber or smooth_l1, bce_with_logits for several labels, or a dataset whose targets are whole "
+            "numbers",
+        )
+    axis = class_axis(outputs, targets)
+    if axis is None:
+        raise fit.refused(
+            index,
+            "name",
+            f'"{dataset.name}" has targets of shape {_batch(targets)}, which go with outputs of shape '
+            f'{_batch((*targets, "classes"))}, but those of "{model.name}" are {_batch(outputs)}; use another model '
+            "or other targets",
+        )
+    count = outputs[axis]
+    highest_is_ignored = loss.ignore_index == dataset.num_classes - 1
+    if dataset.num_classes > count and not highest_is_ignored:
+        raise fit.refused(
+            index,
+            "name",
+            f'"{dataset.name}" has the label {dataset.num_classes - 1}, but "{model.name}" tells {count} '
+            f"classes apart (0 to {count - 1}); correct the labels or use a model with num_classes "
+            f"{dataset.num_classes}",
+        )
+    _check_number_of_classes(fit, index, loss, count)
+
+
+def _check_number_of_classes(fit: _Fit, index: int, loss: Loss, count: int) -> None:
+    if loss.class_weights and len(loss.class_weights) != count:
+        raise fit.refused(
+            index,
+            "class_weights",
+            f'has {len(loss.class_weights)} numbers, but "{fit.model.name}" tells {count} classes apart; give one for '
+            "each",
+        )
+
+
+def _check_labels(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    _check_numbers(fit, index, loss, outputs, targets)
+    if fit.dataset.num_classes > 2:
+        raise fit.refused(
+            index,
+            "name",
+            f'"{loss.name}" goes with targets of 0 and 1, but "{fit.dataset.name}" has the label '
+            f"{fit.dataset.num_classes - 1}; use cross_entropy where one class of several is right",
+        )
+    count = outputs[label_axis(outputs)] if len(outputs) > 1 else 1
+    if loss.pos_weight and len(loss.pos_weight) not in (1, count):
+        raise fit.refused(
+            index, "pos_weight", f"has {len(loss.pos_weight)} numbers, but there are {count} labels; give one for each"
+        )
+
+
+def _check_numbers(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    if not are_alike(outputs, targets):
+        raise fit.refused(
+            index,
+            "name",
+            f'"{loss.name}" compares each output with a target, but the outputs of "{fit.model.name}" have the shape '
+            f'{_batch(outputs)} and the targets of "{fit.dataset.name}" {_batch(targets)}; use another model, other '
+            "targets, or cross_entropy for class labels",
+        )
+
+
+_CHECKS: dict[str, Callable[[_Fit, int, Loss, tuple[int, ...], tuple[int, ...]], None]] = {
+    "classes": _check_classes,
+    "labels": _check_labels,
+    "numbers": _check_numbers,
+}
+
+
+def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: dict[str, Array]) -> None:
+    total = 0
+    for index, spec in enumerate(fit.config.metrics):
+        path = f"job.config.metrics[{index}]"
+        if column_of(spec) != TARGETS:
+            raise InvalidRequestError.of(
+                f"{path}.target", f'is {echo(spec.target)}, but "{fit.dataset.name}" has "inputs" and "{TARGETS}"'
+            )
+        try:
+            sums = objective.sums_of(spec, outputs, targets)
+        except ObjectiveError as error:
+            place = f"{path}.{error.field}" if error.field else f"{path}.name"
+            what = error.description if error.field else f'"{spec.name}" {error.description}'
+            raise InvalidRequestError.of(place, what) from error
+        total += len(sums)
+        classes = len(sums) // 3
+        if spec.average == "binary" and classes > 2:
+            raise InvalidRequestError.of(
+                f"{path}.average", f"is binary, but there are {classes} classes; use macro, micro or none"
+            )
+        if spec.average == "none" and classes > MAX_VALUES:
+            raise InvalidRequestError.of(
+                f"{path}.average",
+                f"is none, and there are {classes} classes; at most {MAX_VALUES} have a value each: use macro or micro",
+            )
+        if total > MAX_SUMS:
+            raise InvalidRequestError.of(
+                path,
+                f"{metric_name(spec)} makes them {total:,} sums for each contribution, more than {MAX_SUMS:,}; leave "
+                "it out, or use accuracy or top_k, which need two",
+            )
+
+
+def _batch(shape: tuple[object, ...]) -> str:
+    """The shape of a batch, as one writes it."""
+    return f"({', '.join(['N', *map(str, shape[1:])])})" if len(shape) > 1 else "(N,)"

@@ -1,0 +1,65 @@
+"""Map-style datasets, those of PyTorch among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from chainrule.client.errors import InvalidInputError
+from chainrule.client.reading import ReadOptions, open_source
+
+
+class Samples:
+    """What `torch.utils.data.Dataset` is to its users."""
+
+    def __init__(self, sample: Callable[[int], Any], count: int = 5, classes: list[str] | None = None) -> None:
+        self._sample = sample
+        self._count = count
+        if classes is not None:
+            self.classes = classes
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Any:
+        return self._sample(number)
+
+
+def read(source: Any) -> tuple[Any, Any, tuple[str, ...]]:
+    reader = open_source(source, ReadOptions())
+    blocks = list(reader.blocks())
+    inputs, targets = (np.concatenate([block[name] for block in blocks]) for name in ("inputs", "targets"))
+    return inputs, targets, reader.class_labels
+
+
+def test_samples_become_examples() -> None:
+    inputs, targets, labels = read(Samples(lambda i: (np.full((2, 2), i), i % 2), classes=["even", "odd"]))
+    assert inputs.dtype == np.float32
+    assert inputs[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert (targets.tolist(), labels) == ([0, 1, 0, 1, 0], ("even", "odd"))
+
+
+def test_pictures_stay_bytes_with_channels_first() -> None:
+    inputs, _, _ = read(Samples(lambda i: (Image.new("RGB", (4, 3), (i, 7, 9)), 0)))
+    assert (inputs.shape, inputs.dtype) == ((5, 3, 3, 4), np.uint8)
+    assert inputs[2, :, 0, 0].tolist() == [2, 7, 9]
+
+
+def test_samples_that_are_not_alike_are_named() -> None:
+    with pytest.raises(InvalidInputError, match=r"sample 3 has an input of shape \(4,\)"):
+        read(Samples(lambda i: (np.zeros(4 if i == 3 else 2), 0)))
+    with pytest.raises(InvalidInputError, match="sample 0 is a int; a dataset must give pairs"):
+        read(Samples(lambda i: i))
+
+
+@pytest.mark.torch
+def test_datasets_of_pytorch_are_read() -> None:
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.arange(12.0).reshape(4, 3), torch.tensor([0, 1, 2, 1]))
+    inputs, targets, _ = read(data)
+    assert inputs.tolist() == torch.arange(12.0).reshape(4, 3).tolist()
+    assert targets.tolist() == [0, 1, 2, 1]

@@ -1,0 +1,188 @@
+"""Whatever stands for a network is sent as a family or as a graph, and comes back as a module or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import chainrule.engine as cr
+from chainrule.client import Client, FailedPrecondition, InvalidInputError, Model
+from chainrule.engine import graph, io, models, nn
+from chainrule.v1 import job_pb2, model_pb2
+from tests import graphs
+from tests.client.fake_server import NOW, FakeServer
+
+X = np.random.default_rng(3).normal(size=(4, graphs.FEATURES)).astype(np.float32)
+
+
+def with_version(server: FakeServer, model: Model) -> Model:
+    """Gives the fake server's model the version that a server makes it with."""
+    name = f"{model.name}/versions/1"
+    server.versions[name] = model_pb2.ModelVersion(
+        name=name, weights_digest=model.weights_digest or "", create_time=NOW
+    )
+    return model
+
+
+def finished_job(server: FakeServer, client: Client, model: Model, weights: dict[str, np.ndarray]) -> Any:
+    content = io.save(weights)
+    server.blobs[io.digest(content)] = content
+    server.put_job(
+        name="jobs/1", state=job_pb2.Job.STATE_SUCCEEDED, weights_digest=io.digest(content), model=model.name
+    )
+    return client.jobs.get("jobs/1")
+
+
+def outputs(module: nn.Module) -> np.ndarray:
+    module.eval()
+    with cr.no_grad():
+        found = module(cr.from_numpy(X))
+    assert isinstance(found, cr.Tensor)
+    return found.numpy()
+
+
+# Sent
+
+
+@pytest.mark.parametrize("how", ["path", "text", "bytes"])
+def test_an_onnx_file_is_sent_as_its_graph_and_its_weights(
+    server: FakeServer, client: Client, tmp_path: Path, how: str
+) -> None:
+    content = graphs.small_onnx()
+    file = tmp_path / "m.onnx"
+    file.write_bytes(content)
+    model = client.models.create("g", {"path": file, "text": str(file), "bytes": content}[how])
+    assert (model.family, model.config) == ("", {})
+    assert model.graph_digest is not None
+    assert model.weights_digest is not None
+    architecture, weights = graph.split(content)
+    assert server.blobs[model.graph_digest] == architecture
+    sent = io.load(server.blobs[model.weights_digest])
+    assert sent.keys() == graph.load(content).state_dict().keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(sent[name], array, strict=True)
+
+
+def test_a_graph_module_is_sent_as_its_graph(server: FakeServer, client: Client) -> None:
+    module = graph.load(graphs.small_onnx())
+    assert client.models.create("a", module).graph_digest == client.models.create("b", graphs.small_onnx()).graph_digest
+
+
+def test_weights_may_be_others_than_those_of_the_file(server: FakeServer, client: Client, tmp_path: Path) -> None:
+    other = {name: t.numpy() for name, t in graph.load(graphs.small_onnx(seed=1)).state_dict().items()}
+    file = tmp_path / "w.pth"
+    io.save_pth_file(other, file)
+    for name, weights in (("a", other), ("b", file), ("c", str(file))):
+        model = client.models.create(name, graphs.small_onnx(), weights=weights)
+        assert model.weights_digest == io.digest(io.save(other))
+
+
+def test_a_family_may_be_given_by_its_name(server: FakeServer, client: Client) -> None:
+    model = client.models.create("digits", "small_cnn", config={"width": 4}, init_seed=3, class_labels=["a", "b"])
+    assert (model.family, model.config, model.weights_digest, model.init_seed) == ("small_cnn", {"width": 4}, None, 3)
+    assert (model.graph_digest, model.class_labels) == (None, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("network", "more", "said"),
+    [
+        (3, {}, "a int is no network; give a module of chainrule.engine or of PyTorch"),
+        ("no/such/file.onnx", {}, "cannot read no/such/file.onnx: no such file"),
+        (b"", {"config": {}}, "config goes with the name of a family"),
+        (nn.Linear(2, 3), {}, "Linear is exported by running it once: give example="),
+        ("mlp", {"weights": [1, 2]}, "weights is a list; it must be a state_dict"),
+        ("mlp", {"weights": {"w": "x"}}, "weights has a str as 'w'; it must be an array or a tensor"),
+        ("mlp", {"weights": {3: np.zeros(1)}}, "weights has the name 3; names must be texts"),
+        ("mlp", {"weights": "no-such-file.pth"}, "cannot read no-such-file.pth: no such file"),
+        ("mlp", {"class_labels": "abc"}, "class_labels is 'abc'; it must be a list"),
+    ],
+)
+def test_what_is_no_network_is_refused_here(
+    server: FakeServer, client: Client, network: Any, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        client.models.create("m", network, **more)
+    assert said in str(caught.value)
+    assert server.requests("CreateModel") == []
+
+
+def test_nodes_that_cannot_be_trained_are_all_named_here(server: FakeServer, client: Client) -> None:
+    with pytest.raises(graph.UnsupportedError) as caught:
+        client.models.create("m", graphs.unsupported())
+    assert [name for name, *_ in caught.value.nodes] == ["clean up", "count words"]
+    assert server.calls == [call for call in server.calls if call[0] == "GetServerInfo"]
+
+
+# Back
+
+
+def test_a_model_of_a_graph_comes_back_as_a_module_and_as_files(
+    server: FakeServer, client: Client, tmp_path: Path
+) -> None:
+    module = graph.load(graphs.small_onnx())
+    model = with_version(server, client.models.create("g", graphs.small_onnx()))
+    np.testing.assert_array_equal(outputs(model.module()), outputs(module))
+    assert model.state_dict().keys() == module.state_dict().keys()
+    for name in ("m.safetensors", "m.pth"):
+        model.save(tmp_path / name)
+        loaded = io.load_weights(tmp_path / name)
+        assert io.digest(io.save(loaded)) == model.weights_digest
+    model.save(tmp_path / "m.onnx")
+    np.testing.assert_array_equal(outputs(graph.load((tmp_path / "m.onnx").read_bytes())), outputs(module))
+
+
+def test_a_saved_onnx_file_is_for_inference(server: FakeServer, client: Client, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = with_version(server, client.models.create("g", graphs.small_onnx()))
+    model.save(tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert [x.name for x in session.get_inputs()] == ["x"]
+    [alone] = session.run(None, {"x": X[:1]})
+    [together] = session.run(None, {"x": X})
+    np.testing.assert_allclose(alone, together[:1], rtol=1e-5, atol=1e-6)  # no statistics of the batch
+    np.testing.assert_allclose(together, outputs(graph.load(graphs.small_onnx())), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_job_has_made_comes_back_likewise(server: FakeServer, client: Client, tmp_path: Path) -> None:
+    trained = graph.load(graphs.small_onnx(seed=9))
+    model = client.models.create("g", graphs.small_onnx())
+    job = finished_job(server, client, model, {name: t.numpy() for name, t in trained.state_dict().items()})
+    np.testing.assert_array_equal(outputs(job.module()), outputs(trained))
+    np.testing.assert_array_equal(job.state_dict()["fc2.weight"], job.weights()["fc2.weight"])
+    job.save(tmp_path / "m.onnx")
+    np.testing.assert_array_equal(outputs(graph.load((tmp_path / "m.onnx").read_bytes())), outputs(trained))
+
+
+def test_a_model_of_a_family_comes_back_likewise(server: FakeServer, client: Client, tmp_path: Path) -> None:
+    module = models.mlp(in_features=graphs.FEATURES, hidden=(4,), num_classes=3)
+    model = with_version(server, client.models.create("f", module))
+    np.testing.assert_array_equal(outputs(model.module()), outputs(module))
+    model.save(tmp_path / "m.pth")
+    assert io.digest(io.save(io.load_weights(tmp_path / "m.pth"))) == model.weights_digest
+    with pytest.raises(InvalidInputError, match="MLP is exported by running it once: give example="):
+        model.save(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("name", ["m", "m.txt", "m.h5"])
+def test_a_file_says_its_format_by_its_name(server: FakeServer, client: Client, tmp_path: Path, name: str) -> None:
+    model = client.models.create("g", graphs.small_onnx())
+    with pytest.raises(InvalidInputError, match=r"let it end with \.onnx, \.safetensors or \.pth"):
+        model.save(tmp_path / name)
+
+
+def test_a_framework_that_is_none_is_refused(server: FakeServer, client: Client) -> None:
+    model = with_version(server, client.models.create("g", graphs.small_onnx()))
+    with pytest.raises(InvalidInputError, match="framework is 'jax'; it must be one of: numpy, torch"):
+        model.state_dict("jax")
+
+
+def test_a_job_that_has_not_succeeded_has_no_module(server: FakeServer, client: Client, tmp_path: Path) -> None:
+    model = client.models.create("g", graphs.small_onnx())
+    server.put_job(name="jobs/1", state=job_pb2.Job.STATE_RUNNING, model=model.name)
+    job = client.jobs.get("jobs/1")
+    for read in (job.module, job.state_dict, lambda: job.save(tmp_path / "m.pth")):
+        with pytest.raises(FailedPrecondition, match="only a SUCCEEDED job has weights"):
+            read()

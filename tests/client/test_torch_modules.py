@@ -1,0 +1,152 @@
+"""A module of PyTorch is sent as it is, stays as it is, and takes back what it was trained to."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chainrule.client import Client, InvalidInputError
+from chainrule.engine import graph, io
+from tests.client.fake_server import FakeServer
+from tests.client.test_networks import finished_job, with_version
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("PyTorch is not installed", allow_module_level=True)
+import torch
+
+pytestmark = pytest.mark.torch
+FEATURES = 6
+
+
+class Network(torch.nn.Module):  # type: ignore[misc]
+    """BatchNorm, a layer with two names, one that is not used, and buffers of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(FEATURES, 8)
+        self.norm = torch.nn.BatchNorm1d(8)
+        self.last = torch.nn.Linear(8, 3)
+        self.same = self.last
+        self.unused = torch.nn.Linear(2, 2)
+        self.register_buffer("shift", torch.full((8,), 0.25))
+        self.register_buffer("order", torch.arange(3))
+
+    def forward(self, x: Any) -> Any:
+        return self.same(torch.relu(self.norm(self.first(x)) + self.shift))
+
+
+@pytest.fixture
+def module() -> Any:
+    torch.manual_seed(0)
+    return Network()
+
+
+def test_it_is_sent_with_its_weights_under_their_names(server: FakeServer, client: Client, module: Any) -> None:
+    model = client.models.create("net", module, example=np.zeros((4, FEATURES), np.float32))
+    assert model.weights_digest is not None
+    sent = io.load(server.blobs[model.weights_digest])
+    state = module.state_dict()
+    for name, array in sent.items():
+        np.testing.assert_array_equal(array, state[name].numpy(), strict=True)
+    assert state.keys() - sent.keys() == {"same.weight", "same.bias", "unused.weight", "unused.bias", "order"}
+    assert model.graph_digest is not None
+    loaded = graph.load(server.blobs[model.graph_digest])
+    assert {name for name, _ in loaded.named_parameters()} == {
+        name for name, _ in module.named_parameters() if not name.startswith("unused")
+    }
+    assert "shift" in dict(loaded.named_buffers())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_it_stays_as_it_is_and_so_does_what_is_drawn_next(
+    server: FakeServer, client: Client, module: Any, training: bool
+) -> None:
+    module.train(training)
+    module.norm.eval()
+    before, drawn = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    client.models.create("net", module, example=torch.zeros(1, FEATURES))
+    assert (module.training, module.norm.training) == (training, False)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_the_same_module_gives_the_same_model(client: Client, module: Any) -> None:
+    first = client.models.create("net", module, example=torch.zeros(3, FEATURES))
+    assert client.models.create("net", copy.deepcopy(module), example=np.ones((7, FEATURES))) == first
+
+
+def test_its_trained_weights_are_loaded_back_strictly(
+    server: FakeServer, client: Client, module: Any, tmp_path: Path
+) -> None:
+    model = with_version(server, client.models.create("net", module, example=torch.zeros(2, FEATURES)))
+    assert model.weights_digest is not None
+    sent = io.load(server.blobs[model.weights_digest])
+    trained = {name: array + array.dtype.type(1) for name, array in sent.items()}
+    job = finished_job(server, client, model, trained)
+    other = Network()
+    other.load_state_dict(job.state_dict("torch"))
+    for name, tensor in other.state_dict().items():
+        before = module.state_dict()[name]
+        known = {"same.weight": "last.weight", "same.bias": "last.bias"}.get(name, name)
+        assert tensor.dtype == before.dtype
+        assert torch.equal(tensor, before + 1 if known in trained else before), name
+    for given in (model, job):
+        given.save(tmp_path / "net.pth")
+        other.load_state_dict(torch.load(tmp_path / "net.pth", weights_only=True))
+
+
+def test_a_state_dict_of_tensors_is_taken_in_place_of_its_weights(
+    server: FakeServer, client: Client, module: Any
+) -> None:
+    other = Network()
+    model = client.models.create("net", module, example=torch.zeros(2, FEATURES), weights=other.state_dict())
+    assert model.weights_digest is not None
+    sent = io.load(server.blobs[model.weights_digest])
+    np.testing.assert_array_equal(sent["first.weight"], other.first.weight.detach().numpy())
+    with pytest.raises(InvalidInputError, match=r"weights lacks \['first.bias'"):
+        client.models.create("net", module, example=torch.zeros(2, FEATURES), weights={"first.weight": np.zeros(1)})
+
+
+def test_bfloat16_tensors_keep_their_bits(server: FakeServer, client: Client) -> None:
+    weights = {"w": torch.linspace(-1, 1, 7).bfloat16()}
+    model = with_version(server, client.models.create("m", "mlp", weights=weights))
+    assert torch.equal(model.state_dict("torch")["w"], weights["w"])
+
+
+class Fails(torch.nn.Module):  # type: ignore[misc]
+    def forward(self, x: Any) -> Any:
+        raise RuntimeError("only on Sundays")
+
+
+class Pair(torch.nn.Module):  # type: ignore[misc]
+    def forward(self, x: Any) -> Any:
+        return x, x
+
+
+@pytest.mark.parametrize(
+    ("module_type", "example", "said"),
+    [
+        (Network, None, "Network is exported by running it once: give example=, a batch of inputs"),
+        (
+            Network,
+            np.zeros((4, 5), np.float32),
+            r"Network does not take the example \(float32 \(2, 5\)\): RuntimeError",
+        ),
+        (Network, np.float32(1), r"example has shape \(\); it must be a batch"),
+        (Network, np.zeros((0, FEATURES)), r"example has shape \(0, 6\); it must be a batch"),
+        (Fails, np.zeros((4, 5), np.float32), "RuntimeError: only on Sundays"),
+        (Pair, np.zeros((4, 5), np.float32), "Pair gives a tuple; a model gives one tensor"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_with_why(
+    server: FakeServer, client: Client, module_type: Any, example: Any, said: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        client.models.create("net", module_type(), example=example)
+    assert server.requests("CreateModel") == []

@@ -1,0 +1,102 @@
+"""ONNX files for the tests of what takes them: a small network that trains, and others that nobody should take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+FEATURES, HIDDEN, CLASSES = 8, 6, 10
+OPSET = 17
+
+
+def small_onnx(*, seed: int = 0, features: int = FEATURES, classes: int = CLASSES) -> bytes:
+    """x → Linear → BatchNorm → ReLU → Linear, as PyTorch exports it in training mode, with its weights."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "fc1.weight": rng.normal(size=(HIDDEN, features)).astype(np.float32),
+        "fc1.bias": rng.normal(size=HIDDEN).astype(np.float32),
+        "bn.weight": np.ones(HIDDEN, np.float32),
+        "bn.bias": np.zeros(HIDDEN, np.float32),
+        "bn.running_mean": np.zeros(HIDDEN, np.float32),
+        "bn.running_var": np.ones(HIDDEN, np.float32),
+        "fc2.weight": rng.normal(size=(classes, HIDDEN)).astype(np.float32),
+        "fc2.bias": np.zeros(classes, np.float32),
+    }
+    norm = ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var"]
+    nodes = [
+        helper.make_node("Gemm", ["x", "fc1.weight", "fc1.bias"], ["a"], name="/fc1/Gemm", transB=1),
+        helper.make_node("BatchNormalization", ["a", *norm], ["b", "mean", "var"], name="/bn/Norm", training_mode=1),
+        helper.make_node("Relu", ["b"], ["c"], name="/Relu"),
+        helper.make_node("Gemm", ["c", "fc2.weight", "fc2.bias"], ["y"], name="/fc2/Gemm", transB=1),
+    ]
+    return model_of(nodes, weights, inputs={"x": ["batch", features]}, outputs={"y": ["batch", classes]})
+
+
+def model_of(
+    nodes: list[NodeProto],
+    weights: dict[str, np.ndarray],
+    *,
+    inputs: dict[str, list[Any]],
+    outputs: dict[str, list[Any]],
+) -> bytes:
+    """A model of float32 inputs and outputs. Nothing of it is checked."""
+    taken, given = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+        for shapes in (inputs, outputs)
+    )
+    initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "network", taken, given, initializers)
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
+    ).SerializeToString()
+    return content
+
+
+def cyclic() -> bytes:
+    """Two nodes, each of which takes what the other gives."""
+    nodes = [
+        helper.make_node("Relu", ["b"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="second"),
+    ]
+    return model_of(nodes, {}, inputs={"x": ["batch", 2]}, outputs={"b": ["batch", 2]})
+
+
+def unsupported() -> bytes:
+    """A network with two nodes that nobody can train, and one that can be."""
+    nodes = [
+        helper.make_node("StringNormalizer", ["x"], ["a"], name="clean up"),
+        helper.make_node("Relu", ["a"], ["b"], name="fine"),
+        helper.make_node("TfIdfVectorizer", ["b"], ["y"], name="count words"),
+    ]
+    return model_of(nodes, {}, inputs={"x": ["batch", 2]}, outputs={"y": ["batch", 2]})
+
+
+def two_outputs() -> bytes:
+    """A network that gives two tensors."""
+    weight = np.ones((2, 2), np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"], name="first"),
+        helper.make_node("Relu", ["y"], ["z"], name="second"),
+    ]
+    return model_of(nodes, {"w": weight}, inputs={"x": ["batch", 2]}, outputs={"y": ["batch", 2], "z": ["batch", 2]})
+
+
+def lying() -> bytes:
+    """A weight that says that it has a thousand million elements, and brings four bytes."""
+    model = ModelProto.FromString(small_onnx())
+    model.graph.initializer[0].dims[0] = 10**9
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def huge(elements: int) -> bytes:
+    """An architecture that asks for that many weights, and brings none."""
+    shape = [elements // 1000, 1000]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="large")
+    inputs: dict[str, list[Any]] = {"x": ["batch", shape[0]], "w": [*shape]}
+    model = ModelProto.FromString(model_of([node], {}, inputs=inputs, outputs={"y": ["batch", 1000]}))
+    model.metadata_props.add(key="chainrule.weights", value='["w"]')
+    content: bytes = model.SerializeToString()
+    return content

@@ -1,0 +1,58 @@
+"""Training runs of graphs: the same bits, however they are put together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chainrule.engine import graph, io
+from chainrule.server.architecture import GraphArchitecture
+from chainrule.server.training.events import Finished
+from chainrule.server.training.examples import Examples
+from chainrule.server.training.plan import Plan
+from chainrule.server.training.state import TrainingState
+from tests import graphs
+from tests.server.training.bench import Bench, tiny_plan
+from tests.server.training.runs import run
+from tests.server.training.test_attempt import IN_THREADS
+
+
+def plan_of(num_validation: int = 0, **config: Any) -> Plan:
+    """The small graph, with BatchNorm; a receipt of every step."""
+    plan = tiny_plan(num_validation, **{"receipt_every_steps": 1, "max_workers": 4, **config})
+    content, _ = graph.split(graphs.small_onnx())
+    return replace(plan, architecture=GraphArchitecture(io.digest(content), content))
+
+
+def data(plan: Plan) -> Examples:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(plan.num_examples, graphs.FEATURES)).astype(np.float32)
+    return Examples(inputs, rng.integers(0, graphs.CLASSES, size=plan.num_examples))
+
+
+def first_state(plan: Plan) -> TrainingState:
+    """The weights of the file."""
+    module = graph.load(graphs.small_onnx())
+    assert dict(plan.architecture.build().named_parameters()).keys() == dict(module.named_parameters()).keys()
+    parameters = {name: value.data.copy() for name, value in module.named_parameters()}
+    return TrainingState(0, parameters, {name: np.array(value.data) for name, value in module.named_buffers()})
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+async def test_any_number_of_workers_has_the_same_bits(workers: int) -> None:
+    plan = plan_of()
+    found = await run(plan, data=data(plan), state=first_state(plan), workers=workers, **IN_THREADS)
+    assert found.last == Finished(6)
+    assert found.digest == Bench(plan, examples=data(plan), state=first_state(plan)).run().digest()
+    assert int(found.state.buffers["bn.num_batches_tracked"]) == 6
+    assert not np.array_equal(found.state.buffers["bn.running_mean"], first_state(plan).buffers["bn.running_mean"])
+
+
+async def test_partitions_do_not_matter() -> None:
+    one = await run(plan_of(), data=data(plan_of()), state=first_state(plan_of()), workers=2, **IN_THREADS)
+    plan = plan_of(partitions=3)
+    three = await run(plan, data=data(plan), state=first_state(plan), workers=2, **IN_THREADS)
+    assert three.digest == one.digest
