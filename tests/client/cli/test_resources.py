@@ -32,6 +32,10 @@ def test_a_model_is_made_from_a_family(run_json: RunJson) -> None:
     assert (made["weights_digest"], made["init_seed"]) == (None, 0)
 
 
+def spec(name: str, *shape: model_pb2.Dimension) -> model_pb2.TensorSpec:
+    return model_pb2.TensorSpec(name=name, dtype="float32", shape=shape)
+
+
 def test_a_model_is_made_of_an_onnx_file_shown_and_saved(
     run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path
 ) -> None:
@@ -42,8 +46,8 @@ def test_a_model_is_made_of_an_onnx_file_shown_and_saved(
     assert {made["graph_digest"], made["weights_digest"]} == server.blobs.keys()
     server.models["models/g"].MergeFrom(
         model_pb2.Model(
-            inputs=[model_pb2.TensorSpec(name="x", dtype="float32", shape=[{"name": "batch"}, {"value": 8}])],
-            outputs=[model_pb2.TensorSpec(name="y", dtype="float32", shape=[{"name": ""}, {"value": 10}])],
+            inputs=[spec("x", model_pb2.Dimension(name="batch"), model_pb2.Dimension(value=8))],
+            outputs=[spec("y", model_pb2.Dimension(name=""), model_pb2.Dimension(value=10))],
             warnings=["it is odd"],
         )
     )
