@@ -257,7 +257,7 @@ class Sometimes(nn.Module):
 
 
 def test_a_parameter_that_is_not_used_has_a_gradient_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "build", lambda *_: Sometimes())
+    monkeypatch.setattr(models, "build", lambda *_, **__: Sometimes())
     plan = tiny_plan()
     computation = compute.Computation(plan, tiny_images())
     [part] = computation.layout.partitions
