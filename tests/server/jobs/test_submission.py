@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -409,10 +410,10 @@ def test_a_full_queue_takes_no_more(catalogs: Catalogs, store: Store) -> None:
 # --- graphs ----------------------------------------------------------------------------------------------------
 
 
-def create_graph(catalogs: Catalogs, content: bytes) -> str:
+def create_graph(catalogs: Catalogs, content: bytes, model_id: str = "g") -> str:
     architecture, weights = graph.split(content)
     return catalogs.models.create(
-        "g",
+        model_id,
         architecture=GraphArchitecture(catalogs.blobs.put(architecture)),
         weights_digest=catalogs.blobs.put(io.save(weights)),
         init_seed=0,
@@ -446,3 +447,18 @@ def test_a_graph_of_two_outputs_is_refused_with_their_names(catalogs: Catalogs) 
     with pytest.raises(InvalidRequestError, match=r'"models/g" gives 2 outputs \(y, z\); a job trains one') as error:
         catalogs.submit(model=model, dataset=catalogs.create_dataset("pairs", (2,), label=1))
     assert refusal(error).field == "job.model"
+
+
+def test_a_graph_that_inflates_its_input_is_refused_before_it_does(catalogs: Catalogs) -> None:
+    dataset = catalogs.create_dataset("thin", (2, 1), label=2)
+    assert catalogs.submit(model=create_graph(catalogs, graphs.inflating(100)), dataset=dataset)[1]
+    for elements in (10**8, 10**12, 2**62):
+        model = create_graph(catalogs, graphs.inflating(elements), f"g{elements}")
+        tracemalloc.start()
+        try:
+            with pytest.raises(InvalidRequestError, match="blow up") as error:
+                catalogs.submit(model=model, dataset=dataset)
+            assert tracemalloc.get_traced_memory()[1] < 2**26
+        finally:
+            tracemalloc.stop()
+        assert refusal(error).field == "job.dataset"
