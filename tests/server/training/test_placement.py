@@ -467,7 +467,7 @@ def test_a_chunk_that_does_not_come_is_waited_for_unless_it_is_not_there(
     monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[Exception], text: str
 ) -> None:
     reader = SimpleNamespace(read=Method())
-    monkeypatch.setattr(placement.ray, "get", Mock(side_effect=raised))
+    monkeypatch.setattr(ray, "get", Mock(side_effect=raised))
     with pytest.raises(expected, match=text):
         placement._fetch(reader, "abc")
     assert reader.read.calls == [("abc",)]
