@@ -11,7 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "chainrule" / "client"
-MODULES = ("access", "blobs", "channel", "client", "cluster", "datasets", "job", "jobs", "models", "paging")
+MODULES = (
+    "access",
+    "blobs",
+    "channel",
+    "client",
+    "cluster",
+    "datasets",
+    "job",
+    "jobs",
+    "models",
+    "paging",
+    "predictions",
+)
 NOTE = "# Derived from aio/{name}.py by client/derive.py. Change that, and run `make client`.\n"
 
 RULES: tuple[tuple[str, str], ...] = (

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import google_crc32c
 import grpc
+import numpy as np
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -26,6 +27,8 @@ from chainrule.v1 import (
     job_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    predict_pb2,
+    predict_pb2_grpc,
 )
 from tests.client.fake_store import BREAK, Failure, delete, find, page, update
 
@@ -40,12 +43,27 @@ def read_response(chunk: bytes) -> blob_pb2.ReadBlobResponse:
     return blob_pb2.ReadBlobResponse(chunk=chunk, chunk_crc32c=google_crc32c.value(chunk))
 
 
+def predicted(request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+    """What the fake network makes of a request."""
+    tensor = request.inputs[0]
+    x = np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape)
+    sums = x.reshape(len(x), -1).sum(axis=1).astype(np.float32)
+    output = np.stack([sums, -sums], axis=1)
+    version = request.model if "/versions/" in request.model else f"{request.model}/versions/3"
+    return predict_pb2.PredictResponse(
+        version=version,
+        outputs=[predict_pb2.Tensor(name="output", dtype="float32", shape=output.shape, data=output.tobytes())],
+        class_labels=["up", "down"] if request.with_class_labels else [],
+    )
+
+
 class FakeServer(
     blob_pb2_grpc.BlobServiceServicer,
     cluster_pb2_grpc.ClusterServiceServicer,
     dataset_pb2_grpc.DatasetServiceServicer,
     job_pb2_grpc.JobServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
+    predict_pb2_grpc.PredictServiceServicer,
 ):
     """Keeps what it is sent, and does as it is told.
 
@@ -73,6 +91,7 @@ class FakeServer(
         self.checkpoints: list[job_pb2.Checkpoint] = []
         self.job_of_request: dict[str, str] = {}
         self.first_job = job_pb2.Job(state=job_pb2.Job.STATE_QUEUED)
+        self.stream_breaks: deque[tuple[int, Failure]] = deque()  # after so many answers, of the streams to come
         self.stored_digest: str | None = None  # what WriteBlob says it stored, in place of the truth
         self.silent: set[str] = set()
         self.calls: list[tuple[str, Any]] = []
@@ -97,6 +116,7 @@ class FakeServer(
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(self, self._server)
         job_pb2_grpc.add_JobServiceServicer_to_server(self, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
+        predict_pb2_grpc.add_PredictServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
 
@@ -232,6 +252,27 @@ class FakeServer(
         self._enter("ListNodes", request, context)
         node = cluster_pb2.Node(id="a1", address="127.0.0.1", cpus=2, memory_bytes=4 * 1024**3)
         return cluster_pb2.ListNodesResponse(nodes=[node])
+
+    # PredictService
+
+    def Predict(
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
+        """The outputs are the sums over the examples and, besides, their negatives: two classes."""
+        self._enter("Predict", request, context)
+        return predicted(request)
+
+    def StreamPredict(
+        self, request_iterator: Iterator[predict_pb2.StreamPredictRequest], context: grpc.ServicerContext
+    ) -> Iterator[predict_pb2.PredictResponse]:
+        self._enter("StreamPredict", predict_pb2.StreamPredictRequest(), context)
+        left, failure = self.stream_breaks.popleft() if self.stream_breaks else (None, None)
+        for request in request_iterator:
+            if left == 0 and failure is not None:
+                failure.end(context)
+            left = None if left is None else left - 1
+            self.calls.append(("StreamPredict request", request.request))
+            yield predicted(request.request)
 
     # ModelService
 

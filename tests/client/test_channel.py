@@ -59,6 +59,7 @@ def test_exactly_the_idempotent_calls_are_repeated() -> None:
         "ListReceipts",
         "ListTokens",
         "PauseJob",
+        "Predict",
         "ResumeJob",
         "RevokeToken",
         "ScaleJob",

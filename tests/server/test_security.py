@@ -60,7 +60,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
 def call(caller: Caller, path: str) -> Any:
     """A call of a method with an empty request."""
     method, request = call_of(caller, path)
-    sent = iter([request]) if path.endswith("/WriteBlob") else request
+    sent = iter([request]) if path.endswith(("/WriteBlob", "/StreamPredict")) else request
     return method(sent, metadata=caller.metadata)
 
 

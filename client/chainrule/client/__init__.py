@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from chainrule.client.job import Job
     from chainrule.client.models import Model, ModelVersion
+    from chainrule.client.prediction import Prediction, RankedClass
     from chainrule.client.records import (
         LogEntry,
         Metric,
@@ -129,7 +130,9 @@ __all__ = [
     "OutOfRange",
     "ParameterGroup",
     "PermissionDenied",
+    "Prediction",
     "Progress",
+    "RankedClass",
     "Receipt",
     "ResourceExhausted",
     "RetryPolicy",
@@ -194,6 +197,7 @@ _HOME = {
     ),
     "chainrule.client.job": ("Job",),
     "chainrule.client.models": ("Model", "ModelVersion"),
+    "chainrule.client.prediction": ("Prediction", "RankedClass"),
     "chainrule.client.records": (
         "LogEntry",
         "Metric",

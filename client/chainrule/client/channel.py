@@ -141,6 +141,59 @@ class Connection:
             raise failed[0]
         return answer
 
+    def exchange(
+        self,
+        method: grpc.StreamStreamMultiCallable[Request, Response],
+        requests: Callable[[int], Iterable[Request]],
+        *,
+        count: int,
+    ) -> Iterator[Response]:
+        """Many requests that change nothing, as many answers in their order, through breaks of the transport.
+
+        A stream that breaks, is refused, or reaches settings.stream_timeout_s with some answers, is opened again for
+        the requests that are not answered.
+
+        Args:
+            requests: gives those that come after so many.
+            count: how many there are.
+
+        Raises:
+            RpcError: as for `call`; Unavailable once settings.retry.window_s has passed without the server.
+            ClientClosedError: the client is closed.
+        """
+        patience = self.patience()
+        answered = 0
+        while answered < count:
+            before = answered
+            try:
+                with closing(self._exchanged(method, requests(answered))) as stream:
+                    for response in stream:
+                        patience.restore()
+                        answered += 1
+                        yield response
+                broken: RpcError = Unavailable(f"the server at {self.address} ended a stream early")
+            except DeadlineExceeded:
+                if answered == before:
+                    raise
+                continue
+            except (Cancelled, ResourceExhausted, Unavailable) as error:
+                if isinstance(error, ResourceExhausted) and not was_refused(error):
+                    raise
+                broken = error  # nobody here cancels: the other side cut it off
+            if answered < count:
+                patience.spend(broken)
+
+    def _exchanged(
+        self, method: grpc.StreamStreamMultiCallable[Request, Response], requests: Iterable[Request]
+    ) -> Generator[Response, None, None]:
+        with self._translated():
+            stream = method(iter(requests), timeout=self.settings.stream_timeout_s, metadata=self._metadata)
+            try:
+                for response in stream:
+                    yield response
+            finally:
+                stream.cancel()
+
     def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What takes a while and is no call, without holding up others."""
         return runtime.compute(function, *args, **kwargs)

@@ -2,8 +2,11 @@
 # Derived from aio/client.py by client/derive.py. Change that, and run `make client`.
 
 import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
+
+from numpy.typing import ArrayLike
 
 from chainrule.client.access import Access
 from chainrule.client.blobs import Blobs
@@ -15,8 +18,11 @@ from chainrule.client.encryption import Tls
 from chainrule.client.errors import DeadlineExceeded, Unavailable, unreachable_message
 from chainrule.client.jobs import Jobs
 from chainrule.client.models import Models
+from chainrule.client.prediction import Prediction
+from chainrule.client.predictions import Predictions
 from chainrule.client.resources import Node, ServerInfo
 from chainrule.client.transport import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Settings, check_address
+from chainrule.client.wire import Named
 
 
 class Client:
@@ -58,6 +64,7 @@ class Client:
         self._cluster = Cluster(self._connection)
         self.access = Access(self._connection)
         self.blobs = Blobs(self._connection)
+        self._predictions = Predictions(self._connection)
         self.models = Models(self._connection, self.blobs)
         self.datasets = Datasets(self._connection, self.blobs)
         self.jobs = Jobs(self._connection, self.blobs)
@@ -118,6 +125,37 @@ class Client:
     def nodes(self) -> tuple[Node, ...]:
         """The nodes of the cluster that the server trains on."""
         return self._cluster.nodes()
+
+    def predict(
+        self,
+        model: Named | str,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        tokens: bool = False,
+        batch_size: int | None = None,
+        alone: bool = False,
+    ) -> Prediction:
+        """What the network of a model makes of some examples, in evaluation mode, computed by the server.
+
+        Many examples are sent in several requests, each within settings.call_timeout_s; a request that the server has
+        no room for is made again.
+
+        Args:
+            model: a version, "models/digits/versions/2", or a model, "digits", which stands for its newest version.
+            x: (N, ...) the inputs of N examples: numbers, sent as float32, or tokens; or, by their names, those of a
+                network with several inputs, which keep their dtypes, but for float64.
+            tokens: whether `x` holds tokens: whole numbers, sent as int64.
+            batch_size: most examples of one request; by default at most 64, fewer where they are large.
+            alone: whether no request is computed in a batch with those of others: then its answers have the same bits
+                whenever they are asked for on one machine, instead of about the same values.
+
+        Raises:
+            InvalidInputError: the inputs cannot be sent.
+            NotFound: there is no such model or version.
+            InvalidArgument: the network does not take such inputs.
+            ResourceExhausted: the server has too little memory for them.
+        """
+        return self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone)
 
     def close(self) -> None:
         """Close the connection; calls under way end with ClientClosedError. Closing twice is fine."""

@@ -25,12 +25,13 @@ def to_examples(
     """
     array = np.asarray(inputs)
     return {
-        "inputs": _to_int64(array, "inputs", "tokens", first_row) if tokens else _to_float32(array),
-        "targets": _to_int64(np.asarray(targets), "targets", "class labels", first_row),
+        "inputs": to_int64(array, "inputs", "tokens", first_row) if tokens else to_float32(array),
+        "targets": to_int64(np.asarray(targets), "targets", "class labels", first_row),
     }
 
 
-def _to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
+def to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Numbers as float32, in C order. Raises InvalidInputError."""
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(f"inputs have dtype {array.dtype}; they must be real numbers, to be sent as float32")
     with np.errstate(over="ignore"):
@@ -40,7 +41,8 @@ def _to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
     return converted
 
 
-def _to_int64(array: NDArray[np.generic], name: str, meaning: str, first_row: int) -> NDArray[np.int64]:
+def to_int64(array: NDArray[np.generic], name: str, meaning: str, first_row: int = 0) -> NDArray[np.int64]:
+    """Whole numbers as int64, in C order. Raises InvalidInputError, in which the array has this name and meaning."""
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(f"{name} have dtype {array.dtype}; they must be {meaning}: whole numbers from 0")
     with np.errstate(invalid="ignore"):

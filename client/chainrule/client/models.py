@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chainrule.client import networks, runtime
 from chainrule.client.blobs import Blobs, Received, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import FailedPrecondition, InvalidInputError
 from chainrule.client.paging import page_size, take
+from chainrule.client.prediction import Prediction
+from chainrule.client.predictions import Predictions
 from chainrule.client.resources import ModelRecord, model_fields
 from chainrule.client.wire import (
     UINT64,
@@ -98,6 +101,7 @@ class ModelVersion:
     create_time: datetime
     """When it was made, in UTC."""
     _blobs: Blobs = field(repr=False, compare=False)
+    _predictions: Predictions = field(repr=False, compare=False)
 
     @property
     def number(self) -> int:
@@ -122,6 +126,17 @@ class ModelVersion:
         """The weights, state_dict name → array, checked against their digest; else as `weights_file`."""
         return runtime.compute(io.load, self.weights_file(received=received))
 
+    def predict(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        tokens: bool = False,
+        batch_size: int | None = None,
+        alone: bool = False,
+    ) -> Prediction:
+        """What the network makes of some examples with these weights; see `Client.predict`."""
+        return self._predictions.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+
 
 class Models:
     """The models of a server."""
@@ -129,6 +144,7 @@ class Models:
     def __init__(self, connection: Connection, blobs: Blobs) -> None:
         self._connection = connection
         self._blobs = blobs
+        self._predictions = Predictions(connection)
         self._stub = model_pb2_grpc.ModelServiceStub(connection.channel)
 
     def create(
@@ -382,4 +398,5 @@ class Models:
             step=message.step,
             create_time=moment(message.create_time),
             _blobs=self._blobs,
+            _predictions=self._predictions,
         )

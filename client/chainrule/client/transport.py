@@ -8,11 +8,11 @@ from google.protobuf.message import Message
 from chainrule.client.credentials import is_loopback
 from chainrule.client.errors import InvalidInputError
 from chainrule.client.retry import RetryPolicy
-from chainrule.v1 import access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2
+from chainrule.v1 import access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2, predict_pb2
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 SERVICE_FILES: tuple[FileDescriptor, ...] = tuple(
-    module.DESCRIPTOR for module in (access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2)
+    module.DESCRIPTOR for module in (access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2, predict_pb2)
 )
 ADDRESS_VARIABLE = "CHAINRULE_ADDRESS"
 DEFAULT_ADDRESS = "localhost:50051"
@@ -42,7 +42,7 @@ def is_idempotent(method: MethodDescriptor) -> bool:
     """
     if method.client_streaming or method.server_streaming:
         return False
-    return method.name.startswith(("Get", "List", "Find", "Create", "Pause", "Resume", "Revoke", "Scale"))
+    return method.name.startswith(("Get", "List", "Find", "Predict", "Create", "Pause", "Resume", "Revoke", "Scale"))
 
 
 _REPEATABLE = frozenset(

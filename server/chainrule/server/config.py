@@ -136,6 +136,36 @@ class ServerConfig:
     queue_limit: int = setting(
         DEFAULT_QUEUE_LIMIT, "Most jobs of one tenant that wait in the queue or are paused; more are refused.", least=1
     )
+    predictors: int = setting(
+        1,
+        "Most processes that compute predictions, one CPU each. They are started when they are needed; 0: none, and no "
+        "predictions.",
+        least=0,
+        example=2,
+    )
+    predictor_memory_gb: float = setting(
+        1.0,
+        "GB (10⁹ bytes) of weights up to which each of them keeps models loaded; those go first that were not used for "
+        "the longest.",
+        option="predictor-memory",
+        least=0,
+    )
+    predict_batch: int = setting(
+        32, "Most examples, of all requests together, that are computed as one batch.", least=1
+    )
+    predict_window_ms: float = setting(
+        0.0,
+        "Milliseconds that a request waits for others to be computed with while there is a process free. What comes "
+        "while none is, is a batch in any case.",
+        option="predict-window",
+        least=0,
+        most=10_000,
+    )
+    predict_queue: int = setting(
+        1000,
+        "Most requests for predictions with one version of a model that wait; more are told to come back.",
+        least=1,
+    )
     grace_s: float = setting(
         10.0,
         "Seconds that calls under way may take once the service is told to stop.",
@@ -174,6 +204,11 @@ class ServerConfig:
     def storage_limit_bytes(self) -> int | None:
         """Most bytes of blobs to store; None: as many as the disk holds."""
         return _bytes(self.storage_limit_gb)
+
+    @property
+    def predictor_memory_bytes(self) -> int:
+        """Most bytes of weights that a predictor keeps."""
+        return round(self.predictor_memory_gb * 1e9)
 
     @property
     def tenant_storage_limit_bytes(self) -> int | None:

@@ -109,6 +109,18 @@ class ClusterUnreachableError(ServiceError):
     reason = "CLUSTER_UNREACHABLE"
 
 
+class PredictorUnavailableError(ServiceError):
+    """There is no process that computes predictions, and none could be started."""
+
+    reason = "PREDICTOR_UNAVAILABLE"
+
+
+class PredictorLostError(ServiceError):
+    """A request at which the processes that compute predictions end, one after the other."""
+
+    reason = "PREDICTOR_LOST"
+
+
 class OutOfMemoryError(ServiceError):
     """The service has too little memory for a request."""
 

@@ -62,6 +62,14 @@ def existing_version(name: str, *, field: str = "name") -> tuple[str, int | None
     return model, int(number)
 
 
+def served_version(name: str, *, field: str) -> tuple[str, int | None]:
+    """The model and the number of the version that predictions are to be made with: as of `existing_version`, or the
+    newest one of models/{id}. Raises what that raises."""
+    if "/versions/" in name:
+        return existing_version(name, field=field)
+    return existing("models", name, field=field), None
+
+
 def model_source(name: str, *, field: str) -> tuple[str, int | None]:
     """The model and the number of the version that a job is to begin with: as of `existing_version`, or the first one
     of models/{id}. Raises what that raises."""

@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -34,6 +35,11 @@ from chainrule.server.jobs.run import JobRun
 from chainrule.server.jobs.submission import Submissions
 from chainrule.server.limits import Rate
 from chainrule.server.models import ModelCatalog
+from chainrule.server.predictions.batching import Limits as BatchLimits
+from chainrule.server.predictions.dispatch import Predictions
+from chainrule.server.predictions.predictor import PredictorSettings
+from chainrule.server.predictions.process import PredictorLike, PredictorProcess
+from chainrule.server.predictions.versions import ServedVersions
 from chainrule.server.rpc.access import AccessServicer
 from chainrule.server.rpc.authentication import Doorkeeper, Limits
 from chainrule.server.rpc.blobs import BlobServicer
@@ -44,6 +50,7 @@ from chainrule.server.rpc.gate import GateInterceptor
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
 from chainrule.server.rpc.once import OnceInterceptor
+from chainrule.server.rpc.predictions import PredictServicer
 from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.scopes import SERVICES
 from chainrule.server.rpc.status import ErrorInterceptor
@@ -60,6 +67,7 @@ from chainrule.v1 import (
     dataset_pb2_grpc,
     job_pb2_grpc,
     model_pb2_grpc,
+    predict_pb2_grpc,
 )
 
 MAX_MESSAGE_BYTES = 16 * 1024**2
@@ -103,6 +111,8 @@ class Service:
         """Port it listens on, once entered."""
         self.metrics_address = ""
         """Where its metrics are, as host:port, once entered; empty: nowhere."""
+        self.metrics = Metrics(kernels=cr.kernels.info().name)
+        """What it counts."""
         self._serving = False
         self._calls = Calls()
 
@@ -141,7 +151,7 @@ class Service:
         datasets = DatasetCatalog(store, blobs, tenant_blobs)
         checkpoints = Checkpoints(store, blobs)
         feed = Feed()
-        metrics = Metrics(kernels=cr.kernels.info().name)
+        metrics = self.metrics
         metrics.watch(store, blobs)
         launcher = CountingLauncher(self._launcher, metrics)
         logs = ServiceLogs(store, feed)
@@ -166,6 +176,7 @@ class Service:
             settle=logs.settle,
         )
 
+        predictions = _predictions(config, ServedVersions(store, blobs), metrics)
         doorkeeper = Doorkeeper(tokens, asks=config.require_tokens, limits=limits_of(config))
         audit = AuditLog(store)
         gate = GateInterceptor(doorkeeper, audit)
@@ -176,6 +187,7 @@ class Service:
         dataset_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetServicer(datasets), server)
         job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(jobs), server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterServicer(self._cluster, datetime.now(UTC)), server)
+        predict_pb2_grpc.add_PredictServiceServicer_to_server(PredictServicer(predictions), server)
         healthy = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -186,12 +198,14 @@ class Service:
         stack.callback(audit.tell)
         await stack.enter_async_context(logs)
         await stack.enter_async_context(Housekeeping(store, blobs, tokens))
+        await stack.enter_async_context(predictions)
         await jobs.start()
         stack.push_async_callback(jobs.stop)
         await server.start()
         stack.push_async_callback(self._calls.over, CUT_OFF_S)
         stack.push_async_callback(server.stop, FLUSH_S)
         stack.push_async_callback(self._calls.drain, config.grace_s)
+        stack.callback(predictions.draining.set)
         for name in ("", *SERVICES):
             await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
         stack.push_async_callback(healthy.enter_graceful_shutdown)
@@ -231,6 +245,24 @@ class Service:
         stack.callback(measuring.cancel)
         self.metrics_address = f"{_bracketed(config.metrics_host)}:{endpoint.port}"
         logger.info("metrics on http://%s/metrics", self.metrics_address)
+
+
+def _predictions(config: ServerConfig, versions: ServedVersions, metrics: Metrics) -> Predictions:
+    settings = PredictorSettings(
+        memory_bytes=config.predictor_memory_bytes,
+        max_rows=config.predict_batch,
+        log_level=logging.getLogger().level,
+    )
+
+    async def start(when_lost: Callable[[PredictorLike], None]) -> PredictorLike:
+        return await PredictorProcess.started(settings, when_lost)
+
+    limits = BatchLimits(
+        max_rows=config.predict_batch,
+        window_s=config.predict_window_ms / 1e3,
+        max_waiting=config.predict_queue,
+    )
+    return Predictions(versions, most=config.predictors, start=start, metrics=metrics, limits=limits)
 
 
 def _encryption(config: ServerConfig) -> str:

@@ -17,7 +17,7 @@ from chainrule.server.rpc.calls import TRANSFERS, CallInterceptor, Calls
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.server.telemetry.metrics import Metrics
 from chainrule.server.telemetry.tracing import Tracing
-from chainrule.v1 import blob_pb2, job_pb2
+from chainrule.v1 import blob_pb2, job_pb2, predict_pb2
 from tests.server.telemetry.test_metrics import values
 
 
@@ -174,7 +174,7 @@ async def test_health_is_left_alone() -> None:
 def test_streams_that_are_waited_for_are_methods_of_the_api() -> None:
     found = {
         f"{service.name}/{method.name}"
-        for file in (blob_pb2.DESCRIPTOR, job_pb2.DESCRIPTOR)
+        for file in (blob_pb2.DESCRIPTOR, job_pb2.DESCRIPTOR, predict_pb2.DESCRIPTOR)
         for service in file.services_by_name.values()
         for method in service.methods
         if method.server_streaming

@@ -23,7 +23,7 @@ from tests.server.jobs.service_parts import FakeLauncher, Parts, examples, stand
 from tests.server.rpc.losses import Line, LosingInterceptor, Loss
 from tests.server.rpc.whole_api import message_class, methods, path, serving
 
-READING = ("Get", "List", "Find", "Query", "Read", "Watch", "Stream")
+READING = ("Get", "List", "Find", "Predict", "Query", "Read", "Watch", "Stream")
 BLOB = b"weights" * 100_000
 
 

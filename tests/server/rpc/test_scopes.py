@@ -25,6 +25,7 @@ READ = {
         "WatchJob",
     },
     "ModelService": {"GetModel", "GetModelVersion", "ListModels", "ListModelVersions"},
+    "PredictService": {"Predict", "StreamPredict"},
 }
 
 

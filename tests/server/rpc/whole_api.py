@@ -22,6 +22,7 @@ from chainrule.server.rpc.cluster import ClusterServicer
 from chainrule.server.rpc.datasets import DatasetServicer
 from chainrule.server.rpc.jobs import JobServicer
 from chainrule.server.rpc.models import ModelServicer
+from chainrule.server.rpc.predictions import PredictServicer
 from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.status import ErrorInterceptor
 from chainrule.v1 import (
@@ -37,8 +38,11 @@ from chainrule.v1 import (
     job_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+    predict_pb2,
+    predict_pb2_grpc,
 )
 from tests.server.jobs.service_parts import Parts
+from tests.server.predictions.predictors import predictions_here
 
 API: tuple[tuple[ModuleType, ModuleType], ...] = (
     (access_pb2, access_pb2_grpc),
@@ -47,6 +51,7 @@ API: tuple[tuple[ModuleType, ModuleType], ...] = (
     (dataset_pb2, dataset_pb2_grpc),
     (job_pb2, job_pb2_grpc),
     (model_pb2, model_pb2_grpc),
+    (predict_pb2, predict_pb2_grpc),
 )
 """Messages and stubs of every file of the API."""
 
@@ -81,6 +86,7 @@ def servicers(parts: Parts) -> dict[str, Any]:
         "DatasetService": DatasetServicer(parts.datasets),
         "JobService": JobServicer(parts.manager),
         "ModelService": ModelServicer(parts.models),
+        "PredictService": PredictServicer(predictions_here(parts.store, parts.blobs)),
     }
 
 

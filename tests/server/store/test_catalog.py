@@ -380,3 +380,12 @@ def test_a_page_token_is_good_for_its_tenant_only(store: Store) -> None:
         assert len(listed(PageRequest(1, token), tenant="default")[0]) == 1
         with pytest.raises(InvalidRequestError, match="page_token"):
             listed(PageRequest(1, token), tenant="other")
+
+
+def test_the_revision_changes_with_what_is_written_and_only_then(store: Store) -> None:
+    before = store.revision
+    store.list_models(PageRequest(), tenant="default")
+    assert store.revision == before
+    with pytest.raises(NotFoundError):
+        store.delete_model("models/none", tenant="default")
+    assert store.revision != before  # it might have been

@@ -50,7 +50,7 @@ def test_names_follow_the_conventions(metrics: Metrics, store: Store, blobs: Blo
         assert re.fullmatch(r"(chainrule|process)_[a-z_]+", family.name), family.name
         assert family.documentation.endswith(".")
         if family.type == "histogram":
-            assert family.name.endswith("_seconds")
+            assert family.name.endswith(("_seconds", "_examples"))
 
 
 def test_the_table_of_the_documentation_has_them_all(metrics: Metrics, store: Store, blobs: BlobStore) -> None:

@@ -144,6 +144,59 @@ class AsyncConnection:
             raise failed[0]
         return answer
 
+    async def exchange(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Request, Response],
+        requests: Callable[[int], Iterable[Request]],
+        *,
+        count: int,
+    ) -> AsyncIterator[Response]:
+        """Many requests that change nothing, as many answers in their order, through breaks of the transport.
+
+        A stream that breaks, is refused, or reaches settings.stream_timeout_s with some answers, is opened again for
+        the requests that are not answered.
+
+        Args:
+            requests: gives those that come after so many.
+            count: how many there are.
+
+        Raises:
+            RpcError: as for `call`; Unavailable once settings.retry.window_s has passed without the server.
+            ClientClosedError: the client is closed.
+        """
+        patience = self.patience()
+        answered = 0
+        while answered < count:
+            before = answered
+            try:
+                async with aclosing(self._exchanged(method, requests(answered))) as stream:
+                    async for response in stream:
+                        patience.restore()
+                        answered += 1
+                        yield response
+                broken: RpcError = Unavailable(f"the server at {self.address} ended a stream early")
+            except DeadlineExceeded:
+                if answered == before:
+                    raise
+                continue
+            except (Cancelled, ResourceExhausted, Unavailable) as error:
+                if isinstance(error, ResourceExhausted) and not was_refused(error):
+                    raise
+                broken = error  # nobody here cancels: the other side cut it off
+            if answered < count:
+                await patience.spend(broken)
+
+    async def _exchanged(
+        self, method: grpc.aio.StreamStreamMultiCallable[Request, Response], requests: Iterable[Request]
+    ) -> AsyncGenerator[Response, None]:
+        with self._translated():
+            stream = method(iter(requests), timeout=self.settings.stream_timeout_s, metadata=self._metadata)
+            try:
+                async for response in stream:
+                    yield response
+            finally:
+                stream.cancel()
+
     async def compute(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What takes a while and is no call, without holding up others."""
         return await runtime.compute(function, *args, **kwargs)

@@ -1,8 +1,11 @@
 """The client: where everything that the service offers begins."""
 
 import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
+
+from numpy.typing import ArrayLike
 
 from chainrule.client.aio.access import AsyncAccess
 from chainrule.client.aio.blobs import AsyncBlobs
@@ -11,11 +14,14 @@ from chainrule.client.aio.cluster import AsyncCluster
 from chainrule.client.aio.datasets import AsyncDatasets
 from chainrule.client.aio.jobs import AsyncJobs
 from chainrule.client.aio.models import AsyncModels
+from chainrule.client.aio.predictions import AsyncPredictions
 from chainrule.client.credentials import token_from_environment
 from chainrule.client.encryption import Tls
 from chainrule.client.errors import DeadlineExceeded, Unavailable, unreachable_message
+from chainrule.client.prediction import Prediction
 from chainrule.client.resources import Node, ServerInfo
 from chainrule.client.transport import ADDRESS_VARIABLE, DEFAULT_ADDRESS, Settings, check_address
+from chainrule.client.wire import Named
 
 
 class AsyncClient:
@@ -57,6 +63,7 @@ class AsyncClient:
         self._cluster = AsyncCluster(self._connection)
         self.access = AsyncAccess(self._connection)
         self.blobs = AsyncBlobs(self._connection)
+        self._predictions = AsyncPredictions(self._connection)
         self.models = AsyncModels(self._connection, self.blobs)
         self.datasets = AsyncDatasets(self._connection, self.blobs)
         self.jobs = AsyncJobs(self._connection, self.blobs)
@@ -117,6 +124,37 @@ class AsyncClient:
     async def nodes(self) -> tuple[Node, ...]:
         """The nodes of the cluster that the server trains on."""
         return await self._cluster.nodes()
+
+    async def predict(
+        self,
+        model: Named | str,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        tokens: bool = False,
+        batch_size: int | None = None,
+        alone: bool = False,
+    ) -> Prediction:
+        """What the network of a model makes of some examples, in evaluation mode, computed by the server.
+
+        Many examples are sent in several requests, each within settings.call_timeout_s; a request that the server has
+        no room for is made again.
+
+        Args:
+            model: a version, "models/digits/versions/2", or a model, "digits", which stands for its newest version.
+            x: (N, ...) the inputs of N examples: numbers, sent as float32, or tokens; or, by their names, those of a
+                network with several inputs, which keep their dtypes, but for float64.
+            tokens: whether `x` holds tokens: whole numbers, sent as int64.
+            batch_size: most examples of one request; by default at most 64, fewer where they are large.
+            alone: whether no request is computed in a batch with those of others: then its answers have the same bits
+                whenever they are asked for on one machine, instead of about the same values.
+
+        Raises:
+            InvalidInputError: the inputs cannot be sent.
+            NotFound: there is no such model or version.
+            InvalidArgument: the network does not take such inputs.
+            ResourceExhausted: the server has too little memory for them.
+        """
+        return await self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone)
 
     async def close(self) -> None:
         """Close the connection; calls under way end with ClientClosedError. Closing twice is fine."""

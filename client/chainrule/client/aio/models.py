@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chainrule.client import networks
 from chainrule.client.aio import runtime
 from chainrule.client.aio.blobs import AsyncBlobs, Received, Transferred
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.aio.paging import page_size, take
+from chainrule.client.aio.predictions import AsyncPredictions
 from chainrule.client.errors import FailedPrecondition, InvalidInputError
+from chainrule.client.prediction import Prediction
 from chainrule.client.resources import ModelRecord, model_fields
 from chainrule.client.wire import (
     UINT64,
@@ -98,6 +101,7 @@ class AsyncModelVersion:
     create_time: datetime
     """When it was made, in UTC."""
     _blobs: AsyncBlobs = field(repr=False, compare=False)
+    _predictions: AsyncPredictions = field(repr=False, compare=False)
 
     @property
     def number(self) -> int:
@@ -122,6 +126,17 @@ class AsyncModelVersion:
         """The weights, state_dict name → array, checked against their digest; else as `weights_file`."""
         return await runtime.compute(io.load, await self.weights_file(received=received))
 
+    async def predict(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        *,
+        tokens: bool = False,
+        batch_size: int | None = None,
+        alone: bool = False,
+    ) -> Prediction:
+        """What the network makes of some examples with these weights; see `AsyncClient.predict`."""
+        return await self._predictions.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+
 
 class AsyncModels:
     """The models of a server."""
@@ -129,6 +144,7 @@ class AsyncModels:
     def __init__(self, connection: AsyncConnection, blobs: AsyncBlobs) -> None:
         self._connection = connection
         self._blobs = blobs
+        self._predictions = AsyncPredictions(connection)
         self._stub = model_pb2_grpc.ModelServiceStub(connection.channel)
 
     async def create(
@@ -386,4 +402,5 @@ class AsyncModels:
             step=message.step,
             create_time=moment(message.create_time),
             _blobs=self._blobs,
+            _predictions=self._predictions,
         )

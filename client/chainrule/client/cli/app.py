@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from chainrule.client.cli import access, cluster, datasets, demo, jobs, models, plugins, weights
+from chainrule.client.cli import access, cluster, datasets, demo, jobs, models, plugins, predict, weights
 from chainrule.client.cli.connecting import (
     VARIABLES,
     TlsCaOption,
@@ -25,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(with_connection(demo.demo))
+app.command("predict")(with_connection(predict.predict))
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(datasets.app, name="datasets")

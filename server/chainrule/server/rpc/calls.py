@@ -21,7 +21,7 @@ from chainrule.server.telemetry.tracing import Span, Tracing
 
 API = "/chainrule.v1."
 """How the paths of the API's methods begin. Health and reflection speak for themselves, to the end."""
-TRANSFERS = frozenset(("BlobService/ReadBlob",))
+TRANSFERS = frozenset(("BlobService/ReadBlob", "PredictService/StreamPredict"))
 """Streams that come to an end by themselves; the others follow something for as long as it lasts."""
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from chainrule.v1 import access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2
+from chainrule.v1 import access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2, predict_pb2
 
-_READING = ("Find", "Get", "List", "Query", "ReadBlob", "Stream", "Watch")
+_READING = ("Find", "Get", "List", "Predict", "Query", "ReadBlob", "Stream", "Watch")
 """Beginnings of the names of methods that change nothing."""
-_MODULES = (access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2)
+_MODULES = (access_pb2, blob_pb2, cluster_pb2, dataset_pb2, job_pb2, model_pb2, predict_pb2)
 _DESCRIPTORS: tuple[ServiceDescriptor, ...] = tuple(
     descriptor for module in _MODULES for descriptor in module.DESCRIPTOR.services_by_name.values()
 )

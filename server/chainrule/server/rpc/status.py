@@ -41,6 +41,8 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.DamagedChunkError: grpc.StatusCode.DATA_LOSS,
     errors.IncompleteUploadError: grpc.StatusCode.ABORTED,
     errors.WrongOffsetError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.PredictorUnavailableError: grpc.StatusCode.UNAVAILABLE,
+    errors.PredictorLostError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.StorageFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyCallsError: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -98,6 +98,12 @@ class CatalogTables(Database):
             get(db, schema.models, model, tenant=tenant)
             return rows.model_version(versions.version_of(db, model, number, tenant=tenant))
 
+    def get_model_version(self, model: str, number: int | None, *, tenant: str) -> tuple[Model, ModelVersion]:
+        """A model and a version of it, the newest for None, as they are at one moment. Raises NotFoundError."""
+        with self._read() as db:
+            row = get(db, schema.models, model, tenant=tenant)
+            return _model(db, row), rows.model_version(versions.version_of(db, model, number, tenant=tenant))
+
     def list_versions(self, model: str, asked: PageRequest, *, tenant: str) -> tuple[list[ModelVersion], str]:
         """A page of a model's versions, newest first, and the token of the next. Raises NotFoundError if there is no
         such model, or InvalidRequestError."""

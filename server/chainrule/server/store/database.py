@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ class Database:
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._closed = False
+        self._revisions = itertools.count(1)
+        self._revision = 0
         self._engine = _engine(url)
         self._ownership = _Ownership(self._engine) if self._engine.dialect.name == "postgresql" else None
         try:
@@ -45,6 +48,12 @@ class Database:
         """What tells this store from others."""
         with self._read() as db:
             return str(db.execute(sa.select(schema.identity.c.id)).scalar_one())
+
+    @property
+    def revision(self) -> int:
+        """Changes whenever something may have been written. What was read at a revision, which was looked at before, is
+        so as long as the revision is that; asking for it does not block."""
+        return self._revision
 
     def close(self) -> None:
         """What is asked of it from now on is refused: another server may have the tables."""
@@ -65,8 +74,11 @@ class Database:
         with _available():
             if self._ownership is not None:
                 self._ownership.keep()
-            with self._engine.connect().execution_options(rebuilding=rebuilding) as db, db.begin():
-                yield db
+            try:
+                with self._engine.connect().execution_options(rebuilding=rebuilding) as db, db.begin():
+                    yield db
+            finally:  # also if it is not known what came of it
+                self._revision = next(self._revisions)
 
     def _check_open(self) -> None:
         if self._closed:

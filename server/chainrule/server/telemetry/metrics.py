@@ -21,6 +21,8 @@ from chainrule.server.records import JobState
 from chainrule.server.store import Store
 
 CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+PREDICTION_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+BATCH_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 STREAM_BUCKETS_S = (0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 6 * 3600.0)
 LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 LAG_INTERVAL_S = 0.5
@@ -69,6 +71,27 @@ class Metrics:
             "What was lost while jobs trained and had to be made up for.",
             ["cause"],
             registry=self.registry,
+        )
+        self.predictions = Counter(
+            "chainrule_predictions", "Examples that predictions were made for.", registry=self.registry
+        )
+        self.prediction_seconds = Histogram(
+            "chainrule_prediction_seconds",
+            "Time from a request for a prediction to what came of it, waiting included.",
+            buckets=PREDICTION_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.prediction_batch_examples = Histogram(
+            "chainrule_prediction_batch_examples",
+            "Examples of the batches that predictors have computed.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self.predictions_waiting = Gauge(
+            "chainrule_predictions_waiting", "Requests that wait for a predictor.", registry=self.registry
+        )
+        self.predictors_lost = Counter(
+            "chainrule_predictors_lost", "Predictors that have ended by themselves.", registry=self.registry
         )
         self.loop_lag_seconds = Histogram(
             "chainrule_event_loop_lag_seconds",
