@@ -83,6 +83,19 @@ def two_outputs() -> bytes:
     return model_of(nodes, {"w": weight}, inputs={"x": ["batch", 2]}, outputs={"y": ["batch", 2], "z": ["batch", 2]})
 
 
+def inflating(elements: int) -> bytes:
+    """A network that repeats what it is given that many times, and then takes the mean."""
+    sizes = numpy_helper.from_array(np.array([1, 1, elements], np.int64))
+    nodes = [
+        helper.make_node("Constant", [], ["sizes"], name="sizes", value=sizes),
+        helper.make_node("Expand", ["x", "sizes"], ["large"], name="blow up"),
+        helper.make_node("ReduceMean", ["large"], ["mean"], name="mean", axes=[2], keepdims=0),
+        helper.make_node("MatMul", ["mean", "w"], ["y"], name="last"),
+    ]
+    weights = {"w": np.ones((2, 3), np.float32)}
+    return model_of(nodes, weights, inputs={"x": ["batch", 2, 1]}, outputs={"y": ["batch", 3]})
+
+
 def lying() -> bytes:
     """A weight that says that it has a thousand million elements, and brings four bytes."""
     model = ModelProto.FromString(small_onnx())

@@ -226,7 +226,8 @@ class FakeServer(
         if self._takes["ReadBlob"]:
             yield from self._play("ReadBlob", context)
             return
-        content = self.blobs[request.digest][request.offset_bytes :]
+        end = request.offset_bytes + request.limit_bytes if request.limit_bytes else None
+        content = self.blobs[request.digest][request.offset_bytes : end]
         for start in range(0, len(content), 1024 * 1024):
             yield read_response(content[start : start + 1024 * 1024])
 
@@ -343,6 +344,7 @@ class FakeServer(
             create_time=NOW,
             labels=request.dataset.labels,
             description=request.dataset.description,
+            class_labels=request.dataset.class_labels,
         )
         return self.datasets[name]
 

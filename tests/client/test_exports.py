@@ -20,6 +20,7 @@ PUBLIC = [
     "AsyncModel",
     "AsyncModelVersion",
     "AuditEntry",
+    "Augmentation",
     "Caller",
     "Cancelled",
     "Cause",

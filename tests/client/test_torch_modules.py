@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.client import Client, InvalidInputError
+from chainrule.client import Client, InvalidInputError, torch_modules
 from chainrule.engine import graph, io
 from tests.client.fake_server import FakeServer
 from tests.client.test_networks import finished_job, with_version
@@ -150,3 +150,21 @@ def test_what_cannot_be_exported_is_refused_with_why(
     with pytest.raises(InvalidInputError, match=said):
         client.models.create("net", module_type(), example=example)
     assert server.requests("CreateModel") == []
+
+
+def test_the_newer_exporter_is_asked_where_the_tracing_one_fails(
+    server: FakeServer, client: Client, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+
+    def fails(*_: object) -> bytes:
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(torch_modules, "_by_tracing", fails)
+    model = with_version(server, client.models.create("net", module, example=torch.zeros(2, FEATURES)))
+    Network().load_state_dict(model.state_dict("torch"))
+    assert model.weights_digest is not None
+    assert {"norm.num_batches_tracked", "shift"} <= io.load(server.blobs[model.weights_digest]).keys()
+    monkeypatch.setattr(torch_modules, "_by_dynamo", fails)
+    with pytest.raises(InvalidInputError, match=r"does not take Network: .*not today; .*not today; write what"):
+        client.models.create("net", module, example=torch.zeros(2, FEATURES))

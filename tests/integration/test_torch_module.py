@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from chainrule.client import Client
+from tests.integration.conftest import ServerProcess
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed", allow_module_level=True)
@@ -79,6 +80,20 @@ def test_a_module_is_trained_and_takes_its_weights_back(client: Client) -> None:
     assert right / len(labels) == pytest.approx(last.accuracy, abs=1e-9)
     assert last.accuracy > 0.5  # it has learnt something
     assert int(module.first.norm1.num_batches_tracked) == status.progress.total_steps
+
+
+def test_the_ten_lines_of_the_documentation_do_what_they_say(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    lines = text.partition("```python\n")[2].partition("```")[0]
+    (x, y), (held_out, labels) = patterns(80, seed=1), patterns(40, seed=2)
+    module = Network()
+    names = {"module": module, "x": x, "y": y, "held_out": held_out, "labels": labels}
+    monkeypatch.setenv("CHAINRULE_ADDRESS", server.address)
+    exec(compile(lines, "docs/models.md", "exec"), names)
+    assert int(module.first.norm1.num_batches_tracked) == 6
+    assert names["status"].state == "SUCCEEDED"  # type: ignore[attr-defined]
 
 
 def test_one_step_of_one_shard_is_that_of_torch(client: Client) -> None:

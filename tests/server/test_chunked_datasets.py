@@ -199,3 +199,22 @@ def test_the_chunks_are_a_function_of_the_rows() -> None:
     assert rows_per_chunk(10 * CHUNK_BYTES) == 1
     manifest = Manifest(COLUMNS, (Chunk("a" * 64, 3),))
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+
+
+def test_a_chunk_that_is_named_many_times_is_read_once(
+    catalog: DatasetCatalog, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = cut(blobs, INPUTS, TARGETS, rows=5)
+    many = dataclasses.replace(manifest, chunks=manifest.chunks * 3)
+    digest = blobs.put(many.to_bytes())
+    read: list[str] = []
+    load = blobs.read
+    monkeypatch.setattr(blobs, "read", lambda digest: read.append(digest) or load(digest))  # type: ignore[func-returns-value]
+    made = catalog.create("d", digest=digest, tenant="default")
+    assert sorted(read) == sorted([digest, *(chunk.digest for chunk in manifest.chunks)])
+    assert (made.num_examples, made.num_chunks) == (30, 6)
+    assert made.statistics[0].count == 120
+    assert made.statistics[0].mean == pytest.approx(INPUTS.mean())
+    assert made.statistics[0].std == pytest.approx(INPUTS.std())
+    assert made.statistics[1].class_counts == tuple(3 * np.bincount(TARGETS))
+    assert np.array_equal(catalog.load(made).read(np.arange(30))["inputs"], np.concatenate([INPUTS] * 3))

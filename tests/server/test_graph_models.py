@@ -121,6 +121,23 @@ def test_weights_that_say_another_shape_than_they_have_are_refused(catalog: Mode
     assert "fc1.weight" in refused(catalog, blobs, graphs.lying())
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_graph_that_was_damaged_is_taken_or_refused(catalog: ModelCatalog, blobs: BlobStore, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    whole = np.frombuffer(graph.split(graphs.small_onnx())[0], np.uint8)
+    fields = set()
+    for number in range(40):
+        damaged = whole.copy()
+        places = rng.integers(0, len(damaged), size=rng.integers(1, 4))
+        damaged[places] = rng.integers(0, 256, size=len(places))
+        try:
+            create(catalog, blobs, f"m{number}", architecture=GraphArchitecture(blobs.put(damaged.tobytes())))
+        except InvalidRequestError as error:
+            fields |= {violation.field for violation in error.violations}
+    assert "model.graph.digest" in fields
+    assert fields <= {"model.graph.digest", "model.weights_digest"}
+
+
 @pytest.mark.parametrize("elements", [MAX_PARAMETERS + 1000, 2 * 10**9, 10**15])
 def test_a_graph_that_asks_for_too_much_is_refused_before_it_is_built(
     catalog: ModelCatalog, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch, elements: int

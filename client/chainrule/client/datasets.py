@@ -102,12 +102,7 @@ class Datasets:
         )
         reader = self._connection.compute(open_reader, source, inputs, targets, options)
         packer = Packer(reader)
-        progress = Progress(packer, transferred)
-        while (chunk := self._connection.compute(packer.chunk)) is not None:
-            packer.sent(self._blobs.upload(chunk, transferred=progress))
-            progress.next()
-        content = self._connection.compute(packer.blob)
-        dataset.digest = self._blobs.upload(content, transferred=progress)
+        dataset.digest = self._upload(packer, transferred)
         dataset.class_labels.extend(
             packer.class_labels if class_labels is None else texts("class_labels", class_labels)
         )
@@ -118,6 +113,15 @@ class Datasets:
         timeout_s = self._connection.settings.transfer_timeout_s if packer.has_chunks else None
         made = self._connection.call(self._stub.CreateDataset, request, timeout_s=timeout_s)
         return dataset_from_message(made)
+
+    def _upload(self, packer: Packer, transferred: Transferred | None) -> str:
+        """Send all chunks, one after the other, and then the dataset's own blob; returns its digest."""
+        progress = Progress(packer, transferred)
+        while (chunk := self._connection.compute(packer.chunk)) is not None:
+            packer.sent(self._blobs.upload(chunk, transferred=progress))
+            progress.next()
+        content = self._connection.compute(packer.blob)
+        return self._blobs.upload(content, transferred=progress)
 
     def get(self, name: str) -> Dataset:
         """The dataset of this name, "digits" or "datasets/digits".

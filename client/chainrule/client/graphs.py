@@ -163,13 +163,22 @@ def joined(content: bytes, weights: Arrays) -> bytes:
     """A graph with weights as an ONNX file for inference: BatchNorm uses its running statistics, and dropout does
     nothing."""
     model = ModelProto.FromString(graph.join(content, weights))
-    kept = _read_notes(model).kept
-    needed = [tensor for tensor in model.graph.initializer if tensor.name not in kept]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(needed)
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         _evaluating(nodes)
+    _drop_unused(model)
     return model.SerializeToString(deterministic=True)
+
+
+def _drop_unused(model: ModelProto) -> None:
+    """Leave out the constants that no node takes any more. Where nodes have graphs in them, that is left alone."""
+    if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+        return
+    used = {value.name for value in model.graph.output} | {name for node in model.graph.node for name in node.input}
+    nodes = [node for node in model.graph.node if node.op_type != "Constant" or used.intersection(node.output)]
+    initializers = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(initializers)
 
 
 def _evaluating(nodes: Iterable[NodeProto]) -> None:

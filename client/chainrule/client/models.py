@@ -1,6 +1,7 @@
 """Models on the server and their versions: made from modules, ONNX files or families, and read back as such."""
 # Derived from aio/models.py by client/derive.py. Change that, and run `make client`.
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -195,6 +196,9 @@ class Models:
             request_id: makes calls with the same id one; by default only a call's own repetitions are.
             transferred: called with the bytes of weights sent so far and in all.
 
+        Warns:
+            UserWarning: what is odd about the network, though it can be trained; `Model.warnings` keeps it.
+
         Raises:
             InvalidInputError: the network cannot be sent, needs an example or does not take it; the configuration
                 cannot be sent as JSON, init_seed not as 64 bits; or `allow_missing` is no list or comes without
@@ -226,7 +230,10 @@ class Models:
         request = model_pb2.CreateModelRequest(
             model_id=model_id, model=message, allow_missing=patterns, request_id=new_request_id(request_id)
         )
-        return self._model(self._connection.call(self._stub.CreateModel, request))
+        made = self._model(self._connection.call(self._stub.CreateModel, request))
+        for warning in made.warnings:
+            warnings.warn(f"{made.name}: {warning}", stacklevel=2)
+        return made
 
     def create_from_family(
         self,

@@ -117,15 +117,17 @@ def _by_tracing(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
 
 def _by_dynamo(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
     batch = torch.export.Dim("batch")
-    program = torch.onnx.export(
-        module,
-        tuple(inputs),
-        dynamo=True,
-        training=torch.onnx.TrainingMode.TRAINING,
-        dynamic_shapes=tuple({0: batch} for _ in inputs),
-        optimize=False,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a module in training mode is exported
+        program = torch.onnx.export(
+            module,
+            tuple(inputs),
+            dynamo=True,
+            training=torch.onnx.TrainingMode.TRAINING,
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            optimize=False,
+            verbose=False,
+        )
     content: bytes = program.model_proto.SerializeToString()
     return content
 

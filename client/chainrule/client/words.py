@@ -11,6 +11,7 @@ FIELDS: Mapping[str, str] = {
     "model.builtin.family": "family",
     "model.builtin.config": "config",
     "model.builtin": "family",
+    "model.graph.digest": "network",
     "model.graph": "network",
     "model.architecture": "network",
     "model.weights_digest": "weights",

@@ -239,9 +239,10 @@ class Graph(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """SHA-256 of an ONNX file of at most 16 MiB, whose blob must have been uploaded. It names its initializers as the
-    weights file does, and may tell their shapes only: values for them come from weights_digest. What the operators are
-    that it may use, docs/onnx.md says.
+    """SHA-256 of an ONNX file of at most 16 MiB, whose blob must have been uploaded. Its weights are inputs of the graph,
+    which the entry "chainrule.weights" of its metadata names, as a JSON list: so they have shapes, and values come from
+    weights_digest. (Initializers with values are taken, too, and their values are not.) What the operators are that it
+    may use, docs/onnx.md says.
     """
     def __init__(
         self,

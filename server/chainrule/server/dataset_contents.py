@@ -43,8 +43,9 @@ class Survey:
         self._columns: tuple[Column, ...] = ()
         self._tallies: tuple[_Tally, ...] = ()
 
-    def add(self, examples: Examples) -> None:
-        """Look at some more. Raises InvalidRequestError if their types or shapes are others than those before."""
+    def add(self, examples: Examples, *, times: int = 1) -> None:
+        """Look at some more, which the dataset has so many times. Raises InvalidRequestError if their types or shapes
+        are others than those before."""
         arrays = (examples.inputs, examples.targets)
         columns = tuple(
             Column(name, array.dtype.name, array.shape[1:])
@@ -57,9 +58,9 @@ class Survey:
             raise InvalidRequestError.of(
                 "dataset.digest", f"has chunks of different columns: {self._columns}, then {columns}"
             )
-        self._num_examples += len(examples)
+        self._num_examples += times * len(examples)
         for tally, array in zip(self._tallies, arrays, strict=True):
-            tally.add(array)
+            tally.add(array, times)
 
     def contents(self, *, size_bytes: int, chunks: Sequence[str] = ()) -> Contents:
         """What was found."""
@@ -96,23 +97,25 @@ class _Tally:
         self._count, self._mean, self._squares = 0, 0.0, 0.0
         self._classes = np.zeros(0, np.int64)
 
-    def add(self, array: Array) -> None:
+    def add(self, array: Array, times: int) -> None:
         numbers = array.reshape(-1)
         for start in range(0, numbers.size, _BLOCK_NUMBERS):
-            self._add(numbers[start : start + _BLOCK_NUMBERS])
+            self._add(numbers[start : start + _BLOCK_NUMBERS], times)
 
-    def _add(self, block: Array) -> None:
+    def _add(self, block: Array, times: int) -> None:
         self.least, self.greatest = min(self.least, block.min().item()), max(self.greatest, block.max().item())
         values = block.astype(np.float64)
         mean = float(values.mean())
         values -= mean
-        count = self._count + block.size
+        size = times * block.size
+        count = self._count + size
         between = mean - self._mean
-        self._squares += float(np.dot(values, values)) + between * between * self._count * block.size / count
-        self._mean += between * block.size / count
+        self._squares += times * float(np.dot(values, values)) + between * between * self._count * size / count
+        self._mean += between * size / count
         self._count = count
         if self.counts_classes and self.greatest < MAX_COUNTED_CLASSES:
-            counts = np.bincount(block[block >= 0], minlength=len(self._classes))  # below are those without a label
+            labels = block[block >= 0]  # below are those without one
+            counts = times * np.bincount(labels, minlength=len(self._classes))
             counts[: len(self._classes)] += self._classes
             self._classes = counts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.engine import FormatError, io
-from chainrule.engine.io.chunked import MAX_MANIFEST_BYTES, Manifest, is_manifest
+from chainrule.engine.io.chunked import MAX_MANIFEST_BYTES, Chunk, Manifest, is_manifest
 from chainrule.server import names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
 from chainrule.server.blobs import BlobStore
@@ -156,10 +157,15 @@ class DatasetCatalog:
         return survey.contents(size_bytes=self._blobs.size(digest))
 
     def _survey_chunks(self, digest: str, manifest: Manifest) -> Contents:
-        """Look at one chunk after the other, so that no more than one is in memory."""
+        """Look at one chunk after the other, so that no more than one is in memory; once at one that is named several
+        times, so that the work is no more than what was uploaded."""
         survey = Survey()
         size_bytes = self._blobs.size(digest)
+        times = Counter(manifest.chunks)
+        first: dict[Chunk, int] = {}
         for number, chunk in enumerate(manifest.chunks):
+            first.setdefault(chunk, number)
+        for chunk, number in first.items():
             size_bytes += (size := self._blobs.size(chunk.digest))
             if size > MAX_CHUNK_BYTES:
                 raise _refused(f"chunks[{number}] has {size:,} bytes; use at most {MAX_CHUNK_BYTES:,}, with fewer rows")
@@ -169,7 +175,7 @@ class DatasetCatalog:
                 found = tuple((a.dtype.name, a.shape) for a in (examples.inputs, examples.targets))
                 if found != expected:
                     raise _refused(f"it has inputs and targets of {found}, but the manifest says {expected}")
-                survey.add(examples)
+                survey.add(examples, times=times[chunk])
             except InvalidRequestError as error:
                 raise _refused(f"chunks[{number}]: {error.violations[0].description}") from error
         return survey.contents(size_bytes=size_bytes, chunks=[chunk.digest for chunk in manifest.chunks])

@@ -12,7 +12,8 @@ from typer.testing import Result
 from chainrule.client.cli.exits import ExitCode
 from chainrule.client.cli.output import size
 from chainrule.engine import io
-from chainrule.v1 import job_pb2
+from chainrule.v1 import job_pb2, model_pb2
+from tests import graphs
 from tests.client.fake_server import NOW, Failure, FakeServer, log_entry
 
 Run = Callable[..., Result]
@@ -29,6 +30,51 @@ def test_a_model_is_made_from_a_family(run_json: RunJson) -> None:
     made = run_json("models", "create", "digits", "--family", "small_cnn", "--config", '{"num_classes": 3}')
     assert (made["name"], made["family"], made["config"]) == ("models/digits", "small_cnn", {"num_classes": 3})
     assert (made["weights_digest"], made["init_seed"]) == (None, 0)
+
+
+def spec(name: str, *shape: model_pb2.Dimension) -> model_pb2.TensorSpec:
+    return model_pb2.TensorSpec(name=name, dtype="float32", shape=shape)
+
+
+def test_a_model_is_made_of_an_onnx_file_shown_and_saved(
+    run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(graphs.small_onnx())
+    made = run_json("models", "create", "g", "--onnx", str(file), "--class-label", "cat", "--class-label", "dog")
+    assert (made["family"], made["class_labels"]) == ("", ["cat", "dog"])
+    assert {made["graph_digest"], made["weights_digest"]} == server.blobs.keys()
+    server.models["models/g"].MergeFrom(
+        model_pb2.Model(
+            inputs=[spec("x", model_pb2.Dimension(name="batch"), model_pb2.Dimension(value=8))],
+            outputs=[spec("y", model_pb2.Dimension(name=""), model_pb2.Dimension(value=10))],
+            warnings=["it is odd"],
+        )
+    )
+    name = "models/g/versions/1"
+    server.versions[name] = model_pb2.ModelVersion(name=name, weights_digest=made["weights_digest"], create_time=NOW)
+    shown = run("models", "show", "g")
+    text = " ".join(shown.stdout.split())
+    assert f"graph sha256 {made['graph_digest']}" in text
+    assert "inputs x: float32 (batch, 8) outputs y: float32 (?, 10)" in text
+    assert "classes cat, dog" in text
+    assert "note: it is odd" in shown.stderr
+    assert run_json("models", "show", "g")["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 8]}]
+    assert run("models", "ls").stdout.splitlines()[1].split()[:2] == ["models/g", "graph"]
+    for saved in ("out.onnx", "out.pth", "out.safetensors"):
+        run_json("models", "save", "g", str(tmp_path / saved))
+    assert io.digest((tmp_path / "out.safetensors").read_bytes()) == made["weights_digest"]
+    refused = run("models", "save", "g", str(tmp_path / "out.txt"))
+    assert refused.exit_code == ExitCode.USAGE
+    assert "let it end with .onnx, .safetensors or .pth" in refused.stderr
+
+
+def test_one_option_says_what_the_network_is(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(graphs.small_onnx())
+    for words in ((), ("--family", "mlp", "--onnx", str(file)), ("--onnx", str(file), "--config", "a=1")):
+        assert run("models", "create", "g", *words).exit_code == ExitCode.USAGE
+    assert server.calls == []
 
 
 def test_a_model_may_start_from_a_file_of_weights(run_json: RunJson, server: FakeServer, tmp_path: Path) -> None:

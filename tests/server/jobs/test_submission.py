@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -507,10 +508,10 @@ def test_a_full_queue_takes_no_more(catalogs: Catalogs, store: Store) -> None:
 # --- graphs ----------------------------------------------------------------------------------------------------
 
 
-def create_graph(catalogs: Catalogs, content: bytes) -> str:
+def create_graph(catalogs: Catalogs, content: bytes, model_id: str = "g") -> str:
     architecture, weights = graph.split(content)
     return catalogs.models.create(
-        "g",
+        model_id,
         architecture=GraphArchitecture(catalogs.blobs.put(architecture)),
         weights_digest=catalogs.blobs.put(io.save(weights)),
         init_seed=0,
@@ -545,6 +546,21 @@ def test_a_loss_names_one_of_the_outputs_of_a_graph(catalogs: Catalogs) -> None:
     with pytest.raises(InvalidRequestError, match=r'is "q", but the outputs of the model are y, z') as error:
         catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="q"),)))
     assert refusal(error).field == "job.config.losses[0].output"
+
+
+def test_a_graph_that_inflates_its_input_is_refused_before_it_does(catalogs: Catalogs) -> None:
+    dataset = catalogs.create_dataset("thin", (2, 1), label=2)
+    assert catalogs.submit(model=create_graph(catalogs, graphs.inflating(100)), dataset=dataset)[1]
+    for elements in (10**8, 10**12, 2**62):
+        model = create_graph(catalogs, graphs.inflating(elements), f"g{elements}")
+        tracemalloc.start()
+        try:
+            with pytest.raises(InvalidRequestError, match="blow up") as error:
+                catalogs.submit(model=model, dataset=dataset)
+            assert tracemalloc.get_traced_memory()[1] < 2**26
+        finally:
+            tracemalloc.stop()
+        assert refusal(error).field == "job.dataset"
 
 
 # --- what is done to images ------------------------------------------------------------------------------------

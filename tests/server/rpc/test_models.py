@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 
+from chainrule.engine import graph, io
 from chainrule.server.blobs import BlobStore
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
@@ -17,6 +18,7 @@ from chainrule.server.rpc.models import ModelServicer
 from chainrule.server.store import Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import model_pb2, model_pb2_grpc
+from tests import graphs
 from tests.server.rpc.tenants import AsTenant, channel_to, detail
 from tests.server.store.catalogued import add_job, add_version
 
@@ -141,6 +143,49 @@ async def test_checking_only_answers_and_leaves_nothing(stub: Stub, blobs: BlobS
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.CreateModel(creation("x", width=-1.0, validate_only=True))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def graph_creation(blobs: BlobStore, content: bytes, *, request_id: str = "", **fields: Any) -> Any:
+    architecture, weights = graph.split(graphs.small_onnx())
+    model = model_pb2.Model(
+        graph=model_pb2.Graph(digest=blobs.put(content or architecture)),
+        weights_digest=blobs.put(io.save(weights)),
+        **fields,
+    )
+    return model_pb2.CreateModelRequest(model_id="g", model=model, request_id=request_id)
+
+
+async def test_a_graph_is_created_and_shows_what_it_takes_and_gives(stub: Stub, blobs: BlobStore) -> None:
+    labels = [f"class {i}" for i in range(graphs.CLASSES)]
+    request = graph_creation(blobs, b"", class_labels=labels, request_id="r")
+    made = await stub.CreateModel(request)
+    assert (made.WhichOneof("architecture"), made.graph) == ("graph", request.model.graph)
+    assert list(made.class_labels) == labels
+    batch = model_pb2.Dimension(name="batch")
+    for specs, name, size in ((made.inputs, "x", graphs.FEATURES), (made.outputs, "y", graphs.CLASSES)):
+        shape = [batch, model_pb2.Dimension(value=size)]
+        assert list(specs) == [model_pb2.TensorSpec(name=name, dtype="float32", shape=shape)]
+    assert await stub.GetModel(model_pb2.GetModelRequest(name="models/g")) == made
+    assert await stub.CreateModel(request) == made
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CreateModel(creation("g", request_id="r"))
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_what_a_graph_cannot_be_trained_with_is_named(stub: Stub, blobs: BlobStore) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.CreateModel(graph_creation(blobs, graphs.unsupported()))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    violations = detail(caught, error_details_pb2.BadRequest).field_violations
+    assert {violation.field for violation in violations} == {"model.graph.digest"}
+    said = " ".join(violation.description for violation in violations)
+    assert '"clean up"' in said
+    assert '"count words"' in said
+
+
+async def test_a_model_without_an_architecture_is_refused(stub: Stub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="architecture: is not set; set"):
+        await stub.CreateModel(model_pb2.CreateModelRequest(model_id="m"))
 
 
 async def test_another_tenants_models_are_not_found(stub: Stub, as_tenant: AsTenant) -> None:

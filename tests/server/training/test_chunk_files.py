@@ -252,7 +252,7 @@ async def test_a_worker_takes_no_more_memory_for_a_large_dataset(tmp_path: Path)
             cut_chunks += part.manifest.chunks
             columns = part.manifest.columns
         data = ChunkedExamples(Manifest(columns, tuple(cut_chunks)), str(folder))
-        family = {"width": 2, "in_channels": 3, "image_size": size}
+        family: dict[str, object] = {"width": 2, "in_channels": 3, "image_size": size}
         plan = replace(small_plan(family_config=family, epochs=1, batch_size=32, shards=2), num_examples=num_examples)
         found: dict[int, int] = {}
 
@@ -266,3 +266,19 @@ async def test_a_worker_takes_no_more_memory_for_a_large_dataset(tmp_path: Path)
         peaks.append(max(found.values()))
     assert count * 3 * size * size * 4 > 380e6
     assert peaks[1] - peaks[0] < 32 * 1024**2, peaks
+
+
+async def test_a_worker_that_is_lost_changes_nothing_with_chunks_either(tmp_path: Path) -> None:
+    plan = small_plan(epochs=6)
+    chunked = cut(images(), tmp_path, rows=7)
+
+    async def kill(this: Run) -> None:
+        for step in (4, 12):
+            await this.until_step(step)
+            lease = min(this.placement.workers)
+            this.placement.workers[lease].kill()
+            await this.until(lambda lease=lease: lease not in this.placement.workers)  # type: ignore[misc]
+
+    whole = await run(plan, workers=1)
+    found = await run(plan, data=chunked, workers=2, meddle=kill)
+    assert found.digest == whole.digest

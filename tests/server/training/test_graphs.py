@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chainrule.engine import graph, io
-from chainrule.server.architecture import GraphArchitecture
+from chainrule.engine import Generator, graph, io
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.training.events import Finished
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import TrainingState
 from tests import graphs
-from tests.server.training.bench import Bench, tiny_plan
-from tests.server.training.runs import run
+from tests.server.training.bench import TINY, Bench, tiny_images, tiny_plan
+from tests.server.training.runs import initial_state, run
 from tests.server.training.test_attempt import IN_THREADS
 
 
@@ -56,3 +56,17 @@ async def test_partitions_do_not_matter() -> None:
     plan = plan_of(partitions=3)
     three = await run(plan, data=data(plan), state=first_state(plan), workers=2, **IN_THREADS)
     assert three.digest == one.digest
+
+
+async def test_the_graph_of_a_family_is_trained_to_the_same_bits() -> None:
+    family = tiny_plan(max_workers=2)
+    family = replace(family, architecture=Builtin("small_cnn", {**TINY, "dropout": 0.25}))
+    module = family.architecture.build(Generator(1))
+    content, weights = graph.split(graph.export(module, tiny_images(2).inputs))
+    assert weights.keys() == module.state_dict().keys()
+    as_graph = replace(family, architecture=GraphArchitecture(io.digest(content), content))
+    digests = [
+        (await run(plan, data=tiny_images(), state=initial_state(family), workers=2, **IN_THREADS)).digest
+        for plan in (family, as_graph)
+    ]
+    assert digests[0] == digests[1]

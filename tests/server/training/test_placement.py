@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -15,7 +16,7 @@ import ray.exceptions
 
 from chainrule.server.ray_calls import RayCalls, StoreFullError
 from chainrule.server.training import placement
-from chainrule.server.training.errors import LostPartError, NonFiniteError
+from chainrule.server.training.errors import DatasetError, LinkError, LostPartError, NonFiniteError
 from chainrule.server.training.events import Paused
 from chainrule.server.training.placement import RayAttempt, RayLauncher, RayPlacement, call
 from chainrule.server.training.serving import PartitionSpec
@@ -444,3 +445,39 @@ async def test_a_launch_that_fails_ends_what_it_had_taken_and_has_others_started
         await launcher.launch(attempt(PLAN))
     assert {id(each) for each in fake.killed} == {id(each) for each in first}
     await until(lambda: len(fake.actors) == 6 and not launcher._pool.filling)
+
+
+# --- chunks of datasets ------------------------------------------------------------------------------------------
+
+
+def task_error(cause: Exception) -> ray.exceptions.RayTaskError:
+    return ray.exceptions.RayTaskError("read", "traceback", cause)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "text"),
+    [
+        (task_error(ConnectionError("the folder is gone")), LinkError, "the folder is gone"),
+        (task_error(FileNotFoundError("no such file")), DatasetError, "chunk abc .* cannot be read: no such file"),
+        (ray.exceptions.GetTimeoutError("a minute"), LinkError, "chunk abc of the dataset does not come: a minute"),
+        (ray.exceptions.ActorDiedError(), LinkError, "does not come"),
+    ],
+)
+def test_a_chunk_that_does_not_come_is_waited_for_unless_it_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, expected: type[Exception], text: str
+) -> None:
+    reader = SimpleNamespace(read=Method())
+    monkeypatch.setattr(ray, "get", Mock(side_effect=raised))
+    with pytest.raises(expected, match=text):
+        placement._fetch(reader, "abc")
+    assert reader.read.calls == [("abc",)]
+
+
+def test_chunks_are_read_where_the_service_is(tmp_path: Path) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / "abc").write_bytes(b"rows")
+    assert placement.ChunkActor(str(tmp_path)).read("abc") == b"rows"
+    with pytest.raises(FileNotFoundError):
+        placement.ChunkActor(str(tmp_path)).read("xyz")
+    with pytest.raises(ConnectionError, match=r"the folder of all blobs, .* is not there"):
+        placement.ChunkActor(str(tmp_path / "none")).read("abc")

@@ -101,12 +101,7 @@ class AsyncDatasets:
         )
         reader = await self._connection.compute(open_reader, source, inputs, targets, options)
         packer = Packer(reader)
-        progress = Progress(packer, transferred)
-        while (chunk := await self._connection.compute(packer.chunk)) is not None:
-            packer.sent(await self._blobs.upload(chunk, transferred=progress))
-            progress.next()
-        content = await self._connection.compute(packer.blob)
-        dataset.digest = await self._blobs.upload(content, transferred=progress)
+        dataset.digest = await self._upload(packer, transferred)
         dataset.class_labels.extend(
             packer.class_labels if class_labels is None else texts("class_labels", class_labels)
         )
@@ -117,6 +112,15 @@ class AsyncDatasets:
         timeout_s = self._connection.settings.transfer_timeout_s if packer.has_chunks else None
         made = await self._connection.call(self._stub.CreateDataset, request, timeout_s=timeout_s)
         return dataset_from_message(made)
+
+    async def _upload(self, packer: Packer, transferred: Transferred | None) -> str:
+        """Send all chunks, one after the other, and then the dataset's own blob; returns its digest."""
+        progress = Progress(packer, transferred)
+        while (chunk := await self._connection.compute(packer.chunk)) is not None:
+            packer.sent(await self._blobs.upload(chunk, transferred=progress))
+            progress.next()
+        content = await self._connection.compute(packer.blob)
+        return await self._blobs.upload(content, transferred=progress)
 
     async def get(self, name: str) -> Dataset:
         """The dataset of this name, "digits" or "datasets/digits".

@@ -1,5 +1,6 @@
 """Models on the server and their versions: made from modules, ONNX files or families, and read back as such."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -195,6 +196,9 @@ class AsyncModels:
             request_id: makes calls with the same id one; by default only a call's own repetitions are.
             transferred: called with the bytes of weights sent so far and in all.
 
+        Warns:
+            UserWarning: what is odd about the network, though it can be trained; `Model.warnings` keeps it.
+
         Raises:
             InvalidInputError: the network cannot be sent, needs an example or does not take it; the configuration
                 cannot be sent as JSON, init_seed not as 64 bits; or `allow_missing` is no list or comes without
@@ -228,7 +232,10 @@ class AsyncModels:
         request = model_pb2.CreateModelRequest(
             model_id=model_id, model=message, allow_missing=patterns, request_id=new_request_id(request_id)
         )
-        return self._model(await self._connection.call(self._stub.CreateModel, request))
+        made = self._model(await self._connection.call(self._stub.CreateModel, request))
+        for warning in made.warnings:
+            warnings.warn(f"{made.name}: {warning}", stacklevel=2)
+        return made
 
     async def create_from_family(
         self,

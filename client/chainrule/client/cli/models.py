@@ -1,6 +1,7 @@
 """`chainrule models`: make models, list, change and remove them and their versions."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,7 +127,8 @@ def create(
     with open_session(ctx, address, form) as session:
         from chainrule.client.networks import Family
 
-        with transfer_shown(session, "weights") as transferred:
+        with transfer_shown(session, "weights") as transferred, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what there is of them is shown below
             made = session.client.models.create(
                 model,
                 onnx if onnx is not None else Family(family),

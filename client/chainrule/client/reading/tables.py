@@ -166,7 +166,11 @@ class DictTable:
 
 
 class FrameTable:
-    """A frame of pandas or polars."""
+    """A frame of pandas or polars.
+
+    Raises:
+        InvalidInputError: two columns have one name.
+    """
 
     where = "the frame"
 
@@ -174,6 +178,8 @@ class FrameTable:
         self._frame = frame
         self.names = [str(name) for name in frame.columns]
         self._own_names = dict(zip(self.names, frame.columns, strict=True))
+        if len(self._own_names) < len(self.names):
+            raise InvalidInputError(f"the frame has two columns of one name: {', '.join(self.names[:20])}")
         self.num_rows: int | None = len(frame)
 
     def row(self, number: int) -> str:

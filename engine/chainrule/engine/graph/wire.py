@@ -12,14 +12,16 @@ from typing import Any
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import Limits
 
-_Table = dict[int, Any]  # number of a field: the table of its message, if it is one
+_Table = dict[int, Any]  # number of a field: the table of its message, if it is one, or that it is a text
+_TEXT = object()
 
 
 def scan(content: bytes, descriptor: Any, limits: Limits) -> None:
     """Look through a message; nothing is kept.
 
     Raises:
-        GraphError: it is cut short or malformed, or has more fields or more depth than the limits allow.
+        GraphError: it is cut short or malformed, has a text that is none, or has more fields or more depth than the
+            limits allow.
     """
     stack: list[tuple[int, _Table]] = []  # where each message around ends, and its table
     table, position, end, fields = _table(descriptor), 0, len(content), 0
@@ -40,7 +42,9 @@ def scan(content: bytes, descriptor: Any, limits: Limits) -> None:
             if length > end - position:
                 raise _malformed(position, f"a field of {length} bytes where {end - position} are left")
             inner = table.get(number)
-            if inner is None:
+            if inner is None or inner is _TEXT:
+                if inner is _TEXT:
+                    _check_text(content, position, length)
                 position += length
                 continue
             if len(stack) >= limits.depth:
@@ -67,6 +71,14 @@ def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
     raise _malformed(position, "a number that does not end")
 
 
+def _check_text(content: bytes, position: int, length: int) -> None:
+    """Protobuf hands out what is no UTF-8 as bytes, where everybody expects a text."""
+    try:
+        str(memoryview(content)[position : position + length], "utf-8")
+    except UnicodeDecodeError as error:
+        raise _malformed(position + error.start, "a text that is not UTF-8") from error
+
+
 def _malformed(position: int, what: str) -> GraphError:
     return GraphError(f"these bytes are no ONNX model: {what}, at byte {position}; export the file again")
 
@@ -74,4 +86,5 @@ def _malformed(position: int, what: str) -> GraphError:
 @cache
 def _table(descriptor: Any) -> _Table:
     messages = {field.number: field.message_type for field in descriptor.fields if field.message_type is not None}
-    return {number: (lambda message=message: _table(message)) for number, message in messages.items()}
+    texts = {field.number: _TEXT for field in descriptor.fields if field.type == field.TYPE_STRING}
+    return texts | {number: (lambda message=message: _table(message)) for number, message in messages.items()}

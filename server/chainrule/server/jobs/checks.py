@@ -212,6 +212,11 @@ def _check_validation(checks: _Checks, validation: Validation) -> None:
         "validation.fraction",
         f"is {fraction}, but validation.dataset is {echo(validation.dataset)}; use one of the two",
     )
+    checks.that(
+        fraction > 0 or not validation.seed,
+        "validation.seed",
+        f"is {validation.seed}, but there is no share to draw; set validation.fraction, or leave the seed out",
+    )
     wanted = "needs something to evaluate on; set validation.dataset or validation.fraction, or leave it out"
     checks.from_zero("validation.patience", validation.patience)
     checks.that(

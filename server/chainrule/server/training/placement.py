@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from chainrule.server.ray_calls import RayCalls
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.coordinator import Coordinator
-from chainrule.server.training.errors import LostPartError
+from chainrule.server.training.errors import DatasetError, LinkError, LostPartError
 from chainrule.server.training.events import Event
 from chainrule.server.training.examples import Examples, ExampleSource
 from chainrule.server.training.fingerprint import fingerprint
@@ -66,11 +67,7 @@ class WorkerActor:
         chunks: ActorHandle | None = None,
     ) -> None:
         if chunks is not None:
-
-            def fetch(digest: str) -> bytes:
-                content: bytes = ray.get(chunks.read.remote(digest), timeout=FETCH_TIMEOUT_S)
-                return content
-
+            fetch = partial(_fetch, chunks)
             examples = examples.fetched_with(fetch)
             validation = None if validation is None else validation.fetched_with(fetch)
         node_id = _node_id()
@@ -104,7 +101,10 @@ class ChunkActor:
         self._folder = Path(folder)
 
     def read(self, digest: str) -> bytes:
-        """The content of a chunk. Raises OSError."""
+        """The content of a chunk. Raises OSError; ConnectionError if the folder of all blobs is not there, which says
+        nothing of any of them."""
+        if not self._folder.is_dir():
+            raise ConnectionError(f"the folder of all blobs, {self._folder}, is not there")
         return (self._folder / digest[:2] / digest).read_bytes()
 
 
@@ -374,6 +374,20 @@ def _start_chunks(spec: AttemptSpec) -> ActorHandle | None:
         return None
     here = NodeAffinitySchedulingStrategy(_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=here, max_concurrency=4)(ChunkActor).remote(folder)
+
+
+def _fetch(chunks: ActorHandle, digest: str) -> bytes:
+    """A chunk from the service's machine. Raises LinkError if that cannot be reached, DatasetError if the chunk cannot
+    be read there."""
+    try:
+        content: bytes = ray.get(chunks.read.remote(digest), timeout=FETCH_TIMEOUT_S)
+    except RayTaskError as error:
+        if isinstance(error.cause, ConnectionError):
+            raise LinkError(str(error.cause)) from error
+        raise DatasetError(f"chunk {digest} of the dataset cannot be read: {error.cause}") from error
+    except RayError as error:
+        raise LinkError(f"chunk {digest} of the dataset does not come: {error}") from error
+    return content
 
 
 def _entitle(actor: str) -> None:

@@ -23,6 +23,7 @@ OPTIONS: Mapping[str, str] = {
     "gamma": "schedule.gamma",
     "final_factor": "schedule.final_factor",
     "validation_fraction": "validation.fraction",
+    "validation_seed": "validation.seed",
     "validation_dataset": "validation.dataset",
     "patience": "validation.patience",
     "restore_best": "validation.restore_best",

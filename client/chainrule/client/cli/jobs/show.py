@@ -181,7 +181,9 @@ def _schedule(schedule: "Schedule") -> str:
 
 
 def _validation(validation: "Validation") -> str:
-    examples = validation.dataset or f"the last {100 * validation.fraction:g} % of the dataset"
+    share = f"{100 * validation.fraction:g} % of the dataset"
+    drawn = f"{share}, drawn by seed {validation.seed}" if validation.seed else f"the last {share}"
+    examples = validation.dataset or drawn
     patience = f", patience {validation.patience}" if validation.patience else ""
     return f"{examples}{patience}" + (", the best weights are the result" if validation.restore_best else "")
 

@@ -137,6 +137,9 @@ def submit(
         float | None,
         _option(EVALUATION, "Share of the dataset, its last examples, to evaluate on after each epoch.", "0"),
     ] = None,
+    validation_seed: Annotated[
+        int | None, _option(EVALUATION, "Draws the examples of that share; 0: they are the last ones.", "0")
+    ] = None,
     validation_dataset: Annotated[
         str | None, _option(EVALUATION, "A second dataset to evaluate on.", "none", "DATASET", complete_dataset)
     ] = None,
