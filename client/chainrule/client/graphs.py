@@ -89,14 +89,17 @@ def _without_weights(module: Any, state: Arrays, content: bytes) -> tuple[bytes,
     """The graph of a module without its weights, and what its state_dict has: what the module does not learn, as its
     buffers, is not learnt in the graph."""
     buffers = [name for name, _ in module.named_buffers()]
-    while True:
+    for _ in range(2):  # what is learnt and should not be is known after the first
         architecture, weights = graph.split(content, buffers=buffers)
         loaded = graph.load(architecture)
-        found = {**_weights(loaded), **weights}
         others = [loaded.names[name] for name, _ in loaded.named_parameters() if name not in state]
         if not others:
-            return architecture, found
+            return architecture, {**_weights(loaded), **weights}
         buffers += others
+    raise InvalidInputError(
+        f"the graph of {type(module).__name__} learns what is no parameter of it: {', '.join(others[:10])}; register it as "
+        "a buffer, or export the module yourself and give the ONNX file"
+    )
 
 
 def _notes(module: Any, state: Arrays, found: Arrays) -> Notes:
