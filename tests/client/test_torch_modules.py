@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import chainrule.engine as cr
 from chainrule.client import Client, InvalidInputError, torch_modules
 from chainrule.engine import graph, io
 from tests.client.fake_server import FakeServer
@@ -117,6 +118,33 @@ def test_bfloat16_tensors_keep_their_bits(server: FakeServer, client: Client) ->
     weights = {"w": torch.linspace(-1, 1, 7).bfloat16()}
     model = with_version(server, client.models.create("m", "mlp", weights=weights))
     assert torch.equal(model.state_dict("torch")["w"], weights["w"])
+
+
+class Blurred(torch.nn.Module):  # type: ignore[misc]
+    """Convolves with kernels that are not learnt: one is in the state_dict, the other is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = torch.nn.Conv2d(1, 4, 3)
+        self.last = torch.nn.Linear(4, 3)
+        self.register_buffer("kept", torch.full((4, 1, 1, 1), 0.5))
+        self.register_buffer("kernel", torch.full((4, 1, 3, 3), 1 / 9), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        y = torch.conv2d(torch.conv2d(self.mix(x), self.kernel, groups=4), self.kept, groups=4)
+        return self.last(torch.flatten(torch.nn.functional.adaptive_avg_pool2d(y, 1), 1))
+
+
+def test_what_a_module_does_not_learn_is_not_learnt(server: FakeServer, client: Client) -> None:
+    module = Blurred()
+    model = with_version(server, client.models.create("net", module, example=torch.zeros(2, 1, 8, 8)))
+    ours = model.module()
+    assert {name for name, _ in ours.named_parameters()} == {name for name, _ in module.named_parameters()}
+    assert model.state_dict().keys() == module.state_dict().keys()
+    module.load_state_dict(model.state_dict("torch"))
+    x = torch.randn(2, 1, 8, 8)
+    found = ours.eval()(cr.from_numpy(x.numpy())).detach().numpy()
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 class Fails(torch.nn.Module):  # type: ignore[misc]

@@ -19,6 +19,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from chainrule.server.architecture import Builtin
 from chainrule.server.errors import IllegalStateError, StartupError, StoreUnavailableError
 from chainrule.server.store import PageRequest, Store, configs, database, migrations, schema
 from chainrule.server.store.requests import payload_digest
@@ -295,6 +296,8 @@ def test_what_was_converted_is_used_as_what_is_new(converted: tuple[Store, Rows]
     store.delete_model("models/n", tenant="default")
     known = store.get_model("models/unused", tenant="default")
     assert (known.init_seed, dict(known.labels), known.revision) == (2**64 - 1, {}, 1)
+    assert known.architecture == Builtin("mlp", {"hidden": [4]})
+    assert (known.class_labels, known.inputs, known.outputs, known.warnings) == ((), (), (), ())
     assert store.create_model(replace(known, name="models/n"), tenant="default").num_parameters == 12
     assert store.create_model(known, tenant="other").name == "models/unused"
     assert [m.name for m in store.list_models(PageRequest(filter="NOT labels:*"), tenant="other")[0]] == [

@@ -68,8 +68,10 @@ def of_torch(module: Any, example: object, weights: Arrays | None) -> Parcel:
         GraphError: it has what cannot be trained here.
     """
     state = torch_modules.state_of(module)
-    content, found = _without_weights(module, state, torch_modules.exported(module, example))
+    exported_file = torch_modules.exported(module, example)
+    content, found = _without_weights(module, state, exported_file)
     notes = _notes(module, state, found)
+    _check_learnt(module, notes, exported_file)
     if weights is not None:
         _check_names(state, weights)
         state = weights
@@ -89,14 +91,17 @@ def _without_weights(module: Any, state: Arrays, content: bytes) -> tuple[bytes,
     """The graph of a module without its weights, and what its state_dict has: what the module does not learn, as its
     buffers, is not learnt in the graph."""
     buffers = [name for name, _ in module.named_buffers()]
-    while True:
+    for _ in range(2):  # what is learnt and should not be is known after the first
         architecture, weights = graph.split(content, buffers=buffers)
         loaded = graph.load(architecture)
-        found = {**_weights(loaded), **weights}
         others = [loaded.names[name] for name, _ in loaded.named_parameters() if name not in state]
         if not others:
-            return architecture, found
+            return architecture, {**_weights(loaded), **weights}
         buffers += others
+    raise InvalidInputError(
+        f"the graph of {type(module).__name__} learns what is no parameter of it: {', '.join(others[:10])}; register "
+        "it as a buffer, or export the module yourself and give the ONNX file"
+    )
 
 
 def _notes(module: Any, state: Arrays, found: Arrays) -> Notes:
@@ -118,6 +123,18 @@ def _notes(module: Any, state: Arrays, found: Arrays) -> Notes:
             "the names that they have there"
         )
     return Notes(kept, same, left_out)
+
+
+def _check_learnt(module: Any, notes: Notes, content: bytes) -> None:
+    """Raises InvalidInputError if the graph computes with a parameter and does not learn it."""
+    initializers = {tensor.name for tensor in ModelProto.FromString(content).graph.initializer}
+    parameters = {name for name, _ in module.named_parameters()}
+    constant = [name for name in notes.kept if name in parameters & initializers]
+    if constant:
+        raise InvalidInputError(
+            f"parameters of {type(module).__name__} cannot be trained where its graph has them: "
+            f"{', '.join(constant[:10])}; register them as buffers, or compute with them otherwise"
+        )
 
 
 def _has_values_of(array: np.ndarray, other: np.ndarray) -> bool:

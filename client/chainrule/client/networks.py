@@ -1,6 +1,6 @@
 """What the SDK takes for a network and for weights, as what is sent; and what has come back, as modules and files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from chainrule.client import torch_modules
 from chainrule.client.errors import InvalidInputError
 from chainrule.engine import ConfigError, FormatError, Tensor, io, models, nn
 from chainrule.engine.io.files import write_whole
+from chainrule.v1 import model_pb2
 
 Arrays = dict[str, np.ndarray]
 Network = Any
@@ -39,6 +40,36 @@ class Parcel:
     """An ONNX file without its weights; empty: it is a family."""
     weights: Arrays | None = None
     """None: the server initialises them."""
+
+    def message(self) -> model_pb2.Model:
+        """The network as the API has it, where no digest of a graph is needed.
+
+        Raises:
+            InvalidInputError: the configuration is not made of what JSON has.
+        """
+        if self.graph:
+            return model_pb2.Model()
+        message = model_pb2.Model(builtin=model_pb2.Builtin(family=self.family))
+        try:
+            message.builtin.config.update(dict(self.config))
+        except ValueError as error:
+            raise InvalidInputError(
+                f"the configuration of {self.family} is not made of JSON values: {error}"
+            ) from error
+        return message
+
+    def check_missing(self, patterns: Sequence[str]) -> Sequence[str]:
+        """Patterns of names that the weights may lack.
+
+        Raises:
+            InvalidInputError: there are no weights that could.
+        """
+        if patterns and self.weights is None:
+            raise InvalidInputError(
+                f"allow_missing is {list(patterns)}, but there are no weights that could lack anything; give weights, "
+                "or leave it out to have all of them initialised"
+            )
+        return patterns
 
 
 # What is sent.

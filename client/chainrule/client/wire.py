@@ -10,7 +10,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from chainrule.client.errors import InvalidInputError
-from chainrule.v1.model_pb2 import Builtin
 
 
 class Named(Protocol):
@@ -135,18 +134,6 @@ def put_labels(message: Labelled, labels: Mapping[str, str]) -> None:
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidInputError(f'labels has {key!r}: {value!r}; both must be texts, as {{"team": "vision"}}')
         message.labels[key] = value
-
-
-def put_config(message: Builtin, config: Mapping[str, Any]) -> None:
-    """Set the configuration of a family.
-
-    Raises:
-        InvalidInputError: it is not made of what JSON has.
-    """
-    try:
-        message.config.update(dict(config))
-    except ValueError as error:
-        raise InvalidInputError(f"the configuration of {message.family} is not made of JSON values: {error}") from error
 
 
 def labels_of(message: Labelled) -> dict[str, str]:

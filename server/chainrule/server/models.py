@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -56,9 +56,8 @@ class ModelCatalog:
         validate_only: bool = False,
     ) -> Model:
         """Check and store a model; without weights they are initialised from the seed, and so is what the weights may
-        lack or hold in another shape: what matches one of the patterns `allow_missing`. A graph, told by its digest,
-        says of no weights how they are initialised, and needs them all. A request that is repeated is answered with
-        what it has made before. With `validate_only` neither model nor weights are stored.
+        lack or hold in another shape: what matches one of the patterns `allow_missing`. A graph needs all its weights.
+        A request that is repeated is answered with what it has made before. With `validate_only` nothing is stored.
 
         Raises InvalidRequestError, NotFoundError (no such blob, or what the request has made was removed),
         AlreadyExistsError, or StorageFullError if there is no room for weights that are initialised.
@@ -71,8 +70,7 @@ class ModelCatalog:
         with ExitStack() as held:
             if isinstance(architecture, GraphArchitecture):
                 _check_initialised(weights_digest, allow_missing)
-                held.enter_context(self._tenant_blobs.hold(architecture.digest, tenant=tenant, field=_GRAPH))
-                architecture = self._read_graph(architecture)
+                architecture = held.enter_context(self._held_graph(architecture, tenant))
             module = build(architecture, init_seed)
             network = described(module, architecture)
             check_class_labels(class_labels, network)
@@ -171,6 +169,12 @@ class ModelCatalog:
         module = in_service(self.architecture(model))
         _load(module, values, may_lack=tied_names(module).__contains__)
         return io.save(state_of(module))
+
+    @contextmanager
+    def _held_graph(self, architecture: GraphArchitecture, tenant: str) -> Iterator[GraphArchitecture]:
+        """A graph that a tenant names by its digest, with its content; the blob is kept meanwhile."""
+        with self._tenant_blobs.hold(architecture.digest, tenant=tenant, field=_GRAPH):
+            yield self._read_graph(architecture)
 
     def _read_graph(self, architecture: GraphArchitecture) -> GraphArchitecture:
         """A graph with its content. Raises InvalidRequestError if it is too large, or NotFoundError."""

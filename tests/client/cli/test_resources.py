@@ -11,7 +11,7 @@ from typer.testing import Result
 
 from chainrule.client.cli.exits import ExitCode
 from chainrule.client.cli.output import size
-from chainrule.engine import io
+from chainrule.engine import graph, io, models
 from chainrule.v1 import job_pb2, model_pb2
 from tests import graphs
 from tests.client.fake_server import NOW, Failure, FakeServer, log_entry
@@ -67,6 +67,22 @@ def test_a_model_is_made_of_an_onnx_file_shown_and_saved(
     refused = run("models", "save", "g", str(tmp_path / "out.txt"))
     assert refused.exit_code == ExitCode.USAGE
     assert "let it end with .onnx, .safetensors or .pth" in refused.stderr
+
+
+def test_a_model_of_a_family_is_saved_with_the_shape_of_an_input(
+    run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path
+) -> None:
+    weights = tmp_path / "w.safetensors"
+    io.save_file(models.mlp(in_features=8, hidden=(4,), num_classes=3).state_dict(), weights)
+    config = '{"in_features": 8, "hidden": [4], "num_classes": 3}'
+    made = run_json("models", "create", "f", "--family", "mlp", "--config", config, "--weights", str(weights))
+    name = "models/f/versions/1"
+    server.versions[name] = model_pb2.ModelVersion(name=name, weights_digest=made["weights_digest"], create_time=NOW)
+    file = tmp_path / "f.onnx"
+    for shape in ("8,x", "", "-1"):
+        assert run("models", "save", "f", str(file), f"--input-shape={shape}").exit_code == ExitCode.USAGE
+    run_json("models", "save", "f", str(file), "--input-shape", "8")
+    assert graph.load(file.read_bytes()).inputs[0].shape[1:] == (8,)
 
 
 def test_one_option_says_what_the_network_is(run: Run, server: FakeServer, tmp_path: Path) -> None:

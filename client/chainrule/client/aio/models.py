@@ -26,7 +26,6 @@ from chainrule.client.wire import (
     new_request_id,
     put,
     put_changes,
-    put_config,
     put_labels,
     texts,
     version_name,
@@ -188,9 +187,9 @@ class AsyncModels:
             weights: in place of the network's own: a state_dict of arrays or tensors, or the path of a safetensors or
                 .pth file. Without any, the server initialises a family from `init_seed`.
             class_labels: what the classes are called, in the order of the outputs.
-            allow_missing: patterns of state_dict names, as in a shell, that `weights` may lack or hold in another
-                shape, as where a head is replaced: as ["fc.*"]. The server initialises those from `init_seed`, and
-                the model's weights_digest is that of the completed weights. Not for graphs.
+            allow_missing: patterns of names, as in a shell, that `weights` may lack or hold in another shape, as
+                ["fc.*"] where a head is replaced. The server initialises those of a family from `init_seed`, and the
+                model's weights_digest is that of the completed weights.
             labels: notes to find it by, as {"team": "vision"}.
             description: what it is for, at most 1,000 characters.
             request_id: makes calls with the same id one; by default only a call's own repetitions are.
@@ -200,9 +199,7 @@ class AsyncModels:
             UserWarning: what is odd about the network, though it can be trained; `Model.warnings` keeps it.
 
         Raises:
-            InvalidInputError: the network cannot be sent, needs an example or does not take it; the configuration
-                cannot be sent as JSON, init_seed not as 64 bits; or `allow_missing` is no list or comes without
-                `weights`.
+            InvalidInputError: the network cannot be sent, or does not take the example; or an argument is none.
             GraphError: the graph is malformed, or has operators that cannot be trained; they are all named.
             AlreadyExists: the name is taken by another model.
             InvalidArgument: the server refuses the name, the architecture or the weights.
@@ -210,22 +207,14 @@ class AsyncModels:
         parcel = await self._connection.compute(
             networks.parcel, network, config=config, example=example, weights=weights
         )
-        message = model_pb2.Model()
-        if parcel.graph:
-            message.graph.digest = await self._blobs.upload(parcel.graph)
-        else:
-            message.builtin.family = parcel.family
-            put_config(message.builtin, parcel.config)
+        message = parcel.message()
         put(message, "init_seed", init_seed, allowed=UINT64)
         put(message, "description", description, allowed="a text")
         put_labels(message, labels or {})
         message.class_labels.extend(texts("class_labels", class_labels))
-        patterns = texts("allow_missing", allow_missing)
-        if patterns and parcel.weights is None:
-            raise InvalidInputError(
-                f"allow_missing is {list(patterns)}, but there are no weights that could lack anything; give weights, "
-                "or leave it out to have all of them initialised"
-            )
+        patterns = parcel.check_missing(texts("allow_missing", allow_missing))
+        if parcel.graph:
+            message.graph.digest = await self._blobs.upload(parcel.graph)
         if parcel.weights is not None:
             content = await self._connection.compute(io.save, parcel.weights)
             message.weights_digest = await self._blobs.upload(content, transferred=transferred)

@@ -189,12 +189,24 @@ def save(
             help="What to write: .onnx is the network with its weights, .safetensors and .pth are the weights.",
         ),
     ],
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,…",
+            help="Of a family, for .onnx: the shape of one input, as 1,8,8. A graph says its own.",
+            show_default=False,
+        ),
+    ] = None,
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
     """Write the newest version of a model to a file, whose name says the format."""
+    shape = None if input_shape is None else parse_shape(input_shape)
     with open_session(ctx, address, form) as session:
-        session.client.models.get(model).save(file)
+        from chainrule.client.networks import example_of
+
+        found = session.client.models.get(model)
+        found.save(file, example=None if shape is None else example_of(found.family, shape))
         written = file.stat().st_size
         session.output.record(
             {"file": str(file), "size_bytes": written}, [("file", str(file)), ("size", size(written))]
@@ -333,6 +345,20 @@ def read_weights(file: Path) -> "dict[str, np.ndarray]":
     from chainrule.client.networks import arrays_of
 
     return arrays_of(file)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """
+    >>> parse_shape("1,8,8")
+    (1, 8, 8)
+
+    Raises:
+        typer.BadParameter: it is no list of lengths.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise typer.BadParameter(f"'{text}' is no list of lengths, as 1,8,8.", param_hint="--input-shape")
+    return tuple(map(int, parts))
 
 
 def parse_config(texts: Sequence[str]) -> dict[str, Any]:
