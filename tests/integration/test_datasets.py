@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chainrule.client import Client, Dataset, packing
+from chainrule.client import Client, Dataset, InvalidArgument, packing
 from chainrule.engine import models
 from chainrule.engine.io import chunked
 from tests.integration.conftest import Images, ServerProcess, network, without_ray
@@ -100,3 +100,22 @@ def test_chunks_come_to_other_machines(
         manifest = chunked.Manifest.from_bytes(other.blobs.download(dataset.digest))
     cached = {path.name for path in (tmp_path / "cache").glob("[0-9a-f]*")}
     assert cached == {chunk.digest for chunk in manifest.chunks}
+
+
+def test_chunks_may_lie_in_a_folder_that_the_operator_allows(
+    make_server: Callable[..., ServerProcess], client: Client, images: Images, tmp_path: Path
+) -> None:
+    inputs, targets = images
+    expected = weights_of(client, client.datasets.create("one", inputs=inputs, targets=targets))
+    server = make_server("data", "--data-uris", f"file://{tmp_path}/shared")
+    server.start()
+    with Client.connect(server.address) as other:
+        made = other.datasets.create("apart", inputs=inputs, targets=targets, uri=f"file://{tmp_path}/shared/a")
+        assert (made.source_uri, made.num_chunks) == (f"file://{tmp_path}/shared/a", 1)
+        assert [path.name for path in (tmp_path / "shared" / "a").iterdir()] == [
+            chunked.Manifest.from_bytes(other.blobs.download(made.digest)).chunks[0].digest
+        ]
+        assert np.array_equal(other.datasets.preview(made, 2)["inputs"], inputs[:2])
+        assert weights_of(other, made, workers=2) == expected
+        with pytest.raises(InvalidArgument, match="in no folder that the service may read"):
+            other.datasets.create("other", inputs=inputs, targets=targets, uri=f"file://{tmp_path}/elsewhere")

@@ -154,7 +154,7 @@ def test_a_chunk_that_is_too_large_is_not_read(
     catalog: DatasetCatalog, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_CHUNK_BYTES", 100)
-    assert refused(catalog, blobs, cut(blobs, INPUTS, TARGETS)).startswith("chunks[0] has ")
+    assert refused(catalog, blobs, cut(blobs, INPUTS, TARGETS)).startswith("chunks[0]: it has ")
 
 
 def test_a_missing_chunk_is_named(catalog: DatasetCatalog, blobs: BlobStore) -> None:

@@ -111,6 +111,8 @@ class Dataset:
     """Names of the classes, that of class 0 first; none: they have none."""
     num_chunks: int = 0
     """How many chunks hold the examples; 0: they are in its blob."""
+    source_uri: str = ""
+    """Folder in which the chunks lie, where the service does not keep them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,7 @@ def dataset_from_message(message: dataset_pb2.Dataset) -> Dataset:
         ),
         class_labels=tuple(message.class_labels),
         num_chunks=message.num_chunks,
+        source_uri=message.source_uri,
     )
 
 

@@ -60,6 +60,7 @@ class Dataset(_message.Message):
     STATISTICS_FIELD_NUMBER: _builtins.int
     CLASS_LABELS_FIELD_NUMBER: _builtins.int
     NUM_CHUNKS_FIELD_NUMBER: _builtins.int
+    SOURCE_URI_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: datasets/{dataset}."""
     digest: _builtins.str
@@ -84,6 +85,10 @@ class Dataset(_message.Message):
     """
     num_chunks: _builtins.int
     """How many chunks hold the examples; 0: they are in the blob itself. Output only."""
+    source_uri: _builtins.str
+    """Folder in which the chunks of the manifest lie, each named by its digest, in place of the blobs: a URI (file, s3, gs,
+    http, https) that the operator of the service allows. Default empty: they are blobs.
+    """
     @_builtins.property
     def input_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Shape of one input, for example [1, 8, 8]. Output only."""
@@ -131,10 +136,11 @@ class Dataset(_message.Message):
         statistics: _abc.Iterable[Global___ColumnStatistics] | None = ...,
         class_labels: _abc.Iterable[_builtins.str] | None = ...,
         num_chunks: _builtins.int = ...,
+        source_uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "columns", b"columns", "create_time", b"create_time", "description", b"description", "digest", b"digest", "etag", b"etag", "input_shape", b"input_shape", "labels", b"labels", "name", b"name", "num_chunks", b"num_chunks", "num_classes", b"num_classes", "num_examples", b"num_examples", "size_bytes", b"size_bytes", "statistics", b"statistics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "columns", b"columns", "create_time", b"create_time", "description", b"description", "digest", b"digest", "etag", b"etag", "input_shape", b"input_shape", "labels", b"labels", "name", b"name", "num_chunks", b"num_chunks", "num_classes", b"num_classes", "num_examples", b"num_examples", "size_bytes", b"size_bytes", "source_uri", b"source_uri", "statistics", b"statistics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,6 +102,12 @@ class ServerConfig:
         least=0,
         example=500,
     )
+    data_uris: str | None = setting(
+        None,
+        "Folders, with commas between them, in which chunks of datasets may lie besides the service's own: file://, "
+        "s3://, gs:// and http(s):// URIs, read with the credentials of service and workers. Without it: none.",
+        example="s3://bucket/data,file:///srv/data",
+    )
     require_tokens: bool = setting(
         False, "Let in only calls with a token (see chainrule admin token-create).", option="tokens"
     )

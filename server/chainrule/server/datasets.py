@@ -17,21 +17,22 @@ from chainrule.engine.io.chunked import MAX_MANIFEST_BYTES, Chunk, Manifest, is_
 from chainrule.server import names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
 from chainrule.server.blobs import BlobStore
+from chainrule.server.data_uris import AllowedUris
 from chainrule.server.dataset_contents import Contents, Survey, check_chunks
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 from chainrule.server.records import Dataset
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
-from chainrule.server.training.chunk_files import ChunkedExamples
+from chainrule.server.training.chunk_files import MAX_CHUNK_BYTES, ChunkedExamples
+from chainrule.server.training.errors import DatasetError, LinkError
 from chainrule.server.training.examples import Examples, ExampleSource
+from chainrule.server.training.uris import read_uri
 
 MAX_CLASSES = 2**31 - 1
 """Most classes, or tokens, a dataset may have; its largest label or token is one less."""
 
 NO_LABEL = -100
 """A target where there is none: what PyTorch's losses ignore."""
-MAX_CHUNK_BYTES = 256 * 1024**2
-"""Largest chunk of a dataset: as much is in memory while a dataset is checked."""
 MAX_CLASS_LABEL = 200
 """Longest name of a class, in characters."""
 
@@ -46,9 +47,13 @@ class DatasetCatalog:
 
     Args:
         tenant_blobs: which blobs whose datasets may be made of.
+        uris: where else chunks may lie; None: nowhere.
     """
 
-    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs) -> None:
+    def __init__(
+        self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs, *, uris: AllowedUris | None = None
+    ) -> None:
+        self._uris = uris or AllowedUris()
         self._store = store
         self._blobs = blobs
         self._tenant_blobs = tenant_blobs
@@ -62,6 +67,7 @@ class DatasetCatalog:
         labels: Mapping[str, str] = MappingProxyType({}),
         description: str = "",
         class_labels: Sequence[str] = (),
+        source_uri: str = "",
         request: Request = NO_REQUEST,
         validate_only: bool = False,
     ) -> Dataset:
@@ -78,12 +84,15 @@ class DatasetCatalog:
             return known
         with self._tenant_blobs.hold(digest, tenant=tenant, field=_FIELD), ExitStack() as held:
             manifest = self._manifest(digest)
+            uri = self._allowed(source_uri, manifest)
             if manifest is None:
                 found = self._survey(digest)
             else:
                 check_chunks(manifest)
-                held.enter_context(self._tenant_blobs.hold_all([c.digest for c in manifest.chunks], tenant=tenant))
-                found = self._survey_chunks(digest, manifest)
+                if not uri:
+                    chunks = [chunk.digest for chunk in manifest.chunks]
+                    held.enter_context(self._tenant_blobs.hold_all(chunks, tenant=tenant))
+                found = self._survey_chunks(digest, manifest, uri)
             _check_class_labels(class_labels, found.num_classes)
             inputs, targets = found.columns
             return self._store.create_dataset(
@@ -101,11 +110,12 @@ class DatasetCatalog:
                     statistics=found.statistics,
                     class_labels=tuple(class_labels),
                     num_chunks=len(found.chunks),
+                    source_uri=uri,
                     labels=dict(labels),
                     description=description,
                 ),
                 tenant=tenant,
-                chunks=found.chunks,
+                chunks=() if uri else found.chunks,
                 request=request,
                 validate_only=validate_only,
             )
@@ -138,7 +148,19 @@ class DatasetCatalog:
         manifest = self._manifest(dataset.digest)
         if manifest is None:
             return self._load(dataset.digest)
+        if dataset.source_uri:
+            uri = self._uris.check(dataset.source_uri, field="dataset.source_uri")  # it may be allowed no more
+            return ChunkedExamples(manifest, "", uri=uri)
         return ChunkedExamples(manifest, str(self._blobs.folder.absolute()))
+
+    def _allowed(self, source_uri: str, manifest: Manifest | None) -> str:
+        if not source_uri:
+            return ""
+        if manifest is None:
+            raise InvalidRequestError.of(
+                "dataset.source_uri", "says where chunks lie, but the blob is no manifest of chunks; leave it out"
+            )
+        return self._uris.check(source_uri, field="dataset.source_uri")
 
     def _manifest(self, digest: str) -> Manifest | None:
         """What is in the blob of a dataset that lies in chunks; None: it holds the examples itself."""
@@ -156,7 +178,7 @@ class DatasetCatalog:
         survey.add(self._load(digest))
         return survey.contents(size_bytes=self._blobs.size(digest))
 
-    def _survey_chunks(self, digest: str, manifest: Manifest) -> Contents:
+    def _survey_chunks(self, digest: str, manifest: Manifest, uri: str) -> Contents:
         """Look at one chunk after the other, so that no more than one is in memory; once at one that is named several
         times, so that the work is no more than what was uploaded."""
         survey = Survey()
@@ -166,11 +188,11 @@ class DatasetCatalog:
         for number, chunk in enumerate(manifest.chunks):
             first.setdefault(chunk, number)
         for chunk, number in first.items():
-            size_bytes += (size := self._blobs.size(chunk.digest))
-            if size > MAX_CHUNK_BYTES:
-                raise _refused(f"chunks[{number}] has {size:,} bytes; use at most {MAX_CHUNK_BYTES:,}, with fewer rows")
             try:
-                examples = self._load(chunk.digest)
+                content = self._read_chunk(chunk.digest, uri)
+                size_bytes += len(content)
+                examples = _examples(chunk.digest, content)
+                del content
                 expected = tuple((c.dtype, (chunk.rows, *c.shape)) for c in manifest.columns)
                 found = tuple((a.dtype.name, a.shape) for a in (examples.inputs, examples.targets))
                 if found != expected:
@@ -180,15 +202,29 @@ class DatasetCatalog:
                 raise _refused(f"chunks[{number}]: {error.violations[0].description}") from error
         return survey.contents(size_bytes=size_bytes, chunks=[chunk.digest for chunk in manifest.chunks])
 
+    def _read_chunk(self, digest: str, uri: str) -> bytes:
+        if uri:
+            try:
+                content = read_uri(f"{uri}/{digest}", limit_bytes=MAX_CHUNK_BYTES)
+            except (DatasetError, LinkError) as error:
+                raise _refused(str(error)) from error
+            if io.digest(content) != digest:
+                raise _refused(f"{uri}/{digest} has another SHA-256, {io.digest(content)}")
+            return content
+        if (size := self._blobs.size(digest)) > MAX_CHUNK_BYTES:
+            raise _refused(f"it has {size:,} bytes; use at most {MAX_CHUNK_BYTES:,}, with fewer rows")
+        return self._blobs.read(digest)
+
     def _load(self, digest: str) -> Examples:
-        try:
-            tensors = io.load(self._blobs.read(digest))
-        except FormatError as error:
-            raise _refused(
-                f'blob "{digest}" is no safetensors file of float32 inputs, or int64 tokens, and int64 or float32 '
-                f"targets: {error}"
-            ) from error
-        return check_examples(tensors)
+        return _examples(digest, self._blobs.read(digest))
+
+
+def _examples(digest: str, content: bytes) -> Examples:
+    try:
+        tensors = io.load(content)
+    except FormatError as error:
+        raise _refused(f'blob "{digest}" is no safetensors file of inputs and targets: {error}') from error
+    return check_examples(tensors)
 
 
 def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:

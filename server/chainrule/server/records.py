@@ -174,6 +174,8 @@ class Dataset:
     """Names of the classes; none: they have none."""
     num_chunks: int = 0
     """How many chunks hold the examples; 0: they are in the blob itself."""
+    source_uri: str = ""
+    """Where the chunks lie, if they are no blobs."""
     labels: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     revision: int = 1

@@ -23,6 +23,7 @@ from chainrule.server.access import TokenCatalog
 from chainrule.server.audit import AuditLog
 from chainrule.server.config import ServerConfig
 from chainrule.server.data_folder import note_owner, open_blobs, open_store, own
+from chainrule.server.data_uris import AllowedUris
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.encryption import server_credentials
 from chainrule.server.errors import StartupError
@@ -148,7 +149,7 @@ class Service:
             blobs, store, are_apart=config.require_tokens, limit_bytes=config.tenant_storage_limit_bytes
         )
         models = ModelCatalog(store, blobs, tenant_blobs)
-        datasets = DatasetCatalog(store, blobs, tenant_blobs)
+        datasets = DatasetCatalog(store, blobs, tenant_blobs, uris=AllowedUris.of(config.data_uris))
         checkpoints = Checkpoints(store, blobs)
         feed = Feed()
         metrics = self.metrics

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import chainrule.engine as cr
-from chainrule.engine.data import batch_indices, epoch_order, num_batches, split
+from chainrule.engine.data import batch_indices, compact_epoch_order, epoch_order, num_batches, split
+from chainrule.engine.data import order as order_module
 
 
 def test_order_is_a_permutation_and_these_forever() -> None:
@@ -22,6 +25,31 @@ GOLDEN_ORDER = [7, 1, 3, 0, 4, 8, 9, 2, 6, 5]
 def test_order_depends_on_seed_and_epoch() -> None:
     orders = {tuple(epoch_order(20, seed=seed, epoch=epoch).tolist()) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 2**20, 2**20 + 77])
+def test_the_compact_order_is_the_same(size: int) -> None:
+    order = compact_epoch_order(size, seed=3, epoch=2)
+    assert np.array_equal(order, epoch_order(size, seed=3, epoch=2))
+    assert order.dtype == (np.uint32 if size > 2**20 else np.int64)
+
+
+def test_the_compact_order_is_stable(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**64, size=1000, dtype=np.uint64)[np.arange(5000) % 1000]
+    keys[:3] = 0, 2**64 - 1, 0
+    monkeypatch.setattr(order_module, "raw_stream", lambda seed, epoch, size: keys)
+    monkeypatch.setattr(order_module, "_SORTED_AT_ONCE", 10)
+    assert np.array_equal(compact_epoch_order(5000, seed=0, epoch=0), np.argsort(keys, kind="stable"))
+
+
+def test_the_compact_order_takes_little_memory() -> None:
+    size = 2**22
+    tracemalloc.start()
+    try:
+        compact_epoch_order(size, seed=0, epoch=0)
+        assert tracemalloc.get_traced_memory()[1] < 16 * size  # 8 of raw bits, 4 of the result
+    finally:
+        tracemalloc.stop()
 
 
 def test_batches_cover_the_order_and_the_last_is_ragged() -> None:

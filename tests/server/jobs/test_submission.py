@@ -194,6 +194,7 @@ def test_a_configuration_that_can_be_run_is_taken(config: TrainingConfig) -> Non
         ),
         ({"validation": Validation(fraction=-0.1)}, "validation.fraction", "is -0.1; use a number above 0"),
         ({"validation": Validation("datasets/v", 0.1)}, "validation.fraction", "is 0.1, but validation.dataset is"),
+        ({"validation": Validation("datasets/v", seed=5)}, "validation.seed", "is 5, but there is no share to draw"),
         ({"validation": Validation(patience=1)}, "validation.patience", "is 1; needs something to evaluate on"),
         ({"validation": Validation(fraction=0.1, patience=-1)}, "validation.patience", "is -1; use 0 or more"),
         ({"validation": Validation(restore_best=True)}, "validation.restore_best", "needs something to evaluate on"),

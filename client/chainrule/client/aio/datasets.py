@@ -13,6 +13,7 @@ from chainrule.client.packing import Packer, Progress
 from chainrule.client.preview import Preview, first_rows
 from chainrule.client.reading import ByteTokenizer, ReadOptions, Tokenizer, open_reader
 from chainrule.client.resources import Dataset, dataset_from_message
+from chainrule.client.uris import read_part, write_chunks
 from chainrule.client.wire import name_of, new_request_id, put, put_changes, put_labels, texts
 from chainrule.engine.io.chunked import Manifest, header_bytes
 from chainrule.v1 import dataset_pb2, dataset_pb2_grpc
@@ -44,6 +45,7 @@ class AsyncDatasets:
         tokenizer: Tokenizer | None = None,
         limit_bytes: int | None = None,
         class_labels: Sequence[str] | None = None,
+        uri: str | None = None,
         labels: Mapping[str, str] | None = None,
         description: str = "",
         request_id: str | None = None,
@@ -73,6 +75,8 @@ class AsyncDatasets:
             tokenizer: what makes tokens of text; None: its bytes.
             limit_bytes: most bytes that a compressed file may unfold to; None: 100 times its size, at least 256 MiB.
             class_labels: names of the classes, where the source does not give them.
+            uri: folder to which this client writes the examples, as chunks, instead of sending them: a URI that the
+                service may read (its --data-uris), as "file:///srv/data" or "s3://bucket/data".
             labels: notes to find it by, as {"team": "vision"}.
             description: what it is, at most 1,000 characters.
             request_id: makes calls with the same id one; by default only a call's own repetitions are.
@@ -100,7 +104,10 @@ class AsyncDatasets:
             limit_bytes=limit_bytes,
         )
         reader = await self._connection.compute(open_reader, source, inputs, targets, options)
-        packer = Packer(reader)
+        packer = Packer(reader, single_bytes=None if uri is None else 0)
+        if uri is not None:
+            put(dataset, "source_uri", uri, allowed="a URI")
+            await self._connection.compute(write_chunks, uri, packer, Progress(packer, transferred))
         dataset.digest = await self._upload(packer, transferred)
         dataset.class_labels.extend(
             packer.class_labels if class_labels is None else texts("class_labels", class_labels)
@@ -136,7 +143,7 @@ class AsyncDatasets:
         most as many as the first chunk has.
 
         Raises:
-            InvalidInputError: `rows` is below 1.
+            InvalidInputError: `rows` is below 1; or the chunks lie where they cannot be read from here.
             NotFound: there is no such dataset.
         """
         if rows < 1:
@@ -145,12 +152,19 @@ class AsyncDatasets:
         digest = found.digest
         if found.num_chunks:
             digest = Manifest.from_bytes(await self._blobs.download(digest)).chunks[0].digest
-        length = header_bytes(await self._blobs.part(digest, 0, 8))
-        head = await self._blobs.part(digest, 0, length)
+        length = header_bytes(await self._part(found, digest, 0, 8))
+        head = await self._part(found, digest, 0, length)
         arrays = {}
         for of in first_rows(head, rows):
-            arrays[of.column] = of.array(await self._blobs.part(digest, of.begin, of.size_bytes))
+            arrays[of.column] = of.array(await self._part(found, digest, of.begin, of.size_bytes))
         return arrays
+
+    async def _part(self, dataset: Dataset, digest: str, offset_bytes: int, size_bytes: int) -> bytes:
+        """Some bytes of a dataset's blob or chunk, from where that lies."""
+        if dataset.source_uri:
+            at = f"{dataset.source_uri}/{digest}"
+            return await self._connection.compute(read_part, at, offset_bytes, size_bytes)
+        return await self._blobs.part(digest, offset_bytes, size_bytes)
 
     async def list(self, *, filter: str = "", order_by: str = "", limit: int | None = None) -> tuple[Dataset, ...]:
         """The datasets, newest first unless told otherwise; at most `limit`.

@@ -3,7 +3,7 @@
 from chainrule.engine.data.collation import default_collate, default_convert
 from chainrule.engine.data.datasets import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 from chainrule.engine.data.loader import DataLoader, WorkerInfo, get_worker_info
-from chainrule.engine.data.order import batch_indices, epoch_order, num_batches, split
+from chainrule.engine.data.order import batch_indices, compact_epoch_order, epoch_order, num_batches, split
 from chainrule.engine.data.prefetch import DataLoaderError
 from chainrule.engine.data.samplers import (
     BatchSampler,
@@ -29,6 +29,7 @@ __all__ = [
     "WeightedRandomSampler",
     "WorkerInfo",
     "batch_indices",
+    "compact_epoch_order",
     "default_collate",
     "default_convert",
     "epoch_order",

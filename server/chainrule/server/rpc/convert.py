@@ -151,6 +151,7 @@ def dataset(record: records.Dataset) -> dataset_pb2.Dataset:
         statistics=[dataset_pb2.ColumnStatistics(**asdict(of)) for of in record.statistics],
         class_labels=record.class_labels,
         num_chunks=record.num_chunks,
+        source_uri=record.source_uri,
     )
 
 

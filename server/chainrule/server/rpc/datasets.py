@@ -29,6 +29,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
             "labels": dict(request.dataset.labels),
             "description": request.dataset.description,
             "class_labels": tuple(request.dataset.class_labels),
+            "source_uri": request.dataset.source_uri,
         }
         created = await asyncio.to_thread(
             self._datasets.create,

@@ -113,6 +113,7 @@ def dataset(row: RowMapping) -> Dataset:
         ),
         class_labels=tuple(row["class_labels"]),
         num_chunks=row["num_chunks"],
+        source_uri=row["source_uri"],
         labels=row["labels"],
         description=row["description"],
         revision=row["revision"],

@@ -105,6 +105,7 @@ datasets = Table(
     Column("statistics", JSON, nullable=False),
     Column("class_labels", JSON, nullable=False),
     Column("num_chunks", BigInteger, nullable=False),
+    Column("source_uri", Text, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
     Column("labels", JSON, nullable=False),
     Column("description", Text, nullable=False),

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from chainrule.engine.io.chunked import Chunk, Column, Manifest, Place, header_b
 from chainrule.server.training.errors import DatasetError
 from chainrule.server.training.examples import Fetch, as_features
 from chainrule.server.training.state import Array, Arrays
+from chainrule.server.training.uris import local_path, read_uri
 
 CACHE = "CHAINRULE_CACHE"
 """Environment variable: the folder in which a machine that is not the service's keeps chunks."""
@@ -33,6 +35,8 @@ CACHE_LIMIT = "CHAINRULE_CACHE_BYTES"
 """Environment variable: how much may lie there; those that have not been opened for longest go first."""
 DEFAULT_CACHE_BYTES = 64 * 1024**3
 MAX_OPEN_FILES = 128
+MAX_CHUNK_BYTES = 256 * 1024**2
+"""Largest chunk of a dataset: as much is in memory while a dataset is checked, or a chunk fetched."""
 _HASHED_BYTES = 1024**2
 
 
@@ -45,6 +49,8 @@ class ChunkedExamples:
     """The service's folder of blobs: `{folder}/{first two digits}/{digest}`. What can be read there is read there."""
     fetch: Fetch | None = None
     """Where other chunks come from."""
+    uri: str = ""
+    """Where the chunks lie, `{uri}/{digest}`, if they are no blobs; then there is no `folder`."""
 
     def __len__(self) -> int:
         return self.manifest.num_rows
@@ -69,52 +75,58 @@ class ChunkedExamples:
 
     @cached_property
     def _files(self) -> ChunkFiles:
-        return ChunkFiles(self.manifest, ChunkFinder(Path(self.folder), self.fetch))
+        finder = UriFinder(self.uri) if self.uri else ChunkFinder(Path(self.folder), self.fetch)
+        return ChunkFiles(self.manifest, finder)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"manifest": self.manifest, "folder": self.folder, "fetch": self.fetch}
+        return {"manifest": self.manifest, "folder": self.folder, "fetch": self.fetch, "uri": self.uri}
+
+
+class Finder(Protocol):
+    """Finds the files of chunks."""
+
+    def open(self, digest: str) -> int:
+        """A descriptor of the chunk's file. Raises DatasetError if there is none to be had, LinkError if it cannot be
+        reached."""
+
+
+class UriFinder:
+    """Finds the files of chunks by the URI of their folder: files themselves, others in this machine's cache."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def open(self, digest: str) -> int:
+        """See Finder."""
+        path = local_path(self._uri)
+        try:
+            if path is not None:
+                return os.open(f"{path}/{digest}", os.O_RDONLY | os.O_NOFOLLOW)
+            return open_cached(digest, lambda _: read_uri(f"{self._uri}/{digest}", limit_bytes=MAX_CHUNK_BYTES))
+        except OSError as error:
+            raise DatasetError(f"chunk {digest} of the dataset cannot be read: {error}") from error
 
 
 class ChunkFinder:
     """Finds the file of a chunk: the service's own, or one in this machine's cache, which takes what it lacks."""
 
-    def __init__(self, folder: Path, fetch: Fetch | None = None, *, cache: Path | None = None) -> None:
+    def __init__(self, folder: Path, fetch: Fetch | None = None) -> None:
         self._folder = folder
         self._fetch = fetch
-        self._cache = cache
 
     def open(self, digest: str) -> int:
-        """A descriptor of the chunk's file. Raises DatasetError if there is none to be had."""
+        """See Finder."""
         try:
             if self._fetch is not None and os.environ.get(CHUNKS) == "fetch":
-                return self._open_cached(digest, self._fetch)
+                return open_cached(digest, self._fetch)
             return os.open(self._folder / digest[:2] / digest, os.O_RDONLY)
         except OSError as error:
             if self._fetch is None:
                 raise DatasetError(f"chunk {digest} of the dataset cannot be read: {error}") from error
         try:
-            return self._open_cached(digest, self._fetch)
+            return open_cached(digest, self._fetch)
         except OSError as error:
             raise DatasetError(f"chunk {digest} of the dataset cannot be kept on this machine: {error}") from error
-
-    def _open_cached(self, digest: str, fetch: Fetch) -> int:
-        cache = self._cache or cache_folder()
-        path = cache / digest
-        with _locked(cache):  # one worker of a machine fetches it, the others find it there
-            with suppress(FileNotFoundError):
-                os.utime(path)
-                return os.open(path, os.O_RDONLY)
-            content = fetch(digest)
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise DatasetError(f"chunk {digest} of the dataset arrived damaged")
-            _make_room(cache, len(content))
-            temporary = cache / f".{secrets.token_hex(8)}"
-            try:
-                temporary.write_bytes(content)
-                temporary.rename(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-            return os.open(path, os.O_RDONLY)
 
 
 class ChunkFiles:
@@ -125,7 +137,7 @@ class ChunkFiles:
     when it is opened for the first time.
     """
 
-    def __init__(self, manifest: Manifest, finder: ChunkFinder) -> None:
+    def __init__(self, manifest: Manifest, finder: Finder) -> None:
         self._columns = manifest.columns
         self._chunks = manifest.chunks
         self._ends = np.cumsum([chunk.rows for chunk in manifest.chunks])
@@ -240,6 +252,28 @@ def cache_folder() -> Path:
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise PermissionError(f"{folder} is not a folder that only this user can write to; name another with {CACHE}")
     return folder
+
+
+def open_cached(digest: str, fetch: Fetch) -> int:
+    """A descriptor of a chunk's file in the cache. Raises OSError if it cannot be kept there, DatasetError if something
+    else comes, and what `fetch` raises."""
+    cache = cache_folder()
+    path = cache / digest
+    with _locked(cache):  # one worker of a machine fetches it, the others find it there
+        with suppress(FileNotFoundError):
+            os.utime(path)
+            return os.open(path, os.O_RDONLY)
+        content = fetch(digest)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise DatasetError(f"chunk {digest} of the dataset arrived damaged")
+        _make_room(cache, len(content))
+        temporary = cache / f".{secrets.token_hex(8)}"
+        try:
+            temporary.write_bytes(content)
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return os.open(path, os.O_RDONLY)
 
 
 @contextmanager

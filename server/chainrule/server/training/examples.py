@@ -100,7 +100,7 @@ class Part:
     def read(self, indices: NDArray[np.int64]) -> Arrays:
         """See ExampleSource."""
         if self.seed:
-            return self.source.read(self._rows[indices])
+            return self.source.read(self._rows[indices].astype(np.int64, copy=False))
         first = len(self.source) - self.num_kept_back if self.kept_back else 0
         return self.source.read(indices + first)
 
@@ -124,7 +124,7 @@ class Part:
         return replace(self, source=self.source.fetched_with(fetch))
 
     @cached_property
-    def _rows(self) -> NDArray[np.int64]:
+    def _rows(self) -> NDArray[np.uint32 | np.int64]:
         return drawn_rows(len(self.source), self.num_kept_back, self.seed, kept_back=self.kept_back)
 
 
@@ -148,9 +148,9 @@ def parts(source: ExampleSource, num_kept_back: int, seed: int) -> tuple[Example
     return Part(source, num_kept_back, seed, kept_back=False), Part(source, num_kept_back, seed, kept_back=True)
 
 
-def drawn_rows(num_examples: int, num_kept_back: int, seed: int, *, kept_back: bool) -> NDArray[np.int64]:
+def drawn_rows(num_examples: int, num_kept_back: int, seed: int, *, kept_back: bool) -> NDArray[np.uint32 | np.int64]:
     """The examples that a seed keeps back, or the others, in rising order."""
-    drawn = data.epoch_order(num_examples, seed=seed, epoch=_SPLIT)
+    drawn = data.compact_epoch_order(num_examples, seed=seed, epoch=_SPLIT)
     first = num_examples - num_kept_back
     return np.sort(drawn[first:] if kept_back else drawn[:first])
 

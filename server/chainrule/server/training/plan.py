@@ -89,7 +89,7 @@ class Plan:
         """Examples of the global batch of step number `step` (from 0), in order."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _epoch_order(self.num_examples, self.config.seed, epoch)
-        return data.batch_indices(order, self.config.batch_size, position)
+        return data.batch_indices(order, self.config.batch_size, position).astype(np.int64, copy=False)
 
     def batch_size(self, step: int) -> int:
         """How many examples the global batch of a step has: the last of an epoch may be smaller."""
@@ -114,5 +114,5 @@ class Plan:
 
 
 @lru_cache(maxsize=2)
-def _epoch_order(num_examples: int, seed: int, epoch: int) -> Indices:
-    return data.epoch_order(num_examples, seed=seed, epoch=epoch)
+def _epoch_order(num_examples: int, seed: int, epoch: int) -> NDArray[np.uint32 | np.int64]:
+    return data.compact_epoch_order(num_examples, seed=seed, epoch=epoch)

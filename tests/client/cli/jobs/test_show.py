@@ -124,6 +124,13 @@ def test_status_says_what_is_not_as_by_default(run: Run, server: FakeServer) -> 
     assert rows["computed with"] == "kernels reference"
 
 
+def test_status_says_what_draws_the_examples_kept_back(run: Run, server: FakeServer) -> None:
+    config = TrainingConfig(validation=Validation(fraction=0.1, seed=5))
+    server.put_job(name="jobs/1", config=to_message(config))
+    rows = dict(rows_of(run("jobs", "status", "1").stdout))
+    assert rows["validation"] == "10 % of the dataset, drawn by seed 5"
+
+
 def test_status_of_a_plain_job_says_no_more_than_needed(run: Run, server: FakeServer) -> None:
     server.put_job(name="jobs/1", config=to_message(TrainingConfig()))
     rows = dict(rows_of(run("jobs", "status", "1").stdout))

@@ -8,7 +8,7 @@ from alembic import op
 revision = "chainrule_0006"
 down_revision = "chainrule_0005"
 
-_ADDED = ("columns", "statistics", "class_labels", "num_chunks")
+_ADDED = ("columns", "statistics", "class_labels", "num_chunks", "source_uri")
 
 
 def upgrade() -> None:
@@ -16,6 +16,7 @@ def upgrade() -> None:
         for name in ("columns", "statistics", "class_labels"):
             batch.add_column(sa.Column(name, sa.JSON(), nullable=False, server_default="[]"))
         batch.add_column(sa.Column("num_chunks", sa.BigInteger(), nullable=False, server_default="0"))
+        batch.add_column(sa.Column("source_uri", sa.Text(), nullable=False, server_default=""))
     _describe_columns()
     with op.batch_alter_table("datasets") as batch:
         for name in _ADDED:
