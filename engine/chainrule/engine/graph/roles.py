@@ -128,7 +128,7 @@ class _Assignment:
         self.found = Roles(Block([], self.outputs))
         self.names = _Names()
         self.trained = any(_is_training(node) for node in self.nodes)
-        self.frozen = set(names_in(source.metadata, BUFFERS))
+        self.frozen = set(names_in(source.metadata, BUFFERS)) | {name for name, kept in source.buffers.items() if kept}
         self.copies = self.found.copies
         self.transposed: dict[str, str] = {}  # weights whose transpose the state_dict has, and their key there
 
@@ -240,7 +240,7 @@ class _Assignment:
             return
         if isinstance(value, TensorSpec):
             learnt = name not in self.frozen
-        elif not self._is_floating(name) and name not in self.frozen:
+        elif (not self._is_floating(name) and name not in self.frozen) or not self.source.buffers.get(name, True):
             self.found.constants[name] = value
             return
         elif name in self.frozen:

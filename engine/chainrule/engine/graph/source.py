@@ -52,6 +52,8 @@ class Source:
     """The initialisers, in the order of the file; a TensorSpec where the data is elsewhere."""
     metadata: dict[str, str]
     producer: str
+    buffers: dict[str, bool]
+    """The initialisers that the file says are not learnt, and of each whether it is part of the state_dict."""
     own: frozenset[str]
     """Names of values that are the graph's own, and not of a function that was inlined."""
 
@@ -179,6 +181,7 @@ class _Reader:
             weights=weights,
             metadata={entry.key: entry.value for entry in self.model.metadata_props},
             producer=self.model.producer_name,
+            buffers=_buffers(graph),
             own=frozenset(scope.names),
         )
 
@@ -319,6 +322,17 @@ def _size(value: Any) -> int:
 
 def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
+
+
+def _buffers(graph: Any) -> dict[str, bool]:
+    """What `torch.onnx.export(dynamo=True)` notes of initialisers that were buffers."""
+    notes = "pkg.torch.export.graph_signature.InputSpec."
+    found = {}
+    for value in graph.value_info:
+        noted = {entry.key.removeprefix(notes): entry.value for entry in value.metadata_props}
+        if noted.get("kind") == "BUFFER":
+            found[value.name] = noted.get("persistent") != "False"
+    return found
 
 
 # ---- Inputs and outputs ----
