@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from chainrule.client import Adam, InvalidInputError, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.client import (
+    Adam,
+    Augmentation,
+    InvalidInputError,
+    ParameterGroup,
+    Schedule,
+    Sgd,
+    TrainingConfig,
+    Validation,
+)
 from chainrule.client.config import (
     WEIGHT_FIELDS,
     from_message,
@@ -42,6 +51,7 @@ EVERYTHING = TrainingConfig(
     non_finite="skip",
     validation=Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True, seed=9),
     staleness=2,
+    augmentation=Augmentation(transforms=({"name": "random_flip", "probability": 0.25},), mixup=0.5),
     min_workers=2,
     max_workers=6,
     partitions=3,
@@ -71,9 +81,18 @@ def test_the_settings_and_their_defaults_are_the_servers(name: str) -> None:
 def test_a_job_is_created_with_the_same_defaults() -> None:
     parameters = inspect.signature(Jobs.create).parameters
     config = TrainingConfig()
-    told = {field.name for field in dataclasses.fields(config)} - {"optimizer", "schedule", "validation", "max_workers"}
+    told = {field.name for field in dataclasses.fields(config)} - {
+        "optimizer",
+        "schedule",
+        "validation",
+        "augmentation",
+        "max_workers",
+    }
     assert {name: parameters[name].default for name in told} == {name: getattr(config, name) for name in told}
-    assert all(parameters[name].default is None for name in ("optimizer", "schedule", "validation", "max_workers"))
+    assert all(
+        parameters[name].default is None
+        for name in ("optimizer", "schedule", "validation", "augmentation", "max_workers")
+    )
 
 
 def test_what_fixes_the_weights_comes_first() -> None:

@@ -183,7 +183,7 @@ def test_other_tensors_are_named_but_not_all_of_them() -> None:
 def test_a_blob_that_cannot_be_read_as_tensors_is_refused(
     catalog: DatasetCatalog, blobs: BlobStore, content: bytes
 ) -> None:
-    with pytest.raises(InvalidRequestError, match="is no safetensors file of float32 inputs") as caught:
+    with pytest.raises(InvalidRequestError, match="is no safetensors file of inputs and targets") as caught:
         catalog.create("d", digest=blobs.put(content), tenant="default")
     assert refusal(caught).field == "dataset.digest"
 

@@ -12,6 +12,7 @@ import pytest
 import chainrule.server
 from chainrule.engine import ChainruleError
 from chainrule.server import errors
+from chainrule.server.training.errors import ObjectiveError
 
 
 def subclasses(kind: type[ChainruleError]) -> Iterator[type[ChainruleError]]:
@@ -30,6 +31,8 @@ ERRORS = {kind for kind in subclasses(ChainruleError) if kind.__module__.startsw
 def test_every_error_of_the_server_survives_pickling(kind: type[ChainruleError]) -> None:
     if issubclass(kind, errors.InvalidRequestError):
         error: ChainruleError = kind([errors.Violation("f", "d"), errors.Violation("g", "e")])
+    elif kind is ObjectiveError:
+        error = kind("losses[0].weight", "is 0")
     else:
         error = kind("m", name="x") if issubclass(kind, errors.ServiceError) else kind("m")
     again = pickle.loads(pickle.dumps(error))

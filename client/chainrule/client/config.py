@@ -140,8 +140,6 @@ class TrainingConfig:
     """How the learning rate changes."""
     clip_norm: float = 0.0
     """Longest gradient, as the norm over all parameters; a longer one is shortened to it. 0: no limit."""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    """What is done to images before they are trained on; by default nothing."""
     parameter_groups: tuple[ParameterGroup, ...] = ()
     """Parameters with settings of their own; a parameter is of the first group that matches it, and those that none
     matches have the optimizer's settings."""
@@ -163,6 +161,8 @@ class TrainingConfig:
     staleness: int = 0
     """Steps that a worker may be ahead of the slowest. 0: synchronous, and exact. Above it, the weights depend on
     timing, and `exact` must be False."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What is done to images before they are trained on; by default nothing."""
     min_workers: int = 1
     """Fewest workers to train with; with fewer the job waits."""
     max_workers: int = 1
@@ -191,7 +191,6 @@ WEIGHT_FIELDS = (
     "optimizer",
     "schedule",
     "clip_norm",
-    "augmentation",
     "parameter_groups",
     "accumulate",
     "ema_decay",
@@ -200,6 +199,7 @@ WEIGHT_FIELDS = (
     "non_finite",
     "validation",
     "staleness",
+    "augmentation",
 )
 
 # What a caller may give in place of the settings.

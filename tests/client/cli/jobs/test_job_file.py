@@ -231,7 +231,12 @@ def test_the_two_ways_to_say_how_many_workers_replace_each_other(file: Path) -> 
 
 def test_every_option_is_an_argument_and_every_argument_an_option() -> None:
     arguments = set(inspect.signature(job_request).parameters)
-    others = {"labels", "request_id", "parameter_groups"}  # the last one has --set: a list of tables is no option
+    others = {
+        "labels",
+        "request_id",
+        "parameter_groups",
+        "augmentation",
+    }  # the last two have --set: tables are no options
     assert {key.partition(".")[0] for key in OPTIONS.values()} | others == arguments
 
 
