@@ -126,6 +126,9 @@ def test_a_configuration_is_sent_under_the_apis_names() -> None:
             job_pb2.ParameterGroup(patterns=["fc.*"], lr=0.5, beta1=0.5, beta2=0.75, eps=1e-4),
             job_pb2.ParameterGroup(patterns=["*"], momentum=0.5, dampening=0.25, nesterov=False),
         ],
+        augmentation=job_pb2.Augmentation(
+            transforms=[job_pb2.Transform(random_flip=job_pb2.RandomFlip(probability=0.25))], mixup=0.5
+        ),
         accumulate=4,
         ema_decay=0.99,
         precision=job_pb2.TrainingConfig.PRECISION_BFLOAT16,

@@ -137,7 +137,11 @@ def _config_lines(config: "TrainingConfig") -> Iterator[tuple[str, str]]:
     for group in config.parameter_groups:
         settings = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in group.settings.items())
         yield "parameter group", f"{', '.join(group.patterns)}: {settings}"
+    for transform in config.augmentation.transforms:
+        settings = ", ".join(f"{name} {_plain(value)}" for name, value in transform.items() if name != "name")
+        yield "images", f"{transform['name'].replace('_', ' ')}{f': {settings}' if settings else ''}"
     recipe = [
+        f"mixup {config.augmentation.mixup:g}" if config.augmentation.mixup else "",
         f"in {config.accumulate} pieces a shard" if config.accumulate > 1 else "",
         f"average of the weights with decay {config.ema_decay:g}" if config.ema_decay else "",
         config.precision if config.precision != "float32" else "",
