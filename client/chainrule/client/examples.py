@@ -9,10 +9,10 @@ from chainrule.client.errors import InvalidInputError
 
 
 def to_examples(
-    *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False, first_row: int = 0
+    *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False, regression: bool = False, first_row: int = 0
 ) -> Mapping[str, NDArray[np.float32] | NDArray[np.int64]]:
-    """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets (N,) or (N, T)
-    int64; both C-contiguous.
+    """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets int64
+    or, if they are numbers to predict, float32; both C-contiguous.
 
     Whether they make sense together is the server's to say; here they must only convert: numbers to float32
     without overflow, whole numbers to int64.
@@ -26,18 +26,20 @@ def to_examples(
     array = np.asarray(inputs)
     return {
         "inputs": to_int64(array, "inputs", "tokens", first_row) if tokens else to_float32(array),
-        "targets": to_int64(np.asarray(targets), "targets", "class labels", first_row),
+        "targets": to_float32(np.asarray(targets), "targets")
+        if regression
+        else to_int64(np.asarray(targets), "targets", "class labels", first_row),
     }
 
 
-def to_float32(array: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Numbers as float32, in C order. Raises InvalidInputError."""
+def to_float32(array: NDArray[np.generic], name: str = "inputs") -> NDArray[np.float32]:
+    """Numbers as float32, in C order. Raises InvalidInputError, in which the array has this name."""
     if array.dtype.kind not in "fiub":
-        raise InvalidInputError(f"inputs have dtype {array.dtype}; they must be real numbers, to be sent as float32")
+        raise InvalidInputError(f"{name} have dtype {array.dtype}; they must be real numbers, to be sent as float32")
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
     if np.isinf(converted).sum() != (np.isinf(array).sum() if array.dtype.kind == "f" else 0):
-        raise InvalidInputError(f"inputs of dtype {array.dtype} hold values beyond the range of float32; scale them")
+        raise InvalidInputError(f"{name} of dtype {array.dtype} hold values beyond the range of float32; scale them")
     return converted
 
 

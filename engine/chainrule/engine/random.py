@@ -39,6 +39,13 @@ def raw_stream(*key: int, size: int) -> npt.NDArray[np.uint64]:
     return np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
 
 
+def raw_blocks(*key: int, size: int, block: int) -> Iterator[npt.NDArray[np.uint64]]:
+    """The words of `raw_stream`, `block` of them at a time."""
+    stream = np.random.Philox(np.random.SeedSequence(key))
+    for start in range(0, size, block):
+        yield stream.random_raw(min(block, size - start))
+
+
 class Generator:
     """A source of draws, each keyed by (seed, number of the draw)."""
 

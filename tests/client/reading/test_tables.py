@@ -293,3 +293,11 @@ def test_a_missing_library_is_named_with_what_to_install(tmp_path: Path, monkeyp
     path = as_parquet(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert f"to read the Parquet file {path}, install what reads them: pip install 'chainrule[data]'" in refused(path)
+
+
+@pytest.mark.parametrize("make", [as_csv, as_parquet, as_npz, as_dict, as_pandas, as_polars])
+def test_numbers_to_predict_stay_numbers(tmp_path: Path, make: Callable[[Path], Any]) -> None:
+    _, targets, labels = read(make(tmp_path), target="a", columns=["b"], regression=True)
+    assert (targets.dtype, labels) == (np.dtype(np.float32), ())
+    assert targets.tolist() == A.tolist()
+    assert "'cat' is no number" in refused(make(tmp_path), target="kind", columns=["b"], regression=True)

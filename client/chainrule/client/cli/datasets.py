@@ -103,6 +103,9 @@ def create(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="The inputs are tokens (N, T): whole numbers from 0, sent as int64.")
     ] = False,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="The targets are numbers to predict, sent as float32, not classes.")
+    ] = False,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="uint8 inputs of a .npz file stay bytes, divided by 255 in training.")
     ] = False,
@@ -149,6 +152,7 @@ def create(
                 target=target,
                 columns=None if columns is None else columns.split(","),
                 tokens=tokens,
+                regression=regression,
                 pictures=pictures,
                 size=wanted_size,
                 gray=gray,

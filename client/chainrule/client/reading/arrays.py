@@ -9,23 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from chainrule.client.examples import to_examples
+from chainrule.client.reading.options import ReadOptions
 from chainrule.client.reading.source import Block, rows_at_a_time
 
 
 class ArrayReader:
-    """Inputs and targets that are arrays. Arrays of different lengths are one block, for the server to refuse.
-
-    Args:
-        pictures: see ReadOptions.
-    """
+    """Inputs and targets that are arrays. Arrays of different lengths are one block, for the server to refuse."""
 
     class_labels: tuple[str, ...] = ()
 
-    def __init__(self, inputs: ArrayLike, targets: ArrayLike, *, tokens: bool = False, pictures: bool = False) -> None:
+    def __init__(self, inputs: ArrayLike, targets: ArrayLike, options: ReadOptions | None = None) -> None:
         self._inputs = np.asarray(inputs)
         self._targets = np.asarray(targets)
-        self._tokens = tokens
-        self._pictures = pictures
+        self._options = options or ReadOptions()
 
     @property
     def num_rows(self) -> int | None:
@@ -43,14 +39,16 @@ class ArrayReader:
             yield self._block(inputs[start : start + rows], targets[start : start + rows], start)
 
     def _block(self, inputs: NDArray[Any], targets: NDArray[Any], first_row: int) -> Block:
-        return to_block(inputs, targets, tokens=self._tokens, pictures=self._pictures, first_row=first_row)
+        return to_block(inputs, targets, self._options, first_row=first_row)
 
 
-def to_block(
-    inputs: NDArray[Any], targets: NDArray[Any], *, tokens: bool = False, pictures: bool = False, first_row: int = 0
-) -> Block:
+def to_block(inputs: NDArray[Any], targets: NDArray[Any], options: ReadOptions, *, first_row: int = 0) -> Block:
     """Some examples as they are sent. Raises InvalidInputError."""
-    if pictures and inputs.dtype == np.uint8:
-        found = to_examples(inputs=np.zeros(len(inputs)), targets=targets, first_row=first_row)
+    regression = options.regression
+    if options.pictures and inputs.dtype == np.uint8:
+        no_inputs = np.zeros(len(inputs))
+        found = to_examples(inputs=no_inputs, targets=targets, regression=regression, first_row=first_row)
         return {"inputs": np.ascontiguousarray(inputs), "targets": found["targets"]}
-    return to_examples(inputs=inputs, targets=targets, tokens=tokens, first_row=first_row)
+    return to_examples(
+        inputs=inputs, targets=targets, tokens=options.tokens, regression=regression, first_row=first_row
+    )

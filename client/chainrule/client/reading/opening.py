@@ -35,7 +35,7 @@ def open_reader(source: Any, inputs: ArrayLike | None, targets: ArrayLike | None
         InvalidInputError: as `open_source`; or both are given, or neither.
     """
     if source is None and inputs is not None and targets is not None:
-        return ArrayReader(inputs, targets, tokens=options.tokens, pictures=options.pictures)
+        return ArrayReader(inputs, targets, options)
     if source is None or inputs is not None or targets is not None:
         raise InvalidInputError("give a source, or inputs and targets: one of the two, and nothing else")
     return open_source(source, options)
@@ -57,7 +57,7 @@ def open_source(source: Any, options: ReadOptions) -> Reader:
             raise InvalidInputError("the frame is lazy; give frame.collect(), or write it to Parquet and give the path")
         return TableReader(FrameTable(source), options)
     if isinstance(source, tuple) and len(source) == 2 and all(hasattr(array, "__array__") for array in source):
-        return ArrayReader(*source, tokens=options.tokens, pictures=options.pictures)
+        return ArrayReader(*source, options)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, np.ndarray | bytes):
         return SampleReader(source, options)
     raise InvalidInputError(f"a {type(source).__name__} cannot be read; give {KINDS}")

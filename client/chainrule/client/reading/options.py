@@ -18,6 +18,8 @@ class ReadOptions:
     """Columns of a table that are the inputs, in this order; None: all but the target."""
     tokens: bool = False
     """Whether inputs are tokens, whole numbers from 0; else they are sent as float32."""
+    regression: bool = False
+    """Whether targets are numbers to predict, sent as float32, instead of class labels."""
     pictures: bool = False
     """Whether inputs of dtype uint8 are sent as they are, and divided by 255 on the workers; else they become float32
     with the same values. Those of folders of pictures always are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,9 @@ class SampleReader:
                         f"{sample[1].shape}, those of sample 0 are {x.shape} and {y.shape}; all must be alike"
                     )
             inputs, targets = (np.stack(arrays) for arrays in zip(*samples, strict=True))
-            block = to_block(inputs, targets, tokens=self._options.tokens, pictures=True, first_row=start)
-            self._highest = max(self._highest, int(block["targets"].max()))
+            block = to_block(inputs, targets, replace(self._options, pictures=True), first_row=start)
+            if not self._options.regression:
+                self._highest = max(self._highest, int(block["targets"].max()))
             yield block
 
     def _sample(self, number: int) -> tuple[NDArray[Any], NDArray[Any]]:

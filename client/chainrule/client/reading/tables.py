@@ -66,16 +66,14 @@ class TableReader:
 
     def blocks(self) -> Iterator[Block]:
         """See Reader."""
-        self._classes = self._find_classes()
+        self._classes = None if self._options.regression else self._find_classes()
         first = 0
         for columns in self._table.read([*self._inputs, self._target]):
             for name in self._inputs:
                 self._check(columns[name], name, first)
             targets = self._to_targets(columns[self._target], first)
             inputs = self._join(columns)
-            yield to_block(
-                inputs, targets, tokens=self._options.tokens, pictures=self._options.pictures, first_row=first
-            )
+            yield to_block(inputs, targets, self._options, first_row=first)
             first += len(targets)
 
     def _find_classes(self) -> dict[str, int] | None:
@@ -246,5 +244,5 @@ def _inputs_of(table: Table, target: str, columns: Sequence[str] | None) -> list
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(str(value) if isinstance(value, str) else value)  # numpy's texts say that they are
     return text if len(text) <= 40 else f"{text[:40]}…"

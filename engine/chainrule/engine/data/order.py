@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule.engine.errors import ConfigError
-from chainrule.engine.random import raw_stream
+from chainrule.engine.random import raw_blocks, raw_stream
 
 _Number = TypeVar("_Number", bound=np.integer[Any])
 
 _SORTED_AT_ONCE = 2**20
 _PARTS = 16
+_WIDTH = 2**64 // _PARTS
 
 
 def epoch_order(num_examples: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
@@ -31,20 +32,28 @@ def epoch_order(num_examples: int, *, seed: int, epoch: int) -> npt.NDArray[np.i
 
 def compact_epoch_order(num_examples: int, *, seed: int, epoch: int) -> npt.NDArray[np.uint32 | np.int64]:
     """`epoch_order` in less memory: in numbers of 4 bytes, where these suffice, and computed in little more than the
-    raw bits and the result take."""
+    result takes. The raw bits are drawn anew for each part of the order, so that they are never there as a whole."""
     if num_examples <= _SORTED_AT_ONCE or num_examples > 2**32:
         return epoch_order(num_examples, seed=seed, epoch=epoch)
-    raw = raw_stream(seed, epoch, size=num_examples)
     order = np.empty(num_examples, np.uint32)
     done = 0
     for part in range(_PARTS):  # equal keys are in one part, in the order of their examples: it stays stable
-        first = part * (2**64 // _PARTS)
-        chosen = raw >= np.uint64(first)
-        chosen &= raw <= np.uint64(first + (2**64 // _PARTS - 1))
-        examples = np.flatnonzero(chosen)
-        order[done : done + len(examples)] = examples[np.argsort(raw[examples], kind="stable")]
-        done += len(examples)
+        keys, examples = _between(part * _WIDTH, part * _WIDTH + _WIDTH - 1, num_examples, seed, epoch)
+        order[done : done + len(keys)] = examples[np.argsort(keys, kind="stable")]
+        done += len(keys)
     return order
+
+
+def _between(
+    first: int, last: int, num_examples: int, seed: int, epoch: int
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """The raw bits that lie between two values, and the examples that have them."""
+    keys, examples = [], []
+    for number, block in enumerate(raw_blocks(seed, epoch, size=num_examples, block=_SORTED_AT_ONCE)):
+        chosen = np.flatnonzero((block >= np.uint64(first)) & (block <= np.uint64(last)))
+        keys.append(block[chosen])
+        examples.append((chosen + number * _SORTED_AT_ONCE).astype(np.uint32))
+    return np.concatenate(keys), np.concatenate(examples)
 
 
 def num_batches(num_examples: int, batch_size: int) -> int:
