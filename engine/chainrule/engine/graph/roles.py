@@ -236,7 +236,7 @@ class _Assignment:
     def _decide(self, name: str, users: list[tuple[Node, int]]) -> None:
         value = self.weights[name]
         is_output = name in self.outputs
-        if not users and not is_output:
+        if not users and not is_output and not self._is_kept(name):
             return
         if isinstance(value, TensorSpec):
             learnt = name not in self.frozen
@@ -259,6 +259,12 @@ class _Assignment:
             key, self.copies.get(name, name), self._dtype(name), shape[::-1] if flipped else shape, transposed=flipped
         )
         (self.found.parameters if learnt else self.found.buffers)[name] = weight
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether what nothing uses is part of the state all the same, as in what `export` writes."""
+        norms = {weight.source for weight in self.found.norm_weights}
+        counted = name.endswith(".num_batches_tracked") or name == "num_batches_tracked"
+        return self.source.producer == "chainrule" and name not in norms and not counted
 
     # What is where.
 
