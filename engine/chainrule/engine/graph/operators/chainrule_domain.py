@@ -177,7 +177,7 @@ def recurrent(node: Node) -> Bounded:
     def compute(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         weights = rest[states:]
         both = (weights[0], weights[1], *(weights[2:] or (None, None)))
-        y, state = recurrence(mode, x, rest[:states], both, reverse=reverse)  # type: ignore[arg-type]
+        y, state = recurrence(mode, x, rest[:states], both, reverse=reverse)
         return y, *state
 
     return bounded(compute, lambda x, *rest: 6 * math.prod(x.shape[:-1]) * size)  # noqa: ARG005
