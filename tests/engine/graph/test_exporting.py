@@ -96,6 +96,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Draw]] = {
         lambda: nn.Sequential(nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5), nn.ReLU()),
         pixels,
     ),
+    "batch_norm2d_relu_at_once": (lambda: nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), pixels),
     "layer_norm": (lambda: nn.LayerNorm(8), series),
     "layer_norm_two": (lambda: nn.LayerNorm([5, 8], bias=False), series),
     "group_norm": (lambda: nn.GroupNorm(2, 4), pixels),

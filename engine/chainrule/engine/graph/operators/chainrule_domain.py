@@ -79,6 +79,11 @@ def detach(node: Node) -> Compute:  # noqa: ARG001
     return lambda x: x.detach()
 
 
+@operator("FusedRelu", domain=DOMAIN)
+def fused_relu(node: Node) -> Compute:  # noqa: ARG001
+    return F.relu  # the normalisation before it has done so, and is not changed by doing so again
+
+
 @operator("Contiguous", domain=DOMAIN)
 def contiguous(node: Node) -> Compute:
     last = bool(node.int("channels_last"))
