@@ -186,6 +186,7 @@ class _Assignment:
     # Batch normalisation.
 
     def _normalisations(self) -> None:
+        fused = {node.inputs[0] for node in self.nodes if node.op == "FusedRelu" and node.domain == "chainrule"}
         for i, node in enumerate(self.nodes):
             if node.op != _BATCH_NORM or node.domain or len(node.inputs) < 5:
                 continue
@@ -208,7 +209,11 @@ class _Assignment:
                 ]
             self.found.norms[node.outputs[0]] = norm
             inputs = (x,) if affine else (x, scale, shift)
-            self.nodes[i] = replace(node, inputs=inputs, attributes={**node.attributes, "path": path})
+            self.nodes[i] = replace(
+                node,
+                inputs=inputs,
+                attributes={**node.attributes, "path": path, "rectify": int(affine and node.outputs[0] in fused)},
+            )
 
     def _is_learnt(self, name: str, shape: tuple[int, ...]) -> bool:
         known = name in self.weights and self._is_floating(name) and self._shape(name) == shape
@@ -236,7 +241,7 @@ class _Assignment:
     def _decide(self, name: str, users: list[tuple[Node, int]]) -> None:
         value = self.weights[name]
         is_output = name in self.outputs
-        if not users and not is_output:
+        if not users and not is_output and not self._is_kept(name):
             return
         if isinstance(value, TensorSpec):
             learnt = name not in self.frozen
@@ -259,6 +264,12 @@ class _Assignment:
             key, self.copies.get(name, name), self._dtype(name), shape[::-1] if flipped else shape, transposed=flipped
         )
         (self.found.parameters if learnt else self.found.buffers)[name] = weight
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether what nothing uses is part of the state all the same, as in what `export` writes."""
+        norms = {weight.source for weight in self.found.norm_weights}
+        counted = name.endswith(".num_batches_tracked") or name == "num_batches_tracked"
+        return self.source.producer == "chainrule" and name not in norms and not counted
 
     # What is where.
 

@@ -15,6 +15,7 @@ from chainrule.engine.dtypes import Array, DType
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
 from chainrule.engine.graph.node import Node
+from chainrule.engine.graph.registry import find
 from chainrule.engine.graph.tensors import dtype_of, to_array
 from chainrule.engine.graph.wire import scan
 
@@ -204,7 +205,8 @@ class _Reader:
         outputs = tuple(scope.names[y] if y else "" for y in proto.output)
         attributes = self.attributes(proto, scope, title)
         function = self.functions.get((domain, proto.op_type, proto.overload))
-        if function is not None:
+        known = domain == "chainrule" and not isinstance(find(domain, proto.op_type, scope.opsets.get(domain, 0)), str)
+        if function is not None and not known:  # its own operators say more than their bodies
             yield from self.inlined(function, name, inputs, outputs, attributes, scope)
             return
         if domain not in scope.opsets:
