@@ -37,6 +37,7 @@ from chainrule.engine.functions.arguments import Number, Operand, axis_of, opera
 from chainrule.engine.layout import cpu
 from chainrule.engine.layout import device as device_of_tensors
 from chainrule.engine.ops import division, elementwise
+from chainrule.engine.watching import tell_detached, watchers
 
 __all__ = ["Number", "Operand", "Tensor"]
 
@@ -156,7 +157,10 @@ class Tensor(Variable):
 
     def detach(self) -> Tensor:
         """The same memory without the history."""
-        return Variable.wrap(self.data, counter=self.counter)
+        y = Variable.wrap(self.data, counter=self.counter)
+        if watchers:
+            tell_detached(self, y)
+        return y
 
     def detach_(self) -> Tensor:
         """Forgets the history.

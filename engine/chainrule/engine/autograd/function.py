@@ -14,6 +14,7 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.autograd.views import MULTIPLE, OF_FUNCTION
 from chainrule.engine.dtypes import is_floating
 from chainrule.engine.errors import AutogradError, ShapeError
+from chainrule.engine.watching import watcher_here, watchers
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -250,6 +251,12 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Calls `forward`, and records it if an argument requires a gradient."""
+        if watchers and (watcher := watcher_here()) is not None:
+            return watcher.function(cls._applied, args, kwargs)
+        return cls._applied(*args, **kwargs)
+
+    @classmethod
+    def _applied(cls, *args: Any, **kwargs: Any) -> Any:
         node = FunctionNode(cls, args)
         with no_grad():
             if cls.setup_context is Function.setup_context:

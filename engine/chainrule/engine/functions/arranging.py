@@ -13,6 +13,7 @@ from chainrule.engine.errors import DimensionError, ShapeError, UnsupportedError
 from chainrule.engine.functions.arguments import axes_of, axis_of, ints, require_tensor, with_keyword
 from chainrule.engine.functions.shapes import Sizes, ravel, reshape, transpose
 from chainrule.engine.ops import shape as shaping
+from chainrule.engine.watching import watched
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -118,6 +119,7 @@ def tile(input: Tensor, *times: Sizes, dims: Sizes | None = None) -> Tensor:
     return repeat(input, (1,) * (input.data.ndim - len(counts)) + counts)
 
 
+@watched
 def repeat_interleave(
     input: Tensor, repeats: int | Tensor | None = None, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:

@@ -16,6 +16,7 @@ from chainrule.engine.functions.indexing import getitem, resolve
 from chainrule.engine.functions.shapes import broadcast_pair, expand, reshape, vector
 from chainrule.engine.ops import elementwise
 from chainrule.engine.ops import shape as shaping
+from chainrule.engine.watching import watched
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -37,6 +38,7 @@ __all__ = [
 # ---- One index for each element: gather and scatter ----
 
 
+@watched
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j], for dim = 0.
 
@@ -70,6 +72,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     return y if positions.ndim else reshape(y, ())
 
 
+@watched
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` that broadcasts the other dimensions and counts negative indices from the end; without `dim`, of the
     flattened tensors."""
@@ -96,6 +99,7 @@ def _counted(indices: Tensor, length: int) -> Tensor:
     return Variable.wrap(np.where(positions < 0, positions + length, positions))
 
 
+@watched
 def scatter(
     input: Tensor,
     dim: int,
@@ -137,6 +141,7 @@ def scatter(
     return _scatter(op, "scatter", input, dim, index, v)
 
 
+@watched
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of `input` with out[index[i][j]][j] += src[i][j], for dim = 0; see `scatter`."""
     return _scatter(shaping.scatter_add, "scatter", input, dim, index, src)
@@ -193,6 +198,7 @@ def _scatter(op: Any, name: str, input: Tensor, dim: int, index: Tensor, src: Te
 # ---- One index for each slice ----
 
 
+@watched
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices along `dim` that `index`, a vector, names.
 
@@ -214,6 +220,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return y if input.data.ndim else reshape(y, ())
 
 
+@watched
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Number = 1) -> Tensor:
     """A copy of `input` to whose slices along `dim`, which `index` names, alpha · source is added.
 
@@ -242,6 +249,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     return y if input.data.ndim else reshape(y, ())
 
 
+@watched
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of `input` whose slices along `dim`, which `index` names, are those of `source`.
 
@@ -281,6 +289,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     return y if input.data.ndim else reshape(y, ())
 
 
+@watched
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Number | Tensor) -> Tensor:
     """A copy of `input` whose slices along `dim`, which `index` names, are one number.
 
@@ -341,6 +350,7 @@ def _without(x: Tensor, axis: int) -> tuple[int, ...]:
 # ---- An index for each dimension, or for all ----
 
 
+@watched
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements that `index` names in the flattened tensor; the result has its shape.
 
@@ -360,6 +370,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     return shaping.take(flat, index=(index.data.copy(),))
 
 
+@watched
 def index_put(input: Tensor, indices: Sequence[Tensor], values: Tensor, accumulate: bool = False) -> Tensor:
     """A copy of `input` with `values` at [indices]; they replace what is there, or are added to it.
 

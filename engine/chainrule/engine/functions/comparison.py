@@ -14,6 +14,7 @@ from chainrule.engine.functions.arguments import Operand, elementwise_function, 
 from chainrule.engine.ops import elementwise
 from chainrule.engine.ops.op import Op
 from chainrule.engine.ops.reduction import Dim, axes_of
+from chainrule.engine.watching import watched
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -199,6 +200,7 @@ def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     return _over(np.logical_or, "any", input, dim, keepdim)
 
 
+@watched
 def _over(logic: np.ufunc, name: str, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     require_tensor(name, input)
     array = widened(input.data)

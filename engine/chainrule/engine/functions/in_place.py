@@ -31,6 +31,7 @@ from chainrule.engine.functions import (
 from chainrule.engine.functions.arguments import Number, Operand, operand_types
 from chainrule.engine.ops import elementwise
 from chainrule.engine.ops import shape as shaping
+from chainrule.engine.watching import tell_written, watchers
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -77,6 +78,8 @@ def write(x: Tensor, name: str, result: Tensor, *, fresh: bool = False) -> Tenso
     if node is None:
         _fill(x, result, fresh)
         x.counter.bump()
+        if watchers:
+            tell_written(x, result)
         return x
     x.check_followed()
     before = x.gradient_edge() if x.requires_grad else None
@@ -87,6 +90,8 @@ def write(x: Tensor, name: str, result: Tensor, *, fresh: bool = False) -> Tenso
     if isinstance(node, OpNode):
         _share_new_value(node, x, result)
     x.rewrite_history(node, before)
+    if watchers:
+        tell_written(x, result)
     return x
 
 

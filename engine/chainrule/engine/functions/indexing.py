@@ -13,6 +13,7 @@ from chainrule.engine.autograd.variable import Variable
 from chainrule.engine.dtypes import Array, int32, int64
 from chainrule.engine.errors import ArgumentError, DimensionError, DTypeError
 from chainrule.engine.ops import shape as shaping
+from chainrule.engine.watching import watched
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -21,6 +22,7 @@ _all = slice(None)
 _bounds = (int, type(None))
 
 
+@watched
 def getitem(input: Tensor, index: Any) -> Tensor:
     """input[index]: a view for integers, slices, None and `...`; a copy where tensors, lists or masks choose.
 

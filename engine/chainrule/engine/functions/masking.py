@@ -12,6 +12,7 @@ from chainrule.engine.errors import ArgumentError, DTypeError, ShapeError
 from chainrule.engine.functions.arguments import Number, c_name, number_like
 from chainrule.engine.functions.shapes import broadcast_pair, expand, reshape, vector
 from chainrule.engine.ops import shape as shaping
+from chainrule.engine.watching import watched
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -21,6 +22,7 @@ __all__ = ["argwhere", "bucketize", "masked_fill", "masked_scatter", "masked_sel
 # ---- Masks ----
 
 
+@watched
 def masked_fill(input: Tensor, mask: Tensor, value: Number | Tensor) -> Tensor:
     """`value` where `mask` is true, `input` elsewhere; both broadcast to one shape.
 
@@ -40,6 +42,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Number | Tensor) -> Tensor:
     return shaping.masked_fill(x, number_like(value, input.dtype), mask=np.broadcast_to(mask.data, shape).copy())
 
 
+@watched
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where `mask` is true, in a vector; both broadcast to one shape.
 
@@ -55,6 +58,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     return shaping.take(x, index=np.broadcast_to(mask.data, shape).nonzero())
 
 
+@watched
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """`input` with the elements where `mask` is true replaced by the first ones of `source`, in order.
 
@@ -82,6 +86,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 # ---- Where something is ----
 
 
+@watched
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The indices of the elements that are not zero: rows of a matrix, or a tuple of one vector for each dimension."""
     if as_tuple:
@@ -89,11 +94,13 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     return Variable.wrap(np.ascontiguousarray(np.argwhere(input.data)))
 
 
+@watched
 def argwhere(input: Tensor) -> Tensor:
     """The indices of the elements that are not zero, as the rows of a matrix."""
     return Variable.wrap(np.ascontiguousarray(np.argwhere(input.data)))
 
 
+@watched
 def searchsorted(
     sorted_sequence: Tensor,
     input: Tensor | Number,

@@ -13,6 +13,7 @@ from chainrule.engine.errors import AutogradError, DimensionError, DTypeError, S
 from chainrule.engine.functions.arguments import Number, axis_of, require_tensor
 from chainrule.engine.ops import ordering, reduction, shape
 from chainrule.engine.ops.op import Op
+from chainrule.engine.watching import watched
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -65,6 +66,7 @@ def indices_along(input: Tensor, axis: int, find: Callable[[Array, int], Array])
 # ---- In order ----
 
 
+@watched
 def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = True) -> Selected:  # noqa: ARG001
     """The elements in order along `dim`, and where they were; nan counts as the largest.
 
@@ -87,6 +89,7 @@ def msort(input: Tensor) -> Tensor:
     return sort(input, 0).values
 
 
+@watched
 def topk(
     input: Tensor,
     k: int,
@@ -112,6 +115,7 @@ def topk(
     return selected("topk", ordering.topk, input, axis, indices_along(input, axis, first))
 
 
+@watched
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Selected:
     """The k-th smallest element along `dim`, counted from 1, and where it was.
 
@@ -177,6 +181,7 @@ def _axis(name: str, input: Tensor, dim: int) -> int:
 # ---- Counting; without gradients ----
 
 
+@watched
 def unique(
     input: Tensor,
     sorted: bool = True,  # noqa: ARG001 - PyTorch's argument
@@ -203,6 +208,7 @@ def unique(
     return tuple(found) if len(found) > 1 else found[0]
 
 
+@watched
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each of 0, 1, 2, … is there, or the sum of its weights.
 

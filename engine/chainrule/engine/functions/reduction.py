@@ -17,6 +17,7 @@ from chainrule.engine.functions.autocast import active, raised
 from chainrule.engine.functions.ordering import Selected, indices_along, selected
 from chainrule.engine.ops import elementwise, loss, ordering, reduction, scan, shape
 from chainrule.engine.ops.reduction import Dim
+from chainrule.engine.watching import watched
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -123,6 +124,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: npt.DTypeLike | None = None) -> T
     return scan.cumprod(_summed(input, dtype), dim=axis_of(input, dim))
 
 
+@watched
 def count_nonzero(input: Tensor, dim: Dim = None) -> Tensor:
     """How many elements are other than 0, over `dim`."""
     require_tensor("count_nonzero", input)
@@ -316,6 +318,7 @@ def max(input: Tensor, dim: None = None, *, other: None = None) -> Tensor: ...
 def max(input: Tensor, dim: Tensor | None = None, *, other: Tensor | None = None) -> Tensor: ...
 @overload
 def max(input: Tensor, dim: int, keepdim: bool = False) -> Selected: ...
+@watched
 def max(
     input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, other: Tensor | None = None
 ) -> Tensor | Selected:
@@ -340,6 +343,7 @@ def min(input: Tensor, dim: None = None, *, other: None = None) -> Tensor: ...
 def min(input: Tensor, dim: Tensor | None = None, *, other: Tensor | None = None) -> Tensor: ...
 @overload
 def min(input: Tensor, dim: int, keepdim: bool = False) -> Selected: ...
+@watched
 def min(
     input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, other: Tensor | None = None
 ) -> Tensor | Selected:

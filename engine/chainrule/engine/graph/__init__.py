@@ -1,6 +1,7 @@
 """ONNX files as modules that train."""
 
 from chainrule.engine.graph.errors import GraphError, UnsupportedError
+from chainrule.engine.graph.exporting import export
 from chainrule.engine.graph.limits import Limits
 from chainrule.engine.graph.loading import Summary, check, join, load, split
 from chainrule.engine.graph.module import GraphModule
@@ -17,6 +18,7 @@ __all__ = [
     "TensorSpec",
     "UnsupportedError",
     "check",
+    "export",
     "join",
     "load",
     "operators",

@@ -16,7 +16,7 @@ from chainrule.engine.dtypes import Array
 from chainrule.engine.graph import operators
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
-from chainrule.engine.graph.module import GraphModule
+from chainrule.engine.graph.module import GraphModule, in_order
 from chainrule.engine.graph.program import Program
 from chainrule.engine.graph.roles import APART, BUFFERS, Roles, Weight, assign, names_in
 from chainrule.engine.graph.source import Source, TensorSpec, parse, read
@@ -57,7 +57,14 @@ def load(content: bytes, *, max_bytes: int = MAX_BYTES, limits: Limits = _limits
         limits,
     )
     values = {w.name: _initial(source, w) for w in roles.weights() if isinstance(source.weights[w.source], np.ndarray)}
-    return GraphModule(program, roles, values, source.inputs, source.outputs, _without_weights(model, source, roles))
+    for norm in roles.norms.values():
+        name = f"{norm.path}.num_batches_tracked" if norm.path else "num_batches_tracked"
+        if isinstance(counted := source.weights.get(name), np.ndarray):
+            values[name] = np.array(counted)
+    order = [w.name for name in source.weights for w in roles.weights() if w.source == name]
+    module = GraphModule(program, roles, values, source.inputs, source.outputs, _without_weights(model, source, roles))
+    in_order(module, order)
+    return module
 
 
 def _analysed(model: ModelProto, limits: Limits) -> tuple[Source, Roles]:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.creation import tensor, zeros
+from chainrule.engine.creation import tensor
 from chainrule.engine.dtypes import Array, is_floating
-from chainrule.engine.errors import ShapeError
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.program import Program, Run, Tracer, replay
 from chainrule.engine.graph.roles import Norm, Roles
@@ -187,3 +186,19 @@ def _written(spec: TensorSpec) -> str:
 
 def _dims(shape: Sequence[int | str | None]) -> str:
     return f"[{', '.join('?' if n is None else str(n) for n in shape)}]"
+
+
+def in_order(module: Module, keys: Sequence[str], prefix: str = "") -> None:
+    """Has a module keep its weights, and the modules inside, in the order of these keys; others come last."""
+    first: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        if key.startswith(prefix):
+            first.setdefault(key[len(prefix) :].partition(".")[0], place)
+    registries: tuple[dict[str, Any], ...] = (module._modules, module._parameters, module._buffers)
+    for registry in registries:
+        entries = sorted(registry.items(), key=lambda entry: first.get(entry[0], len(keys)))
+        registry.clear()
+        registry.update(entries)
+    for name, inner in module._modules.items():
+        if inner is not None:
+            in_order(inner, keys, f"{prefix}{name}.")

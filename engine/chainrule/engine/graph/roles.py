@@ -128,7 +128,7 @@ class _Assignment:
         self.found = Roles(Block([], self.outputs))
         self.names = _Names()
         self.trained = any(_is_training(node) for node in self.nodes)
-        self.frozen = set(names_in(source.metadata, BUFFERS))
+        self.frozen = set(names_in(source.metadata, BUFFERS)) | {name for name, kept in source.buffers.items() if kept}
         self.copies = self.found.copies
         self.transposed: dict[str, str] = {}  # weights whose transpose the state_dict has, and their key there
 
@@ -236,11 +236,11 @@ class _Assignment:
     def _decide(self, name: str, users: list[tuple[Node, int]]) -> None:
         value = self.weights[name]
         is_output = name in self.outputs
-        if not users and not is_output:
+        if not users and not is_output and not self._is_kept(name):
             return
         if isinstance(value, TensorSpec):
             learnt = name not in self.frozen
-        elif not self._is_floating(name) and name not in self.frozen:
+        elif (not self._is_floating(name) and name not in self.frozen) or not self.source.buffers.get(name, True):
             self.found.constants[name] = value
             return
         elif name in self.frozen:
@@ -259,6 +259,12 @@ class _Assignment:
             key, self.copies.get(name, name), self._dtype(name), shape[::-1] if flipped else shape, transposed=flipped
         )
         (self.found.parameters if learnt else self.found.buffers)[name] = weight
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether what nothing uses is part of the state all the same, as in what `export` writes."""
+        norms = {weight.source for weight in self.found.norm_weights}
+        counted = name.endswith(".num_batches_tracked") or name == "num_batches_tracked"
+        return self.source.producer == "chainrule" and name not in norms and not counted
 
     # What is where.
 

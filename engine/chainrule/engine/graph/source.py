@@ -15,6 +15,7 @@ from chainrule.engine.dtypes import Array, DType
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
 from chainrule.engine.graph.node import Node
+from chainrule.engine.graph.registry import find
 from chainrule.engine.graph.tensors import dtype_of, to_array
 from chainrule.engine.graph.wire import scan
 
@@ -52,6 +53,8 @@ class Source:
     """The initialisers, in the order of the file; a TensorSpec where the data is elsewhere."""
     metadata: dict[str, str]
     producer: str
+    buffers: dict[str, bool]
+    """The initialisers that the file says are not learnt, and of each whether it is part of the state_dict."""
     own: frozenset[str]
     """Names of values that are the graph's own, and not of a function that was inlined."""
 
@@ -179,6 +182,7 @@ class _Reader:
             weights=weights,
             metadata={entry.key: entry.value for entry in self.model.metadata_props},
             producer=self.model.producer_name,
+            buffers=_buffers(graph),
             own=frozenset(scope.names),
         )
 
@@ -201,7 +205,8 @@ class _Reader:
         outputs = tuple(scope.names[y] if y else "" for y in proto.output)
         attributes = self.attributes(proto, scope, title)
         function = self.functions.get((domain, proto.op_type, proto.overload))
-        if function is not None:
+        known = domain == "chainrule" and not isinstance(find(domain, proto.op_type, scope.opsets.get(domain, 0)), str)
+        if function is not None and not known:  # its own operators say more than their bodies
             yield from self.inlined(function, name, inputs, outputs, attributes, scope)
             return
         if domain not in scope.opsets:
@@ -319,6 +324,17 @@ def _size(value: Any) -> int:
 
 def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
+
+
+def _buffers(graph: Any) -> dict[str, bool]:
+    """What `torch.onnx.export(dynamo=True)` notes of initialisers that were buffers."""
+    notes = "pkg.torch.export.graph_signature.InputSpec."
+    found = {}
+    for value in graph.value_info:
+        noted = {entry.key.removeprefix(notes): entry.value for entry in value.metadata_props}
+        if noted.get("kind") == "BUFFER":
+            found[value.name] = noted.get("persistent") != "False"
+    return found
 
 
 # ---- Inputs and outputs ----

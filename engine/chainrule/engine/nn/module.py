@@ -18,6 +18,7 @@ from chainrule.engine.nn.parameter import Buffer, Parameter
 from chainrule.engine.nn.registration import ModuleAttributeError, check_buffer, check_name, check_parameter
 from chainrule.engine.nn.state import IncompatibleKeys as IncompatibleKeys
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import call_module, watchers
 
 T = TypeVar("T", bound=Tensor)
 
@@ -46,6 +47,8 @@ class Module(Hooked):
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if watchers:
+            return call_module(self, lambda: hooks.call(self, args, kwargs))
         if not self._call_hooks:
             return self.forward(*args, **kwargs)
         return hooks.call(self, args, kwargs)

@@ -30,6 +30,7 @@ from chainrule.engine.dtypes import (
 )
 from chainrule.engine.errors import DTypeError, ShapeError
 from chainrule.engine.ops.op import NONE, Gradient, Op, Plan, op
+from chainrule.engine.watching import tell_operation, watchers
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -96,6 +97,8 @@ class Elementwise(Op):
             if plan is not None:
                 shapes = self.shapes(plan, (a, b)) if broadcast or plan.shape_names else ()
                 self._remember(plan, (a, b), y, shapes, NONE, NONE)
+        if watchers:
+            tell_operation(self, (a, b), NONE, y)
         return y
 
     def prepare(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

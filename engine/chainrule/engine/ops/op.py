@@ -43,6 +43,7 @@ from chainrule.engine.dtypes import (
     widened,
 )
 from chainrule.engine.errors import DimensionError, DTypeError, ShapeError
+from chainrule.engine.watching import tell_operation, watchers
 
 if TYPE_CHECKING:
     from chainrule.engine.tensor import Tensor
@@ -214,6 +215,8 @@ class Op:
             plan = self._plans.get(key) or self._plan(key)
             if plan is not None:
                 self._remember(plan, inputs, y, self.shapes(plan, inputs), attributes, intermediates)
+        if watchers:
+            tell_operation(self, inputs, attributes, y)
         return y
 
     def _compute(self, arrays: list[Any], attributes: dict[str, Any]) -> Any:

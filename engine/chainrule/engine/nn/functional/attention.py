@@ -14,6 +14,7 @@ from chainrule.engine.nn.functional.dropout import dropout
 from chainrule.engine.nn.functional.linear import linear
 from chainrule.engine.ops import attention
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 
 def scaled_dot_product_attention(
@@ -56,6 +57,7 @@ def scaled_dot_product_attention(
     return attended(query, key, value, mask, scale, dropout_p)
 
 
+@watched
 def attended(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Array | None, scale: float, dropout_p: float
 ) -> Tensor:
@@ -68,6 +70,7 @@ def attended(
     )
 
 
+@watched
 def attention_weights(scores: Tensor, mask: Tensor | Array | None) -> Tensor:
     """softmax(scores + mask) along the last dimension, 0 in a row that the mask hides.
 

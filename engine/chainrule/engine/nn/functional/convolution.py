@@ -17,10 +17,12 @@ from chainrule.engine.nn.functional.checks import SettingError
 from chainrule.engine.nn.functional.padding import pad
 from chainrule.engine.ops import convolution
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 # ---- Convolutions ----
 
 
+@watched
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -144,6 +146,7 @@ def same_padding(window: Sequence[int], dilation: Sequence[int]) -> tuple[int, .
 # ---- Transposed convolutions ----
 
 
+@watched
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,

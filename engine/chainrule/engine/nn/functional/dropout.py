@@ -15,6 +15,7 @@ from chainrule.engine.functions.arguments import require_tensor
 from chainrule.engine.nn.functional.checks import require_probability, result_of
 from chainrule.engine.random import current_generator
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
 
@@ -102,6 +103,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     return _alpha_dropped("feature_alpha_dropout", input, p, training, inplace, _channels(input))
 
 
+@watched
 def _dropped(name: str, input: Tensor, p: float, training: bool, inplace: bool, mask_shape: tuple[int, ...]) -> Tensor:
     if not _check(input, p, training):
         return input
@@ -111,6 +113,7 @@ def _dropped(name: str, input: Tensor, p: float, training: bool, inplace: bool, 
     return result_of(name, input, input * (mask / (1 - p)), inplace)
 
 
+@watched
 def _alpha_dropped(
     name: str, input: Tensor, p: float, training: bool, inplace: bool, mask_shape: tuple[int, ...]
 ) -> Tensor:

@@ -11,10 +11,12 @@ from chainrule.engine.functions.arguments import require_tensor
 from chainrule.engine.nn.functional.checks import RequirementError, SettingError, SizeError
 from chainrule.engine.ops import embedding as rows
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 __all__ = ["embedding", "embedding_bag", "one_hot"]
 
 
+@watched
 def embedding(
     input: Tensor,
     weight: Tensor,
@@ -126,6 +128,7 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> t
     return (starts[:-1], int(starts[-1])) if include_last_offset else (starts, input.numel())
 
 
+@watched
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """y[..., c] = 1 where the tensor is c, else 0, in int64; by default there are as many classes as the largest says.
 

@@ -13,6 +13,7 @@ from chainrule.engine.errors import ConfigError, DimensionError, DTypeError, Sha
 from chainrule.engine.nn.functional.checks import SettingError, SizeError, require_floating
 from chainrule.engine.ops import normalization, shape
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 __all__ = [
     "batch_norm",
@@ -58,6 +59,7 @@ def batch_norm(
     return y
 
 
+@watched
 def batch_norm_with_statistics(
     input: Tensor,
     running_mean: Tensor | None,
@@ -146,6 +148,7 @@ def running_update(running: Array, batch: Array, factor: float) -> Array:
 # ---- Over each example ----
 
 
+@watched
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,

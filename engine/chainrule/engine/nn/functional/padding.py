@@ -11,6 +11,7 @@ from chainrule.engine.functions.arguments import check_fits
 from chainrule.engine.functions.autocast import active, raised
 from chainrule.engine.ops import padding
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 _combinations = """
 Supported combinations for non-constant padding:
@@ -71,6 +72,7 @@ def _constant(input: Tensor, margins: list[tuple[int, int]], value: float) -> Te
     return padding.constant_pad(input, margins=(*[(0, 0)] * lead, *margins), value=value)
 
 
+@watched
 def _inside(input: Tensor, margins: list[tuple[int, int]], mode: str) -> Tensor:
     if active and (mode == "replicate" or (mode == "reflect" and len(margins) < 3)):
         (input,) = raised(input)

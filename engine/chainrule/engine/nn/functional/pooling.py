@@ -18,6 +18,7 @@ from chainrule.engine.nn.functional.arguments import Ints, ints, repeated
 from chainrule.engine.nn.functional.checks import SettingError
 from chainrule.engine.ops import pooling
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 Pooled = Any
 """A Tensor; with `return_indices` a pair of it and the places."""
@@ -26,6 +27,7 @@ OutputSize = int | None | Sequence[int | None]
 # ---- The largest of each window ----
 
 
+@watched
 def max_pool1d(
     input: Tensor,
     kernel_size: Ints,
@@ -65,6 +67,7 @@ def max_pool2d(
     return _max_pool("max_pool2d", input, geometry, return_indices)
 
 
+@watched
 def _max_pool(name: str, input: Tensor, geometry: PoolGeometry, return_indices: bool) -> Pooled:
     if input.dtype == bool_:
         raise UnsupportedError(f"\"{name}\" not implemented for 'Bool'")
@@ -176,6 +179,7 @@ def _unpooled_size(
 # ---- The average of each window ----
 
 
+@watched
 def avg_pool1d(
     input: Tensor,
     kernel_size: Ints,
@@ -315,6 +319,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: OutputSize, return_indices: 
     return _adaptive_max_pool(input, _adaptive_size2d("adaptive_max_pool2d", input, output_size), return_indices)
 
 
+@watched
 def _adaptive_max_pool(input: Tensor, size: Pair, return_indices: bool) -> Pooled:
     _check_adaptive("adaptive_max_pool2d", input, size)
     if min(size) < 0:

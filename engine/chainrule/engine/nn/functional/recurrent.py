@@ -17,6 +17,7 @@ from chainrule.engine.functions.joining import stack
 from chainrule.engine.nn.functional.linear import linear
 from chainrule.engine.ops import recurrent
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 """Those of the input (gates · H, I) and of the state (gates · H, H), and their biases, both or none."""
@@ -24,6 +25,7 @@ State = tuple[Tensor, ...]
 """h (N, H); of an LSTM h and c."""
 
 
+@watched
 def recurrence(
     mode: str, x: Tensor, state: State, weights: Weights, *, reverse: bool = False, cell: bool = False
 ) -> tuple[Tensor, State]:

@@ -10,6 +10,7 @@ from chainrule.engine.errors import ConfigError, ShapeError, UnsupportedError
 from chainrule.engine.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
 from chainrule.engine.ops import resampling
 from chainrule.engine.tensor import Tensor
+from chainrule.engine.watching import watched
 
 Factors = float | Sequence[float]
 _dims_of_linear = {"linear": 1, "bilinear": 2}
@@ -80,6 +81,7 @@ def upsample(
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
+@watched
 def _resampled(input: Tensor, wanted: list[int], factors: list[float | None], mode: str, align_corners: bool) -> Tensor:
     sizes = list(zip(input.shape[2:], wanted, factors, strict=True))
     if mode.startswith("nearest"):
