@@ -154,7 +154,7 @@ class _Assignment:
             value = node.attributes.get("value") if node.op == "Constant" and not node.domain else None
             name = node.outputs[0] if node.outputs else ""
             if _is_weight(value) and name in self.source.own and any(_at_weight(user, i) for user, i in users[name]):
-                self.weights[name] = value
+                self.weights[name] = self.source.weights[name] = value
             else:
                 kept.append(node)
         self.nodes = kept
