@@ -113,6 +113,14 @@ class Emitter:
         if isinstance(x, Repeated):
             repeated: str = self.node("Expand", self.constant(x.row), self.ints(x.shape))
             return repeated
+        if isinstance(x, Batch):
+            return str(
+                self.node(
+                    "Cast",
+                    self.node("Squeeze", self.batch(x.times), self.ints([0])),
+                    to=type_of(np.dtype(np.int64) if like is None else like),
+                )
+            )
         return self.constant(np.asarray(x, like) if like is not None else np.asarray(x))
 
     def _alias_here(self, name: str) -> str:

@@ -186,6 +186,7 @@ class _Assignment:
     # Batch normalisation.
 
     def _normalisations(self) -> None:
+        fused = {node.inputs[0] for node in self.nodes if node.op == "FusedRelu" and node.domain == "chainrule"}
         for i, node in enumerate(self.nodes):
             if node.op != _BATCH_NORM or node.domain or len(node.inputs) < 5:
                 continue
@@ -208,7 +209,11 @@ class _Assignment:
                 ]
             self.found.norms[node.outputs[0]] = norm
             inputs = (x,) if affine else (x, scale, shift)
-            self.nodes[i] = replace(node, inputs=inputs, attributes={**node.attributes, "path": path})
+            self.nodes[i] = replace(
+                node,
+                inputs=inputs,
+                attributes={**node.attributes, "path": path, "rectify": int(affine and node.outputs[0] in fused)},
+            )
 
     def _is_learnt(self, name: str, shape: tuple[int, ...]) -> bool:
         known = name in self.weights and self._is_floating(name) and self._shape(name) == shape

@@ -79,6 +79,11 @@ def detach(node: Node) -> Compute:  # noqa: ARG001
     return lambda x: x.detach()
 
 
+@operator("FusedRelu", domain=DOMAIN)
+def fused_relu(node: Node) -> Compute:  # noqa: ARG001
+    return F.relu  # the normalisation before it has done so, and is not changed by doing so again
+
+
 @operator("Contiguous", domain=DOMAIN)
 def contiguous(node: Node) -> Compute:
     last = bool(node.int("channels_last"))
@@ -177,7 +182,7 @@ def recurrent(node: Node) -> Bounded:
     def compute(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         weights = rest[states:]
         both = (weights[0], weights[1], *(weights[2:] or (None, None)))
-        y, state = recurrence(mode, x, rest[:states], both, reverse=reverse)  # type: ignore[arg-type]
+        y, state = recurrence(mode, x, rest[:states], both, reverse=reverse)
         return y, *state
 
     return bounded(compute, lambda x, *rest: 6 * math.prod(x.shape[:-1]) * size)  # noqa: ARG005

@@ -23,9 +23,11 @@ def batch_normalization(node: Node) -> Compute:
     if not node.has("path"):
         raise Refused("its running mean and variance are not initialisers; they have to be, to be learnt from batches")
     path = node.string("path")
+    rectify = bool(node.int("rectify", 0))
 
     def compute(run: Run, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        y: Tensor = run.module(path)(x)
+        module = run.module(path)
+        y: Tensor = module.normalised(x, rectify=True) if rectify else module(x)
         if scale is None or shift is None:
             return y
         around = (1, -1, *(1,) * (x.ndim - 2))

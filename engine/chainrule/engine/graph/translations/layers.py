@@ -312,7 +312,7 @@ def batch_norm(g: Emitter, call: Call) -> None:
             )
         y = g.node("BatchNormalization", x, w, b, mean, variance, out=out, epsilon=eps, momentum=1.0 - float(momentum))
     if rectify:
-        g.node("Relu", y, out=call.outputs)
+        g.local(local.fused_relu, y, out=call.outputs)
 
 
 @exports_whole("instance_norm")

@@ -50,6 +50,8 @@ detach = define("Detach", "(x) => (y) { y = Identity (x) }")
 contiguous = define("Contiguous", "<channels_last> (x) => (y) { y = Identity (x) }")
 alpha_dropout = define("AlphaDropout", "<p, channels> (x) => (y) { y = Identity (x) }")
 
+fused_relu = define("FusedRelu", "(x) => (y) { y = Relu (x) }")
+
 # ---- Products, rows of a table ----
 
 linear = define("Linear", "(x, w, b) => (y) { t = Transpose <perm = [1, 0]> (w)\n p = MatMul (x, t)\n y = Add (p, b) }")
