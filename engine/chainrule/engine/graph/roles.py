@@ -244,7 +244,7 @@ class _Assignment:
         if not users and not is_output and not self._is_kept(name):
             return
         if isinstance(value, TensorSpec):
-            learnt = name not in self.frozen
+            learnt = name not in self.frozen and self._is_floating(name)
         elif (not self._is_floating(name) and name not in self.frozen) or not self.source.buffers.get(name, True):
             self.found.constants[name] = value
             return
