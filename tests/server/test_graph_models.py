@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto, TensorProto
 
 from chainrule.engine import graph, io
 from chainrule.server.architecture import MAX_GRAPH_BYTES, Builtin, GraphArchitecture
@@ -136,6 +137,16 @@ def test_a_graph_that_was_damaged_is_taken_or_refused(catalog: ModelCatalog, blo
             fields |= {violation.field for violation in error.violations}
     assert "model.graph.digest" in fields
     assert fields <= {"model.graph.digest", "model.weights_digest"}
+
+
+def test_weights_of_a_dtype_that_cannot_be_learnt_are_kept(catalog: ModelCatalog, blobs: BlobStore) -> None:
+    architecture = ModelProto.FromString(graph.split(graphs.small_onnx())[0])
+    [weight] = [value for value in architecture.graph.input if value.name == "fc2.weight"]
+    weight.type.tensor_type.elem_type = TensorProto.BOOL
+    content = architecture.SerializeToString()
+    model = create(catalog, blobs, architecture=GraphArchitecture(blobs.put(content)))
+    assert model.num_parameters == 6 * 8 + 6 + 6 + 6 + 10
+    assert "fc2.weight" in dict(catalog.load(model).named_buffers())
 
 
 @pytest.mark.parametrize("elements", [MAX_PARAMETERS + 1000, 2 * 10**9, 10**15])

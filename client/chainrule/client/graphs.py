@@ -50,7 +50,7 @@ def of_module(module: nn.Module, example: object) -> Parcel:
     return of_file(exported(module, example))
 
 
-def exported(module: nn.Module, example: object) -> bytes:
+def exported(module: nn.Module, example: Any) -> bytes:
     """A module of the engine as an ONNX file. Raises InvalidInputError if there is no example, or GraphError."""
     if example is None:
         raise InvalidInputError(

@@ -82,7 +82,9 @@ def test_a_model_of_a_family_is_saved_with_the_shape_of_an_input(
     for shape in ("8,x", "", "-1"):
         assert run("models", "save", "f", str(file), f"--input-shape={shape}").exit_code == ExitCode.USAGE
     run_json("models", "save", "f", str(file), "--input-shape", "8")
-    assert graph.load(file.read_bytes()).inputs[0].shape[1:] == (8,)
+    [x] = graph.load(file.read_bytes()).inputs
+    assert x.shape is not None
+    assert x.shape[1:] == (8,)
 
 
 def test_one_option_says_what_the_network_is(run: Run, server: FakeServer, tmp_path: Path) -> None:

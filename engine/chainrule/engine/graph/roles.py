@@ -154,7 +154,7 @@ class _Assignment:
             value = node.attributes.get("value") if node.op == "Constant" and not node.domain else None
             name = node.outputs[0] if node.outputs else ""
             if _is_weight(value) and name in self.source.own and any(_at_weight(user, i) for user, i in users[name]):
-                self.weights[name] = value
+                self.weights[name] = self.source.weights[name] = value
             else:
                 kept.append(node)
         self.nodes = kept
@@ -244,7 +244,7 @@ class _Assignment:
         if not users and not is_output and not self._is_kept(name):
             return
         if isinstance(value, TensorSpec):
-            learnt = name not in self.frozen
+            learnt = name not in self.frozen and self._is_floating(name)
         elif (not self._is_floating(name) and name not in self.frozen) or not self.source.buffers.get(name, True):
             self.found.constants[name] = value
             return
