@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from chainrule.client.client import Client
     from chainrule.client.config import (
         Adam,
+        Loss,
+        MetricSpec,
         Schedule,
         Sgd,
         TrainingConfig,
@@ -112,7 +114,9 @@ __all__ = [
     "JobState",
     "JobStatus",
     "LogEntry",
+    "Loss",
     "Metric",
+    "MetricSpec",
     "Metrics",
     "Model",
     "ModelFamily",
@@ -152,6 +156,8 @@ _HOME = {
     "chainrule.client.client": ("Client",),
     "chainrule.client.config": (
         "Adam",
+        "Loss",
+        "MetricSpec",
         "Schedule",
         "Sgd",
         "TrainingConfig",

@@ -39,7 +39,8 @@ class AsyncDatasets:
         Args:
             dataset_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
             inputs: (N, ...) numbers, sent as float32; or (N, T) tokens.
-            targets: (N,) class labels from 0, or (N, T), one for each token; sent as int64.
+            targets: (N, ...) class labels from 0, sent as int64, or numbers of a floating dtype, sent as float32: for
+                regression, or several labels at once. Labels that come as floats must be converted to integers.
             tokens: whether the inputs are tokens: whole numbers from 0, sent as int64.
             labels: notes to find it by, as {"team": "vision"}.
             description: what it is, at most 1,000 characters.
