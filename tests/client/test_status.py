@@ -45,7 +45,7 @@ def test_a_status_says_all_that_the_server_says(server: FakeServer, client: Clie
     assert [(change.state, change.time, change.reason) for change in status.history] == [
         (JobState.QUEUED, moment, "accepted")
     ]
-    assert dataclasses.astuple(status.progress) == (3, 9, 1, 3, 1.5, 0.5, 99.0, None)
+    assert dataclasses.astuple(status.progress) == (3, 9, 1, 3, 1.5, 0.5, 99.0, None, {})
     assert status.error == JobFailure(reason="NON_FINITE_LOSS", message="the loss is NaN", traceback="...")
     assert (status.create_time, status.start_time, status.end_time) == (moment, moment, None)
     assert (status.weights_digest, status.weights_step) == (None, None)
@@ -79,7 +79,7 @@ def test_before_the_first_step_there_is_neither_loss_nor_accuracy(server: FakeSe
     assert (progress.loss, progress.accuracy) == (None, None)
     server.put_job(name="jobs/1", progress=job_pb2.Progress(step=1, accuracy=0.0))
     progress = client.jobs.get("1").status().progress
-    assert (progress.loss, progress.accuracy) == (0.0, 0.0)
+    assert (progress.loss, progress.accuracy) == (0.0, None)  # which is not measured
 
 
 def test_every_state_of_the_api_has_its_name_here() -> None:

@@ -39,8 +39,8 @@ class Jobs:
             schedule: a `Schedule`, or its fields by name: as {"decay": "cosine", "warmup_steps": 100}.
             trainable: patterns of the names of the parameters that are trained, as in a shell: as ["fc.*"].
             validation: a `Validation`, or its fields by name: as {"fraction": 0.1} or {"dataset": handle or name}.
-            loss: what is minimised: a name, a `Loss`, its fields by name, or a list of these, whose sum it is: as "mse" or
-                {"name": "cross_entropy", "label_smoothing": 0.1}. The default is cross entropy.
+            loss: what is minimised: a name, a `Loss`, its fields by name, or a list of these, whose sum it is: as "mse"
+                or {"name": "cross_entropy", "label_smoothing": 0.1}. The default is cross entropy.
             metrics: what is measured besides: names, `MetricSpec`s or their fields by name: as ["accuracy", {"name":
                 "top_k", "k": 3}]. The default is accuracy, where the loss is one of classes.
             workers: short for `max_workers`, whose default is 1.

@@ -103,15 +103,6 @@ def submit(
     label_smoothing: Annotated[
         float | None, _option(TRAINED, "cross_entropy: share of each target spread over all classes.", "0")
     ] = None,
-    metric: Annotated[
-        list[str] | None,
-        _option(
-            EVALUATION,
-            "What is measured besides the loss: accuracy, top_k, f1, mae, ...; may be given several times.",
-            "accuracy, of class labels",
-            "NAME",
-        ),
-    ] = None,
     optimizer: Annotated[OptimizerName | None, _option(OPTIMIZER, "The optimizer.", "sgd")] = None,
     lr: Annotated[float | None, _option(OPTIMIZER, "Learning rate.", "sgd 0.01, adam and adamw 0.001")] = None,
     momentum: Annotated[float | None, _option(OPTIMIZER, "sgd: momentum factor.", "0")] = None,
@@ -136,6 +127,15 @@ def submit(
     gamma: Annotated[float | None, _option(OPTIMIZER, "step: factor of a drop.", "0.1")] = None,
     final_factor: Annotated[
         float | None, _option(OPTIMIZER, "linear, cosine: where the fall ends, from 0 to 1.", "0")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        _option(
+            EVALUATION,
+            "What is measured besides the loss: accuracy, top_k, f1, mae, ...; may be given several times.",
+            "accuracy, of class labels",
+            "NAME",
+        ),
     ] = None,
     validation_fraction: Annotated[
         float | None,
