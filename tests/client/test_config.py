@@ -70,7 +70,9 @@ def test_a_job_is_created_with_the_same_defaults() -> None:
         "optimizer", "schedule", "validation", "max_workers", "losses"
     }  # fmt: skip
     assert {name: parameters[name].default for name in told} == {name: getattr(config, name) for name in told}
-    assert all(parameters[name].default is None for name in ("optimizer", "schedule", "validation", "max_workers", "loss"))
+    assert all(
+        parameters[name].default is None for name in ("optimizer", "schedule", "validation", "max_workers", "loss")
+    )
 
 
 def test_what_fixes_the_weights_comes_first() -> None:
@@ -165,7 +167,10 @@ def test_a_value_that_cannot_be_sent_is_refused_by_name(settings: dict[str, Any]
         (None, ()),
         ("mse", (Loss(name="mse"),)),
         ({"label_smoothing": 0.1}, (Loss(label_smoothing=0.1),)),
-        (["l1", {"name": "nll", "class_weights": [1, 2]}], (Loss(name="l1"), Loss(name="nll", class_weights=(1.0, 2.0)))),
+        (
+            ["l1", {"name": "nll", "class_weights": [1, 2]}],
+            (Loss(name="l1"), Loss(name="nll", class_weights=(1.0, 2.0))),
+        ),
         (Loss(weight=2.0), (Loss(weight=2.0),)),
     ],
 )
@@ -181,18 +186,23 @@ def test_metrics_are_given_likewise() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: to_losses({"smoothing": 0.1}), "the loss has no field smoothing; it takes name, output, target, weight"),
-        (lambda: to_losses(3), "loss is 3; it must be a mapping, as \"mse\" or"),
+        (
+            lambda: to_losses({"smoothing": 0.1}),
+            "the loss has no field smoothing; it takes name, output, target, weight",
+        ),
+        (lambda: to_losses(3), 'loss is 3; it must be a mapping, as "mse" or'),
         (lambda: to_losses({"class_weights": "12"}), "class_weights is '12'; it must be a list of numbers"),
         (lambda: to_metrics({"k": 3}), "the metric {'k': 3} has no name; give it, as \"f1\" or"),
-        (lambda: to_metrics({"name": "f1", "mean": 1}), "the metric has no field mean; it takes name, output, target, k"),
+        (
+            lambda: to_metrics({"name": "f1", "mean": 1}),
+            "the metric has no field mean; it takes name, output, target, k",
+        ),
     ],
 )
 def test_what_is_no_loss_and_no_metric_is_refused(call: Any, message: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         call()
     assert message in str(caught.value)
-
 
 
 @pytest.mark.parametrize(
