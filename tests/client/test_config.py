@@ -188,14 +188,14 @@ def test_metrics_are_given_likewise() -> None:
     [
         (
             lambda: to_losses({"smoothing": 0.1}),
-            "the loss has no field smoothing; it takes name, output, target, weight",
+            "the loss has no field smoothing; it takes name, output, target",
         ),
         (lambda: to_losses(3), 'loss is 3; it must be a mapping, as "mse" or'),
         (lambda: to_losses({"class_weights": "12"}), "class_weights is '12'; it must be a list of numbers"),
         (lambda: to_metrics({"k": 3}), "the metric {'k': 3} has no name; give it, as \"f1\" or"),
         (
             lambda: to_metrics({"name": "f1", "mean": 1}),
-            "the metric has no field mean; it takes name, output, target, k",
+            "the metric has no field mean; it takes name, output",
         ),
     ],
 )

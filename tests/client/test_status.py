@@ -79,7 +79,7 @@ def test_before_the_first_step_there_is_neither_loss_nor_accuracy(server: FakeSe
     assert (progress.loss, progress.accuracy) == (None, None)
     server.put_job(name="jobs/1", progress=job_pb2.Progress(step=1, accuracy=0.0))
     progress = client.jobs.get("1").status().progress
-    assert (progress.loss, progress.accuracy) == (0.0, None)  # which is not measured
+    assert (progress.loss, progress.accuracy) == (0.0, 0.0)
 
 
 def test_every_state_of_the_api_has_its_name_here() -> None:
