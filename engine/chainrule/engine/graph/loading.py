@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, is_floating
 from chainrule.engine.graph import operators
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
@@ -61,15 +61,34 @@ def load(content: bytes, *, max_bytes: int = MAX_BYTES, limits: Limits = _limits
         name = f"{norm.path}.num_batches_tracked" if norm.path else "num_batches_tracked"
         if isinstance(counted := source.weights.get(name), np.ndarray):
             values[name] = np.array(counted)
-    order = [w.name for name in source.weights for w in roles.weights() if w.source == name]
     module = GraphModule(program, roles, values, source.inputs, source.outputs, _without_weights(model, source, roles))
-    in_order(module, order)
+    in_order(module, _keys(source, roles))
     return module
 
 
 def _analysed(model: ModelProto, limits: Limits) -> tuple[Source, Roles]:
     source = read(model, limits, names_in(_metadata(model), APART))
+    unlearnable = [name for name, array in source.weights.items() if _is_unlearnable(array)]
+    if unlearnable:  # known from the elements, so it is noted for when these are elsewhere
+        _set_metadata(model, BUFFERS, sorted({*names_in(_metadata(model), BUFFERS), *unlearnable}))
+        source.metadata = _metadata(model)
     return source, assign(source)
+
+
+def _keys(source: Source, roles: Roles) -> list[str]:
+    """The keys of the state_dict in the order of the file."""
+    by_source: dict[str, list[str]] = {}
+    for weight in roles.weights():
+        by_source.setdefault(weight.source, []).append(weight.name)
+    for alias, value in roles.aliases.items():
+        names = by_source.setdefault(value, [])
+        names.insert(0 if alias in roles.first_names else len(names), alias)
+    return [key for name in source.weights for key in by_source.get(name, ())]
+
+
+def _is_unlearnable(array: Array | TensorSpec) -> bool:
+    """Whether it has elements that are not finite, as masks that are added to scores have."""
+    return isinstance(array, np.ndarray) and is_floating(array.dtype) and not np.isfinite(array).all()
 
 
 def _initial(source: Source, weight: Weight) -> Array:

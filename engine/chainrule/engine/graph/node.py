@@ -30,6 +30,8 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """int, float, str, array, block, or a list of them."""
+    scope: str = ""
+    """The path of the PyTorch module that computes it, where an exporter notes that."""
 
     @property
     def title(self) -> str:
