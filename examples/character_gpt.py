@@ -1,7 +1,6 @@
 """A GPT that learns a short text byte by byte, is judged by its perplexity, and then writes by itself."""
 
 import argparse
-import math
 import tempfile
 from pathlib import Path
 
@@ -51,7 +50,7 @@ with Client.connect(arguments.address) as client, tempfile.TemporaryDirectory() 
     job = client.jobs.create(
         model=model,
         dataset=dataset,
-        epochs=25,
+        epochs=16,
         batch_size=16,
         shards=2,
         workers=2,

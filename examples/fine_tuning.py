@@ -17,8 +17,8 @@ from chainrule.engine import io, models, nn, optim
 
 
 def pictures(digits: np.ndarray) -> np.ndarray:
-    """(N, 1, 8, 8) to (N, 3, 24, 24): larger, and with the three colours that a ResNet-18 takes."""
-    return digits.repeat(3, axis=2).repeat(3, axis=3).repeat(3, axis=1)
+    """(N, 1, 8, 8) to (N, 3, 32, 32): larger, and with the three colours that a ResNet-18 takes."""
+    return digits.repeat(4, axis=2).repeat(4, axis=3).repeat(3, axis=1)
 
 
 def pretrain(x: np.ndarray, y: np.ndarray, path: Path) -> None:
@@ -45,7 +45,7 @@ train, test = np.split(np.random.default_rng(0).permutation(new), [450])
 
 with Client.connect(arguments.address) as client, tempfile.TemporaryDirectory() as folder:
     before, after = Path(folder, "pretrained.pth"), Path(folder, "tuned.pth")
-    pretrain(x[old[:450]], y[old[:450]], before)
+    pretrain(x[old[:360]], y[old[:360]], before)
 
     model = client.models.create(
         "example-tuning", "resnet18", config={"num_classes": 5}, weights=before, allow_missing=["fc.*"], init_seed=1
