@@ -10,6 +10,8 @@ from chainrule.client import (
     Adam,
     Augmentation,
     InvalidInputError,
+    Loss,
+    MetricSpec,
     ParameterGroup,
     Schedule,
     Sgd,
@@ -19,8 +21,10 @@ from chainrule.client import (
 from chainrule.client.config import (
     WEIGHT_FIELDS,
     from_message,
+    to_losses,
     to_max_workers,
     to_message,
+    to_metrics,
     to_optimizer,
     to_parameter_groups,
     to_schedule,
@@ -51,6 +55,8 @@ EVERYTHING = TrainingConfig(
     non_finite="skip",
     validation=Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True, seed=9),
     staleness=2,
+    losses=(Loss(name="nll", class_weights=(1.0, 2.0), ignore_index=-100), Loss(name="huber", delta=0.5, weight=2.0)),
+    metrics=(MetricSpec(name="top_k", k=3), MetricSpec(name="f1", average="micro", threshold=0.25)),
     augmentation=Augmentation(transforms=({"name": "random_flip", "probability": 0.25},), mixup=0.5),
     min_workers=2,
     max_workers=6,
@@ -70,7 +76,7 @@ def defaults_of(cls: type[Any]) -> dict[str, Any]:
     return {field.name: getattr(made, field.name) for field in dataclasses.fields(cls)}
 
 
-@pytest.mark.parametrize("name", ["Sgd", "Adam", "Schedule", "Validation", "TrainingConfig"])
+@pytest.mark.parametrize("name", ["Sgd", "Adam", "Loss", "Schedule", "Validation", "TrainingConfig"])
 def test_the_settings_and_their_defaults_are_the_servers(name: str) -> None:
     ours, theirs = defaults_of(globals()[name]), defaults_of(getattr(servers, name))
     assert list(ours) == list(theirs)
@@ -87,11 +93,12 @@ def test_a_job_is_created_with_the_same_defaults() -> None:
         "validation",
         "augmentation",
         "max_workers",
+        "losses",
     }
     assert {name: parameters[name].default for name in told} == {name: getattr(config, name) for name in told}
     assert all(
         parameters[name].default is None
-        for name in ("optimizer", "schedule", "validation", "augmentation", "max_workers")
+        for name in ("optimizer", "schedule", "validation", "augmentation", "max_workers", "loss")
     )
 
 
@@ -136,6 +143,14 @@ def test_a_configuration_is_sent_under_the_apis_names() -> None:
         non_finite=job_pb2.TrainingConfig.NON_FINITE_SKIP,
         validation=job_pb2.Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True, seed=9),
         staleness=2,
+        losses=[
+            job_pb2.Loss(name="nll", weight=1, class_weights=[1, 2], ignore_index=-100, delta=1, beta=1),
+            job_pb2.Loss(name="huber", weight=2, delta=0.5, beta=1),
+        ],
+        metrics=[
+            job_pb2.MetricSpec(name="top_k", k=3, threshold=0.5),
+            job_pb2.MetricSpec(name="f1", k=5, average="micro", threshold=0.25),
+        ],
         min_workers=2,
         max_workers=6,
         partitions=3,
@@ -189,6 +204,50 @@ def test_a_value_that_cannot_be_sent_is_refused_by_name(settings: dict[str, Any]
 
 
 # What may be given for a setting
+
+
+@pytest.mark.parametrize(
+    ("given", "losses"),
+    [
+        (None, ()),
+        ("mse", (Loss(name="mse"),)),
+        ({"label_smoothing": 0.1}, (Loss(label_smoothing=0.1),)),
+        (
+            ["l1", {"name": "nll", "class_weights": [1, 2]}],
+            (Loss(name="l1"), Loss(name="nll", class_weights=(1.0, 2.0))),
+        ),
+        (Loss(weight=2.0), (Loss(weight=2.0),)),
+    ],
+)
+def test_losses_are_given_by_name_by_their_fields_or_as_they_are(given: Any, losses: tuple[Loss, ...]) -> None:
+    assert to_losses(given) == losses
+
+
+def test_metrics_are_given_likewise() -> None:
+    assert to_metrics("f1") == (MetricSpec(name="f1"),)
+    assert to_metrics(["mae", {"name": "top_k", "k": 3}]) == (MetricSpec(name="mae"), MetricSpec(name="top_k", k=3))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: to_losses({"smoothing": 0.1}),
+            "the loss has no field smoothing; it takes name, output, target",
+        ),
+        (lambda: to_losses(3), 'loss is 3; it must be a mapping, as "mse" or'),
+        (lambda: to_losses({"class_weights": "12"}), "class_weights is '12'; it must be a list of numbers"),
+        (lambda: to_metrics({"k": 3}), "the metric {'k': 3} has no name; give it, as \"f1\" or"),
+        (
+            lambda: to_metrics({"name": "f1", "mean": 1}),
+            "the metric has no field mean; it takes name, output",
+        ),
+    ],
+)
+def test_what_is_no_loss_and_no_metric_is_refused(call: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        call()
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_inputs_become_contiguous_float32(inputs: ArrayLike) -> None:
     np.testing.assert_array_equal(converted, inputs)
 
 
-@pytest.mark.parametrize("targets", [[0, 1, 2], np.array([0, 1], np.uint8), np.array([0.0, 2.0]), np.arange(8)[::2]])
+@pytest.mark.parametrize("targets", [[0, 1, 2], np.array([0, 1], np.uint8), np.array([True, False]), np.arange(8)[::2]])
 def test_targets_become_contiguous_int64(targets: ArrayLike) -> None:
     converted = to_examples(inputs=INPUTS, targets=targets)["targets"]
     assert converted.dtype == np.int64
@@ -29,17 +29,23 @@ def test_targets_become_contiguous_int64(targets: ArrayLike) -> None:
     np.testing.assert_array_equal(converted, targets)
 
 
+@pytest.mark.parametrize("targets", [[0.0, 1.5], np.eye(3, dtype=np.float16), np.array([1.0, 2.0])])
+def test_targets_of_a_floating_dtype_become_float32(targets: ArrayLike) -> None:
+    converted = to_examples(inputs=INPUTS, targets=targets)["targets"]
+    assert converted.dtype == np.float32
+    np.testing.assert_array_equal(converted, targets)
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([0.0, 1.5], r"targets\[1\] is 1\.5; class labels must be whole numbers"),
-        ([0.0, np.nan], r"targets\[1\] is nan"),
+        ([0.0, 1e300], "targets of dtype float64 hold values beyond the range of float32"),
         (np.array([0, 2**64 - 1], np.uint64), r"targets\[1\] is 18446744073709551615"),
         (["zero", "one"], "targets have dtype <U4"),
         (np.array([0, None]), "targets have dtype object"),
     ],
 )
-def test_targets_that_are_no_labels_are_refused_here(targets: ArrayLike, message: str) -> None:
+def test_targets_that_are_neither_labels_nor_numbers_are_refused_here(targets: ArrayLike, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         to_examples(inputs=INPUTS, targets=targets)
 

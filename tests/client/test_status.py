@@ -45,7 +45,7 @@ def test_a_status_says_all_that_the_server_says(server: FakeServer, client: Clie
     assert [(change.state, change.time, change.reason) for change in status.history] == [
         (JobState.QUEUED, moment, "accepted")
     ]
-    assert dataclasses.astuple(status.progress) == (3, 9, 1, 3, 1.5, 0.5, 99.0, None)
+    assert dataclasses.astuple(status.progress) == (3, 9, 1, 3, 1.5, 0.5, 99.0, None, {})
     assert status.error == JobFailure(reason="NON_FINITE_LOSS", message="the loss is NaN", traceback="...")
     assert (status.create_time, status.start_time, status.end_time) == (moment, moment, None)
     assert (status.weights_digest, status.weights_step) == (None, None)

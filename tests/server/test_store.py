@@ -443,3 +443,13 @@ def test_a_store_that_was_closed_refuses_everything(url: str) -> None:
         with pytest.raises(StoreUnavailableError, match="the store is closed"):
             asked()
     Store(url).close()
+
+
+def test_values_by_name_come_back_also_where_they_are_not_finite(store: Store) -> None:
+    store.create_job(JOB)
+    values = {"mae": 0.25, "perplexity": math.inf}
+    store.add_metrics(JOB.name, [StepMetric(1, 1, 0.5, None, 10, 0.0, values)])
+    store.add_evaluation(JOB.name, EvaluationMetric(1, 1, 0.5, None, 10, 0.0, values))
+    [step], [evaluation] = store.metrics(JOB.name, after_step=0, limit=2), store.evaluations(JOB.name)
+    assert (step.accuracy, step.values, evaluation.accuracy, evaluation.values) == (None, values, None, values)
+    assert store.get_job(JOB.name).progress.values == values

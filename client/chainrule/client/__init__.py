@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from chainrule.client.client import Client
     from chainrule.client.config import (
         Adam,
+        Loss,
+        MetricSpec,
         ParameterGroup,
         Schedule,
         Sgd,
@@ -118,7 +120,9 @@ __all__ = [
     "JobState",
     "JobStatus",
     "LogEntry",
+    "Loss",
     "Metric",
+    "MetricSpec",
     "Metrics",
     "Model",
     "ModelFamily",
@@ -164,6 +168,8 @@ _HOME = {
     "chainrule.client.augmentation": ("Augmentation",),
     "chainrule.client.config": (
         "Adam",
+        "Loss",
+        "MetricSpec",
         "ParameterGroup",
         "Schedule",
         "Sgd",

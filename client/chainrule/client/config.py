@@ -1,15 +1,15 @@
 """How to train: the settings of a job, and their translation to and from the API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, SupportsFloat, TypeVar, cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from chainrule.client.augmentation import Augmentation, put_augmentation, read_augmentation
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.wire import INT32, POSITIVE_INT32, UINT64, put, resource_name, texts
+from chainrule.client.wire import INT32, INT64, POSITIVE_INT32, UINT64, put, resource_name, texts
 from chainrule.v1 import job_pb2
 
 T = TypeVar("T")
@@ -123,6 +123,56 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What a target costs, given an output of the model: the mean over the global batch. A field that the loss of this
+    name does not have must keep its default."""
+
+    name: str = "cross_entropy"
+    """"cross_entropy" and "nll" of class labels, "bce_with_logits" of several labels at once, "mse", "l1", "huber" and
+    "smooth_l1" of numbers, "dice" of regions."""
+    output: str = ""
+    """Name of the model's output, or its place, from "0"; empty: the first."""
+    target: str = ""
+    """Column of the dataset; empty: "targets"."""
+    weight: float = 1.0
+    """Factor in the sum of several losses, above 0."""
+    label_smoothing: float = 0.0
+    """cross_entropy: share of each target that is spread evenly over all classes, from 0 to 1."""
+    class_weights: tuple[float, ...] = ()
+    """cross_entropy, nll: a weight for each class, from 0; empty: all weigh the same."""
+    ignore_index: int | None = None
+    """cross_entropy, nll, dice: a label that does not count, as -100; None: all do."""
+    example_weight: str = ""
+    """Column of the dataset with a weight for each example; empty: all weigh the same."""
+    pos_weight: tuple[float, ...] = ()
+    """bce_with_logits: what positive targets are multiplied by, one number for each label or one for all."""
+    delta: float = 1.0
+    """huber: from which difference on the loss is linear, above 0."""
+    beta: float = 1.0
+    """smooth_l1: from which difference on the loss is linear, from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """Something that is measured of each step and evaluation, besides the loss."""
+
+    name: str
+    """Of classes "accuracy", "top_k", "perplexity"; of classes, several labels or regions "precision", "recall", "f1",
+    "iou", "mean_iou"; of several labels "accuracy", "subset_accuracy"; of numbers "mae", "mse", "rmse", "r2"."""
+    output: str = ""
+    """Name of the model's output, or its place, from "0"; empty: the first."""
+    target: str = ""
+    """Column of the dataset; empty: "targets"."""
+    k: int = 5
+    """top_k: among how many of the highest outputs the label has to be, from 1."""
+    threshold: float = 0.5
+    """Of several labels: the probability above which one counts as predicted."""
+    average: str = ""
+    """precision, recall, f1, iou: "macro", "micro", "binary" or "none", a value for each class; r2: "macro" or "micro".
+    Empty: "macro"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """How to train. WEIGHT_FIELDS fix the resulting weights; the others, from `min_workers` on, do not."""
 
@@ -161,6 +211,10 @@ class TrainingConfig:
     staleness: int = 0
     """Steps that a worker may be ahead of the slowest. 0: synchronous, and exact. Above it, the weights depend on
     timing, and `exact` must be False."""
+    losses: tuple[Loss, ...] = ()
+    """What is minimised: their sum, each times its weight. Empty: cross entropy."""
+    metrics: tuple[MetricSpec, ...] = ()
+    """What is measured besides. Empty: accuracy, where the first loss is cross_entropy or nll."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to images before they are trained on; by default nothing."""
     min_workers: int = 1
@@ -199,6 +253,7 @@ WEIGHT_FIELDS = (
     "non_finite",
     "validation",
     "staleness",
+    "losses",
     "augmentation",
 )
 
@@ -285,6 +340,55 @@ def to_validation(validation: Validation | Mapping[str, Any] | None) -> Validati
     return _from_mapping("validation", "it", Validation, {**given, "dataset": name})
 
 
+def to_losses(given: object) -> tuple[Loss, ...]:
+    """Losses from the name of one, from its fields by name, or from a list of these; None is none: the default.
+
+    Raises:
+        InvalidInputError: a loss has no such field, or a value has the wrong type.
+    """
+    listed = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    return tuple(_loss(one) for one in listed)
+
+
+def to_metrics(given: object) -> tuple[MetricSpec, ...]:
+    """Metrics from names, from their fields by name, or from a list of these.
+
+    Raises:
+        InvalidInputError: a metric has no name or no such field, or a value has the wrong type.
+    """
+    listed = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+    return tuple(_metric(one) for one in listed)
+
+
+def _loss(given: object) -> Loss:
+    if isinstance(given, Loss):
+        return given
+    example = '"mse" or {"name": "cross_entropy", "label_smoothing": 0.1}'
+    values = _mapping("loss", {"name": given} if isinstance(given, str) else given, example=example)
+    for name in _LISTS & set(values):
+        values[name] = _numbers(name, values[name])
+    return _from_mapping("loss", "it", Loss, values)
+
+
+def _metric(given: object) -> MetricSpec:
+    if isinstance(given, MetricSpec):
+        return given
+    example = '"f1" or {"name": "top_k", "k": 3}'
+    values = _mapping("metric", {"name": given} if isinstance(given, str) else given, example=example)
+    if not values.get("name"):
+        raise InvalidInputError(f"the metric {values!r} has no name; give it, as {example}")
+    return _from_mapping("metric", "it", MetricSpec, values)
+
+
+def _numbers(field: str, values: object) -> tuple[float, ...]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{field} is {values!r}; it must be a list of numbers")
+    numbers = tuple(values)
+    if not all(isinstance(value, SupportsFloat) and not isinstance(value, str) for value in numbers):
+        raise InvalidInputError(f"{field} is {values!r}; it must be a list of numbers")
+    return tuple(map(float, numbers))
+
+
 def to_max_workers(*, workers: int | None, max_workers: int | None) -> int:
     """The most workers, from either way to say it.
 
@@ -330,9 +434,11 @@ def _from_mapping(kind: str, subject: str, cls: type[T], given: Mapping[str, Any
 # Translation to the API. The messages have the fields' names.
 
 _FROM_1 = frozenset({"epochs", "batch_size", "shards", "accumulate", "min_workers", "max_workers", "keep_checkpoints"})
-_REPEATED = frozenset({"trainable", "patterns"})
+_LISTS = frozenset({"class_weights", "pos_weight"})
+_REPEATED = _LISTS | {"trainable", "patterns"}
 _ALLOWED = {
     FieldDescriptor.TYPE_INT32: INT32,
+    FieldDescriptor.TYPE_INT64: INT64,
     FieldDescriptor.TYPE_UINT64: UINT64,
     FieldDescriptor.TYPE_DOUBLE: "a number",
     FieldDescriptor.TYPE_BOOL: "True or False",
@@ -356,6 +462,13 @@ def to_message(config: TrainingConfig) -> job_pb2.TrainingConfig:
     put_augmentation(message, config.augmentation)
     for group in config.parameter_groups:
         _put_given(message.parameter_groups.add(patterns=group.patterns), group.settings)
+    for loss in config.losses:
+        told = message.losses.add()
+        _fill(told, loss)
+        told.class_weights.extend(loss.class_weights)
+        told.pos_weight.extend(loss.pos_weight)
+    for metric in config.metrics:
+        _fill(message.metrics.add(), metric)
     return message
 
 
@@ -373,6 +486,15 @@ def from_message(message: job_pb2.TrainingConfig) -> TrainingConfig:
         ParameterGroup(patterns=tuple(group.patterns), **_read(group, ParameterGroup))
         for group in message.parameter_groups
     )
+    told["losses"] = tuple(
+        Loss(
+            **{**_read(loss, Loss), "name": loss.name or Loss().name},
+            class_weights=tuple(loss.class_weights),
+            pos_weight=tuple(loss.pos_weight),
+        )
+        for loss in message.losses
+    )
+    told["metrics"] = tuple(MetricSpec(**_read(metric, MetricSpec)) for metric in message.metrics)
     if message.HasField("workers") and not message.HasField("max_workers"):
         told["max_workers"] = message.workers
     return TrainingConfig(**told)
@@ -394,6 +516,8 @@ def _fill(message: Message, settings: Any) -> None:
     message.SetInParent()
     for told in _scalars(message, settings):
         value = getattr(settings, told.name)
+        if value is None:  # what has no default in the API
+            continue
         if told.enum_type is not None:
             setattr(message, told.name, _number_of(told.enum_type, told.name, value))
         else:

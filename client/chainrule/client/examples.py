@@ -11,8 +11,8 @@ from chainrule.client.errors import InvalidInputError
 def to_examples(
     *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False, regression: bool = False, first_row: int = 0
 ) -> Mapping[str, NDArray[np.float32] | NDArray[np.int64]]:
-    """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets int64
-    or, if they are numbers to predict, float32; both C-contiguous.
+    """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets (N, ...)
+    int64 or, where they come as floats or are numbers to predict, float32; both C-contiguous.
 
     Whether they make sense together is the server's to say; here they must only convert: numbers to float32
     without overflow, whole numbers to int64.
@@ -23,12 +23,12 @@ def to_examples(
     Raises:
         InvalidInputError: they do not.
     """
-    array = np.asarray(inputs)
+    array, target = np.asarray(inputs), np.asarray(targets)
     return {
         "inputs": to_int64(array, "inputs", "tokens", first_row) if tokens else to_float32(array),
-        "targets": to_float32(np.asarray(targets), "targets")
-        if regression
-        else to_int64(np.asarray(targets), "targets", "class labels", first_row),
+        "targets": to_float32(target, "targets")
+        if regression or target.dtype.kind == "f"
+        else to_int64(target, "targets", "class labels", first_row),
     }
 
 

@@ -1,7 +1,7 @@
 """The progress of a job for people to watch: one live line on a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -37,8 +37,8 @@ def show_progress(
 
 
 def describe(status: JobStatus, *, width: int | None = None) -> str:
-    """How far a job is, in one line without its name: state, epoch, step, loss, accuracy, examples/s, ETA, workers; and
-    why it stands still, where it does.
+    """How far a job is, in one line without its name: state, epoch, step, loss, accuracy and other values, examples/s,
+    ETA, workers; and why it stands still, where it does.
 
     Args:
         width: columns there are; what is missed least is left out until the line fits. State and epoch always stay.
@@ -53,6 +53,8 @@ def describe(status: JobStatus, *, width: int | None = None) -> str:
         parts["loss"] = f"loss {progress.loss:.4f}"
     if progress.accuracy is not None:
         parts["accuracy"] = f"accuracy {progress.accuracy:.3f}"
+    if others := named_values(progress.values, digits=4):
+        parts["values"] = others
     if status.state not in STANDING and not status.state.is_final:
         if progress.examples_per_second:
             parts["pace"] = f"{progress.examples_per_second:,.0f} examples/s"
@@ -62,11 +64,30 @@ def describe(status: JobStatus, *, width: int | None = None) -> str:
         parts["workers"] = workers(status.running_workers)
     if status.state in STANDING and status.reason:
         parts["reason"] = printable(f"({status.reason.partition(chr(10))[0]})")
-    for part in ("pace", "step", "accuracy", "workers", "loss", "eta", "reason"):  # the bar shows the step too
+    for part in (
+        "values",
+        "pace",
+        "step",
+        "accuracy",
+        "workers",
+        "loss",
+        "eta",
+        "reason",
+    ):  # the bar shows the step too
         if width is None or len("  ".join(parts.values())) <= width:
             break
         parts.pop(part, None)
     return "  ".join(parts.values())
+
+
+def named_values(values: Mapping[str, float], *, digits: int) -> str:
+    """What was measured besides loss and accuracy, for people.
+
+    >>> named_values({"accuracy": 0.5, "f1": 0.25, "top_3": 0.75}, digits=3)
+    'f1 0.250  top_3 0.750'
+    """
+    shown = [f"{name} {value:.{digits}f}" for name, value in values.items() if name != "accuracy"]
+    return printable("  ".join(shown))
 
 
 def workers(number: int) -> str:

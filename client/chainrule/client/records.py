@@ -1,6 +1,7 @@
 """What is recorded while a job runs, as frozen values: what its steps measured, and what its processes have logged."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import SupportsIndex, overload
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.wire import enum_word, moment
+from chainrule.client.wire import accuracy_of, enum_word, moment, values_of
 from chainrule.v1 import job_pb2
 
 
@@ -25,12 +26,14 @@ class Metric:
     """Epoch, from 1."""
     loss: float
     """Mean loss over the global batch."""
-    accuracy: float
-    """Share of the global batch that was classified right, from 0 to 1."""
+    accuracy: float | None
+    """Share of the global batch that was classified right, from 0 to 1; None where it is not measured."""
     num_examples: int
     """Examples of the global batch."""
     time: datetime
     """When the step was done, in UTC."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """All that was measured, by name: the job's metrics, and each of several losses."""
 
 
 class Metrics(tuple[Metric, ...]):
@@ -73,8 +76,24 @@ class Metrics(tuple[Metric, ...]):
 
     @property
     def accuracy(self) -> NDArray[np.float64]:
-        """Shares of the global batches that were classified right, from 0 to 1."""
-        return np.fromiter((metric.accuracy for metric in self), np.float64, len(self))
+        """Shares of the global batches that were classified right, from 0 to 1; NaN where they are not measured."""
+        told = (np.nan if metric.accuracy is None else metric.accuracy for metric in self)
+        return np.fromiter(told, np.float64, len(self))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is in the values of any of them."""
+        return tuple(dict.fromkeys(name for metric in self for name in metric.values))
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """What was measured under a name; NaN where there was nothing to measure.
+
+        Raises:
+            InvalidInputError: nothing was measured under it.
+        """
+        if self and name not in self.names:
+            raise InvalidInputError(f"nothing is measured as {name!r}; there is {', '.join(self.names) or 'nothing'}")
+        return np.fromiter((metric.values.get(name, np.nan) for metric in self), np.float64, len(self))
 
     @property
     def num_examples(self) -> NDArray[np.int64]:
@@ -132,9 +151,10 @@ def metric_from_message(metric: job_pb2.Metric) -> Metric:
         step=metric.step,
         epoch=metric.epoch,
         loss=metric.loss,
-        accuracy=metric.accuracy,
+        accuracy=accuracy_of(metric),
         num_examples=metric.num_examples,
         time=moment(metric.time),
+        values=values_of(metric),
     )
 
 

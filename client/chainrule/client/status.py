@@ -9,7 +9,7 @@ from typing import Any
 
 from chainrule.client import config
 from chainrule.client.config import TrainingConfig
-from chainrule.client.wire import enum_word, labels_of, moment
+from chainrule.client.wire import accuracy_of, enum_word, labels_of, moment, values_of
 from chainrule.v1 import job_pb2
 
 
@@ -114,11 +114,14 @@ class Progress:
     loss: float | None
     """Mean loss over the examples of the last step; None before the first step."""
     accuracy: float | None
-    """Share of the examples of the last step that were classified right, from 0 to 1; None before the first step."""
+    """Share of the examples of the last step that were classified right, from 0 to 1; None before the first step, and
+    where it is not measured."""
     examples_per_second: float
     """Examples trained on per second, since the training last started or resumed."""
     eta_s: float | None
     """Time left at that pace, in seconds; None when unknown."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """All that the last step measured, by name: the job's metrics, and each of several losses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,12 +163,14 @@ class Evaluation:
     """Steps done by then."""
     loss: float
     """Mean loss over the validation examples."""
-    accuracy: float
-    """Share of them that was classified right, from 0 to 1."""
+    accuracy: float | None
+    """Share of them that was classified right, from 0 to 1; None where it is not measured."""
     num_examples: int
     """How many they are."""
     time: datetime
     """When it was done, in UTC."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """All that was measured, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,9 +286,10 @@ def status_from_message(job: job_pb2.Job) -> JobStatus:
             epoch=job.progress.epoch,
             total_epochs=job.progress.total_epochs,
             loss=job.progress.loss if job.progress.step else None,
-            accuracy=job.progress.accuracy if job.progress.step else None,
+            accuracy=accuracy_of(job.progress) if job.progress.step else None,
             examples_per_second=job.progress.examples_per_second,
             eta_s=job.progress.eta.ToTimedelta().total_seconds() if job.progress.HasField("eta") else None,
+            values=values_of(job.progress),
         ),
         weights_digest=job.weights_digest or None,
         weights_step=job.weights_step or None,
@@ -358,7 +364,8 @@ def _evaluation(evaluation: job_pb2.Evaluation) -> Evaluation:
         epoch=evaluation.epoch,
         step=evaluation.step,
         loss=evaluation.loss,
-        accuracy=evaluation.accuracy,
+        accuracy=accuracy_of(evaluation),
         num_examples=evaluation.num_examples,
         time=moment(evaluation.time),
+        values=values_of(evaluation),
     )

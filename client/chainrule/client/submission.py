@@ -7,13 +7,17 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from chainrule.client.augmentation import Augmentation, to_augmentation
 from chainrule.client.config import (
+    Loss,
+    MetricSpec,
     Optimizer,
     ParameterGroup,
     Schedule,
     TrainingConfig,
     Validation,
+    to_losses,
     to_max_workers,
     to_message,
+    to_metrics,
     to_optimizer,
     to_parameter_groups,
     to_schedule,
@@ -50,6 +54,8 @@ def job_request(
     non_finite: Literal["fail", "skip"] = "fail",
     validation: Validation | Mapping[str, Any] | None = None,
     staleness: int = 0,
+    loss: Loss | str | Mapping[str, Any] | Sequence[Loss | str | Mapping[str, Any]] | None = None,
+    metrics: MetricSpec | str | Mapping[str, Any] | Sequence[MetricSpec | str | Mapping[str, Any]] = (),
     workers: int | None = None,
     min_workers: int = 1,
     max_workers: int | None = None,
@@ -78,6 +84,8 @@ def job_request(
         "schedule": to_schedule(schedule),
         "trainable": to_trainable(trainable),
         "validation": to_validation(validation),
+        "losses": to_losses(loss),
+        "metrics": to_metrics(metrics),
         "max_workers": to_max_workers(workers=workers, max_workers=max_workers),
     }
     config = TrainingConfig(**given)

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -31,6 +31,7 @@ class Labelled(Protocol):
 INT32 = f"a whole number from 0 to {2**31 - 1}"
 POSITIVE_INT32 = f"a whole number from 1 to {2**31 - 1}"
 PRIORITY = "a whole number from -100 to 100"
+INT64 = f"a whole number from {-(2**63)} to {2**63 - 1}"
 UINT64 = f"a whole number from 0 to {2**64 - 1}"
 
 
@@ -139,6 +140,32 @@ def put_labels(message: Labelled, labels: Mapping[str, str]) -> None:
 def labels_of(message: Labelled) -> dict[str, str]:
     """The labels of a message in alphabetical order; their own order changes from message to message."""
     return dict(sorted(message.labels.items()))
+
+
+class Measuring(Protocol):
+    """A message with what was measured."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share that was classified right."""
+
+    @property
+    def values(self) -> MutableMapping[str, float]:
+        """What was measured, by name."""
+
+    def HasField(self, field_name: Literal["accuracy"], /) -> bool:  # noqa: N802 — protobuf's
+        """Whether a field is set."""
+
+
+def accuracy_of(message: Measuring) -> float | None:
+    """The accuracy in a message; None where it is not measured."""
+    return message.accuracy if message.HasField("accuracy") else None
+
+
+def values_of(message: Measuring) -> dict[str, float]:
+    """What was measured, accuracy first and the rest in alphabetical order; its own order changes from message to
+    message."""
+    return dict(sorted(message.values.items(), key=lambda item: (item[0] != "accuracy", item[0])))
 
 
 def put_changes(

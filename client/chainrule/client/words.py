@@ -6,6 +6,7 @@ from collections.abc import Mapping
 FIELDS: Mapping[str, str] = {
     "job.config.sgd": "optimizer",
     "job.config.adam": "optimizer",
+    "job.config.losses": "loss",
     "job.config": "",
     "job": "",
     "model.builtin.family": "family",

@@ -39,7 +39,7 @@ from chainrule.server.training.augmentation import (
     Resize,
     Transform,
 )
-from chainrule.server.training.config import Adam, Loss, Schedule, Sgd, TrainingConfig, Validation
+from chainrule.server.training.config import Adam, Loss, MetricSpec, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.server.training.config import ParameterGroup as Group
 from tests import graphs
 from tests.server.conftest import refusal
@@ -605,3 +605,60 @@ def test_rows_of_a_table_are_no_images(catalogs: Catalogs) -> None:
     dataset = catalogs.create_dataset("rows", (3,), label=1)
     with pytest.raises(InvalidRequestError, match=r"is for float32 or uint8 images .* float32 of shape \[3\]"):
         catalogs.submit(dataset=dataset, config=augmented(RandomFlip()))
+
+
+# --- losses and metrics ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "metrics", "field", "description"),
+    [
+        ((Loss("hinge"),), (), "losses[0].name", "is 'hinge', which is no loss; there are cross_entropy, nll, "),
+        ((Loss(label_smoothing=2),), (), "losses[0].label_smoothing", "is 2; use 0 to 1"),
+        ((Loss("mse", label_smoothing=0.1),), (), "losses[0].label_smoothing", 'which the loss "mse" does not have'),
+        ((Loss("huber", delta=math.nan),), (), "losses[0].delta", "is nan; use a number above 0"),
+        ((Loss(class_weights=(1, -1)),), (), "losses[0].class_weights", "use 0 or more, and not 0 for all"),
+        ((Loss(weight=0),), (), "losses[0].weight", "is 0; use a number above 0"),
+        ((), (MetricSpec("auc"),), "metrics[0].name", "is 'auc', which is no metric; there are accuracy, top_k, "),
+        ((), (MetricSpec("f1", average="mean"),), "metrics[0].average", "use macro, micro, binary, none"),
+        ((), (MetricSpec("f1"), MetricSpec("f1")), "metrics[1]", "is called 'f1' as another one is"),
+    ],
+)
+def test_losses_and_metrics_that_make_no_sense_are_refused(
+    losses: tuple[Loss, ...], metrics: tuple[MetricSpec, ...], field: str, description: str
+) -> None:
+    [violation] = check_config(replace(CONFIG, losses=losses, metrics=metrics))
+    assert violation.field == f"job.config.{field}"
+    assert description in violation.description
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "description"),
+    [
+        ({"losses": (Loss("mse"),)}, "losses[0].name", "compares each output with a target"),
+        ({"losses": (Loss(output="head"),)}, "losses[0].output", 'is "head", but the outputs of the model are 0'),
+        ({"losses": (Loss(target="y"),)}, "losses[0].target", 'has "inputs" and "targets"'),
+        ({"losses": (Loss(class_weights=(1, 2)),)}, "losses[0].class_weights", "has 2 numbers, but"),
+        ({"metrics": (MetricSpec("top_k", k=11),)}, "metrics[0].k", "is 11, but there are 10 classes"),
+        ({"metrics": (MetricSpec("mae"),)}, "metrics[0].name", "needs a target for each number of the output"),
+        ({"metrics": (MetricSpec("f1", average="binary"),)}, "metrics[0].average", "is binary, but there are 10"),
+    ],
+)
+def test_losses_and_metrics_that_do_not_fit_are_refused(
+    catalogs: Catalogs, config: dict[str, Any], field: str, description: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        catalogs.submit(config=replace(CONFIG, **config))
+    assert refusal(caught).field == f"job.config.{field}"
+    assert description in refusal(caught).description
+
+
+def test_numbers_are_trained_on_with_a_loss_of_numbers(catalogs: Catalogs) -> None:
+    inputs = np.zeros((10, 1, 8, 8), np.float32)
+    name = catalogs.create("numbers", inputs, np.zeros((10, 10), np.float32))
+    taken = replace(CONFIG, losses=(Loss("mse"), Loss("l1")), metrics=(MetricSpec("r2"),))
+    assert catalogs.submit(dataset=name, config=taken)[0] is JobState.QUEUED
+    other = catalogs.create("column", inputs, np.zeros(10, np.float32))
+    with pytest.raises(InvalidRequestError, match="goes with int64 class labels, but the targets of") as caught:
+        catalogs.submit(dataset=other)
+    assert refusal(caught).field == "job.dataset"

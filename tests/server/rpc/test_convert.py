@@ -13,7 +13,7 @@ from chainrule.server.errors import InvalidRequestError
 from chainrule.server.records import Checkpoint, Job, JobEvent, JobState, Receipt, StateChange
 from chainrule.server.rpc import convert
 from chainrule.server.training.config import TrainingConfig
-from chainrule.server.training.state import EvaluationMetric
+from chainrule.server.training.state import EvaluationMetric, StepMetric
 from chainrule.v1 import blob_pb2, job_pb2
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -117,3 +117,10 @@ def test_a_job_is_shown_with_its_latest_changes_and_the_time_of_all() -> None:
     message = convert.job(record)
     assert [change.reason for change in message.history] == [str(i) for i in range(500, 1500)]
     assert message.timings.queued.ToSeconds() == 750
+
+
+def test_what_was_measured_is_sent_by_name_and_accuracy_only_where_it_was() -> None:
+    of_numbers = convert.metric(StepMetric(1, 1, 0.5, None, 8, 1.0, {"mae": 0.25}))
+    assert (of_numbers.HasField("accuracy"), dict(of_numbers.values)) == (False, {"mae": 0.25})
+    of_classes = convert.metric(StepMetric(1, 1, 0.5, 0.0, 8, 1.0))
+    assert (of_classes.HasField("accuracy"), dict(of_classes.values)) == (True, {"accuracy": 0.0})

@@ -62,7 +62,8 @@ class AsyncDatasets:
             source: a pair of arrays, a dict of arrays, a frame of pandas or polars, a map-style dataset of PyTorch, or
                 the path of a .npz, .csv, .parquet, .jsonl or .txt file, or of a folder of pictures by class.
             inputs: (N, ...) numbers, sent as float32; or (N, T) tokens.
-            targets: (N,) class labels from 0, or (N, T), one for each token; sent as int64.
+            targets: (N, ...) class labels from 0, sent as int64, or numbers of a floating dtype, sent as float32: for
+                regression, or several labels at once. Labels that come as floats must be converted to integers.
             target: which column of a table is the target; None: that called target, targets, label, labels or y. Texts
                 become classes, in the order of the alphabet.
             columns: which columns of a table are the inputs; None: all others.

@@ -27,7 +27,7 @@ class AsyncJobs:
         """Submit a job: train `model` on `dataset`.
 
         What is not named below is explained with the fields of `TrainingConfig`. Those up to `staleness` fix the
-        weights; the others do not.
+        weights, and so does `loss`; the others do not.
 
         Args:
             model: a handle, or a name: "digits" or "models/digits", whose first version is trained; of another version
@@ -43,6 +43,10 @@ class AsyncJobs:
                 [{"patterns": ["*.bias"], "weight_decay": 0}]. A parameter is of the first that matches its name.
             trainable: patterns of the names of the parameters that are trained, as in a shell: as ["fc.*"].
             validation: a `Validation`, or its fields by name: as {"fraction": 0.1} or {"dataset": handle or name}.
+            loss: what is minimised: a name, a `Loss`, its fields by name, or a list of these, whose sum it is: as "mse"
+                or {"name": "cross_entropy", "label_smoothing": 0.1}. The default is cross entropy.
+            metrics: what is measured besides: names, `MetricSpec`s or their fields by name: as ["accuracy", {"name":
+                "top_k", "k": 3}]. The default is accuracy, where the loss is one of classes.
             workers: short for `max_workers`, whose default is 1.
             labels: notes to find it by, as {"team": "vision"}.
             description: what it is for, at most 1,000 characters.

@@ -1,5 +1,6 @@
 """`chainrule jobs watch`, `metrics` and `logs`: following a job while it trains."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -9,6 +10,7 @@ from chainrule.client.cli.jobs.options import JobArgument, TimeoutOption
 from chainrule.client.cli.jobs.show import show
 from chainrule.client.cli.output import Format, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
+from chainrule.client.printable import printable
 
 if TYPE_CHECKING:
     from chainrule.client.job import Job
@@ -48,21 +50,28 @@ def metrics(
     """Show what each step measured; with --follow --format json, one object per line."""
 
     def text(metric: "Metric") -> str:
-        return (
-            f"epoch {metric.epoch}  step {metric.step}  loss {metric.loss:.6f}  "
-            f"accuracy {metric.accuracy:.4f}  examples {metric.num_examples}"
-        )
+        from chainrule.client.progress import named_values
+
+        parts = [
+            f"epoch {metric.epoch}  step {metric.step}  loss {metric.loss:.6f}",
+            "" if metric.accuracy is None else f"accuracy {metric.accuracy:.4f}",
+            named_values(metric.values, digits=6),
+            f"examples {metric.num_examples}",
+        ]
+        return "  ".join(part for part in parts if part)
 
     with open_session(ctx, address, form) as session:
         handle = session.client.jobs.get(job)
         if not following:
+            measured = handle.metrics(after=after)
             session.output.rows(
-                handle.metrics(after=after),
+                measured,
                 {
                     "STEP": lambda m: str(m.step),
                     "EPOCH": lambda m: str(m.epoch),
                     "LOSS": lambda m: f"{m.loss:.6f}",
-                    "ACCURACY": lambda m: f"{m.accuracy:.4f}",
+                    "ACCURACY": lambda m: "-" if m.accuracy is None else f"{m.accuracy:.4f}",
+                    **{printable(name).upper(): _column(name) for name in measured.names if name != "accuracy"},
                     "EXAMPLES": lambda m: str(m.num_examples),
                     "TIME": lambda m: when(m.time),
                 },
@@ -73,6 +82,10 @@ def metrics(
                 session.output.line(metric, text)
         except KeyboardInterrupt:
             _stop_watching(session, handle)
+
+
+def _column(name: str) -> Callable[["Metric"], str]:
+    return lambda metric: f"{metric.values[name]:.6f}" if name in metric.values else "-"
 
 
 def logs(

@@ -22,6 +22,9 @@ OPTIONS: Mapping[str, str] = {
     "decay_steps": "schedule.decay_steps",
     "gamma": "schedule.gamma",
     "final_factor": "schedule.final_factor",
+    "loss": "loss.name",
+    "label_smoothing": "loss.label_smoothing",
+    "metric": "metrics",
     "validation_fraction": "validation.fraction",
     "validation_seed": "validation.seed",
     "validation_dataset": "validation.dataset",
@@ -52,6 +55,7 @@ _TEXTS = (
     "optimizer.name",
     "schedule.decay",
     "validation.dataset",
+    "loss",
 )
 _ONE_OF_THEM = ("workers", "max_workers")  # two ways to say one thing
 _EVALUATED_ON = ("fraction", "dataset")  # as here, in the group of the validation
@@ -166,7 +170,7 @@ def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
-            whole[key] = _joined(whole.get(key), {"name": value} if _is_optimizers_name(key, value) else value)
+            whole[key] = _joined(whole.get(key), {"name": value} if _is_name(key, value) else value)
     return whole
 
 
@@ -174,8 +178,8 @@ def _joined(before: Any, value: Any) -> Any:
     return {**before, **value} if isinstance(before, Mapping) and isinstance(value, Mapping) else value
 
 
-def _is_optimizers_name(key: str, value: Any) -> bool:
-    return key == "optimizer" and isinstance(value, str)
+def _is_name(key: str, value: Any) -> bool:
+    return key in ("optimizer", "loss") and isinstance(value, str)
 
 
 def _add(arguments: dict[str, Any], more: Mapping[str, Any], *, source: str) -> None:
@@ -188,8 +192,8 @@ def _add(arguments: dict[str, Any], more: Mapping[str, Any], *, source: str) -> 
 
 
 def _without_what_is_replaced(before: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said before, less what makes no sense with what is said now: the settings of another optimizer, and
-    another set of examples to evaluate on."""
+    """What was said before, less what makes no sense with what is said now: the settings of another optimizer or loss,
+    and another set of examples to evaluate on."""
     from dataclasses import fields
 
     from chainrule.client.config import Adam, Sgd
@@ -200,6 +204,10 @@ def _without_what_is_replaced(before: Mapping[str, Any], more: Mapping[str, Any]
     if isinstance(optimizer, Mapping) and isinstance(name, str) and name != optimizer.get("name", "sgd"):
         own = {f.name for f in fields(Sgd if name == "sgd" else Adam)} - {"decoupled"}  # that is in the name
         kept["optimizer"] = {key: value for key, value in optimizer.items() if key in own}
+    loss, now = kept.get("loss"), more.get("loss")
+    name = now.get("name") if isinstance(now, Mapping) else now
+    if isinstance(loss, Mapping) and isinstance(name, str) and name != loss.get("name", "cross_entropy"):
+        del kept["loss"]
     validation, now = kept.get("validation"), more.get("validation")
     if isinstance(validation, Mapping) and isinstance(now, Mapping) and any(name in now for name in _EVALUATED_ON):
         kept["validation"] = {key: value for key, value in validation.items() if key not in _EVALUATED_ON}
@@ -211,7 +219,7 @@ def _check_keys(given: Mapping[str, Any], *, source: str) -> None:
     import inspect
     from dataclasses import fields
 
-    from chainrule.client.config import Adam, Schedule, Sgd, Validation
+    from chainrule.client.config import Adam, Loss, MetricSpec, Schedule, Sgd, Validation
     from chainrule.client.submission import job_request
 
     known = [name for name in inspect.signature(job_request).parameters if name not in _NOT_IN_FILES]
@@ -219,13 +227,15 @@ def _check_keys(given: Mapping[str, Any], *, source: str) -> None:
         "optimizer": ["name", *dict.fromkeys(f.name for kind in (Sgd, Adam) for f in fields(kind))],
         "schedule": [f.name for f in fields(Schedule)],
         "validation": [f.name for f in fields(Validation)],
+        "loss": [f.name for f in fields(Loss)],
+        "metrics": [f.name for f in fields(MetricSpec)],
     }
     for key, value in given.items():
         _check_key(key, known, [*known, *(f"{g}.{name}" for g in groups for name in groups[g])], source)
-        if isinstance(value, Mapping) and key in groups:
+        parts = value if isinstance(value, list) else [value]  # of [[loss]], a table each
+        for inner in (inner for part in parts if isinstance(part, Mapping) and key in groups for inner in part):
             names = [f"{key}.{name}" for name in groups[key]]
-            for inner in value:
-                _check_key(f"{key}.{inner}", names, names, source)
+            _check_key(f"{key}.{inner}", names, names, source)
 
 
 def _check_key(key: str, known: Sequence[str], near: Sequence[str], source: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from chainrule.client.cli.output import first_line, short_digest, when
 from chainrule.client.cli.session import AddressOption, FormatOption, Session, open_session
 
 if TYPE_CHECKING:
-    from chainrule.client.config import Optimizer, Schedule, TrainingConfig, Validation
+    from chainrule.client.config import Loss, MetricSpec, Optimizer, Schedule, TrainingConfig, Validation
     from chainrule.client.status import Evaluation, JobEvent, JobStatus, Timings
 
 SHOWN = 5  # events and evaluations of a status; there are commands for all of them
@@ -132,6 +132,10 @@ def _config_lines(config: "TrainingConfig") -> Iterator[tuple[str, str]]:
     )
     if config.trainable != ("*",):
         yield "trainable", ", ".join(config.trainable)
+    for loss in config.losses:
+        yield "loss", _changed(loss)
+    for metric in config.metrics:
+        yield "metric", _changed(metric)
     clipped = f", clip norm {config.clip_norm:g}" if config.clip_norm else ""
     yield "optimizer", _optimizer(config.optimizer) + clipped
     for group in config.parameter_groups:
@@ -155,7 +159,20 @@ def _config_lines(config: "TrainingConfig") -> Iterator[tuple[str, str]]:
         yield "validation", _validation(config.validation)
 
 
-def _plain(value: float | bool) -> str:
+def _changed(spec: "Loss | MetricSpec") -> str:
+    """A loss or metric: its name, and what is not as by default."""
+    default = type(spec)(name=spec.name)
+    told = [
+        f"{f.name.replace('_', ' ')} {getattr(spec, f.name)}"
+        for f in fields(spec)
+        if getattr(spec, f.name) != getattr(default, f.name)
+    ]
+    return ", ".join([spec.name, *told])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_plain, value))
     return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
@@ -226,10 +243,15 @@ def _evaluation_lines(status: "JobStatus") -> Iterator[tuple[str, str]]:
 
 
 def _evaluation(evaluation: "Evaluation") -> str:
-    return (
-        f"epoch {evaluation.epoch}  step {evaluation.step}  loss {evaluation.loss:.4f}  "
-        f"accuracy {evaluation.accuracy:.3f}  examples {evaluation.num_examples}"
-    )
+    from chainrule.client.progress import named_values
+
+    parts = [
+        f"epoch {evaluation.epoch}  step {evaluation.step}  loss {evaluation.loss:.4f}",
+        "" if evaluation.accuracy is None else f"accuracy {evaluation.accuracy:.3f}",
+        named_values(evaluation.values, digits=4),
+        f"examples {evaluation.num_examples}",
+    ]
+    return "  ".join(part for part in parts if part)
 
 
 def _event_lines(session: Session, status: "JobStatus") -> Iterator[tuple[str, str]]:

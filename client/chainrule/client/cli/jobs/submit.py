@@ -98,6 +98,19 @@ def submit(
     batch_size: Annotated[int | None, _option(TRAINED, "Examples of one step.", "64")] = None,
     shards: Annotated[int | None, _option(TRAINED, "Slices of each batch; fixes the numerics.", "1")] = None,
     seed: Annotated[int | None, _option(TRAINED, "Seed of the order of examples and of dropout.", "0")] = None,
+    loss: Annotated[
+        str | None,
+        _option(
+            TRAINED,
+            "What is minimised: cross_entropy, nll, bce_with_logits, mse, l1, huber, smooth_l1 or dice; more of it in "
+            "\\[loss] of a job file.",
+            "cross_entropy",
+            "NAME",
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, _option(TRAINED, "cross_entropy: share of each target spread over all classes.", "0")
+    ] = None,
     optimizer: Annotated[OptimizerName | None, _option(OPTIMIZER, "The optimizer.", "sgd")] = None,
     lr: Annotated[float | None, _option(OPTIMIZER, "Learning rate.", "sgd 0.01, adam and adamw 0.001")] = None,
     momentum: Annotated[float | None, _option(OPTIMIZER, "sgd: momentum factor.", "0")] = None,
@@ -132,6 +145,15 @@ def submit(
     gamma: Annotated[float | None, _option(OPTIMIZER, "step: factor of a drop.", "0.1")] = None,
     final_factor: Annotated[
         float | None, _option(OPTIMIZER, "linear, cosine: where the fall ends, from 0 to 1.", "0")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        _option(
+            EVALUATION,
+            "What is measured besides the loss: accuracy, top_k, f1, mae, ...; may be given several times.",
+            "accuracy, of class labels",
+            "NAME",
+        ),
     ] = None,
     validation_fraction: Annotated[
         float | None,
