@@ -69,5 +69,7 @@ with Client.connect(arguments.address) as client, tempfile.TemporaryDirectory() 
     job.save(after)  # torch.load(after, weights_only=True) is a state_dict for torchvision.models.resnet18
     old_weights, new_weights = io.load_weights(before), io.load_weights(after)
     network = models.resnet18(num_classes=5, weights=after)
-    trained = [name for name, _ in network.named_parameters() if not np.array_equal(old_weights[name], new_weights[name])]
+    trained = [
+        name for name, _ in network.named_parameters() if not np.array_equal(old_weights[name], new_weights[name])
+    ]
     print(f"{after.name}: {len(new_weights)} tensors; the parameters that have changed are {', '.join(trained)}")

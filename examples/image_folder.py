@@ -72,7 +72,9 @@ with Client.connect(arguments.address) as client, tempfile.TemporaryDirectory() 
         ],
     )
     status = job.wait(progress=True)
-    print(f"accuracy on {status.evaluations[-1].num_examples} pictures kept back: {status.evaluations[-1].accuracy:.3f}")
+    print(
+        f"accuracy on {status.evaluations[-1].num_examples} pictures kept back: {status.evaluations[-1].accuracy:.3f}"
+    )
 
     rng = np.random.default_rng(99)
     for kind in CLASSES:

@@ -13,7 +13,9 @@ from chainrule.client import Client
 from chainrule.client.demo import load_digits
 
 if importlib.util.find_spec("torch") is None:
-    sys.exit("this example needs PyTorch; get it with: pip install torch --index-url https://download.pytorch.org/whl/cpu")
+    sys.exit(
+        "this example needs PyTorch; get it with: pip install torch --index-url https://download.pytorch.org/whl/cpu"
+    )
 import torch
 from torch import nn
 

@@ -34,7 +34,9 @@ with Client.connect(arguments.address) as client, tempfile.TemporaryDirectory() 
     write_table(file)
     dataset = client.datasets.create("example-concrete", file, target="strength", columns=COLUMNS, regression=True)
     strengths = next(of for of in dataset.statistics if of.column == "targets")
-    print(f"{dataset.name}: {dataset.num_examples} rows of {len(COLUMNS)} columns, target {strengths.mean:.2f} on average")
+    print(
+        f"{dataset.name}: {dataset.num_examples} rows of {len(COLUMNS)} columns, target {strengths.mean:.2f} on average"
+    )
 
     model = client.models.create(
         "example-concrete", "mlp", config={"in_features": len(COLUMNS), "hidden": [32, 32], "num_classes": 1}

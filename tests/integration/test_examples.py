@@ -85,7 +85,11 @@ def test_all_examples_are_in_the_table_and_tested() -> None:
 def test_without_a_service_an_example_says_what_to_do(script: Path) -> None:
     """And it says so before it computes anything."""
     done = subprocess.run(
-        [sys.executable, str(script), "--address", "127.0.0.1:1"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(script), "--address", "127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode != 0
     if script.stem != "pytorch_module" or importlib.util.find_spec("torch") is not None:
