@@ -78,6 +78,7 @@ def test_a_module_is_trained_and_takes_its_weights_back(client: Client) -> None:
 
     [*_, last] = status.evaluations
     assert right / len(labels) == pytest.approx(last.accuracy, abs=1e-9)
+    assert last.accuracy is not None
     assert last.accuracy > 0.5  # it has learnt something
     assert int(module.first.norm1.num_batches_tracked) == status.progress.total_steps
 

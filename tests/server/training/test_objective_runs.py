@@ -34,8 +34,8 @@ CASES: dict[str, tuple[tuple[Loss, ...], tuple[MetricSpec, ...], Any]] = {
 
 def measured(found: Run) -> list[Any]:
     steps = [m for event in found.of(StepsDone) for m in event.metrics]
-    evaluated = [event.metric for event in found.of(Evaluated)]
-    return [(m.step, m.loss, m.accuracy, dict(m.values)) for m in [*steps, *evaluated]]
+    evaluated: list[Any] = [event.metric for event in found.of(Evaluated)]
+    return [(m.step, m.loss, m.accuracy, dict(m.values)) for m in (*steps, *evaluated)]
 
 
 def plan_of(case: str) -> Plan:

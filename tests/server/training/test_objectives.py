@@ -171,14 +171,14 @@ METRICS: dict[str, tuple[Loss, MetricSpec, Any, Any, dict[str, float]]] = {
         MetricSpec("top_k", k=2),
         ROWS,
         LABELS,
-        {"top_2": np.mean([t in np.argsort(-x)[:2] for x, t in zip(ROWS, LABELS, strict=True)])},
+        {"top_2": float(np.mean([t in np.argsort(-x)[:2] for x, t in zip(ROWS, LABELS, strict=True)]))},
     ),
     "macro": (
         Loss(),
         MetricSpec("f1", average="macro"),
         ROWS,
         LABELS,
-        {"f1_macro": np.mean([f1_of(c == GUESS, c == LABELS) for c in set(GUESS) | set(LABELS)])},
+        {"f1_macro": float(np.mean([f1_of(c == GUESS, c == LABELS) for c in set(GUESS) | set(LABELS)]))},
     ),
     "micro": (Loss(), MetricSpec("f1", average="micro"), ROWS, LABELS, {"f1_micro": (GUESS == LABELS).mean()}),
     "precision": (

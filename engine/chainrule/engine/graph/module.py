@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -176,8 +176,8 @@ def _fitting(spec: TensorSpec, value: Any) -> Tensor:
     if is_floating(value.data.dtype) != is_floating(spec.dtype):
         raise GraphError(f'input "{spec.name}" is of {spec.dtype}; got {value.data.dtype}: convert it first')
     if value.data.dtype != spec.dtype and not is_floating(spec.dtype):
-        return value.to(spec.dtype)  # type: ignore[return-value]
-    return value  # type: ignore[return-value]
+        return cast(Tensor, value).to(spec.dtype)
+    return cast(Tensor, value)
 
 
 def _written(spec: TensorSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -59,13 +60,13 @@ class Node:
         """An attribute of this kind."""
         return self._get(name, np.ndarray, default)
 
-    def ints(self, name: str, default: Sequence[int] | None = None) -> list[int]:
+    def ints(self, name: str, default: Sequence[builtins.int] | None = None) -> list[builtins.int]:
         """An attribute of this kind."""
-        return self._list(name, int, default)
+        return self._list(name, builtins.int, default)
 
-    def floats(self, name: str, default: Sequence[float] | None = None) -> list[float]:
+    def floats(self, name: str, default: Sequence[builtins.float] | None = None) -> list[builtins.float]:
         """An attribute of this kind."""
-        return self._list(name, float, default)
+        return self._list(name, builtins.float, default)
 
     def strings(self, name: str, default: Sequence[str] | None = None) -> list[str]:
         """An attribute of this kind."""

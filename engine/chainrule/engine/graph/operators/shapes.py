@@ -167,7 +167,7 @@ def expand(node: Node) -> Bounded:  # noqa: ARG001
     def wanted(x: Tensor, shape: Array) -> tuple[int, ...]:
         return broadcast_shapes(x.shape, lengths(shape))
 
-    return bounded(lambda x, shape: cr.expand(x, wanted(x, shape)), lambda x, shape: product(wanted(x, shape)))  # type: ignore[attr-defined]
+    return bounded(lambda x, shape: x.expand(wanted(x, shape)), lambda x, shape: product(wanted(x, shape)))
 
 
 @operator("Tile", since=6, host=(1,))
