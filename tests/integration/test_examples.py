@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import chainrule.engine as cr
+from chainrule.client import Client
+from chainrule.engine import io, models
 from tests.integration.conftest import ServerProcess, without_ray
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -72,6 +76,37 @@ def test_pictures_are_predicted_by_the_names_of_their_folders(server: ServerProc
 def test_what_an_example_has_made_is_there_when_it_runs_again(server: ServerProcess) -> None:
     first, again = (run("image_folder", server).splitlines() for _ in range(2))
     assert first[-1] == again[-1]
+
+
+def test_the_guide_to_fine_tuning_does_what_it_says(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "docs" / "fine-tuning.md").read_text(), re.DOTALL)
+    pretrained = {
+        name: value.numpy() for name, value in models.resnet18(generator=cr.Generator(0)).state_dict().items()
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHAINRULE_ADDRESS", server.address)
+    io.save_pth_file(  # torchvision's has no counters
+        {name: value for name, value in pretrained.items() if not name.endswith("num_batches_tracked")},
+        "resnet18-f37072fd.pth",
+    )
+    rng = np.random.default_rng(0)
+    names = {"x": rng.uniform(size=(40, 3, 32, 32)), "y": rng.integers(0, 10, 40)}
+    exec(compile(blocks[0], "docs/fine-tuning.md", "exec"), names)
+    tuned = io.load_weights("tuned.pth")
+    assert tuned.keys() == pretrained.keys()
+    parameters = {name for name, _ in models.resnet18().named_parameters()}
+    same = {name for name in parameters if np.array_equal(tuned[name], pretrained[name])}
+    assert parameters - same == {"fc.weight", "fc.bias"}
+    assert tuned["fc.weight"].shape == (10, 512)
+    assert not np.array_equal(tuned["bn1.running_mean"], pretrained["bn1.running_mean"])
+
+    with Client.connect() as client:
+        head_first = next(block for block in blocks if "parameter_groups" in block)
+        exec(compile(head_first, "docs/fine-tuning.md", "exec"), names | {"client": client})
+        [job] = client.jobs.list(filter='model = "models/tuned"', limit=1)
+        assert client.jobs.get(job.name).wait(timeout_s=200).source_version == "models/tuned/versions/2"
 
 
 def test_all_examples_are_in_the_table_and_tested() -> None:
