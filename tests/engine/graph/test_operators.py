@@ -356,7 +356,9 @@ def model_of(given: Case, dtype: Any = None) -> onnx.ModelProto:
     names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
     attributes = {k: v if not _is_message(v) else retyped(v, dtype) for k, v in given.attributes.items()}
     node = helper.make_node(given.op, names, [f"y{i}" for i in range(given.outputs)], name="n", **attributes)
-    entered = [(n, x) for i, (n, x) in enumerate(zip(names, inputs, strict=True)) if x is not None and i not in row.host]
+    entered = [
+        (n, x) for i, (n, x) in enumerate(zip(names, inputs, strict=True)) if x is not None and i not in row.host
+    ]
     fixed = [(names[i], x) for i, x in enumerate(inputs) if x is not None and i in row.host]
     graph_proto = helper.make_graph(
         [node],
@@ -442,5 +444,3 @@ def test_every_operator_is_compared_with_another_implementation() -> None:
     compared = {given.op for given in CASES} | set(re.findall(r'"([A-Z]\w+)"', source)) | ELSEWHERE.keys()
     assert {row.op for row in graph.operators() if not row.domain} - compared == set()
     assert len(ELSEWHERE) <= 5
-
-
