@@ -1,8 +1,8 @@
 """What reading a large dataset costs a step of ResNet-18: `python benchmarks/input.py [--gigabytes N]`.
 
-The same network is trained by turns, with a worker in a process of its own: on examples that are ready in its memory, and
-on a dataset in chunks on the disk, of which each step reads a batch at random places, to be cropped and mirrored. Prints
-the ratio of their steps, and the most memory that the worker has taken.
+The same network is trained by turns, with a worker in a process of its own: on examples that are ready in its memory,
+and on a dataset in chunks on the disk, of which each step reads a batch at random places, to be cropped and mirrored.
+Prints the ratio of their steps, and the most memory that the worker has taken.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def compare(folder: Path, gigabytes: float, steps: int, rounds: int) -> None:
         disk_s, peak_mb = asyncio.run(trained(folder / f"disk{number}", on_disk, len(on_disk), steps))
         ratios.append(disk_s / memory_s)
         print(
-            f"round {number + 1}: a step takes {1e3 * memory_s:.1f} ms from memory and {1e3 * disk_s:.1f} ms from disk, "
+            f"round {number + 1}: a step takes {1e3 * memory_s:.1f} ms from memory, {1e3 * disk_s:.1f} ms from disk: "
             f"{ratios[-1]:.3f} times as long; the worker's memory reached {peak_mb:,.0f} MB",
             flush=True,
         )
