@@ -302,7 +302,7 @@ SCALES = [[1, 1, 2, 3], [1, 1, 0.75, 1.75]]
 @pytest.mark.parametrize(("scales", "coordinates"), list(itertools.product(SCALES, COORDINATES)), ids=str)
 def test_resize(scales: list[float], coordinates: str) -> None:
     x, given = draw(2, 3, 5, 7), np.array(scales, np.float32)
-    settings = {"coordinate_transformation_mode": coordinates}
+    settings: dict[str, Any] = {"coordinate_transformation_mode": coordinates}
     roundings = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
     if coordinates == "half_pixel_symmetric":  # some places are whole numbers but for rounding
         del roundings[2:]

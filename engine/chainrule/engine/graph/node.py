@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -41,17 +42,17 @@ class Node:
         """Whether the file gives this attribute."""
         return name in self.attributes
 
-    def int(self, name: str, default: int | None = None) -> int:
+    def int(self, name: str, default: builtins.int | None = None) -> builtins.int:
         """An attribute of this kind.
 
         Raises:
             GraphError: it is of another kind, or is not there and has no default.
         """
-        return self._get(name, int, default)
+        return self._get(name, builtins.int, default)
 
-    def float(self, name: str, default: float | None = None) -> float:
+    def float(self, name: str, default: builtins.float | None = None) -> builtins.float:
         """An attribute of this kind: of the floats that round to the file's float32, the one written shortest."""
-        return self._get(name, float, default)
+        return self._get(name, builtins.float, default)
 
     def string(self, name: str, default: str | None = None) -> str:
         """An attribute of this kind."""
@@ -61,13 +62,13 @@ class Node:
         """An attribute of this kind."""
         return self._get(name, np.ndarray, default)
 
-    def ints(self, name: str, default: Sequence[int] | None = None) -> list[int]:
+    def ints(self, name: str, default: Sequence[builtins.int] | None = None) -> list[builtins.int]:
         """An attribute of this kind."""
-        return self._list(name, int, default)
+        return self._list(name, builtins.int, default)
 
-    def floats(self, name: str, default: Sequence[float] | None = None) -> list[float]:
+    def floats(self, name: str, default: Sequence[builtins.float] | None = None) -> list[builtins.float]:
         """An attribute of this kind."""
-        return self._list(name, float, default)
+        return self._list(name, builtins.float, default)
 
     def strings(self, name: str, default: Sequence[str] | None = None) -> list[str]:
         """An attribute of this kind."""

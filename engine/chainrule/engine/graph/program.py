@@ -105,7 +105,7 @@ def check(node: Node, elements: Callable[..., int] | None, args: Sequence[Any], 
     if elements is not None:
         count = elements(*args)
     else:
-        shapes = [x.shape for x in args if isinstance(x, Variable)]
+        shapes = [x.data.shape for x in args if isinstance(x, Variable)]
         count = max(_broadcast(shapes), sum(math.prod(shape) for shape in shapes))
     width = max((x.data.itemsize for x in args if isinstance(x, Variable)), default=8)
     if count * width > limit:

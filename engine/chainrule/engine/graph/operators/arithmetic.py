@@ -150,7 +150,7 @@ def power(node: Node) -> Compute:  # noqa: ARG001
 
     def compute(x: Tensor, exponent: Tensor) -> Tensor:
         if exponent.data.size == 1 and not exponent.requires_grad and exponent.ndim <= x.ndim:
-            y = x ** _number(exponent.data)  # a number is squared, not exp and log
+            y: Tensor = x ** _number(exponent.data)  # a number is squared, not exp and log
             y = y if exponent.ndim <= x.ndim else y.reshape((1,) * exponent.ndim)
         else:
             y = x**exponent

@@ -7,7 +7,7 @@ nearest one there, or a weighted sum of neighbours. Source: https://onnx.ai/onnx
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,8 +133,9 @@ class _Resize:
 
     def _places(self, n: int, m: int, scale: float) -> Array:
         """Where in the input each of m elements of the result comes from."""
-        kind: type[np.floating[Any]] = np.float32 if self.mode == "nearest" else np.float64
-        i, scale = np.arange(m, dtype=kind), kind(scale)  # the nearest is decided in float32 by others, too
+        kind: Any = np.float32 if self.mode == "nearest" else np.float64
+        i: Array = np.arange(m, dtype=kind)
+        scale = kind(scale)  # the nearest is decided in float32 by others, too
         if self.coordinates == "asymmetric":
             return i / scale
         if self.coordinates == "align_corners":
@@ -147,13 +148,14 @@ class _Resize:
         return shift + (i + half) / scale - half
 
     def _nearest(self, places: Array, n: int) -> Array:
-        rounded = {
+        rules: dict[str, Callable[[Array], Array]] = {
             "floor": np.floor,
             "ceil": np.ceil,
             "round_prefer_floor": lambda p: np.ceil(p - np.float32(0.5)),
             "round_prefer_ceil": lambda p: np.floor(p + np.float32(0.5)),
-        }[self.rounding](places)
-        return np.clip(rounded.astype(np.int64), 0, n - 1)
+        }
+        clipped: Array = np.clip(rules[self.rounding](places).astype(np.int64), 0, n - 1)
+        return clipped
 
     def _cubic(self, places: Array, n: int) -> Array:
         """The share (n, m) that each element has in each of the result: a cubic spline over four neighbours.

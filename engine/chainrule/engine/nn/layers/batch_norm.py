@@ -155,7 +155,7 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     """Normalises each channel of (N, num_features, H, W), by the batch or running statistics."""
 
-    dimensions = (4,)
+    dimensions: ClassVar[tuple[int, ...]] = (4,)
 
     def _fused(self, following: Module, *args: Any) -> Any:
         """With ReLU."""
