@@ -16,8 +16,10 @@ from chainrule.engine.dtypes import Array, is_floating
 from chainrule.engine.graph import operators
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
+from chainrule.engine.graph.lowering import lower
 from chainrule.engine.graph.module import GraphModule, in_order
 from chainrule.engine.graph.program import Program
+from chainrule.engine.graph.remarks import found_in, freed
 from chainrule.engine.graph.roles import APART, BUFFERS, Roles, Weight, assign, names_in
 from chainrule.engine.graph.source import Source, TensorSpec, parse, read
 from chainrule.engine.graph.tensors import CODES
@@ -67,12 +69,16 @@ def load(content: bytes, *, max_bytes: int = MAX_BYTES, limits: Limits = _limits
 
 
 def _analysed(model: ModelProto, limits: Limits) -> tuple[Source, Roles]:
+    warnings = lower(model)
     source = read(model, limits, names_in(_metadata(model), APART))
     unlearnable = [name for name, array in source.weights.items() if _is_unlearnable(array)]
     if unlearnable:  # known from the elements, so it is noted for when these are elsewhere
         _set_metadata(model, BUFFERS, sorted({*names_in(_metadata(model), BUFFERS), *unlearnable}))
         source.metadata = _metadata(model)
-    return source, assign(source)
+    roles = assign(source)
+    source.inputs, fixed = freed(source.inputs)
+    roles.warnings += [*fixed, *warnings, *found_in(source, roles)]
+    return source, roles
 
 
 def _keys(source: Source, roles: Roles) -> list[str]:
@@ -125,6 +131,8 @@ def split(
     _set_metadata(model, BUFFERS, sorted({*names_in(_metadata(model), BUFFERS), *buffers}))
     source, roles = _analysed(model, limits)
     arrays = {w.name: _initial(source, w) for w in roles.weights() if isinstance(source.weights[w.source], np.ndarray)}
+    values = {value: w.name for value, w in roles.parameters.items()}
+    arrays |= {alias: arrays[values[v]] for alias, v in roles.aliases.items() if values.get(v) in arrays}
     arrays |= {f"{norm.path}.num_batches_tracked": np.array(0) for norm in roles.norms.values()}
     return _without_weights(model, source, roles), arrays
 
@@ -179,8 +187,8 @@ def _without_weights(model: ModelProto, source: Source, roles: Roles) -> bytes:
     del graph.node[:]
     graph.node.extend(nodes)
     there = {value.name for value in graph.input}
-    order = {name: i for i, name in enumerate(source.weights)}
-    for name in sorted(weights.keys() - there, key=lambda name: (order.get(name, len(order)), name)):
+    order = {key: i for i, key in enumerate(_keys(source, roles))}
+    for name in sorted(weights.keys() - there, key=lambda name: order[weights[name].name]):
         weight = weights[name]
         shape = weight.shape[::-1] if weight.transposed else weight.shape
         graph.input.append(helper.make_tensor_value_info(name, CODES[weight.dtype], shape))

@@ -24,13 +24,27 @@ from chainrule.engine.nn import Module
 
 _generated = re.compile(
     r"(onnx::.*|\d+|_?val_\d+|const_fold_opt__\d+|.*const_fold_opt__\d+|Constant_.*|_v_\d+|scalar_tensor_default.*"
-    r"|/.*_output_\d+|const_\w+|new_.*|.*__\d+)"
+    r"|/.*_output_\d+|\w*cst\d*|const_\w+|new_.*|.*__\d+)"
 )
 """Names that exporters make up for values that had none."""
 _BATCH_NORM = "BatchNormalization"
 _WITHOUT_GRADIENT = frozenset(
-    "And ArgMax ArgMin Ceil ConstantOfShape Equal EyeLike Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual "
-    "NonZero Not OneHot Or Range Round Shape Sign Size Xor".split()
+    {
+        *(
+            "And",
+            "ArgMax",
+            "ArgMin",
+            "Ceil",
+            "ConstantOfShape",
+            "Equal",
+            "EyeLike",
+            "Floor",
+            "Greater",
+            "GreaterOrEqual",
+        ),
+        *("IsInf", "IsNaN", "Less", "LessOrEqual", "NonZero", "Not", "OneHot", "Or", "Range", "Round", "Shape", "Sign"),
+        *("Size", "Xor"),
+    }
 )
 APART = "chainrule.weights"
 """The entry of a model's metadata that names the graph inputs which are weights: a JSON list."""
@@ -257,12 +271,7 @@ class _Assignment:
             learnt = name not in self.frozen and self._is_floating(name)
         elif name in self.frozen or self._is_integer_buffer(name, users):
             learnt = False
-        elif not self._is_floating(name) or not self.source.buffers.get(name, True) or not reached:
-            self.found.constants[name] = value
-            return
-        elif (users and all(_at_host(user, i) for user, i in users)) or (
-            is_generated(name) and not any(_at_weight(user, i) for user, i in users)
-        ):
+        elif not reached or self._is_constant(name, users):
             self.found.constants[name] = value
             return
         else:
@@ -285,6 +294,18 @@ class _Assignment:
                 inner = [block for block in node.attributes.values() if isinstance(block, Block)]
                 live.update(reads(node) if inner else (x for i, x in enumerate(node.inputs) if not _at_host(node, i)))
         return live
+
+    def _is_constant(self, name: str, users: list[tuple[Node, int]]) -> bool:
+        """Whether it is part of a formula rather than learnt: by what it is, what takes it, and what it is called."""
+        if not self._is_floating(name) or not self.source.buffers.get(name, True) or self._is_number(name):
+            return True
+        if users and all(_at_host(user, i) for user, i in users):
+            return True
+        return is_generated(name) and not any(_at_weight(user, i) for user, i in users)
+
+    def _is_number(self, name: str) -> bool:
+        """Whether it is a number in a formula; of files that name all their numbers, one without dimensions is."""
+        return not self._shape(name) and self.source.producer == "skl2onnx"
 
     def _is_integer_buffer(self, name: str, users: list[tuple[Node, int]]) -> bool:
         """Whether it is a buffer of integers: what has a name in a traced file is part of a module's state."""
