@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import chainrule.engine as cr
 from chainrule.client import Client
 from chainrule.engine import io, models
+from tests.engine.models.torch_twins import twin
 from tests.integration.conftest import ServerProcess, without_ray
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -78,22 +81,33 @@ def test_what_an_example_has_made_is_there_when_it_runs_again(server: ServerProc
     assert first[-1] == again[-1]
 
 
-def test_the_guide_to_fine_tuning_does_what_it_says(
-    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "docs" / "fine-tuning.md").read_text(), re.DOTALL)
-    pretrained = {
-        name: value.numpy() for name, value in models.resnet18(generator=cr.Generator(0)).state_dict().items()
-    }
+@pytest.fixture
+def pretrained(server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """What is in the file that the guide to fine-tuning begins with, were it trained: torchvision's has no counters."""
+    weights = {name: value.numpy() for name, value in models.resnet18(generator=cr.Generator(0)).state_dict().items()}
+    without = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHAINRULE_ADDRESS", server.address)
-    io.save_pth_file(  # torchvision's has no counters
-        {name: value for name, value in pretrained.items() if not name.endswith("num_batches_tracked")},
-        "resnet18-f37072fd.pth",
-    )
+    io.save_pth_file(without, "resnet18-f37072fd.pth")
+    return weights
+
+
+def guide(beginning: str) -> CodeType:
+    """The example of the guide to fine-tuning that has these words."""
+    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "docs" / "fine-tuning.md").read_text(), re.DOTALL)
+    [block] = [block for block in blocks if beginning in block]
+    return compile(block, "docs/fine-tuning.md", "exec")
+
+
+def pictures() -> dict[str, Any]:
+    """The pictures of ten classes that the guide speaks of, but small."""
     rng = np.random.default_rng(0)
-    names = {"x": rng.uniform(size=(40, 3, 32, 32)), "y": rng.integers(0, 10, 40)}
-    exec(compile(blocks[0], "docs/fine-tuning.md", "exec"), names)
+    return {"x": rng.uniform(size=(40, 3, 32, 32)), "y": rng.integers(0, 10, 40)}
+
+
+def test_the_guide_to_fine_tuning_does_what_it_says(pretrained: dict[str, np.ndarray]) -> None:
+    names = pictures()
+    exec(guide("allow_missing"), names)
     tuned = io.load_weights("tuned.pth")
     assert tuned.keys() == pretrained.keys()
     parameters = {name for name, _ in models.resnet18().named_parameters()}
@@ -103,10 +117,32 @@ def test_the_guide_to_fine_tuning_does_what_it_says(
     assert not np.array_equal(tuned["bn1.running_mean"], pretrained["bn1.running_mean"])
 
     with Client.connect() as client:
-        head_first = next(block for block in blocks if "parameter_groups" in block)
-        exec(compile(head_first, "docs/fine-tuning.md", "exec"), names | {"client": client})
+        made = client.jobs.get(names["job"].name).status().result_version
+        exec(guide("parameter_groups"), names | {"client": client})
         [job] = client.jobs.list(filter='model = "models/tuned"', limit=1)
-        assert client.jobs.get(job.name).wait(timeout_s=200).source_version == "models/tuned/versions/2"
+        assert client.jobs.get(job.name).wait(timeout_s=200).source_version == made
+
+
+@needs_torch
+@pytest.mark.torch
+def test_what_was_fine_tuned_goes_back_into_pytorchs_resnet18(
+    pretrained: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resnet18(num_classes: int = 1000, weights: str | None = None) -> Any:
+        return twin("resnet18", num_classes=num_classes)
+
+    stand_in = SimpleNamespace(models=SimpleNamespace(resnet18=resnet18))  # nothing is downloaded in a test
+    monkeypatch.setitem(sys.modules, "torchvision", stand_in)
+    names = pictures()
+    exec(guide("allow_missing"), names)
+    exec(guide("torch.load"), names)
+    tuned = io.load_weights("tuned.pth")
+    assert all(np.array_equal(value, tuned[name]) for name, value in names["network"].state_dict().items())
+    with Client.connect() as client:
+        names |= {"client": client, "x": names["x"].astype(np.float32)}
+        exec(guide('"mine"'), names)
+        trained = names["job"].state_dict("torch")
+    assert all(bool((value == trained[name]).all()) for name, value in names["module"].state_dict().items())
 
 
 def test_all_examples_are_in_the_table_and_tested() -> None:
