@@ -202,11 +202,12 @@ PRODUCTS = [
     case("Einsum", 12, draw(2, 2, 3), draw(4, 3), equation="...d, hd -> ...h"),
 ]
 
+REDUCES = [f"Reduce{how}" for how in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum")]
+REDUCES += ["ReduceSumSquare"]
 REDUCTIONS = [
     *(
         made
-        for op in ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin")
-        + ("ReduceProd", "ReduceSum", "ReduceSumSquare")
+        for op in REDUCES
         for made in (
             case(op, 11, positive(2, 3, 2)),
             case(op, 11, positive(2, 3, 2), axes=[1], keepdims=0),
