@@ -82,13 +82,14 @@ def _analysed(model: ModelProto, limits: Limits) -> tuple[Source, Roles]:
 
 
 def _keys(source: Source, roles: Roles) -> list[str]:
-    """The keys of the state_dict in the order of the file."""
+    """The keys of the state_dict in the order of the file. Second names are left out: they come last, as of layers
+    that share a weight with one before them."""
     by_source: dict[str, list[str]] = {}
     for weight in roles.weights():
         by_source.setdefault(weight.source, []).append(weight.name)
     for alias, value in roles.aliases.items():
-        names = by_source.setdefault(value, [])
-        names.insert(0 if alias in roles.first_names else len(names), alias)
+        if alias in roles.first_names:
+            by_source.setdefault(value, []).insert(0, alias)
     return [key for name in source.weights for key in by_source.get(name, ())]
 
 

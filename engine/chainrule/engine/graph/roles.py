@@ -329,7 +329,9 @@ class _Assignment:
                 continue
             for stem in dict.fromkeys(taking):
                 key = f"{stem}.weight"
-                if stem and stem != own and not own.startswith(f"{stem}.") and key not in self.weights:
+                is_called_again = re.sub(r"_\d+(?=\.|$)", "", stem) == own  # the second call of fc is fc_1
+                other = stem != own and not is_called_again and not own.startswith(f"{stem}.")
+                if stem and other and key not in self.weights:
                     self.found.aliases.setdefault(key, name)
                     if stem == taking[0]:
                         self.found.first_names.add(key)
