@@ -277,6 +277,8 @@ RELU = node("Relu", "x", "y")
         ([node("Relu", "", "y")], 'node "culprit" .*it has 0 inputs'),
         ([node("Concat", "x x", "y")], 'node "culprit" .*attribute axis is missing'),
         ([node("Concat", "x x", "y", axis="one")], 'node "culprit" .*attribute axis is of kind str'),
+        ([helper.make_node("Identity", [""], ["y"], name="culprit")], 'node "culprit" .*that it needs is not there'),
+        ([helper.make_node("Add", ["x", ""], ["y"], name="culprit")], 'node "culprit" '),
         ([node("Invented", "x", "y")], 'node "culprit": ai.onnx::Invented'),
         ([helper.make_node("Relu", ["x"], ["y"], name="culprit", domain="far.away")], 'node "culprit" .*"far.away"'),
         ([helper.make_node("Relu", ["x"], ["y"], name="culprit", domain="own")], 'node "culprit": own::Relu'),
@@ -309,6 +311,12 @@ def test_a_loop_is_refused() -> None:
         model_of([node("Loop", "times yes x", "y", body=body)], [times, go]), 'node "culprit": ai.onnx::Loop'
     )
     assert isinstance(error, UnsupportedError)
+
+
+def test_a_condition_that_is_not_there_is_refused() -> None:
+    branch = helper.make_graph([node("Relu", "x", "z")], "b", [], [value("z", 2, 3)])
+    missing = helper.make_node("If", [""], ["y"], name="if", then_branch=branch, else_branch=branch)
+    refused(model_of([missing]), r'node "if" \(If\): it needs a condition')
 
 
 # ---- Initialisers ----
@@ -504,6 +512,14 @@ def test_inputs_that_would_be_made_huge_are_refused(
     content = model_of([made], initialisers, [value("x", *shape)]).SerializeToString()
     with at_most(to_load(content) + LIMITS.activation_bytes), pytest.raises(GraphError, match="culprit"):
         graph.load(content, limits=LIMITS)(given)
+
+
+@pytest.mark.parametrize("size", [8, 2**20, 2**31, 2**63 - 1])
+def test_a_neighbourhood_wider_than_there_are_channels_costs_nothing(size: int) -> None:
+    content = model_of([node("LRN", "x", "y", size=size)], inputs=[value("x", *IMAGES)]).SerializeToString()
+    with at_most(to_load(content)):
+        y: Any = graph.load(content, limits=LIMITS)(2 * cr.ones(*IMAGES))
+    np.testing.assert_allclose(y.numpy(), 2 * (1 + 1e-4 / size * 4) ** -0.75, rtol=1e-6)
 
 
 def test_broadcasting_that_would_be_huge_is_refused() -> None:
