@@ -86,6 +86,7 @@ BYTES, MORE_BYTES = np.array([1, 130, 255, 64], np.uint8), np.array([3, 2, 7, 1]
 SIGNED, DIVISORS = np.array([7, -7, 7, -7, 6], np.int64), np.array([3, 3, -3, -3, 2], np.int64)
 SIGNS = {op: np.array([1, -1, 1], np.float32) for op in ("ReduceL1", "ReduceL2", "ReduceSumSquare")}
 GRID = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+LIMITS: tuple[dict[str, Any], ...] = ({}, {"min": -0.4}, {"max": 0.2}, {"min": -0.4, "max": 0.2})
 
 UNARY = [
     *(case(op, 13, draw(2, 3)) for op in ("Abs", "Exp", "Neg", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Asinh")),
@@ -170,10 +171,7 @@ ARITHMETIC = [
     *(case(op, 13, SIGNED, DIVISORS) for op in ("Max", "Min")),
     case("Where", 9, truths(2, 3), draw(3), draw(2, 1)),
     case("Where", 16, truths(3), SIGNED[:3], number(4, np.int64)),
-    case("Clip", 6, draw(9)),
-    case("Clip", 6, draw(9), min=-0.4),
-    case("Clip", 6, draw(9), max=0.2),
-    case("Clip", 10, draw(9), min=-0.4, max=0.2),
+    *(case("Clip", 6, draw(9), **limits) for limits in LIMITS),
     case("Clip", 11, draw(9)),
     case("Clip", 11, draw(9), number(-0.4)),
     case("Clip", 13, draw(9), None, number(0.2)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from chainrule.engine.graph.registry import find
 from chainrule.engine.graph.tensors import dtype_of, to_array
 from chainrule.engine.graph.wire import scan
 
+_quoted = re.compile(r"'([^']*)'")
 _Kind = AttributeProto.AttributeType
 
 
@@ -211,7 +213,8 @@ class _Reader:
             return
         if domain not in scope.opsets:
             raise GraphError(f'{title}: the file does not import a version of its domain "{domain or "ai.onnx"}"')
-        yield Node(name, domain, proto.op_type, scope.opsets[domain], inputs, outputs, attributes)
+        opset = scope.opsets[domain]
+        yield Node(name, domain, proto.op_type, opset, inputs, outputs, attributes, _path(proto))
 
     def inlined(
         self,
@@ -308,6 +311,20 @@ class _Reader:
 
 def _name(proto: Any, i: int) -> str:
     return proto.name or f"{proto.op_type}_{i}"
+
+
+def _path(proto: Any) -> str:
+    """The path of the module that a node is of: layers.0.fc of /layers/layers.0/fc/MatMul, or as metadata has it."""
+    for entry in proto.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = _quoted.findall(entry.value)
+            return scopes[-2] if len(scopes) > 1 else ""
+    path: list[str] = []
+    for part in proto.name.split("/")[1:-1] if proto.name.startswith("/") else ():
+        if path and part.startswith(f"{path[-1]}."):
+            path.pop()  # the name of an element of a Sequential has that of the Sequential in it
+        path.append(part)
+    return ".".join(path)
 
 
 def _domain(name: str) -> str:

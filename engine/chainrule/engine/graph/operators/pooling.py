@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,12 @@ def max_pool(node: Node) -> Bounded:
 
 @operator("AveragePool")
 def average_pool(node: Node) -> Bounded:
-    """The average of each window of x (N, C, L) or (N, C, H, W); with `count_include_pad` zeros of the margin count."""
+    """The average of each window of x (N, C, L) or (N, C, H, W); with `count_include_pad` zeros of the margin count.
+
+    Of more dimensions if windows are longer than 1 along the first only, as PyTorch writes LocalResponseNorm.
+    """
+    if _is_of_columns(node):
+        return _average_of_columns(node)
     attributes, ceil_mode = WindowAttributes(node, kernel=True), bool(node.int("ceil_mode", 0))
     count_include_pad = bool(node.int("count_include_pad", 0))
     _check_dense(attributes)
@@ -67,6 +73,35 @@ def average_pool(node: Node) -> Bounded:
         return _sums(x, at, reach) * Tensor(shares.astype(x.dtype))
 
     return bounded(compute, _elements(node, attributes, ceil_mode))
+
+
+def _is_of_columns(node: Node) -> bool:
+    size, strides, pads = node.ints("kernel_shape"), node.ints("strides", []), node.ints("pads", [])
+    dims = len(size)
+    ends = [n for i, n in enumerate(pads) if i % dims] if dims else []
+    return dims > 2 and not any(n != 1 for n in size[1:]) and not any(n != 1 for n in strides[1:]) and not any(ends)
+
+
+def _average_of_columns(node: Node) -> Bounded:
+    """With the dimensions behind the first made one."""
+    pads, dims = node.ints("pads", []), len(node.ints("kernel_shape"))
+    attributes = {
+        **node.attributes,
+        "kernel_shape": [node.ints("kernel_shape")[0], 1],
+        "strides": [node.ints("strides", [1])[0], 1],
+        "dilations": [*node.ints("dilations", [1])[:1], 1],
+        "pads": [pads[0], 0, pads[dims], 0] if len(pads) == 2 * dims else [],
+    }
+    inner = average_pool(replace(node, attributes=attributes))
+
+    def flat(x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
+
+    def compute(x: Tensor) -> Tensor:
+        y: Tensor = inner.compute(flat(x))
+        return y.reshape(*y.shape[:3], *x.shape[3:])
+
+    return bounded(compute, lambda x: inner.elements(flat(x)))
 
 
 @operator("LpPool", since=2)

@@ -334,3 +334,26 @@ def constant(node: Node) -> Compute:
     else:
         raise Refused("a constant that is text or sparse")
     return lambda: Variable.wrap(array)
+
+
+@operator("SequencePart", domain="chainrule", host=(1, 2))
+def sequence_part(node: Node) -> Compute:
+    """One part of a tensor that is split: what `rewriting` makes of SplitToSequence and SequenceAt."""
+    axis, keep = node.int("axis", 0), bool(node.int("keepdims", 1))
+
+    def compute(x: Tensor, position: Array, sections: Array | None = None) -> Tensor:
+        dim, which = _axis(axis, x.ndim), int(position.reshape(-1)[0])
+        if sections is not None and sections.ndim:
+            each = lengths(sections)
+        else:
+            size = 1 if sections is None else int(sections)
+            if size < 1:
+                raise ShapeError(f"parts of length {size}")
+            each = tuple(min(size, x.shape[dim] - start) for start in range(0, x.shape[dim], size))
+        if not -len(each) <= which < len(each):
+            raise DimensionError(f"part {which} of {len(each)}")
+        which %= len(each)
+        part = cr.narrow(x, dim, sum(each[:which]), each[which])
+        return cr.squeeze(part, dim) if sections is None and not keep else part
+
+    return compute
