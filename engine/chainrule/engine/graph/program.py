@@ -249,7 +249,7 @@ class Program:
 
     def _choice(self, node: Node) -> list[Call | Choice]:
         branches = [node.attributes.get(name) for name in ("then_branch", "else_branch")]
-        if len(node.inputs) != 1 or not all(isinstance(block, Block) for block in branches):
+        if len(node.inputs) != 1 or not node.inputs[0] or not all(isinstance(block, Block) for block in branches):
             raise node.error("it needs a condition, a then_branch and an else_branch")
         if any(len(block.outputs) != len(node.outputs) for block in branches):  # type: ignore[union-attr]
             raise node.error("its branches do not give what it gives")
@@ -307,6 +307,9 @@ def _at(inputs: Sequence[int], positions: frozenset[int]) -> list[int]:
 
 # ---- One call ----
 
+_FAILURES = (ChainruleError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What operators raise when they are given what they cannot compute with."""
+
 
 def apply(call: Call, args: list[Any], limit: int, run: Run | None = None) -> tuple[Any, ...]:
     """The results of a call, checked against the limit.
@@ -320,11 +323,13 @@ def apply(call: Call, args: list[Any], limit: int, run: Run | None = None) -> tu
         result = call.compute(run, *args) if call.stateful else call.compute(*args)
     except GraphError:
         raise
-    except (ChainruleError, ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except _FAILURES as error:
         raise failure(call.node, args, error) from error
     results = result if isinstance(result, tuple) else (result,)
     if len(results) < len([y for y in call.outputs if y != UNUSED]):
         raise call.node.error(f"it has {len(call.outputs)} outputs; {len(results)} are supported")
+    if any(result is None for result in results):
+        raise call.node.error("an input that it needs is not there")
     return results
 
 
@@ -444,7 +449,7 @@ def replay(plan: Plan, given: Mapping[int, Tensor], run: Run) -> list[Any]:
                 values[step.outputs[0]] = result
             for slot in step.done:
                 values[slot] = None
-    except (ChainruleError, ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except _FAILURES as error:
         assert step is not None
         raise failure(step.node, args, error) from error
     return values
