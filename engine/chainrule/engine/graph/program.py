@@ -145,6 +145,7 @@ class Program:
             GraphError: constants make no sense, or more of them than may be.
         """
         self.limits = limits
+        self.source = b""  # the architecture that it was made of, to be pickled instead
         self.slots: dict[str, int] = {"": NONE}
         self.levels: list[int] = [CONSTANT, CONSTANT]
         self.dynamic: set[int] = set()
@@ -165,6 +166,11 @@ class Program:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from chainrule.engine.graph.loading import compiled  # it makes programs
+
+        return compiled, (self.source, self.limits)
 
     def plan(self, signature: Any) -> Plan | None:
         """The plan for inputs of such shapes and dtypes, if a forward with them has been made."""
@@ -320,7 +326,7 @@ def apply(call: Call, args: list[Any], limit: int, run: Run | None = None) -> tu
         result = call.compute(run, *args) if call.stateful else call.compute(*args)
     except GraphError:
         raise
-    except (ChainruleError, ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except (ChainruleError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise failure(call.node, args, error) from error
     results = result if isinstance(result, tuple) else (result,)
     if len(results) < len([y for y in call.outputs if y != UNUSED]):
@@ -444,7 +450,7 @@ def replay(plan: Plan, given: Mapping[int, Tensor], run: Run) -> list[Any]:
                 values[step.outputs[0]] = result
             for slot in step.done:
                 values[slot] = None
-    except (ChainruleError, ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except (ChainruleError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         assert step is not None
         raise failure(step.node, args, error) from error
     return values

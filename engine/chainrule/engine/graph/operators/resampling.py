@@ -145,7 +145,8 @@ class _Resize:
         half = kind(0.5)
         symmetric = self.coordinates == "half_pixel_symmetric"
         shift = kind(n / 2) * (1 - kind(m) / (scale * kind(n))) if symmetric else kind(0)
-        return shift + (i + half) / scale - half
+        places: Array = shift + (i + half) / scale - half
+        return places
 
     def _nearest(self, places: Array, n: int) -> Array:
         rules: dict[str, Callable[[Array], Array]] = {
