@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tracemalloc
 from collections.abc import Callable
@@ -353,16 +354,13 @@ def test_damaged_files_are_refused_or_loaded() -> None:
         damaged = bytearray(whole)
         for _ in range(draws.choice((1, 1, 2, 5))):
             damaged[draws.randrange(len(damaged))] = draws.randrange(256)
-        try:
+        with contextlib.suppress(graph.GraphError):
             module = graph.load(bytes(damaged), limits=SMALL)
-            module(
-                *(
-                    cr.tensor(np.ones([n if isinstance(n, int) else 2 for n in spec.shape or ()], spec.dtype))
-                    for spec in module.inputs
-                    if all(not isinstance(n, int) or n < 100 for n in spec.shape or ())
-                )
-            )
+            module(*map(example, module.inputs))
             loaded += 1
-        except graph.GraphError as error:
-            assert error.message
     assert loaded > 100
+
+
+def example(spec: graph.TensorSpec) -> cr.Tensor:
+    """Ones of the shape that an input is said to have, as far as that is small."""
+    return cr.tensor(np.ones([n if isinstance(n, int) and n < 100 else 2 for n in spec.shape or ()], spec.dtype))
