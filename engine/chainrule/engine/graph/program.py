@@ -145,6 +145,7 @@ class Program:
             GraphError: constants make no sense, or more of them than may be.
         """
         self.limits = limits
+        self.source = b""  # the architecture that it was made of, to be pickled instead
         self.slots: dict[str, int] = {"": NONE}
         self.levels: list[int] = [CONSTANT, CONSTANT]
         self.dynamic: set[int] = set()
@@ -165,6 +166,11 @@ class Program:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from chainrule.engine.graph.loading import compiled  # it makes programs
+
+        return compiled, (self.source, self.limits)
 
     def plan(self, signature: Any) -> Plan | None:
         """The plan for inputs of such shapes and dtypes, if a forward with them has been made."""
