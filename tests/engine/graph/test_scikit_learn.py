@@ -103,7 +103,7 @@ def test_coefficients_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_transform_that_is_not_taken_is_named() -> None:
-    settings = {"coefficients": [1.0] * 4, "post_transform": "PROBIT"}
+    settings: dict[str, Any] = {"coefficients": [1.0] * 4, "post_transform": "PROBIT"}
     node = helper.make_node("LinearRegressor", ["x"], ["y"], "lin", domain="ai.onnx.ml", **settings)
     with pytest.raises(graph.UnsupportedError, match="post_transform=PROBIT"):
         graph.load(content([node], domains=["ai.onnx.ml"]))
