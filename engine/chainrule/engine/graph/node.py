@@ -30,6 +30,8 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """int, float, str, array, block, or a list of them."""
+    layer: str = ""
+    """The path of the linear layer or embedding that the file says it was a part of."""
 
     @property
     def title(self) -> str:

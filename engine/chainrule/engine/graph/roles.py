@@ -138,6 +138,7 @@ class _Assignment:
         self._drop_unused_outputs()
         self._normalisations()
         self._transposed_linears()
+        self._tied()
         users = self._uses()
         for name in self.weights:
             self._decide(name, users[name])
@@ -237,6 +238,23 @@ class _Assignment:
             key = f"{stem}.weight"
             if stem and len(self._shape(name)) == 2 and key not in self.weights and key not in self.found.aliases:
                 self.transposed[name] = key
+
+    def _tied(self) -> None:
+        """A weight that two layers share is in a file once; the other layer's name is that of its nodes."""
+        own = [name for name in self.weights if name.endswith(".weight") and not is_generated(name)]
+        users = self._uses()
+        for name in own:
+            if len(users[name]) < 2 or len(self._shape(name)) != 2:
+                continue
+            for node, _ in users[name]:
+                stem, first = node.layer, node.layer
+                if not stem and node.op in ("Gather", "Transpose", "Gemm"):
+                    stem, first = _stem_by_scope(node.name), _stem_by_scope(_calls.sub("", node.name))
+                if f"{first}.weight" == name or f"{first}.weight" in self.found.aliases:
+                    continue  # a second call of the layer
+                others = [w for w in self.weights if w.startswith(f"{stem}.") and w != f"{stem}.bias"]
+                if stem and not others and f"{stem}.weight" not in self.found.aliases:
+                    self.found.aliases[f"{stem}.weight"] = name
 
     def _decide(self, name: str, users: list[tuple[Node, int]]) -> None:
         value = self.weights[name]
@@ -375,6 +393,10 @@ def _stem_by_bias(node: Node, users: Mapping[str, list[tuple[Node, int]]], weigh
         return ""
     biases = [x for x in following[0][0].inputs if x in weights and x.endswith(".bias")]
     return biases[0].removesuffix(".bias") if len(biases) == 1 else ""
+
+
+_calls = re.compile(r"_\d+(?=/)")
+"""What the older exporter appends to the name of a module that is called again; it may be a part of the name itself."""
 
 
 def _stem_by_scope(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
 from chainrule.engine.graph.node import Node
 from chainrule.engine.graph.registry import find
+from chainrule.engine.graph.sequences import without_sequences
 from chainrule.engine.graph.tensors import dtype_of, to_array
 from chainrule.engine.graph.wire import scan
 
@@ -170,7 +172,7 @@ class _Reader:
                 weights[value.name] = _weight_apart(spec)
             else:
                 inputs.append(spec)
-        nodes = self.nodes(graph.node, scope)
+        nodes = without_sequences(self.nodes(graph.node, scope))
         outputs = [scope.look_up(value.name, f'output "{value.name}"') for value in graph.output]
         specs = [_output(value) for value in graph.output]
         if len({spec.name for spec in specs}) != len(specs):
@@ -211,7 +213,7 @@ class _Reader:
             return
         if domain not in scope.opsets:
             raise GraphError(f'{title}: the file does not import a version of its domain "{domain or "ai.onnx"}"')
-        yield Node(name, domain, proto.op_type, scope.opsets[domain], inputs, outputs, attributes)
+        yield Node(name, domain, proto.op_type, scope.opsets[domain], inputs, outputs, attributes, _layer(proto))
 
     def inlined(
         self,
@@ -312,6 +314,18 @@ def _name(proto: Any, i: int) -> str:
 
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
+
+
+def _layer(proto: Any) -> str:
+    """What `torch.onnx.export(dynamo=True)` notes of the module that a node was a part of: its class and its path."""
+    noted = {entry.key.removeprefix("pkg.torch.onnx."): entry.value for entry in proto.metadata_props}
+    kinds, paths = (re.findall(r"'([^']*)'", noted.get(key, "")) for key in ("class_hierarchy", "name_scopes"))
+    if len(kinds) < 2 or len(kinds) != len(paths) or kinds[-2] not in _layers:
+        return ""
+    return str(paths[-2])
+
+
+_layers = ("torch.nn.modules.linear.Linear", "torch.nn.modules.sparse.Embedding")
 
 
 def _opsets(imports: Any) -> dict[str, int]:

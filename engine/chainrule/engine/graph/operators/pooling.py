@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ def max_pool(node: Node) -> Bounded:
     """The largest of each window of x (N, C, L) or (N, C, H, W), and as second output its place in all of x."""
     attributes, ceil_mode = WindowAttributes(node, kernel=True), bool(node.int("ceil_mode", 0))
     indices = len(node.outputs) > 1 and node.outputs[1] != ""
-    if indices and (node.int("storage_order", 0) or attributes.auto_pad.startswith("SAME")):
-        raise Refused("the output Indices with auto_pad, or in column-major order")
+    if indices and (node.int("storage_order", 0) or attributes.auto_pad.startswith("SAME") or attributes.joined):
+        raise Refused("the output Indices with auto_pad, in column-major order, or of volumes")
 
     def compute(x: Tensor) -> Any:
         at = attributes.over(x.shape[2:])
@@ -47,7 +47,7 @@ def max_pool(node: Node) -> Bounded:
         planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(at.size))
         return y, Tensor(places.data + planes * math.prod(x.shape[2:]))
 
-    return bounded(compute, _elements(node, attributes, ceil_mode))
+    return _bounded(node, attributes, ceil_mode, compute)
 
 
 @operator("AveragePool")
@@ -66,7 +66,7 @@ def average_pool(node: Node) -> Bounded:
         shares = _shares(x.shape[2:], at, reach, count_include_pad)
         return _sums(x, at, reach) * Tensor(shares.astype(x.dtype))
 
-    return bounded(compute, _elements(node, attributes, ceil_mode))
+    return _bounded(node, attributes, ceil_mode, compute)
 
 
 @operator("LpPool", since=2)
@@ -79,7 +79,7 @@ def lp_pool(node: Node) -> Bounded:
         at = attributes.over(x.shape[2:])
         return _sums(x.abs().pow(p), at, _reach(node, x.shape[2:], at, ceil_mode)).pow(1 / p)
 
-    return bounded(compute, _elements(node, attributes, ceil_mode))
+    return _bounded(node, attributes, ceil_mode, compute)
 
 
 def _check_dense(attributes: WindowAttributes) -> None:
@@ -87,16 +87,26 @@ def _check_dense(attributes: WindowAttributes) -> None:
         raise Refused("dilations other than 1 where windows are added up")
 
 
-def _elements(node: Node, attributes: WindowAttributes, ceil_mode: bool) -> Callable[[Tensor], int]:
-    """Of the image with its margins, which are more than its places."""
+def _bounded(node: Node, attributes: WindowAttributes, ceil_mode: bool, compute: Compute) -> Bounded:
+    """A pooling, also of volumes where `attributes` have joined two of their dimensions.
+
+    Its elements are at most those of the image with its margins, which are more than its places.
+    """
 
     def elements(x: Tensor) -> int:
-        at = attributes.over(x.shape[2:])
-        reach = _reach(node, x.shape[2:], at, ceil_mode)
-        size = [n + max(i, 0) + max(j, 0) for n, i, j in zip(x.shape[2:], at.before, reach, strict=True)]
+        image = x.shape[2:] if not attributes.joined else (x.shape[2], math.prod(x.shape[3:]))
+        at = attributes.over(image)
+        reach = _reach(node, image, at, ceil_mode)
+        size = [n + max(i, 0) + max(j, 0) for n, i, j in zip(image, at.before, reach, strict=True)]
         return math.prod(x.shape[:2]) * math.prod(size)
 
-    return elements
+    def of_volumes(x: Tensor) -> Tensor:
+        if x.ndim != 5:
+            raise node.error(f"an input of shape {list(x.shape)}, not of 5 dimensions as kernel_shape has 3")
+        y: Tensor = compute(x.flatten(3))
+        return y.reshape(*y.shape[:3], *x.shape[3:])
+
+    return bounded(of_volumes if attributes.joined else compute, elements)
 
 
 def _reach(node: Node, image: Sequence[int], at: Windows, ceil_mode: bool) -> list[int]:
