@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import chainrule.engine as cr
-from chainrule.engine import graph, optim
+from chainrule.engine import graph, nn, optim
 from chainrule.engine.dtypes import Array
+from chainrule.engine.nn import functional as F
 from tests.engine.graph.zoo import ZOO, build, export_dynamo, export_legacy, tensors
 
 pytestmark = pytest.mark.torch
@@ -176,6 +177,47 @@ def test_what_cannot_be_computed_is_refused_by_name(name: str, exporter: str) ->
     with pytest.raises(graph.UnsupportedError) as caught:
         graph.load(content)
     assert [op for _, op, _, _ in caught.value.nodes] == [f"ai.onnx::{ZOO[name].refused}"]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_dropout_drops_while_training_and_only_then(exporter: str) -> None:
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(50, 50), torch.nn.Dropout(0.25)).train()
+    x = np.random.default_rng(0).standard_normal((2, 50)).astype(np.float32)
+    loaded = graph.load(EXPORTERS[exporter](module, [x]))
+    with cr.no_grad(), cr.random.using(cr.Generator(0)):
+        many = cr.tensor(np.repeat(x, 100, axis=0))
+        whole, dropped = loaded.eval()(many).numpy(), loaded.train()(many).numpy()
+    kept = dropped != 0
+    assert abs(kept.mean() - 0.75) < 0.02
+    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-5)
+    assert (whole != 0).all()
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_statistics_are_left_to_someone_else(exporter: str) -> None:
+    _, content = exported("resnet18", exporter)
+    arrays, (alone, collected) = ZOO["resnet18"].draw(3, seed=1), (graph.load(content).train() for _ in range(2))
+    ours(alone, arrays)
+    before = {key: value.numpy().copy() for key, value in collected.named_buffers()}
+    with nn.collect_batch_statistics(collected) as statistics:
+        ours(collected, arrays)
+    moved = {key for key in before if key.endswith(("running_mean", "running_var"))}
+    assert set(statistics) == moved
+    after, left = alone.state_dict(), collected.state_dict()
+    for key in moved:
+        np.testing.assert_array_equal(left[key].numpy(), before[key])
+        expected = F.running_update(before[key], statistics[key], 0.1)
+        np.testing.assert_array_equal(after[key].numpy(), expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg_bn"])
+def test_an_optimised_export_has_folded_the_normalisation_and_is_told_so(name: str) -> None:
+    module = build(name)
+    loaded = graph.load(export_dynamo(module, ZOO[name].draw(2), optimize=True))
+    assert not any(key.endswith("running_mean") for key in loaded.state_dict())
+    assert any("BatchNorm" in warning for warning in loaded.warnings)
 
 
 def test_enough_architectures_are_tried() -> None:

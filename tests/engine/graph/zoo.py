@@ -113,7 +113,7 @@ def export_legacy(module: Any, arrays: list[Array], **settings: Any) -> bytes:
     return file.getvalue()
 
 
-def export_dynamo(module: Any, arrays: list[Array], **settings: Any) -> bytes:
+def export_dynamo(module: Any, arrays: list[Array], *, optimize: bool = False, **settings: Any) -> bytes:
     """What `torch.onnx.export(dynamo=True)` makes of it, the first dimension free.
 
     `optimize=False`: the optimizer folds BatchNorm into the convolutions before it, of a module in training mode, too.
@@ -126,7 +126,7 @@ def export_dynamo(module: Any, arrays: list[Array], **settings: Any) -> bytes:
             module,
             tensors(arrays),
             dynamo=True,
-            optimize=False,
+            optimize=optimize,
             verbose=False,
             dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in arrays),
             **settings,
