@@ -1,6 +1,10 @@
 """The channel's options, and streams that outlive their connection."""
 
+import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 
 import grpc
 import pytest
@@ -110,6 +114,51 @@ def test_connect_does_not_wait_for_ever(server: FakeServer) -> None:
     server.silent.add("GetServerInfo")
     with pytest.raises(Unavailable, match=r"cannot reach a chainrule server at .*: no answer within 0\.2 s; start one"):
         Client.connect(server.address, timeout_s=0.2)
+
+
+def test_connect_is_patient_with_a_server_that_is_slow_to_shake_hands(server: FakeServer) -> None:
+    with slow_relay(server.address, delay_s=0.5) as address, Client.connect(address) as client:
+        assert client.server_info().version
+
+
+@contextmanager
+def slow_relay(address: str, *, delay_s: float) -> Iterator[str]:
+    """An address whose connections are taken at once, and passed on to another after a while."""
+    host, _, port = address.rpartition(":")
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while content := source.recv(65536):
+                target.sendall(content)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):  # the listener is closed
+            while True:
+                taken, _ = listener.accept()
+                ended.wait(delay_s)
+                passed_on = socket.create_connection((host, int(port)))
+                sockets.extend((taken, passed_on))
+                for pair in ((taken, passed_on), (passed_on, taken)):
+                    threads.append(Thread(target=carry, args=pair))
+                    threads[-1].start()
+
+    ended, sockets = Event(), list[socket.socket]()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads = [Thread(target=serve)]
+        threads[0].start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+    threads[0].join()
+    for each in sockets:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()
+    for each in sockets:
+        each.close()
 
 
 def test_connect_takes_the_address_of_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,15 @@ def test_weights_may_lack_what_is_named(server: FakeServer, client: Client, modu
     assert io.digest(server.blobs[request.model.weights_digest]) == io.digest(io.save(weights))
 
 
+def test_counters_of_batch_norm_may_lack_as_in_old_files_of_pytorch(server: FakeServer, client: Client) -> None:
+    weights = {name: value.numpy() for name, value in models.small_cnn().state_dict().items()}
+    old = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    assert len(old) == len(weights) - 2
+    client.models.create("digits", "small_cnn", weights=old)
+    [request] = server.requests("CreateModel")
+    assert io.digest(server.blobs[request.model.weights_digest]) == io.digest(io.save(weights))
+
+
 def test_nothing_may_be_lacking_by_default(server: FakeServer, client: Client, module: nn.Module) -> None:
     client.models.create("digits", module)
     [request] = server.requests("CreateModel")

@@ -213,10 +213,10 @@ class TrainingConfig:
     timing, and `exact` must be False."""
     losses: tuple[Loss, ...] = ()
     """What is minimised: their sum, each times its weight. Empty: cross entropy."""
-    metrics: tuple[MetricSpec, ...] = ()
-    """What is measured besides. Empty: accuracy, where the first loss is cross_entropy or nll."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to images before they are trained on; by default nothing."""
+    metrics: tuple[MetricSpec, ...] = ()
+    """What is measured besides. Empty: accuracy, where the first loss is cross_entropy or nll."""
     min_workers: int = 1
     """Fewest workers to train with; with fewer the job waits."""
     max_workers: int = 1

@@ -69,7 +69,8 @@ class Datasets:
                 become classes, in the order of the alphabet.
             columns: which columns of a table are the inputs; None: all others.
             tokens: whether the inputs are tokens: whole numbers from 0, sent as int64.
-            regression: whether targets are numbers to predict, sent as float32, instead of class labels.
+            regression: whether targets are numbers to predict, sent as float32, although they are whole ones or come
+                from CSV; else these are class labels.
             pictures: whether uint8 inputs of arrays and tables are sent as they are, and divided by 255 on the workers;
                 else they become float32 with the same values. Those of folders and of PyTorch's datasets always are.
             size: height and width to which pictures in a folder are scaled; None: all must have one size.

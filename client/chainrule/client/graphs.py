@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from chainrule.client import torch_modules
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.networks import Arrays, Parcel
+from chainrule.client.networks import Arrays, Parcel, with_counters
 from chainrule.engine import graph, nn
 
 NOTES = "chainrule.state_dict"
@@ -73,6 +73,7 @@ def of_torch(module: Any, example: object, weights: Arrays | None) -> Parcel:
     notes = _notes(module, state, found)
     _check_learnt(module, notes, exported_file)
     if weights is not None:
+        weights = with_counters(weights, state)
         _check_names(state, weights)
         state = weights
     architecture = ModelProto.FromString(content)

@@ -1,6 +1,6 @@
 """What the SDK takes for a network and for weights, as what is sent; and what has come back, as modules and files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def parcel(network: Network, *, config: Mapping[str, Any] | None, example: objec
     """
     given = None if weights is None else arrays_of(weights)
     if isinstance(network, Family) or (isinstance(network, str) and not _is_path(network)):
-        return Parcel(family=str(network), config=config or {}, weights=given)
+        return Parcel(family=str(network), config=config or {}, weights=None if given is None else with_counters(given))
     if config is not None:
         raise InvalidInputError("config goes with the name of a family; leave it out")
     if torch_modules.is_torch_module(network):
@@ -92,7 +92,7 @@ def parcel(network: Network, *, config: Mapping[str, Any] | None, example: objec
 
         return graphs.of_torch(network, example, given)
     made = _parcel(network, example)
-    return made if given is None else replace(made, weights=given)
+    return made if given is None else replace(made, weights=with_counters(given) if made.family else given)
 
 
 def _parcel(network: Network, example: object) -> Parcel:
@@ -157,6 +157,19 @@ def arrays_of(weights: Weights) -> Arrays:
             "of a safetensors or .pth file"
         )
     return {name: _array(name, value) for name, value in weights.items()}
+
+
+def with_counters(weights: Arrays, names: Container[str] | None = None) -> Arrays:
+    """Weights with the counters of BatchNorm at 0 where they are not there: files of PyTorch before 0.4.1, as that of
+    torchvision's resnet18, have none, and PyTorch takes them so.
+
+    Args:
+        names: those that there may be; None: all.
+    """
+    means = (name for name in weights if name.rpartition(".")[2] == "running_mean")
+    counters = (f"{name.removesuffix('running_mean')}num_batches_tracked" for name in means)
+    lacking = (name for name in counters if name not in weights and (names is None or name in names))
+    return {**weights, **{name: np.zeros((), np.int64) for name in lacking}}
 
 
 def _array(name: object, value: object) -> np.ndarray:

@@ -17,6 +17,8 @@ SERVICE_FILES: tuple[FileDescriptor, ...] = tuple(
 ADDRESS_VARIABLE = "CHAINRULE_ADDRESS"
 DEFAULT_ADDRESS = "localhost:50051"
 MAX_PORT = 65535
+CONNECT_TIMEOUT_MS = 5_000
+"""How long a server may take to shake hands. gRPC calls it the least backoff; after a refusal it waits less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,7 @@ def channel_options(address: str) -> list[tuple[str, int | str]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
         ("grpc.max_reconnect_backoff_ms", 5_000),
         ("grpc.enable_http_proxy", 0 if is_loopback(address) else 1),
     ]

@@ -270,11 +270,11 @@ def test_a_file_that_is_no_dataset_is_wrong_usage_and_nothing_is_sent(
     assert server.calls == []
 
 
-def test_labels_with_fractions_are_wrong_usage(run: Run, tmp_path: Path) -> None:
+def test_targets_with_fractions_are_numbers_to_predict(run: Run, server: FakeServer, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=INPUTS, y=TARGETS + 0.5)
-    result = run("datasets", "push", "digits", str(tmp_path / "d.npz"))
-    assert result.exit_code == ExitCode.USAGE
-    assert "targets[0] is 0.5; class labels must be whole numbers" in result.stderr
+    assert run("datasets", "push", "digits", str(tmp_path / "d.npz")).exit_code == ExitCode.OK
+    [content] = server.blobs.values()
+    assert io.load(content)["targets"].tolist() == (TARGETS + 0.5).astype(np.float32).tolist()
 
 
 # Weights

@@ -94,6 +94,13 @@ def test_every_kind_of_table_gives_the_same_examples(tmp_path: Path, make: Calla
     assert labels == ("ape", "cat", "dog")
 
 
+def test_whole_numbers_of_a_text_are_class_labels_unless_they_are_to_be_predicted(tmp_path: Path) -> None:
+    path = csv(tmp_path, "a,y\n1.5,0\n3,2\n")
+    assert read(path)[1].dtype == np.int64
+    assert read(path, regression=True)[1].dtype == np.float32
+    assert read({"a": A, "y": np.array([0.0, 1.0, 2.0, 0.0])})[1].dtype == np.float32  # as the array says
+
+
 def test_columns_are_chosen_and_ordered(tmp_path: Path) -> None:
     inputs, targets, labels = read(as_csv(tmp_path), target="b", columns=["a"])
     assert inputs.tolist() == [[1.5], [-2.0], [3.25], [4.0]]
@@ -167,8 +174,10 @@ def test_a_cell_that_is_no_number_is_named_also_later(tmp_path: Path, monkeypatc
     assert refused(path).startswith(f'{path}, line 6, column "a": nan is no finite number')
 
 
-def test_targets_that_are_no_whole_numbers_are_named(tmp_path: Path) -> None:
-    assert "targets[2] is 0.5" in refused(csv(tmp_path, "a,y\n1,0\n3,1\n5,0.5\n"))
+def test_targets_of_a_text_that_are_no_whole_numbers_are_named(tmp_path: Path) -> None:
+    path = csv(tmp_path, "a,y\n1,0\n3,1\n5,0.5\n")
+    assert refused(path).startswith(f'{path}, line 4, column "y": 0.5 is no class label')
+    assert read(path, regression=True)[1].tolist() == [0.0, 1.0, 0.5]
 
 
 @pytest.mark.parametrize(

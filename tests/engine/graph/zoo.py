@@ -91,7 +91,7 @@ def tensors(arrays: list[Array]) -> tuple[Any, ...]:
 # ---- Exporters ----
 
 
-def export_legacy(module: Any, arrays: list[Array], **settings: Any) -> bytes:
+def export_legacy(module: Any, arrays: list[Array], *, training: Any = None, **settings: Any) -> bytes:
     """What `torch.onnx.export(dynamo=False)` makes of a module that is to be trained: the first dimension is free."""
     import torch
 
@@ -104,8 +104,8 @@ def export_legacy(module: Any, arrays: list[Array], **settings: Any) -> bytes:
             tensors(arrays),
             file,
             dynamo=False,
-            training=torch.onnx.TrainingMode.TRAINING,
-            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.TRAINING if training is None else training,
+            do_constant_folding=training is not None,
             input_names=names,
             dynamic_axes={name: {0: "batch"} for name in names},
             **settings,

@@ -334,7 +334,7 @@ def tcn() -> Any:
 class TextCNN(Module):
     def __init__(self) -> None:
         super().__init__()
-        self.embed = nn.Embedding(11, 8)
+        self.embed = nn.Embedding(11, 8, padding_idx=0)
         self.convs = nn.ModuleList(nn.Conv1d(8, 4, k) for k in (2, 3))
         self.dropout = nn.Dropout(0.0)
         self.fc = nn.Linear(8, 4)

@@ -10,6 +10,7 @@ import pytest
 
 from chainrule.engine import Generator, graph, io
 from chainrule.server.architecture import Builtin, GraphArchitecture
+from chainrule.server.training.config import Loss, MetricSpec
 from chainrule.server.training.events import Finished
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.plan import Plan
@@ -70,3 +71,17 @@ async def test_the_graph_of_a_family_is_trained_to_the_same_bits() -> None:
         for plan in (family, as_graph)
     ]
     assert digests[0] == digests[1]
+
+
+async def test_each_loss_is_of_the_output_that_it_names() -> None:
+    content, weights = graph.split(graphs.two_outputs())
+    plan = tiny_plan(max_workers=3, losses=(Loss(output="y"),), metrics=(MetricSpec("accuracy", output="z"),))
+    plan = replace(plan, architecture=GraphArchitecture(io.digest(content), content))
+    inputs = np.random.default_rng(0).normal(size=(plan.num_examples, 2)).astype(np.float32)
+    examples = Examples(inputs, (inputs[:, 0] > inputs[:, 1]).astype(np.int64))
+    state = TrainingState(0, dict(weights), {})
+    found = [await run(plan, data=examples, state=state, workers=workers, **IN_THREADS) for workers in (1, 3)]
+    assert found[0].digest == found[1].digest
+    assert not np.array_equal(found[0].state.parameters["w"], weights["w"])
+    other = replace(plan, config=replace(plan.config, losses=(Loss(output="z"),)))
+    assert (await run(other, data=examples, state=state, **IN_THREADS)).digest != found[0].digest

@@ -27,6 +27,7 @@ class CsvTable:
     """
 
     num_rows: int | None = None
+    is_typed = False
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -41,6 +41,8 @@ class NpzTable:
         InvalidInputError: it is none, unfolds to more than it may, or has arrays of objects.
     """
 
+    is_typed = True
+
     def __init__(self, path: Path, *, limit_bytes: int | None = None) -> None:
         self._path = path
         self.where = str(path)

@@ -25,6 +25,8 @@ class ParquetTable:
         InvalidInputError: it is none, or declares more than it may, or pyarrow is missing.
     """
 
+    is_typed = True
+
     def __init__(self, path: Path, *, limit_bytes: int | None = None) -> None:
         self._arrow = needed("pyarrow", reads=f"the Parquet file {path}")
         self._parquet = needed("pyarrow.parquet", reads=f"the Parquet file {path}")

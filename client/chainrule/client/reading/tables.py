@@ -30,6 +30,10 @@ class Table(Protocol):
         """What it is, for errors: "data.csv"."""
 
     @property
+    def is_typed(self) -> bool:
+        """Whether its numbers say if they are whole ones, as those of a text do not."""
+
+    @property
     def names(self) -> Sequence[str]:
         """Its columns."""
 
@@ -103,7 +107,16 @@ class TableReader:
         if self._classes is not None:
             return np.array([self._classes[value] for value in values.tolist()], np.int64)
         self._check(values, self._target, first)
-        return values
+        if self._table.is_typed or self._options.regression:
+            return values
+        labels = values.astype(np.int64)
+        if (changed := np.flatnonzero(labels != values)).size:
+            row = int(changed[0])
+            raise InvalidInputError(
+                f'{self._table.where}, {self._table.row(first + row)}, column "{self._target}": {values[row]} is no '
+                "class label, which is a whole number; for numbers to predict say regression=True (--regression)"
+            )
+        return labels
 
     def _check(self, values: NDArray[Any], name: str, first: int) -> None:
         """Raises InvalidInputError unless values are finite numbers."""
@@ -140,6 +153,7 @@ class DictTable:
     """
 
     where = "the dict"
+    is_typed = True
 
     def __init__(self, columns: Mapping[str, Any]) -> None:
         self._columns = {str(name): np.asarray(values) for name, values in columns.items()}
@@ -171,6 +185,7 @@ class FrameTable:
     """
 
     where = "the frame"
+    is_typed = True
 
     def __init__(self, frame: Any) -> None:
         self._frame = frame

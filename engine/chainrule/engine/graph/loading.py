@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, is_floating
 from chainrule.engine.graph import operators
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
+from chainrule.engine.graph.lowering import lower
 from chainrule.engine.graph.module import GraphModule, in_order
 from chainrule.engine.graph.program import Program
+from chainrule.engine.graph.remarks import found_in, freed
 from chainrule.engine.graph.roles import APART, BUFFERS, Roles, Weight, assign, names_in
 from chainrule.engine.graph.source import Source, TensorSpec, parse, read
 from chainrule.engine.graph.tensors import CODES
@@ -61,15 +63,38 @@ def load(content: bytes, *, max_bytes: int = MAX_BYTES, limits: Limits = _limits
         name = f"{norm.path}.num_batches_tracked" if norm.path else "num_batches_tracked"
         if isinstance(counted := source.weights.get(name), np.ndarray):
             values[name] = np.array(counted)
-    order = [w.name for name in source.weights for w in roles.weights() if w.source == name]
     module = GraphModule(program, roles, values, source.inputs, source.outputs, _without_weights(model, source, roles))
-    in_order(module, order)
+    in_order(module, _keys(source, roles))
     return module
 
 
 def _analysed(model: ModelProto, limits: Limits) -> tuple[Source, Roles]:
+    warnings = lower(model)
     source = read(model, limits, names_in(_metadata(model), APART))
-    return source, assign(source)
+    unlearnable = [name for name, array in source.weights.items() if _is_unlearnable(array)]
+    if unlearnable:  # known from the elements, so it is noted for when these are elsewhere
+        _set_metadata(model, BUFFERS, sorted({*names_in(_metadata(model), BUFFERS), *unlearnable}))
+        source.metadata = _metadata(model)
+    roles = assign(source)
+    source.inputs, fixed = freed(source.inputs)
+    roles.warnings += [*fixed, *warnings, *found_in(source, roles)]
+    return source, roles
+
+
+def _keys(source: Source, roles: Roles) -> list[str]:
+    """The keys of the state_dict in the order of the file."""
+    by_source: dict[str, list[str]] = {}
+    for weight in roles.weights():
+        by_source.setdefault(weight.source, []).append(weight.name)
+    for alias, value in roles.aliases.items():
+        names = by_source.setdefault(value, [])
+        names.insert(0 if alias in roles.first_names else len(names), alias)
+    return [key for name in source.weights for key in by_source.get(name, ())]
+
+
+def _is_unlearnable(array: Array | TensorSpec) -> bool:
+    """Whether it has elements that are not finite, as masks that are added to scores have."""
+    return isinstance(array, np.ndarray) and is_floating(array.dtype) and not np.isfinite(array).all()
 
 
 def _initial(source: Source, weight: Weight) -> Array:
@@ -106,6 +131,8 @@ def split(
     _set_metadata(model, BUFFERS, sorted({*names_in(_metadata(model), BUFFERS), *buffers}))
     source, roles = _analysed(model, limits)
     arrays = {w.name: _initial(source, w) for w in roles.weights() if isinstance(source.weights[w.source], np.ndarray)}
+    values = {value: w.name for value, w in roles.parameters.items()}
+    arrays |= {alias: arrays[values[v]] for alias, v in roles.aliases.items() if values.get(v) in arrays}
     arrays |= {f"{norm.path}.num_batches_tracked": np.array(0) for norm in roles.norms.values()}
     return _without_weights(model, source, roles), arrays
 
@@ -160,8 +187,8 @@ def _without_weights(model: ModelProto, source: Source, roles: Roles) -> bytes:
     del graph.node[:]
     graph.node.extend(nodes)
     there = {value.name for value in graph.input}
-    order = {name: i for i, name in enumerate(source.weights)}
-    for name in sorted(weights.keys() - there, key=lambda name: (order.get(name, len(order)), name)):
+    order = {key: i for i, key in enumerate(_keys(source, roles))}
+    for name in sorted(weights.keys() - there, key=lambda name: order[weights[name].name]):
         weight = weights[name]
         shape = weight.shape[::-1] if weight.transposed else weight.shape
         graph.input.append(helper.make_tensor_value_info(name, CODES[weight.dtype], shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class GraphScope(Module):
 class GraphBatchNorm(BatchNorm2d):
     """A BatchNorm of as many dimensions as the graph gives it."""
 
-    dimensions = (2, 3, 4, 5)
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3, 4, 5)
 
     def _fused(self, following: Module, *args: Any) -> Any:  # noqa: ARG002
         return None
@@ -165,7 +165,7 @@ def _fitting(spec: TensorSpec, value: Any) -> Tensor:
     """A value as the input that a graph declares: integers are converted to the dtype it names."""
     if isinstance(value, np.ndarray):
         value = tensor(value)
-    if not isinstance(value, Variable):
+    if not isinstance(value, Tensor):
         raise GraphError(f'input "{spec.name}" is a Tensor; got {type(value).__name__}')
     shape = value.data.shape
     if spec.shape is not None and (
@@ -176,8 +176,8 @@ def _fitting(spec: TensorSpec, value: Any) -> Tensor:
     if is_floating(value.data.dtype) != is_floating(spec.dtype):
         raise GraphError(f'input "{spec.name}" is of {spec.dtype}; got {value.data.dtype}: convert it first')
     if value.data.dtype != spec.dtype and not is_floating(spec.dtype):
-        return cast(Tensor, value).to(spec.dtype)
-    return cast(Tensor, value)
+        return value.to(spec.dtype)
+    return value
 
 
 def _written(spec: TensorSpec) -> str:

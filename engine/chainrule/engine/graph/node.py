@@ -30,8 +30,8 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """int, float, str, array, block, or a list of them."""
-    layer: str = ""
-    """The path of the linear layer or embedding that the file says it was a part of."""
+    scope: str = ""
+    """The path of the PyTorch module that computes it, where an exporter notes that."""
 
     @property
     def title(self) -> str:
@@ -42,17 +42,17 @@ class Node:
         """Whether the file gives this attribute."""
         return name in self.attributes
 
-    def int(self, name: str, default: int | None = None) -> int:
+    def int(self, name: str, default: builtins.int | None = None) -> builtins.int:
         """An attribute of this kind.
 
         Raises:
             GraphError: it is of another kind, or is not there and has no default.
         """
-        return self._get(name, int, default)
+        return self._get(name, builtins.int, default)
 
-    def float(self, name: str, default: float | None = None) -> float:
+    def float(self, name: str, default: builtins.float | None = None) -> builtins.float:
         """An attribute of this kind: of the floats that round to the file's float32, the one written shortest."""
-        return self._get(name, float, default)
+        return self._get(name, builtins.float, default)
 
     def string(self, name: str, default: str | None = None) -> str:
         """An attribute of this kind."""

@@ -18,15 +18,34 @@ from chainrule.engine.dtypes import Array, DType, is_floating
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.node import Node
 from chainrule.engine.graph.registry import find
-from chainrule.engine.graph.source import Block, Source, TensorSpec, needed
+from chainrule.engine.graph.rewriting import without_sequences
+from chainrule.engine.graph.source import Block, Source, TensorSpec, needed, reads
 from chainrule.engine.nn import Module
 
 _generated = re.compile(
     r"(onnx::.*|\d+|_?val_\d+|const_fold_opt__\d+|.*const_fold_opt__\d+|Constant_.*|_v_\d+|scalar_tensor_default.*"
-    r"|/.*_output_\d+|const_\w+|new_.*|.*__\d+)"
+    r"|/.*_output_\d+|\w*cst\d*|const_\w+|new_.*|.*__\d+)"
 )
 """Names that exporters make up for values that had none."""
 _BATCH_NORM = "BatchNormalization"
+_WITHOUT_GRADIENT = frozenset(
+    {
+        *(
+            "And",
+            "ArgMax",
+            "ArgMin",
+            "Ceil",
+            "ConstantOfShape",
+            "Equal",
+            "EyeLike",
+            "Floor",
+            "Greater",
+            "GreaterOrEqual",
+        ),
+        *("IsInf", "IsNaN", "Less", "LessOrEqual", "NonZero", "Not", "OneHot", "Or", "Range", "Round", "Shape", "Sign"),
+        *("Size", "Xor"),
+    }
+)
 APART = "chainrule.weights"
 """The entry of a model's metadata that names the graph inputs which are weights: a JSON list."""
 BUFFERS = "chainrule.buffers"
@@ -78,6 +97,8 @@ class Roles:
     constants: dict[str, Array] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     """Further keys of the state_dict, and the parameter that they are, by key."""
+    first_names: set[str] = field(default_factory=set)
+    """Those of them that come before the parameter's own name."""
     copies: dict[str, str] = field(default_factory=dict)
     """Weights that begin as a copy of an initialiser, though the file has them share it, and the initialiser."""
     warnings: list[str] = field(default_factory=list)
@@ -123,10 +144,11 @@ class _Assignment:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.weights = dict(source.weights)
-        self.nodes = needed(source.block)
+        self.nodes = without_sequences(needed(source.block), source.block.outputs)
         self.outputs = source.block.outputs
         self.found = Roles(Block([], self.outputs))
         self.names = _Names()
+        self.traced = source.producer == "pytorch" and any(node.name.startswith("/") for node in self.nodes)
         self.trained = any(_is_training(node) for node in self.nodes)
         self.frozen = set(names_in(source.metadata, BUFFERS)) | {name for name, kept in source.buffers.items() if kept}
         self.copies = self.found.copies
@@ -138,10 +160,11 @@ class _Assignment:
         self._drop_unused_outputs()
         self._normalisations()
         self._transposed_linears()
-        self._tied()
         users = self._uses()
+        reached = self._reached()
         for name in self.weights:
-            self._decide(name, users[name])
+            self._decide(name, users[name], name in reached)
+        self._second_names(users)
         self.found.block = Block(self.nodes, self.outputs)
         return self.found
 
@@ -234,43 +257,21 @@ class _Assignment:
             name = node.inputs[1]
             if name not in self.weights or not is_generated(name) or len(users[name]) != 1:
                 continue
-            stem = _stem_by_bias(node, users, self.weights) or _stem_by_scope(node.name)
+            stem = _stem_by_bias(node, users, self.weights) or node.scope
             key = f"{stem}.weight"
             if stem and len(self._shape(name)) == 2 and key not in self.weights and key not in self.found.aliases:
                 self.transposed[name] = key
 
-    def _tied(self) -> None:
-        """A weight that two layers share is in a file once; the other layer's name is that of its nodes."""
-        own = [name for name in self.weights if name.endswith(".weight") and not is_generated(name)]
-        users = self._uses()
-        for name in own:
-            if len(users[name]) < 2 or len(self._shape(name)) != 2:
-                continue
-            for node, _ in users[name]:
-                stem, first = node.layer, node.layer
-                if not stem and node.op in ("Gather", "Transpose", "Gemm"):
-                    stem, first = _stem_by_scope(node.name), _stem_by_scope(_calls.sub("", node.name))
-                if f"{first}.weight" == name or f"{first}.weight" in self.found.aliases:
-                    continue  # a second call of the layer
-                others = [w for w in self.weights if w.startswith(f"{stem}.") and w != f"{stem}.bias"]
-                if stem and not others and f"{stem}.weight" not in self.found.aliases:
-                    self.found.aliases[f"{stem}.weight"] = name
-
-    def _decide(self, name: str, users: list[tuple[Node, int]]) -> None:
+    def _decide(self, name: str, users: list[tuple[Node, int]], reached: bool) -> None:
         value = self.weights[name]
         is_output = name in self.outputs
         if not users and not is_output and not self._is_kept(name):
             return
         if isinstance(value, TensorSpec):
             learnt = name not in self.frozen and self._is_floating(name)
-        elif (not self._is_floating(name) and name not in self.frozen) or not self.source.buffers.get(name, True):
-            self.found.constants[name] = value
-            return
-        elif name in self.frozen:
+        elif name in self.frozen or self._is_integer_buffer(name, users):
             learnt = False
-        elif (users and all(_at_host(user, i) for user, i in users)) or (
-            is_generated(name) and not any(_at_weight(user, i) for user, i in users)
-        ):
+        elif not reached or self._is_constant(name, users):
             self.found.constants[name] = value
             return
         else:
@@ -282,6 +283,56 @@ class _Assignment:
             key, self.copies.get(name, name), self._dtype(name), shape[::-1] if flipped else shape, transposed=flipped
         )
         (self.found.parameters if learnt else self.found.buffers)[name] = weight
+
+    def _reached(self) -> set[str]:
+        """The values that the outputs have a gradient of."""
+        if self.source.producer == "chainrule":
+            return set(self.weights)  # what it writes as a parameter is one
+        live = set(self.outputs)
+        for node in reversed(self.nodes):
+            if live.intersection(node.outputs) and (node.domain or node.op not in _WITHOUT_GRADIENT):
+                inner = [block for block in node.attributes.values() if isinstance(block, Block)]
+                live.update(reads(node) if inner else (x for i, x in enumerate(node.inputs) if not _at_host(node, i)))
+        return live
+
+    def _is_constant(self, name: str, users: list[tuple[Node, int]]) -> bool:
+        """Whether it is part of a formula rather than learnt: by what it is, what takes it, and what it is called."""
+        if not self._is_floating(name) or not self.source.buffers.get(name, True) or self._is_number(name):
+            return True
+        if users and all(_at_host(user, i) for user, i in users):
+            return True
+        return is_generated(name) and not any(_at_weight(user, i) for user, i in users)
+
+    def _is_number(self, name: str) -> bool:
+        """Whether it is a number in a formula; of files that name all their numbers, one without dimensions is."""
+        return not self._shape(name) and self.source.producer == "skl2onnx"
+
+    def _is_integer_buffer(self, name: str, users: list[tuple[Node, int]]) -> bool:
+        """Whether it is a buffer of integers: what has a name in a traced file is part of a module's state."""
+        return (
+            self.traced
+            and not self._is_floating(name)
+            and not is_generated(name)
+            and bool(self._shape(name) and users)
+            and not any(_at_host(user, i) for user, i in users)
+        )
+
+    def _second_names(self, users: Mapping[str, list[tuple[Node, int]]]) -> None:
+        """A weight that a file of PyTorch has once, and two modules use, has a key for each of them.
+
+        wte.weight, which nodes of wte and of lm_head take, is lm_head.weight too.
+        """
+        for name in [name for name in self.found.parameters if name.endswith(".weight")]:
+            own = name.removesuffix(".weight")
+            taking = [node.scope for node, i in users[name] if node.op == "Transpose" or _at_weight(node, i)]
+            if own not in taking:
+                continue
+            for stem in dict.fromkeys(taking):
+                key = f"{stem}.weight"
+                if stem and stem != own and not own.startswith(f"{stem}.") and key not in self.weights:
+                    self.found.aliases.setdefault(key, name)
+                    if stem == taking[0]:
+                        self.found.first_names.add(key)
 
     def _is_kept(self, name: str) -> bool:
         """Whether what nothing uses is part of the state all the same, as in what `export` writes."""
@@ -393,19 +444,3 @@ def _stem_by_bias(node: Node, users: Mapping[str, list[tuple[Node, int]]], weigh
         return ""
     biases = [x for x in following[0][0].inputs if x in weights and x.endswith(".bias")]
     return biases[0].removesuffix(".bias") if len(biases) == 1 else ""
-
-
-_calls = re.compile(r"_\d+(?=/)")
-"""What the older exporter appends to the name of a module that is called again; it may be a part of the name itself."""
-
-
-def _stem_by_scope(name: str) -> str:
-    """The path of the module whose node is called /layers/layers.0/fc/MatMul."""
-    if not name.startswith("/"):
-        return ""
-    path: list[str] = []
-    for part in name.split("/")[1:-1]:
-        if path and part.startswith(f"{path[-1]}."):
-            path.pop()  # the name of an element of a Sequential has that of the Sequential in it
-        path.append(part)
-    return ".".join(path)

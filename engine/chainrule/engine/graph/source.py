@@ -17,10 +17,10 @@ from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import MAX_BYTES, Limits
 from chainrule.engine.graph.node import Node
 from chainrule.engine.graph.registry import find
-from chainrule.engine.graph.sequences import without_sequences
 from chainrule.engine.graph.tensors import dtype_of, to_array
 from chainrule.engine.graph.wire import scan
 
+_quoted = re.compile(r"'([^']*)'")
 _Kind = AttributeProto.AttributeType
 
 
@@ -172,7 +172,7 @@ class _Reader:
                 weights[value.name] = _weight_apart(spec)
             else:
                 inputs.append(spec)
-        nodes = without_sequences(self.nodes(graph.node, scope))
+        nodes = self.nodes(graph.node, scope)
         outputs = [scope.look_up(value.name, f'output "{value.name}"') for value in graph.output]
         specs = [_output(value) for value in graph.output]
         if len({spec.name for spec in specs}) != len(specs):
@@ -213,7 +213,8 @@ class _Reader:
             return
         if domain not in scope.opsets:
             raise GraphError(f'{title}: the file does not import a version of its domain "{domain or "ai.onnx"}"')
-        yield Node(name, domain, proto.op_type, scope.opsets[domain], inputs, outputs, attributes, _layer(proto))
+        opset = scope.opsets[domain]
+        yield Node(name, domain, proto.op_type, opset, inputs, outputs, attributes, _path(proto))
 
     def inlined(
         self,
@@ -312,20 +313,22 @@ def _name(proto: Any, i: int) -> str:
     return proto.name or f"{proto.op_type}_{i}"
 
 
+def _path(proto: Any) -> str:
+    """The path of the module that a node is of: layers.0.fc of /layers/layers.0/fc/MatMul, or as metadata has it."""
+    for entry in proto.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = _quoted.findall(entry.value)
+            return scopes[-2] if len(scopes) > 1 else ""
+    path: list[str] = []
+    for part in proto.name.split("/")[1:-1] if proto.name.startswith("/") else ():
+        if path and part.startswith(f"{path[-1]}."):
+            path.pop()  # the name of an element of a Sequential has that of the Sequential in it
+        path.append(part)
+    return ".".join(path)
+
+
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
-
-
-def _layer(proto: Any) -> str:
-    """What `torch.onnx.export(dynamo=True)` notes of the module that a node was a part of: its class and its path."""
-    noted = {entry.key.removeprefix("pkg.torch.onnx."): entry.value for entry in proto.metadata_props}
-    kinds, paths = (re.findall(r"'([^']*)'", noted.get(key, "")) for key in ("class_hierarchy", "name_scopes"))
-    if len(kinds) < 2 or len(kinds) != len(paths) or kinds[-2] not in _layers:
-        return ""
-    return str(paths[-2])
-
-
-_layers = ("torch.nn.modules.linear.Linear", "torch.nn.modules.sparse.Embedding")
 
 
 def _opsets(imports: Any) -> dict[str, int]:

@@ -225,11 +225,11 @@ class TrainingConfig:
     applied when it comes, and the weights depend on timing."""
     losses: tuple[Loss, ...] = ()
     """What is minimised: their sum, each times its weight. Empty: cross entropy."""
-    metrics: tuple[MetricSpec, ...] = ()
-    """What is measured besides. Empty: accuracy, where the first loss is one of classes."""
-
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to images before they are trained on."""
+
+    metrics: tuple[MetricSpec, ...] = ()
+    """What is measured besides. Empty: accuracy, where the first loss is one of classes."""
 
     # --- what does not ---
     min_workers: int = 1

@@ -23,7 +23,7 @@ from chainrule.engine.tensor import Tensor
 @operator("Slice", until=9)
 def slice_by_attribute(node: Node) -> Compute:
     starts, ends = node.ints("starts"), node.ints("ends")
-    axes = node.ints("axes", range(len(starts)))
+    axes = node.ints("axes", list(range(len(starts))))
     return lambda x: _sliced(x, starts, ends, axes, [1] * len(starts))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ def max_pool(node: Node) -> Bounded:
     """The largest of each window of x (N, C, L) or (N, C, H, W), and as second output its place in all of x."""
     attributes, ceil_mode = WindowAttributes(node, kernel=True), bool(node.int("ceil_mode", 0))
     indices = len(node.outputs) > 1 and node.outputs[1] != ""
-    if indices and (node.int("storage_order", 0) or attributes.auto_pad.startswith("SAME") or attributes.joined):
-        raise Refused("the output Indices with auto_pad, in column-major order, or of volumes")
+    if indices and (node.int("storage_order", 0) or attributes.auto_pad.startswith("SAME")):
+        raise Refused("the output Indices with auto_pad, or in column-major order")
 
     def compute(x: Tensor) -> Any:
         at = attributes.over(x.shape[2:])
@@ -47,12 +48,17 @@ def max_pool(node: Node) -> Bounded:
         planes = np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(at.size))
         return y, Tensor(places.data + planes * math.prod(x.shape[2:]))
 
-    return _bounded(node, attributes, ceil_mode, compute)
+    return bounded(compute, _elements(node, attributes, ceil_mode))
 
 
 @operator("AveragePool")
 def average_pool(node: Node) -> Bounded:
-    """The average of each window of x (N, C, L) or (N, C, H, W); with `count_include_pad` zeros of the margin count."""
+    """The average of each window of x (N, C, L) or (N, C, H, W); with `count_include_pad` zeros of the margin count.
+
+    Of more dimensions if windows are longer than 1 along the first only, as PyTorch writes LocalResponseNorm.
+    """
+    if _is_of_columns(node):
+        return _average_of_columns(node)
     attributes, ceil_mode = WindowAttributes(node, kernel=True), bool(node.int("ceil_mode", 0))
     count_include_pad = bool(node.int("count_include_pad", 0))
     _check_dense(attributes)
@@ -66,7 +72,36 @@ def average_pool(node: Node) -> Bounded:
         shares = _shares(x.shape[2:], at, reach, count_include_pad)
         return _sums(x, at, reach) * Tensor(shares.astype(x.dtype))
 
-    return _bounded(node, attributes, ceil_mode, compute)
+    return bounded(compute, _elements(node, attributes, ceil_mode))
+
+
+def _is_of_columns(node: Node) -> bool:
+    size, strides, pads = node.ints("kernel_shape"), node.ints("strides", []), node.ints("pads", [])
+    dims = len(size)
+    ends = [n for i, n in enumerate(pads) if i % dims] if dims else []
+    return dims > 2 and not any(n != 1 for n in size[1:]) and not any(n != 1 for n in strides[1:]) and not any(ends)
+
+
+def _average_of_columns(node: Node) -> Bounded:
+    """With the dimensions behind the first made one."""
+    pads, dims = node.ints("pads", []), len(node.ints("kernel_shape"))
+    attributes = {
+        **node.attributes,
+        "kernel_shape": [node.ints("kernel_shape")[0], 1],
+        "strides": [node.ints("strides", [1])[0], 1],
+        "dilations": [*node.ints("dilations", [1])[:1], 1],
+        "pads": [pads[0], 0, pads[dims], 0] if len(pads) == 2 * dims else [],
+    }
+    inner = average_pool(replace(node, attributes=attributes))
+
+    def flat(x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
+
+    def compute(x: Tensor) -> Tensor:
+        y: Tensor = inner.compute(flat(x))
+        return y.reshape(*y.shape[:3], *x.shape[3:])
+
+    return bounded(compute, lambda x: inner.elements(flat(x)))
 
 
 @operator("LpPool", since=2)
@@ -79,7 +114,7 @@ def lp_pool(node: Node) -> Bounded:
         at = attributes.over(x.shape[2:])
         return _sums(x.abs().pow(p), at, _reach(node, x.shape[2:], at, ceil_mode)).pow(1 / p)
 
-    return _bounded(node, attributes, ceil_mode, compute)
+    return bounded(compute, _elements(node, attributes, ceil_mode))
 
 
 def _check_dense(attributes: WindowAttributes) -> None:
@@ -87,26 +122,16 @@ def _check_dense(attributes: WindowAttributes) -> None:
         raise Refused("dilations other than 1 where windows are added up")
 
 
-def _bounded(node: Node, attributes: WindowAttributes, ceil_mode: bool, compute: Compute) -> Bounded:
-    """A pooling, also of volumes where `attributes` have joined two of their dimensions.
-
-    Its elements are at most those of the image with its margins, which are more than its places.
-    """
+def _elements(node: Node, attributes: WindowAttributes, ceil_mode: bool) -> Callable[[Tensor], int]:
+    """Of the image with its margins, which are more than its places."""
 
     def elements(x: Tensor) -> int:
-        image = x.shape[2:] if not attributes.joined else (x.shape[2], math.prod(x.shape[3:]))
-        at = attributes.over(image)
-        reach = _reach(node, image, at, ceil_mode)
-        size = [n + max(i, 0) + max(j, 0) for n, i, j in zip(image, at.before, reach, strict=True)]
+        at = attributes.over(x.shape[2:])
+        reach = _reach(node, x.shape[2:], at, ceil_mode)
+        size = [n + max(i, 0) + max(j, 0) for n, i, j in zip(x.shape[2:], at.before, reach, strict=True)]
         return math.prod(x.shape[:2]) * math.prod(size)
 
-    def of_volumes(x: Tensor) -> Tensor:
-        if x.ndim != 5:
-            raise node.error(f"an input of shape {list(x.shape)}, not of 5 dimensions as kernel_shape has 3")
-        y: Tensor = compute(x.flatten(3))
-        return y.reshape(*y.shape[:3], *x.shape[3:])
-
-    return bounded(of_volumes if attributes.joined else compute, elements)
+    return elements
 
 
 def _reach(node: Node, image: Sequence[int], at: Windows, ceil_mode: bool) -> list[int]:

@@ -72,10 +72,8 @@ def reduce(node: Node) -> Compute:
 
 
 def _reduced(function: Callable[..., Tensor], x: Tensor, axes: Axes, keep: bool, *, nothing: bool) -> Tensor:
-    if not axes and nothing:
-        return x
-    if x.ndim == 0:
-        return function(x.reshape(1), (0,), False)
+    if x.ndim == 0 or (nothing and not axes):  # squares and logarithms are taken all the same
+        return function(x.reshape(1, *x.shape), (0,), False)
     return function(x, axes or tuple(range(x.ndim)), keep)
 
 

@@ -133,29 +133,30 @@ class _Resize:
 
     def _places(self, n: int, m: int, scale: float) -> Array:
         """Where in the input each of m elements of the result comes from."""
-        kind: type[np.floating[Any]] = np.float32 if self.mode == "nearest" else np.float64
-        i: Any = np.arange(m, dtype=kind)
-        ratio: Any = kind(scale)  # the nearest is decided in float32 by others, too
+        kind: Any = np.float32 if self.mode == "nearest" else np.float64
+        i: Array = np.arange(m, dtype=kind)
+        scale = kind(scale)  # the nearest is decided in float32 by others, too
         if self.coordinates == "asymmetric":
-            return np.asarray(i / ratio)
+            return i / scale
         if self.coordinates == "align_corners":
-            return np.asarray(i * (n - 1) / (m - 1) if m > 1 else i)
+            return i * (n - 1) / (m - 1) if m > 1 else i
         if self.coordinates == "pytorch_half_pixel" and m == 1:
-            return np.asarray(i)
+            return i
         half = kind(0.5)
         symmetric = self.coordinates == "half_pixel_symmetric"
-        shift = kind(n / 2) * (1 - kind(m) / (ratio * kind(n))) if symmetric else kind(0)
-        return np.asarray(shift + (i + half) / ratio - half)
+        shift = kind(n / 2) * (1 - kind(m) / (scale * kind(n))) if symmetric else kind(0)
+        places: Array = shift + (i + half) / scale - half
+        return places
 
     def _nearest(self, places: Array, n: int) -> Array:
-        rules: dict[str, Callable[[Any], Any]] = {
+        rules: dict[str, Callable[[Array], Array]] = {
             "floor": np.floor,
             "ceil": np.ceil,
             "round_prefer_floor": lambda p: np.ceil(p - np.float32(0.5)),
             "round_prefer_ceil": lambda p: np.floor(p + np.float32(0.5)),
         }
-        rounded = rules[self.rounding](places)
-        return np.asarray(np.clip(rounded.astype(np.int64), 0, n - 1))
+        clipped: Array = np.clip(rules[self.rounding](places).astype(np.int64), 0, n - 1)
+        return clipped
 
     def _cubic(self, places: Array, n: int) -> Array:
         """The share (n, m) that each element has in each of the result: a cubic spline over four neighbours.

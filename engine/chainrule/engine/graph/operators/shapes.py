@@ -187,25 +187,6 @@ def concat(node: Node) -> Bounded:
     return bounded(lambda *x: cr.cat(x, axis) if len(x) > 1 else x[0], lambda *x: sum(one.numel() for one in x))
 
 
-@operator("SplitPart", domain="chainrule", host=(1, 2))
-def split_part(node: Node) -> Compute:
-    """One of the parts that x is split into along `axis`: the one at a place in a sequence of them."""
-    axis, keeps = node.int("axis", 0), bool(node.int("keepdims", 1))
-
-    def compute(x: Tensor, parts: Array | None, place: Array) -> Tensor:
-        n, i = x.shape[axis], int(place)
-        if parts is None:
-            return x.narrow(axis, range(n)[i], 1) if keeps else x.select(axis, i)
-        step = int(parts) if parts.ndim == 0 else 0
-        ends = [*range(step, n, step), n] if step > 0 else np.cumsum(parts.reshape(-1)).tolist()
-        if not ends or ends[-1] != n or min(parts.reshape(-1)) < 0 or not -len(ends) <= i < len(ends):
-            raise node.error(f"part {i} of a dimension of {n} that is split into {parts.tolist()}")
-        start = [0, *ends][range(len(ends))[i]]
-        return x.narrow(axis, start, ends[i] - start)
-
-    return compute
-
-
 @operator("Split", since=2, until=12)
 def split_by_attribute(node: Node) -> Compute:
     axis, count = node.int("axis", 0), len(node.outputs)
@@ -353,3 +334,26 @@ def constant(node: Node) -> Compute:
     else:
         raise Refused("a constant that is text or sparse")
     return lambda: Variable.wrap(array)
+
+
+@operator("SequencePart", domain="chainrule", host=(1, 2))
+def sequence_part(node: Node) -> Compute:
+    """One part of a tensor that is split: what `rewriting` makes of SplitToSequence and SequenceAt."""
+    axis, keep = node.int("axis", 0), bool(node.int("keepdims", 1))
+
+    def compute(x: Tensor, position: Array, sections: Array | None = None) -> Tensor:
+        dim, which = _axis(axis, x.ndim), int(position.reshape(-1)[0])
+        if sections is not None and sections.ndim:
+            each = lengths(sections)
+        else:
+            size = 1 if sections is None else int(sections)
+            if size < 1:
+                raise ShapeError(f"parts of length {size}")
+            each = tuple(min(size, x.shape[dim] - start) for start in range(0, x.shape[dim], size))
+        if not -len(each) <= which < len(each):
+            raise DimensionError(f"part {which} of {len(each)}")
+        which %= len(each)
+        part = cr.narrow(x, dim, sum(each[:which]), each[which])
+        return cr.squeeze(part, dim) if sections is None and not keep else part
+
+    return compute

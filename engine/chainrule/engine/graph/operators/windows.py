@@ -54,28 +54,16 @@ class WindowAttributes:
     def __init__(self, node: Node, *, kernel: bool) -> None:
         self.node = node
         size = node.ints("kernel_shape", None if kernel else [])
-        self.auto_pad = node.one_of("auto_pad", _PADDINGS, "NOTSET")
+        dims = len(size)
+        if dims > 2:
+            raise Refused(f"{dims} spatial dimensions; one or two are supported")
+        self.size = tuple(size)
         self.strides, self.dilations = node.ints("strides", []), node.ints("dilations", [])
         self.pads = node.ints("pads", [])
-        self.joined = kernel and len(size) == 3 and self._join(size)
-        if len(size) > 2 and not self.joined:
-            raise Refused(f"{len(size)} spatial dimensions; one or two are supported")
-        self.size = tuple(size[:2])
+        self.auto_pad = node.one_of("auto_pad", _PADDINGS, "NOTSET")
         for field, least in (("kernel_shape", 1), ("strides", 1), ("dilations", 1)):
             if any(n < least for n in node.ints(field, [])):
                 raise node.error(f"attribute {field} is {node.ints(field)}, with a number below {least}")
-
-    def _join(self, size: Sequence[int]) -> bool:
-        """Whether windows over volumes move along the first dimension only: then the attributes become those of images.
-
-        The older exporter of PyTorch writes local response normalisation so.
-        """
-        moves = any(n != 1 for numbers in (size, self.strides, self.dilations) for n in numbers[1:])
-        if moves or any(self.pads[1:3]) or any(self.pads[4:]) or self.auto_pad != "NOTSET":
-            return False
-        self.strides, self.dilations = self.strides[:2], self.dilations[:2]
-        self.pads = [self.pads[0], 0, self.pads[3], 0] if self.pads else []
-        return True
 
     def over(self, image: Sequence[int], size: Sequence[int] | None = None) -> Windows:
         """The windows over an image of this size; `size`: of a window, where its weight says so."""
