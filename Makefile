@@ -40,9 +40,9 @@ protos: .venv/dev.installed  ## regenerate the Python stubs of protos/
 client: .venv/dev.installed  ## derive the client for threads from the one for asyncio
 	@$(BIN)/python client/derive.py
 
-docs: .venv/dev.installed  ## write docs/api.md and the table in docs/onnx.md anew
+docs: .venv/dev.installed  ## write docs/api.md from the comments of protos/, and the operators in docs/onnx.md
 	PYTHONPATH=. $(BIN)/python tools/api_reference.py
-	PYTHONPATH=. $(BIN)/python tools/onnx_operators.py
+	PYTHONPATH=. $(BIN)/python tools/operator_table.py
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .demo dist

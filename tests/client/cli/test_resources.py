@@ -272,7 +272,7 @@ def test_a_file_that_is_no_dataset_is_wrong_usage_and_nothing_is_sent(
 
 def test_targets_with_fractions_are_numbers_to_predict(run: Run, server: FakeServer, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=INPUTS, y=TARGETS + 0.5)
-    assert run("datasets", "push", "digits", str(tmp_path / "d.npz")).exit_code == ExitCode.OK
+    assert run("datasets", "push", "digits", str(tmp_path / "d.npz")).exit_code == 0
     [content] = server.blobs.values()
     assert io.load(content)["targets"].tolist() == (TARGETS + 0.5).astype(np.float32).tolist()
 

@@ -51,21 +51,29 @@ def load(content: bytes, *, max_bytes: int = MAX_BYTES, limits: Limits = _limits
     needed = sum(math.prod(w.shape) * w.dtype.itemsize for w in roles.weights())
     if needed > limits.weight_bytes:
         raise GraphError(f"the weights take {needed} bytes; at most {limits.weight_bytes} are allowed")
-    program = Program(
-        roles.block,
-        [spec.name for spec in source.inputs],
-        [*roles.parameters, *roles.buffers],
-        roles.constants,
-        limits,
-    )
+    program = _compiled(source, roles, limits)
     values = {w.name: _initial(source, w) for w in roles.weights() if isinstance(source.weights[w.source], np.ndarray)}
     for norm in roles.norms.values():
         name = f"{norm.path}.num_batches_tracked" if norm.path else "num_batches_tracked"
         if isinstance(counted := source.weights.get(name), np.ndarray):
             values[name] = np.array(counted)
-    module = GraphModule(program, roles, values, source.inputs, source.outputs, _without_weights(model, source, roles))
+    program.source = _without_weights(model, source, roles)
+    module = GraphModule(program, roles, values, source.inputs, source.outputs)
     in_order(module, _keys(source, roles))
     return module
+
+
+def compiled(architecture: bytes, limits: Limits) -> Program:
+    """The program of an architecture; what a program that was pickled becomes."""
+    source, roles = _analysed(parse(architecture, limits), limits)
+    program = _compiled(source, roles, limits)
+    program.source = architecture
+    return program
+
+
+def _compiled(source: Source, roles: Roles, limits: Limits) -> Program:
+    inputs = [spec.name for spec in source.inputs]
+    return Program(roles.block, inputs, [*roles.parameters, *roles.buffers], roles.constants, limits)
 
 
 def _analysed(model: ModelProto, limits: Limits) -> tuple[Source, Roles]:
@@ -82,13 +90,14 @@ def _analysed(model: ModelProto, limits: Limits) -> tuple[Source, Roles]:
 
 
 def _keys(source: Source, roles: Roles) -> list[str]:
-    """The keys of the state_dict in the order of the file."""
+    """The keys of the state_dict in the order of the file. Second names are left out: they come last, as of layers
+    that share a weight with one before them."""
     by_source: dict[str, list[str]] = {}
     for weight in roles.weights():
         by_source.setdefault(weight.source, []).append(weight.name)
     for alias, value in roles.aliases.items():
-        names = by_source.setdefault(value, [])
-        names.insert(0 if alias in roles.first_names else len(names), alias)
+        if alias in roles.first_names:
+            by_source.setdefault(value, []).insert(0, alias)
     return [key for name in source.weights for key in by_source.get(name, ())]
 
 
@@ -152,16 +161,17 @@ def join(
         GraphError: the architecture cannot be read, or a weight is missing or has another shape.
     """
     model = parse(architecture, limits, max_bytes)
-    _, roles = _analysed(model, limits)
+    source, roles = _analysed(model, limits)
     tensors: dict[str, TensorProto] = {}
-    for weight in roles.weights():
+    rank = {key: i for i, key in enumerate(_keys(source, roles))}
+    for weight in sorted(roles.weights(), key=lambda weight: rank[weight.name]):
         if weight.name not in arrays:
             raise GraphError(f'weight "{weight.name}" of the architecture is missing')
         given = arrays[weight.name]
         array = np.asarray(getattr(given, "data", given) if isinstance(given, Tensor) else given)
         if array.shape != weight.shape:
             raise GraphError(f'weight "{weight.name}" has the shape {list(weight.shape)}; got {list(array.shape)}')
-        array = np.ascontiguousarray((array.T if weight.transposed else array).astype(weight.dtype))
+        array = (array.T if weight.transposed else array).astype(weight.dtype, order="C")
         tensors[weight.source] = TensorProto(
             name=weight.source, dims=array.shape, data_type=CODES[weight.dtype], raw_data=array.tobytes()
         )

@@ -121,7 +121,7 @@ class _Lowering:
             i += 1
             fresh = f"{name}_{i}"
         self.taken.add(fresh)
-        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), fresh))
+        self.graph.initializer.append(numpy_helper.from_array(array, fresh))
         return fresh
 
     def as_tensor(self, name: str, kind: int) -> None:

@@ -65,7 +65,6 @@ class GraphModule(Module):
         values: Mapping[str, Array],
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
-        architecture: bytes,
     ) -> None:
         """`values`: the first value of each weight that has one, by its key; the others are 0, and variances 1."""
         super().__init__()
@@ -74,8 +73,7 @@ class GraphModule(Module):
         object.__setattr__(self, "warnings", tuple(roles.warnings))
         object.__setattr__(self, "names", {w.name: w.source for w in roles.weights()})
         self._program = program
-        self._architecture = architecture
-        self._places: list[tuple[int, dict[str, Any], str, bool]] = []  # slot, registry, name, whether transposed
+        self._places: list[tuple[str, dict[str, Any], str, bool]] = []  # value, registry, name, whether transposed
         self._norms: dict[str, Module] = {}
         for norm in roles.norms.values():
             self._add_norm(norm, values)
@@ -86,7 +84,7 @@ class GraphModule(Module):
                 start = Variable.wrap(np.zeros(weight.shape, weight.dtype) if array is None else array)
                 registry: dict[str, Any] = scope._parameters if learnt else scope._buffers
                 registry[name] = Parameter(start) if learnt else start
-                self._places.append((program.slots[value], registry, name, weight.transposed))
+                self._places.append((value, registry, name, weight.transposed))
         places = {value: self._places[i] for i, value in enumerate([*roles.parameters, *roles.buffers])}
         for alias, value in roles.aliases.items():
             if value in places:
@@ -97,15 +95,16 @@ class GraphModule(Module):
     @property
     def architecture(self) -> bytes:
         """The graph without its weights, as ONNX: `load` of it gives this module with other values."""
-        return self._architecture
+        return self._program.source
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | dict[str, Tensor]:
         tensors = self._given(args, kwargs)
         program = self._program
         given: dict[int, Tensor] = dict(zip(program.inputs, tensors, strict=True))
-        for slot, registry, name, transposed in self._places:
+        slots = program.slots
+        for value, registry, name, transposed in self._places:
             weight = registry[name]
-            given[slot] = weight.t() if transposed else weight
+            given[slots[value]] = weight.t() if transposed else weight
         run = Run(self.training, self._norms.__getitem__)
         signature = tuple([(x.data.shape, x.data.dtype) for x in tensors])
         plan = program.plan(signature)

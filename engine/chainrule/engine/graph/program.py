@@ -145,6 +145,7 @@ class Program:
             GraphError: constants make no sense, or more of them than may be.
         """
         self.limits = limits
+        self.source = b""  # the architecture that it was made of, to be pickled instead
         self.slots: dict[str, int] = {"": NONE}
         self.levels: list[int] = [CONSTANT, CONSTANT]
         self.dynamic: set[int] = set()
@@ -165,6 +166,11 @@ class Program:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from chainrule.engine.graph.loading import compiled  # it makes programs
+
+        return compiled, (self.source, self.limits)
 
     def plan(self, signature: Any) -> Plan | None:
         """The plan for inputs of such shapes and dtypes, if a forward with them has been made."""
@@ -249,7 +255,7 @@ class Program:
 
     def _choice(self, node: Node) -> list[Call | Choice]:
         branches = [node.attributes.get(name) for name in ("then_branch", "else_branch")]
-        if len(node.inputs) != 1 or not all(isinstance(block, Block) for block in branches):
+        if len(node.inputs) != 1 or not node.inputs[0] or not all(isinstance(block, Block) for block in branches):
             raise node.error("it needs a condition, a then_branch and an else_branch")
         if any(len(block.outputs) != len(node.outputs) for block in branches):  # type: ignore[union-attr]
             raise node.error("its branches do not give what it gives")
@@ -307,6 +313,9 @@ def _at(inputs: Sequence[int], positions: frozenset[int]) -> list[int]:
 
 # ---- One call ----
 
+_FAILURES = (ChainruleError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What operators raise when they are given what they cannot compute with."""
+
 
 def apply(call: Call, args: list[Any], limit: int, run: Run | None = None) -> tuple[Any, ...]:
     """The results of a call, checked against the limit.
@@ -320,11 +329,13 @@ def apply(call: Call, args: list[Any], limit: int, run: Run | None = None) -> tu
         result = call.compute(run, *args) if call.stateful else call.compute(*args)
     except GraphError:
         raise
-    except (ChainruleError, ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except _FAILURES as error:
         raise failure(call.node, args, error) from error
     results = result if isinstance(result, tuple) else (result,)
     if len(results) < len([y for y in call.outputs if y != UNUSED]):
         raise call.node.error(f"it has {len(call.outputs)} outputs; {len(results)} are supported")
+    if any(result is None for result in results):
+        raise call.node.error("an input that it needs is not there")
     return results
 
 
@@ -444,7 +455,7 @@ def replay(plan: Plan, given: Mapping[int, Tensor], run: Run) -> list[Any]:
                 values[step.outputs[0]] = result
             for slot in step.done:
                 values[slot] = None
-    except (ChainruleError, ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
+    except _FAILURES as error:
         assert step is not None
         raise failure(step.node, args, error) from error
     return values

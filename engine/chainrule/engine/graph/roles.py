@@ -328,10 +328,10 @@ class _Assignment:
             if own not in taking:
                 continue
             for stem in dict.fromkeys(taking):
-                key, first = f"{stem}.weight", _again.sub("", stem)
-                if first == own or (first != stem and f"{first}.weight" in self.found.aliases):
-                    continue  # the module is called again
-                if stem and stem != own and not own.startswith(f"{stem}.") and key not in self.weights:
+                key = f"{stem}.weight"
+                is_called_again = re.sub(r"_\d+(?=\.|$)", "", stem) == own  # the second call of fc is fc_1
+                other = stem != own and not is_called_again and not own.startswith(f"{stem}.")
+                if stem and other and key not in self.weights:
                     self.found.aliases.setdefault(key, name)
                     if stem == taking[0]:
                         self.found.first_names.add(key)
@@ -438,10 +438,6 @@ def _with_inputs(node: Node, renamed: Mapping[str, str]) -> Node:
 def _rate(momentum: float) -> float:
     """How far running statistics move, which is 1 − ONNX's momentum: 0.1 for the float32 nearest 0.9."""
     return round(1 - momentum, 7)
-
-
-_again = re.compile(r"_\d+(?=\.|$)")
-"""What the exporter that traces appends to the name of a module when it is called again; it may be part of the name."""
 
 
 def _stem_by_bias(node: Node, users: Mapping[str, list[tuple[Node, int]]], weights: Mapping[str, object]) -> str:

@@ -109,9 +109,12 @@ def lrn(node: Node) -> Compute:
 
     def compute(x: Tensor) -> Tensor:
         squares = (x * x).reshape(len(x), 1, x.shape[1], math.prod(x.shape[2:]))
-        squares = F.pad(squares, (0, 0, (size - 1) // 2, size // 2))
-        mean = F.avg_pool2d(squares, (size, 1), 1).reshape(x.shape)
-        return x / (mean * alpha + bias).pow(beta)
+        furthest = max(x.shape[1] - 1, 0)  # there are no channels beyond, however many `size` names
+        before, behind = min((size - 1) // 2, furthest), min(size // 2, furthest)
+        window = before + 1 + behind
+        squares = F.pad(squares, (0, 0, before, behind))
+        mean = F.avg_pool2d(squares, (window, 1), 1).reshape(x.shape)
+        return x / (mean * (alpha * window / size) + bias).pow(beta)
 
     return compute
 
