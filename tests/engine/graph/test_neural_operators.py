@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 import chainrule.engine as cr
 from chainrule.engine.dtypes import Array
+from chainrule.engine.errors import DimensionError
 from chainrule.engine.graph.errors import GraphError, Refused
 from chainrule.engine.graph.node import Node
 from chainrule.engine.graph.operators import (
@@ -365,3 +366,56 @@ def test_losses(torch: Any, reduction: str, weighted: bool) -> None:
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     again = ours("NegativeLogLikelihoodLoss", 13, [logarithms, target, *weight], **settings)[0]
     np.testing.assert_allclose(again, expected, rtol=1e-5)
+
+
+# ---- Gradients ----
+
+
+@pytest.mark.parametrize(
+    ("op", "opset", "shapes", "attributes"),
+    [
+        ("Conv", 11, [(2, 2, 5, 4), (2, 1, 3, 2), (2,)], {"group": 2, "pads": [1, 0, 2, 3], "strides": [2, 1]}),
+        ("Conv", 11, [(1, 2, 7), (3, 2, 3)], {"auto_pad": "SAME_LOWER", "dilations": [2]}),
+        ("ConvTranspose", 11, [(1, 2, 3, 3), (2, 2, 3, 2), (2,)], {"strides": [2, 3], "pads": [0, 1, 1, 0]}),
+        ("MaxPool", 12, [(1, 2, 5, 4)], {"kernel_shape": [3, 2], "pads": [0, 1, 1, 0]}),
+        ("AveragePool", 19, [(1, 2, 5, 4)], {"kernel_shape": [3, 3], "pads": [0, 1, 2, 1], "ceil_mode": 1}),
+        ("AveragePool", 19, [(1, 2, 5, 2, 3)], {"kernel_shape": [3, 1, 1], "pads": [1, 0, 0, 1, 0, 0]}),
+        ("LpPool", 11, [(1, 2, 5, 4)], {"kernel_shape": [3, 2], "p": 3}),
+        ("GlobalMaxPool", 11, [(2, 2, 3, 4)], {}),
+        ("InstanceNormalization", 11, [(2, 2, 3, 2), (2,), (2,)], {}),
+        ("GroupNormalization", 18, [(2, 4, 3), (2,), (2,)], {"num_groups": 2}),
+        ("LayerNormalization", 17, [(2, 3, 4), (3, 4), (3, 4)], {"axis": 1}),
+        ("RMSNormalization", 23, [(2, 3, 4), (4,)], {}),
+        ("LRN", 13, [(1, 5, 2, 2)], {"size": 3, "alpha": 0.5}),
+        ("LpNormalization", 11, [(2, 4)], {}),
+        ("MeanVarianceNormalization", 13, [(2, 2, 3, 2)], {}),
+        ("LSTM", 14, [(3, 2, 2), (2, 8, 2), (2, 8, 2), (2, 16)], {"direction": "bidirectional"}),
+        ("GRU", 14, [(3, 2, 2), (1, 6, 2), (1, 6, 2), (1, 12)], {"direction": "reverse"}),
+        ("GRU", 14, [(3, 2, 2), (1, 6, 2), (1, 6, 2)], {"linear_before_reset": 1}),
+        ("Attention", 23, [(1, 2, 3, 4), (1, 1, 3, 4), (1, 1, 3, 2)], {"is_causal": 1}),
+    ],
+    ids=str,
+)
+def test_gradients(op: str, opset: int, shapes: list[tuple[int, ...]], attributes: dict[str, Any]) -> None:
+    arrays = [draw(*shape, seed=i).astype(np.float64) for i, shape in enumerate(shapes)]
+    bound, _ = bind(op, opset, arrays, **attributes)
+    compute = bound.compute if isinstance(bound, Bounded) else bound
+
+    def first(*inputs: cr.Tensor) -> cr.Tensor:
+        y = compute(*inputs)
+        return y[0] if isinstance(y, tuple) else y  # type: ignore[no-any-return]
+
+    assert cr.autograd.gradcheck(first, [cr.tensor(x, requires_grad=True) for x in arrays])
+
+
+@pytest.mark.parametrize("parts", [np.array(2), np.array([2, 1, 2]), None], ids=str)
+def test_parts_of_a_sequence(parts: Array | None) -> None:
+    row = find("chainrule", "SequencePart", 1)
+    assert not isinstance(row, str), row
+    x = draw(5, 3)
+    pieces = np.split(x, 5) if parts is None else np.split(x, [2, 4] if parts.ndim == 0 else [2, 3])
+    compute: Any = row.bind(Node("n", "chainrule", "SequencePart", 1, ("x", "i"), ("y",), {"axis": 0}))
+    for i in (*range(len(pieces)), -1):
+        np.testing.assert_array_equal(compute(cr.tensor(x), np.array(i), parts).numpy(), pieces[i])
+    with pytest.raises(DimensionError, match=f"part {len(pieces)} of {len(pieces)}"):
+        compute(cr.tensor(x), np.array(len(pieces)), parts)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import chainrule.engine as cr
-from chainrule.engine import graph, optim
+from chainrule.engine import graph, nn, optim
 from chainrule.engine.dtypes import Array
+from chainrule.engine.nn import functional as F
 from tests.engine.graph.zoo import ZOO, build, export_dynamo, export_legacy, tensors
 
 pytestmark = pytest.mark.torch
@@ -120,8 +121,10 @@ def test_gradients_and_statistics_agree_in_training(name: str, exporter: str) ->
     weights = directions([y.shape for y in outputs])
     sum(((y * cr.tensor(w)).sum() for y, w in zip(outputs, weights, strict=True)), cr.tensor(0.0)).backward()
     sum((y * w).sum() for y, w in zip(expected, tensors(weights), strict=True)).backward()
-    mine = {key: p.grad.numpy() for key, p in loaded.named_parameters() if p.grad is not None}
-    known = {key: p.grad.numpy() for key, p in module.named_parameters() if p.grad is not None}
+    mine, known = (
+        {key: p.grad.numpy() for key, p in m.named_parameters(remove_duplicate=False) if p.grad is not None}
+        for m in (loaded, module)
+    )
     assert set(mine) == set(known)
     if name in PADDING_ROW:
         key, row = PADDING_ROW[name]
@@ -176,6 +179,60 @@ def test_what_cannot_be_computed_is_refused_by_name(name: str, exporter: str) ->
     with pytest.raises(graph.UnsupportedError) as caught:
         graph.load(content)
     assert [op for _, op, _, _ in caught.value.nodes] == [f"ai.onnx::{ZOO[name].refused}"]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_dropout_drops_while_training_and_only_then(exporter: str) -> None:
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(50, 50), torch.nn.Dropout(0.25)).train()
+    x = np.random.default_rng(0).standard_normal((2, 50)).astype(np.float32)
+    loaded = graph.load(EXPORTERS[exporter](module, [x]))
+    with cr.no_grad(), cr.random.using(cr.Generator(0)):
+        many = cr.tensor(np.repeat(x, 100, axis=0))
+        whole, dropped = loaded.eval()(many).numpy(), loaded.train()(many).numpy()
+    kept = dropped != 0
+    assert abs(kept.mean() - 0.75) < 0.02
+    np.testing.assert_allclose(dropped[kept], whole[kept] / 0.75, rtol=1e-5)
+    assert (whole != 0).all()
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_statistics_are_left_to_someone_else(exporter: str) -> None:
+    _, content = exported("resnet18", exporter)
+    arrays, (alone, collected) = ZOO["resnet18"].draw(3, seed=1), (graph.load(content).train() for _ in range(2))
+    ours(alone, arrays)
+    before = {key: value.numpy().copy() for key, value in collected.named_buffers()}
+    with nn.collect_batch_statistics(collected) as statistics:
+        ours(collected, arrays)
+    moved = {key for key in before if key.endswith(("running_mean", "running_var"))}
+    assert set(statistics) == moved
+    after, left = alone.state_dict(), collected.state_dict()
+    for key in moved:
+        np.testing.assert_array_equal(left[key].numpy(), before[key])
+        expected = F.running_update(before[key], statistics[key], 0.1)
+        np.testing.assert_array_equal(after[key].numpy(), expected)
+
+
+@pytest.mark.parametrize("name", ["vgg_bn", "unet"])
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_an_export_for_inference_is_explained(name: str, exporter: str) -> None:
+    import torch
+
+    module, arrays = build(name).eval(), ZOO[name].draw(2)
+    settings: dict[str, Any] = (
+        {"optimize": True} if exporter == "dynamo" else {"training": torch.onnx.TrainingMode.EVAL}
+    )
+    loaded = graph.load(EXPORTERS[exporter](module, arrays, **settings)).eval()
+    assert not any(key.endswith("running_mean") for key in loaded.state_dict())
+    assert any("BatchNorm layers were folded into them" in warning for warning in loaded.warnings)
+    with cr.no_grad():
+        assert apart(ours(loaded, arrays)[0].numpy(), theirs(module, arrays)[0].detach().numpy()) < 1e-4
+
+
+@TRAINED
+def test_an_export_for_training_needs_no_explanation(name: str, exporter: str) -> None:
+    assert graph.load(exported(name, exporter)[1]).warnings == ()
 
 
 def test_enough_architectures_are_tried() -> None:

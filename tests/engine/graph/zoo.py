@@ -91,7 +91,7 @@ def tensors(arrays: list[Array]) -> tuple[Any, ...]:
 # ---- Exporters ----
 
 
-def export_legacy(module: Any, arrays: list[Array], **settings: Any) -> bytes:
+def export_legacy(module: Any, arrays: list[Array], *, training: Any = None, **settings: Any) -> bytes:
     """What `torch.onnx.export(dynamo=False)` makes of a module that is to be trained: the first dimension is free."""
     import torch
 
@@ -104,8 +104,8 @@ def export_legacy(module: Any, arrays: list[Array], **settings: Any) -> bytes:
             tensors(arrays),
             file,
             dynamo=False,
-            training=torch.onnx.TrainingMode.TRAINING,
-            do_constant_folding=False,
+            training=torch.onnx.TrainingMode.TRAINING if training is None else training,
+            do_constant_folding=training is not None,
             input_names=names,
             dynamic_axes={name: {0: "batch"} for name in names},
             **settings,
@@ -113,7 +113,7 @@ def export_legacy(module: Any, arrays: list[Array], **settings: Any) -> bytes:
     return file.getvalue()
 
 
-def export_dynamo(module: Any, arrays: list[Array], **settings: Any) -> bytes:
+def export_dynamo(module: Any, arrays: list[Array], *, optimize: bool = False, **settings: Any) -> bytes:
     """What `torch.onnx.export(dynamo=True)` makes of it, the first dimension free.
 
     `optimize=False`: the optimizer folds BatchNorm into the convolutions before it, of a module in training mode, too.
@@ -126,7 +126,7 @@ def export_dynamo(module: Any, arrays: list[Array], **settings: Any) -> bytes:
             module,
             tensors(arrays),
             dynamo=True,
-            optimize=False,
+            optimize=optimize,
             verbose=False,
             dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in arrays),
             **settings,

@@ -32,6 +32,8 @@ class Node:
     """int, float, str, array, block, or a list of them."""
     scope: str = ""
     """The path of the PyTorch module that computes it, where an exporter notes that."""
+    module: str = ""
+    """The class of that module, where an exporter notes that."""
 
     @property
     def title(self) -> str:

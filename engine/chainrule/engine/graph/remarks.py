@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 
+from chainrule.engine.graph.node import Node
 from chainrule.engine.graph.roles import Roles
 from chainrule.engine.graph.source import Source, TensorSpec
 
@@ -38,17 +39,20 @@ def freed(inputs: list[TensorSpec]) -> tuple[list[TensorSpec], list[str]]:
 def _folded_norms(source: Source) -> list[str]:
     nodes = source.block.nodes
     kept = "some of " if any(node.op == "BatchNormalization" for node in nodes) else ""
-    folded = [
-        node.name for node in nodes if node.op == "Conv" and len(node.inputs) == 3 and _folded.fullmatch(node.inputs[2])
-    ]
+    folded = [node.name for node in nodes if node.op in ("Conv", "ConvTranspose") and _has_norm(node)]
     if not folded or source.producer != "pytorch":
         return []
     names = ", ".join(f'"{name}"' for name in folded[:3])
     return [
-        f"{len(folded)} Conv nodes ({names}{', ...' if len(folded) > 3 else ''}) have a bias that no module had: "
+        f"{len(folded)} convolutions ({names}{', ...' if len(folded) > 3 else ''}) have weights that no module had: "
         f"{kept}the network's BatchNorm layers were folded into them when it was exported for inference. It trains, "
         f"but without them, and its weights do not go back into the module; {_REMEDY}"
     ]
+
+
+def _has_norm(node: Node) -> bool:
+    """Whether a convolution is said to be a normalisation's, or its bias is called as only those are."""
+    return ".batchnorm." in node.module or (len(node.inputs) == 3 and _folded.fullmatch(node.inputs[2]) is not None)
 
 
 def _shared_vectors(source: Source, roles: Roles) -> list[str]:

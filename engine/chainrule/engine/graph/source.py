@@ -214,7 +214,7 @@ class _Reader:
         if domain not in scope.opsets:
             raise GraphError(f'{title}: the file does not import a version of its domain "{domain or "ai.onnx"}"')
         opset = scope.opsets[domain]
-        yield Node(name, domain, proto.op_type, opset, inputs, outputs, attributes, _path(proto))
+        yield Node(name, domain, proto.op_type, opset, inputs, outputs, attributes, _path(proto), _class(proto))
 
     def inlined(
         self,
@@ -325,6 +325,13 @@ def _path(proto: Any) -> str:
             path.pop()  # the name of an element of a Sequential has that of the Sequential in it
         path.append(part)
     return ".".join(path)
+
+
+def _class(proto: Any) -> str:
+    """The class of the module that a node is of, as metadata has it."""
+    noted = next((e.value for e in proto.metadata_props if e.key == "pkg.torch.onnx.class_hierarchy"), "")
+    kinds = _quoted.findall(noted)
+    return str(kinds[-2]) if len(kinds) > 1 else ""
 
 
 def _domain(name: str) -> str:
