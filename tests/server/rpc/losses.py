@@ -25,9 +25,14 @@ class Line:
     async def to(self, address: str) -> AsyncIterator[str]:
         """Where a client reaches the server of this address."""
         host, _, port = address.rpartition(":")
+        over = asyncio.Event()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             far_reader, far_writer = await asyncio.open_connection(host, int(port))
+            if over.is_set():  # who came while the line was taken down is not carried any more
+                writer.transport.abort()
+                far_writer.transport.abort()
+                return
             self._open |= {writer, far_writer}
             for source, target in ((reader, far_writer), (far_reader, writer)):
                 task = asyncio.create_task(self._carry(source, target))
@@ -39,6 +44,7 @@ class Line:
             yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
             server.close()
+            over.set()
             self.cut()
             await asyncio.gather(*self._carrying)
 
