@@ -140,7 +140,7 @@ def test_what_was_fine_tuned_goes_back_into_pytorchs_resnet18(
     assert all(np.array_equal(value, tuned[name]) for name, value in names["network"].state_dict().items())
     with Client.connect() as client:
         names |= {"client": client, "x": names["x"].astype(np.float32)}
-        exec(guide('"mine"'), names)
+        exec(guide('"own-head"'), names)
         trained = names["job"].state_dict("torch")
     assert all(bool((value == trained[name]).all()) for name, value in names["module"].state_dict().items())
 
