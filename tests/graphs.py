@@ -54,6 +54,36 @@ def model_of(
     return content
 
 
+TOKENS, LENGTH = 12, 5
+
+
+def two_inputs(*, seed: int = 0) -> bytes:
+    """ids (N, 5) and mask (N, 5) → embedding → sum of what is not masked → kind (N, 3) and score (N, 1)."""
+    rng = np.random.default_rng(seed)
+    shapes = {"embedding": (TOKENS, 4), "kind.weight": (4, 3), "score.weight": (4, 1)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Gather", ["embedding", "ids"], ["rows"], name="embed"),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["column"], name="column"),
+        helper.make_node("Mul", ["rows", "column"], ["kept"], name="keep"),
+        helper.make_node("ReduceSum", ["kept", "middle"], ["pooled"], name="pool", keepdims=0),
+        helper.make_node("MatMul", ["pooled", "kind.weight"], ["kind"], name="kind"),
+        helper.make_node("MatMul", ["pooled", "score.weight"], ["score"], name="score"),
+    ]
+    axes = {"last": np.array([2]), "middle": np.array([1])}
+    model = ModelProto.FromString(
+        model_of(
+            nodes,
+            {**weights, **axes},
+            inputs={"ids": ["batch", LENGTH], "mask": ["batch", LENGTH]},
+            outputs={"kind": ["batch", 3], "score": ["batch", 1]},
+        )
+    )
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def cyclic() -> bytes:
     """Two nodes, each of which takes what the other gives."""
     nodes = [

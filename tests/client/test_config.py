@@ -58,6 +58,7 @@ EVERYTHING = TrainingConfig(
     losses=(Loss(name="nll", class_weights=(1.0, 2.0), ignore_index=-100), Loss(name="huber", delta=0.5, weight=2.0)),
     metrics=(MetricSpec(name="top_k", k=3), MetricSpec(name="f1", average="micro", threshold=0.25)),
     augmentation=Augmentation(transforms=({"name": "random_flip", "probability": 0.25},), mixup=0.5),
+    inputs={"input_ids": "tokens"},
     min_workers=2,
     max_workers=6,
     partitions=3,
@@ -92,13 +93,14 @@ def test_a_job_is_created_with_the_same_defaults() -> None:
         "schedule",
         "validation",
         "augmentation",
+        "inputs",
         "max_workers",
         "losses",
     }
     assert {name: parameters[name].default for name in told} == {name: getattr(config, name) for name in told}
     assert all(
         parameters[name].default is None
-        for name in ("optimizer", "schedule", "validation", "augmentation", "max_workers", "loss")
+        for name in ("optimizer", "schedule", "validation", "augmentation", "inputs", "max_workers", "loss")
     )
 
 
@@ -133,6 +135,7 @@ def test_a_configuration_is_sent_under_the_apis_names() -> None:
             job_pb2.ParameterGroup(patterns=["fc.*"], lr=0.5, beta1=0.5, beta2=0.75, eps=1e-4),
             job_pb2.ParameterGroup(patterns=["*"], momentum=0.5, dampening=0.25, nesterov=False),
         ],
+        inputs={"input_ids": "tokens"},
         augmentation=job_pb2.Augmentation(
             transforms=[job_pb2.Transform(random_flip=job_pb2.RandomFlip(probability=0.25))], mixup=0.5
         ),

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from chainrule.client import InvalidInputError
-from chainrule.client.examples import to_examples
+from chainrule.client.examples import to_column, to_inputs, to_targets
 
 INPUTS = np.arange(16, dtype=np.float32).reshape(4, 1, 2, 2)
 TARGETS = np.array([0, 1, 2, 1])
@@ -15,7 +15,7 @@ TARGETS = np.array([0, 1, 2, 1])
     "inputs", [INPUTS, INPUTS.astype(np.float64), INPUTS.astype(np.uint8), INPUTS > 3, INPUTS[:, :, ::-1], [[1.5], [2]]]
 )
 def test_inputs_become_contiguous_float32(inputs: ArrayLike) -> None:
-    converted = to_examples(inputs=inputs, targets=TARGETS)["inputs"]
+    converted = to_inputs(inputs)
     assert converted.dtype == np.float32
     assert converted.flags.c_contiguous
     np.testing.assert_array_equal(converted, inputs)
@@ -23,7 +23,7 @@ def test_inputs_become_contiguous_float32(inputs: ArrayLike) -> None:
 
 @pytest.mark.parametrize("targets", [[0, 1, 2], np.array([0, 1], np.uint8), np.array([True, False]), np.arange(8)[::2]])
 def test_targets_become_contiguous_int64(targets: ArrayLike) -> None:
-    converted = to_examples(inputs=INPUTS, targets=targets)["targets"]
+    converted = to_targets(targets)
     assert converted.dtype == np.int64
     assert converted.flags.c_contiguous
     np.testing.assert_array_equal(converted, targets)
@@ -31,7 +31,7 @@ def test_targets_become_contiguous_int64(targets: ArrayLike) -> None:
 
 @pytest.mark.parametrize("targets", [[0.0, 1.5], np.eye(3, dtype=np.float16), np.array([1.0, 2.0])])
 def test_targets_of_a_floating_dtype_become_float32(targets: ArrayLike) -> None:
-    converted = to_examples(inputs=INPUTS, targets=targets)["targets"]
+    converted = to_targets(targets)
     assert converted.dtype == np.float32
     np.testing.assert_array_equal(converted, targets)
 
@@ -47,7 +47,7 @@ def test_targets_of_a_floating_dtype_become_float32(targets: ArrayLike) -> None:
 )
 def test_targets_that_are_neither_labels_nor_numbers_are_refused_here(targets: ArrayLike, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        to_examples(inputs=INPUTS, targets=targets)
+        to_targets(targets)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,24 @@ def test_targets_that_are_neither_labels_nor_numbers_are_refused_here(targets: A
 )
 def test_inputs_that_do_not_fit_float32_are_refused_here(inputs: ArrayLike, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        to_examples(inputs=inputs, targets=TARGETS)
+        to_inputs(inputs)
 
 
 def test_what_is_wrong_with_the_values_is_the_servers_to_say() -> None:
-    examples = to_examples(inputs=[np.nan, np.inf], targets=[-1])
-    np.testing.assert_array_equal(examples["inputs"], np.array([np.nan, np.inf], np.float32))
-    np.testing.assert_array_equal(examples["targets"], [-1])
+    np.testing.assert_array_equal(to_inputs([np.nan, np.inf]), np.array([np.nan, np.inf], np.float32))
+    np.testing.assert_array_equal(to_targets([-1]), [-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([0.5, 2], np.float32), ([1, -2], np.int64), ([True, False], np.int64), (np.array([255], np.uint8), np.int64)],
+)
+def test_another_column_has_the_dtype_of_its_numbers(values: ArrayLike, dtype: type[np.generic]) -> None:
+    converted = to_column(values, "w")
+    assert converted.dtype == dtype
+    np.testing.assert_array_equal(converted, values)
+    with pytest.raises(InvalidInputError, match="w have dtype"):
+        to_column(np.array(values).astype(str), "w")
 
 
 # Tokens
@@ -75,14 +86,13 @@ def test_what_is_wrong_with_the_values_is_the_servers_to_say() -> None:
 @pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float64])
 def test_tokens_become_contiguous_int64(dtype: type[np.generic]) -> None:
     inputs = np.array([[1, 2, 70000 if dtype != np.uint16 else 7], [3, 0, 4]]).astype(dtype)[:, ::-1]
-    converted = to_examples(inputs=inputs, targets=[[0, 1, 2], [2, 1, 0]], tokens=True)
-    assert converted["inputs"].dtype == np.int64
-    assert converted["targets"].shape == (2, 3)
-    assert converted["inputs"].flags.c_contiguous
-    np.testing.assert_array_equal(converted["inputs"], inputs)
+    converted = to_inputs(inputs, tokens=True)
+    assert converted.dtype == np.int64
+    assert converted.flags.c_contiguous
+    np.testing.assert_array_equal(converted, inputs)
 
 
 def test_a_token_with_a_fraction_is_refused_by_its_place() -> None:
     with pytest.raises(InvalidInputError) as caught:
-        to_examples(inputs=[[1.0, 2.0], [3.0, 4.5]], targets=[0, 1], tokens=True)
+        to_inputs([[1.0, 2.0], [3.0, 4.5]], tokens=True)
     assert str(caught.value) == "inputs[1, 1] is 4.5; tokens must be whole numbers that fit int64"

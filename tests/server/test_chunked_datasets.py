@@ -145,7 +145,9 @@ def test_what_is_wrong_in_a_chunk_is_told_with_its_number(catalog: DatasetCatalo
     )
     manifest = cut(blobs, INPUTS, TARGETS)
     lying = dataclasses.replace(manifest, chunks=(dataclasses.replace(manifest.chunks[0], rows=5),))
-    assert "chunks[0]: it has inputs and targets of" in refused(catalog, blobs, lying)
+    assert "chunks[0]: it has 'inputs' float32 (4, 2, 2), 'targets' int64 (4,), but the manifest says" in refused(
+        catalog, blobs, lying
+    )
     other = dataclasses.replace(manifest, columns=(Column("inputs", "float32", (4,)), COLUMNS[1]))
     assert "but the manifest says" in refused(catalog, blobs, other)
 
@@ -179,7 +181,7 @@ GOOD: Mapping[str, Any] = json.loads(Manifest(COLUMNS, (Chunk("a" * 64, 3),)).to
         ({"columns": [{"name": "inputs", "dtype": "float32", "shape": [2**30, 2**30]}]}, "at most 2 GiB"),
         ({"columns": [{"name": "inputs", "dtype": "float32", "shape": [-1]}]}, "numbers above 0"),
         ({"columns": [GOOD["columns"][0]] * 2}, "two columns of one name"),
-        ({"columns": [GOOD["columns"][0]]}, 'a dataset has "inputs" and "targets"'),
+        ({"columns": [{**GOOD["columns"][0], "name": "a\nb"}]}, "use 1 to 128 characters that can be printed"),
     ],
 )
 def test_malformed_manifests_are_refused(

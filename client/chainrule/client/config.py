@@ -215,6 +215,9 @@ class TrainingConfig:
     """What is minimised: their sum, each times its weight. Empty: cross entropy."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to images before they are trained on; by default nothing."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Input of the model → column of the dataset that it takes. The only input takes "inputs" where nothing is said,
+    each of several the column of its name."""
     metrics: tuple[MetricSpec, ...] = ()
     """What is measured besides. Empty: accuracy, where the first loss is cross_entropy or nll."""
     min_workers: int = 1
@@ -255,6 +258,7 @@ WEIGHT_FIELDS = (
     "staleness",
     "losses",
     "augmentation",
+    "inputs",
 )
 
 # What a caller may give in place of the settings.
@@ -348,6 +352,19 @@ def to_losses(given: object) -> tuple[Loss, ...]:
     """
     listed = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
     return tuple(_loss(one) for one in listed)
+
+
+def to_columns(inputs: Mapping[str, str] | None) -> dict[str, str]:
+    """The columns of the dataset by the inputs that take them; None is none: as inputs are called.
+
+    Raises:
+        InvalidInputError: it is no mapping of texts.
+    """
+    given = _mapping("inputs", inputs, example='{"input_ids": "tokens"}')
+    for name, column in given.items():
+        if not isinstance(name, str) or not isinstance(column, str):
+            raise InvalidInputError(f"inputs has {name!r}: {column!r}; each input takes the name of a column")
+    return given
 
 
 def to_metrics(given: object) -> tuple[MetricSpec, ...]:
@@ -460,6 +477,7 @@ def to_message(config: TrainingConfig) -> job_pb2.TrainingConfig:
         _fill(message.validation, config.validation)
     message.trainable.extend(config.trainable)
     put_augmentation(message, config.augmentation)
+    message.inputs.update(config.inputs)
     for group in config.parameter_groups:
         _put_given(message.parameter_groups.add(patterns=group.patterns), group.settings)
     for loss in config.losses:
@@ -482,6 +500,7 @@ def from_message(message: job_pb2.TrainingConfig) -> TrainingConfig:
     if message.trainable:
         told["trainable"] = tuple(message.trainable)
     told["augmentation"] = read_augmentation(message)
+    told["inputs"] = dict(message.inputs)
     told["parameter_groups"] = tuple(
         ParameterGroup(patterns=tuple(group.patterns), **_read(group, ParameterGroup))
         for group in message.parameter_groups

@@ -36,7 +36,7 @@ class Datasets:
         inputs: ArrayLike | None = None,
         targets: ArrayLike | None = None,
         target: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Sequence[str] | Mapping[str, Any] | None = None,
         tokens: bool = False,
         regression: bool = False,
         pictures: bool = False,
@@ -53,8 +53,8 @@ class Datasets:
         request_id: str | None = None,
         transferred: Transferred | None = None,
     ) -> Dataset:
-        """Make a dataset from `source`, or from `inputs` and `targets`. The same name with the same examples gives the
-        dataset that is already there.
+        """Make a dataset from `source`, or from `inputs`, `targets` and `columns`. The same name with the same examples
+        gives the dataset that is already there.
 
         What a source may be, and how each is read, is in docs/data.md. Large ones are read and sent some at a time.
 
@@ -67,7 +67,10 @@ class Datasets:
                 regression, or several labels at once. Labels that come as floats must be converted to integers.
             target: which column of a table is the target; None: that called target, targets, label, labels or y. Texts
                 become classes, in the order of the alphabet.
-            columns: which columns of a table are the inputs; None: all others.
+            columns: which columns of a table are the inputs; None: all others. Or the columns that the dataset has
+                besides inputs and targets, by name: {"weights": w, "boxes": b}; of a table {"weights": "weight",
+                "corner": ["x", "y"]}, by the names of its columns, of which several are put side by side. Floats are
+                sent as float32, whole numbers as int64.
             tokens: whether the inputs are tokens: whole numbers from 0, sent as int64.
             regression: whether targets are numbers to predict, sent as float32, although they are whole ones or come
                 from CSV; else these are class labels.
@@ -98,7 +101,8 @@ class Datasets:
         put_labels(dataset, labels or {})
         options = ReadOptions(
             target=target,
-            columns=columns,
+            columns=None if isinstance(columns, Mapping) else columns,
+            further=columns if isinstance(columns, Mapping) else {},
             tokens=tokens,
             regression=regression,
             pictures=pictures,
@@ -145,7 +149,7 @@ class Datasets:
         return dataset_from_message(self._connection.call(self._stub.GetDataset, request))
 
     def preview(self, dataset: Dataset | str, rows: int = 5) -> Preview:
-        """The first rows of a dataset, as they are stored: "inputs" and "targets". Only these are fetched; there are at
+        """The first rows of a dataset, as they are stored, by column. Only these are fetched; there are at
         most as many as the first chunk has.
 
         Raises:

@@ -1,6 +1,6 @@
 """The arrays of a dataset, converted to what its blob holds."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,14 +8,13 @@ from numpy.typing import ArrayLike, NDArray
 from chainrule.client.errors import InvalidInputError
 
 
-def to_examples(
-    *, inputs: ArrayLike, targets: ArrayLike, tokens: bool = False, regression: bool = False, first_row: int = 0
-) -> Mapping[str, NDArray[np.float32] | NDArray[np.int64]]:
-    """The arrays of a dataset's blob: inputs (N, ...) float32 or, if they are tokens, int64; targets (N, ...)
-    int64 or, where they come as floats or are numbers to predict, float32; both C-contiguous.
+def to_inputs(
+    values: ArrayLike, *, tokens: bool = False, first_row: int = 0
+) -> NDArray[np.float32] | NDArray[np.int64]:
+    """The column "inputs" of a dataset, (N, ...): float32 or, if they are tokens, int64; C-contiguous.
 
-    Whether they make sense together is the server's to say; here they must only convert: numbers to float32
-    without overflow, whole numbers to int64.
+    Whether it makes sense is the server's to say; here numbers must only convert: to float32 without overflow, whole
+    ones to int64.
 
     Args:
         first_row: number of the first example, for errors, where these are some of many.
@@ -23,13 +22,38 @@ def to_examples(
     Raises:
         InvalidInputError: they do not.
     """
-    array, target = np.asarray(inputs), np.asarray(targets)
-    return {
-        "inputs": to_int64(array, "inputs", "tokens", first_row) if tokens else to_float32(array),
-        "targets": to_float32(target, "targets")
-        if regression or target.dtype.kind == "f"
-        else to_int64(target, "targets", "class labels", first_row),
-    }
+    array = np.asarray(values)
+    return to_int64(array, "inputs", "tokens", first_row) if tokens else to_float32(array)
+
+
+def to_targets(
+    values: ArrayLike, *, regression: bool = False, first_row: int = 0
+) -> NDArray[np.float32] | NDArray[np.int64]:
+    """The column "targets", (N, ...): int64 or, where they come as floats or are numbers to predict, float32; otherwise
+    as `to_inputs`."""
+    array = np.asarray(values)
+    if regression or array.dtype.kind == "f":
+        return to_float32(array, "targets")
+    return to_int64(array, "targets", "class labels", first_row)
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """The columns of a dataset in their order: inputs, targets, and then the others by name."""
+    usual = ("inputs", "targets")
+    return [*(name for name in usual if name in names), *sorted(name for name in names if name not in usual)]
+
+
+def to_column(values: ArrayLike, name: str, *, first_row: int = 0) -> NDArray[np.float32] | NDArray[np.int64]:
+    """A column (N, ...) besides inputs and targets, C-contiguous: whole numbers and truth values as int64, numbers of a
+    floating dtype as float32.
+
+    Raises:
+        InvalidInputError: they do not convert without loss of meaning.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        return to_float32(array, name)
+    return to_int64(array, name, "numbers", first_row)
 
 
 def to_float32(array: NDArray[np.generic], name: str = "inputs") -> NDArray[np.float32]:

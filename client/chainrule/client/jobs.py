@@ -28,7 +28,7 @@ class Jobs:
         """Submit a job: train `model` on `dataset`.
 
         What is not named below is explained with the fields of `TrainingConfig`. Those up to `staleness` fix the
-        weights, and so does `loss`; the others do not.
+        weights, and so do `loss` and `inputs`; the others do not.
 
         Args:
             model: a handle, or a name: "digits" or "models/digits", whose first version is trained; of another version
@@ -40,6 +40,8 @@ class Jobs:
             augmentation: what is done to images before they are trained on, an `Augmentation`, its fields by name, or
                 its transforms alone: as ["random_flip", {"name": "random_crop", "height": 32, "width": 32, "padding":
                 4}].
+            inputs: which column of the dataset each input of the model takes, by the input's name: as {"input_ids":
+                "tokens"}. By default the only input takes "inputs", and each of several the column of its name.
             parameter_groups: parameters with settings of their own, each a `ParameterGroup` or its fields by name: as
                 [{"patterns": ["*.bias"], "weight_decay": 0}]. A parameter is of the first that matches its name.
             trainable: patterns of the names of the parameters that are trained, as in a shell: as ["fc.*"].

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.client.errors import InvalidInputError
+from chainrule.client.examples import in_order
 from chainrule.client.reading.source import Block, Reader
 from chainrule.engine import io
 from chainrule.engine.io.chunked import Chunk, Column, Manifest, rows_per_chunk
 
 SINGLE_BYTES = 64 * 1024**2
 """Most bytes of examples that are one blob; more are chunks. It decides the digest of a dataset, and stays as it is."""
-
-_NAMES = ("inputs", "targets")
 
 
 class Packer:
@@ -86,7 +85,7 @@ class Packer:
         if block is None:
             self._is_over = True
             return
-        columns = tuple(Column(name, block[name].dtype.name, block[name].shape[1:]) for name in _NAMES)
+        columns = tuple(Column(name, block[name].dtype.name, block[name].shape[1:]) for name in in_order(block))
         if not self._held and not self._chunks:
             self._columns = columns
         elif columns != self._columns:
@@ -95,11 +94,12 @@ class Packer:
                 f"before are {_described(self._columns)}; all must be alike"
             )
         self._held.append(block)
-        self._held_bytes += sum(block[name].nbytes for name in _NAMES)
-        inputs, targets = (len(block[name]) if block[name].ndim else 1 for name in _NAMES)
-        self._held_rows += targets
-        if inputs != targets and self._held_bytes > self._single_bytes:  # of less, the server tells
-            raise InvalidInputError(f"there are {inputs} inputs and {targets} targets; give one target for each input")
+        self._held_bytes += sum(array.nbytes for array in block.values())
+        lengths = {column.name: len(block[column.name]) if block[column.name].ndim else 1 for column in columns}
+        self._held_rows += next(iter(lengths.values()))
+        if len(set(lengths.values())) > 1 and self._held_bytes > self._single_bytes:  # of less, the server tells
+            listed = " and ".join(f"{length} {name}" for name, length in lengths.items())
+            raise InvalidInputError(f"there are {listed}; give each example all of them")
 
     @property
     def _rows_in_chunks(self) -> int:
@@ -111,10 +111,10 @@ class Packer:
         left = rows
         while left:
             block = self._held.pop(0)
-            size = len(block["targets"])
+            size = len(next(iter(block.values())))
             if size > left:
-                self._held.insert(0, {name: block[name][left:] for name in _NAMES})
-                block = {name: block[name][:left] for name in _NAMES}
+                self._held.insert(0, {name: array[left:] for name, array in block.items()})
+                block = {name: array[:left] for name, array in block.items()}
             taken.append(block)
             left -= min(size, left)
         found = _joined(taken)
@@ -150,7 +150,7 @@ class Progress:
 def _joined(blocks: list[Block]) -> Mapping[str, NDArray[Any]]:
     if len(blocks) == 1:
         return blocks[0]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in _NAMES}
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _described(columns: tuple[Column, ...]) -> str:

@@ -67,7 +67,7 @@ class ColumnStatistics:
     """What the numbers of a column are, over all examples of a dataset."""
 
     column: str
-    """Its name: "inputs" or "targets"."""
+    """Its name: "inputs", "targets" or another."""
     count: int
     """How many numbers there are."""
     min: float
@@ -76,7 +76,9 @@ class ColumnStatistics:
     std: float
     """Standard deviation, that of the whole population."""
     class_counts: tuple[int, ...]
-    """How many numbers each class has, for targets of at most 1,000 classes; else none."""
+    """How many numbers each class has, for whole numbers but inputs of at most 1,000 classes; else none."""
+    min_row: int | None = None
+    """Number of the first example that has the least; None for datasets made by earlier versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +106,7 @@ class Dataset:
     """Changes whenever labels or description do; sent along with a change, it makes sure that nothing else came
     between."""
     columns: tuple[Column, ...] = ()
-    """What each example consists of: inputs and targets."""
+    """What each example consists of: inputs, targets, and the others by name."""
     statistics: tuple[ColumnStatistics, ...] = ()
     """What the numbers of the columns are, in their order; none for datasets made by earlier versions."""
     class_labels: tuple[str, ...] = ()
@@ -224,6 +226,7 @@ def dataset_from_message(message: dataset_pb2.Dataset) -> Dataset:
                 mean=of.mean,
                 std=of.std,
                 class_counts=tuple(of.class_counts),
+                min_row=of.min_row if of.HasField("min_row") else None,
             )
             for of in message.statistics
         ),

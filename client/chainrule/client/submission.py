@@ -14,6 +14,7 @@ from chainrule.client.config import (
     Schedule,
     TrainingConfig,
     Validation,
+    to_columns,
     to_losses,
     to_max_workers,
     to_message,
@@ -46,6 +47,7 @@ def job_request(
     schedule: Schedule | Mapping[str, Any] | None = None,
     clip_norm: float = 0.0,
     augmentation: Augmentation | Mapping[str, Any] | Sequence[Any] | None = None,
+    inputs: Mapping[str, str] | None = None,
     parameter_groups: Sequence[ParameterGroup | Mapping[str, Any]] = (),
     accumulate: int = 1,
     ema_decay: float = 0.0,
@@ -80,6 +82,7 @@ def job_request(
     given |= {
         "optimizer": to_optimizer(optimizer),
         "augmentation": to_augmentation(augmentation),
+        "inputs": to_columns(inputs),
         "parameter_groups": to_parameter_groups(parameter_groups),
         "schedule": to_schedule(schedule),
         "trainable": to_trainable(trainable),

@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hainrule/v1/dataset.proto\x12\x0c\x63hainrule.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x03\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x03\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06labels\x18\x08 \x03(\x0b\x32!.chainrule.v1.Dataset.LabelsEntry\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12%\n\x07\x63olumns\x18\x0b \x03(\x0b\x32\x14.chainrule.v1.Column\x12\x32\n\nstatistics\x18\x0c \x03(\x0b\x32\x1e.chainrule.v1.ColumnStatistics\x12\x14\n\x0c\x63lass_labels\x18\r \x03(\t\x12\x12\n\nnum_chunks\x18\x0e \x01(\x03\x12\x12\n\nsource_uri\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"|\n\x10\x43olumnStatistics\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0b\n\x03min\x18\x03 \x01(\x01\x12\x0b\n\x03max\x18\x04 \x01(\x01\x12\x0c\n\x04mean\x18\x05 \x01(\x01\x12\x0b\n\x03std\x18\x06 \x01(\x01\x12\x14\n\x0c\x63lass_counts\x18\x07 \x03(\x03\"}\n\x14\x43reateDatasetRequest\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12&\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x15.chainrule.v1.Dataset\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"^\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.chainrule.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x14UpdateDatasetRequest\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.chainrule.v1.Dataset\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x32\x92\x03\n\x0e\x44\x61tasetService\x12J\n\rCreateDataset\x12\".chainrule.v1.CreateDatasetRequest\x1a\x15.chainrule.v1.Dataset\x12\x44\n\nGetDataset\x12\x1f.chainrule.v1.GetDatasetRequest\x1a\x15.chainrule.v1.Dataset\x12U\n\x0cListDatasets\x12!.chainrule.v1.ListDatasetsRequest\x1a\".chainrule.v1.ListDatasetsResponse\x12J\n\rUpdateDataset\x12\".chainrule.v1.UpdateDatasetRequest\x1a\x15.chainrule.v1.Dataset\x12K\n\rDeleteDataset\x12\".chainrule.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hainrule/v1/dataset.proto\x12\x0c\x63hainrule.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x03\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x03\x12\x13\n\x0binput_shape\x18\x04 \x03(\x03\x12\x13\n\x0bnum_classes\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x06labels\x18\x08 \x03(\x0b\x32!.chainrule.v1.Dataset.LabelsEntry\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12%\n\x07\x63olumns\x18\x0b \x03(\x0b\x32\x14.chainrule.v1.Column\x12\x32\n\nstatistics\x18\x0c \x03(\x0b\x32\x1e.chainrule.v1.ColumnStatistics\x12\x14\n\x0c\x63lass_labels\x18\r \x03(\t\x12\x12\n\nnum_chunks\x18\x0e \x01(\x03\x12\x12\n\nsource_uri\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"4\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x9e\x01\n\x10\x43olumnStatistics\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0b\n\x03min\x18\x03 \x01(\x01\x12\x0b\n\x03max\x18\x04 \x01(\x01\x12\x0c\n\x04mean\x18\x05 \x01(\x01\x12\x0b\n\x03std\x18\x06 \x01(\x01\x12\x14\n\x0c\x63lass_counts\x18\x07 \x03(\x03\x12\x14\n\x07min_row\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_min_row\"}\n\x14\x43reateDatasetRequest\x12\x12\n\ndataset_id\x18\x01 \x01(\t\x12&\n\x07\x64\x61taset\x18\x02 \x01(\x0b\x32\x15.chainrule.v1.Dataset\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"^\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"X\n\x14ListDatasetsResponse\x12\'\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x15.chainrule.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x14UpdateDatasetRequest\x12&\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x15.chainrule.v1.Dataset\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"I\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\x32\x92\x03\n\x0e\x44\x61tasetService\x12J\n\rCreateDataset\x12\".chainrule.v1.CreateDatasetRequest\x1a\x15.chainrule.v1.Dataset\x12\x44\n\nGetDataset\x12\x1f.chainrule.v1.GetDatasetRequest\x1a\x15.chainrule.v1.Dataset\x12U\n\x0cListDatasets\x12!.chainrule.v1.ListDatasetsRequest\x1a\".chainrule.v1.ListDatasetsResponse\x12J\n\rUpdateDataset\x12\".chainrule.v1.UpdateDatasetRequest\x1a\x15.chainrule.v1.Dataset\x12K\n\rDeleteDataset\x12\".chainrule.v1.DeleteDatasetRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,20 +42,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASET_LABELSENTRY']._serialized_end=599
   _globals['_COLUMN']._serialized_start=601
   _globals['_COLUMN']._serialized_end=653
-  _globals['_COLUMNSTATISTICS']._serialized_start=655
-  _globals['_COLUMNSTATISTICS']._serialized_end=779
-  _globals['_CREATEDATASETREQUEST']._serialized_start=781
-  _globals['_CREATEDATASETREQUEST']._serialized_end=906
-  _globals['_GETDATASETREQUEST']._serialized_start=908
-  _globals['_GETDATASETREQUEST']._serialized_end=941
-  _globals['_LISTDATASETSREQUEST']._serialized_start=943
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1037
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1039
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1127
-  _globals['_UPDATEDATASETREQUEST']._serialized_start=1129
-  _globals['_UPDATEDATASETREQUEST']._serialized_end=1240
-  _globals['_DELETEDATASETREQUEST']._serialized_start=1242
-  _globals['_DELETEDATASETREQUEST']._serialized_end=1315
-  _globals['_DATASETSERVICE']._serialized_start=1318
-  _globals['_DATASETSERVICE']._serialized_end=1720
+  _globals['_COLUMNSTATISTICS']._serialized_start=656
+  _globals['_COLUMNSTATISTICS']._serialized_end=814
+  _globals['_CREATEDATASETREQUEST']._serialized_start=816
+  _globals['_CREATEDATASETREQUEST']._serialized_end=941
+  _globals['_GETDATASETREQUEST']._serialized_start=943
+  _globals['_GETDATASETREQUEST']._serialized_end=976
+  _globals['_LISTDATASETSREQUEST']._serialized_start=978
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1072
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1074
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1162
+  _globals['_UPDATEDATASETREQUEST']._serialized_start=1164
+  _globals['_UPDATEDATASETREQUEST']._serialized_end=1275
+  _globals['_DELETEDATASETREQUEST']._serialized_start=1277
+  _globals['_DELETEDATASETREQUEST']._serialized_end=1350
+  _globals['_DATASETSERVICE']._serialized_start=1353
+  _globals['_DATASETSERVICE']._serialized_end=1755
 # @@protoc_insertion_point(module_scope)

@@ -64,17 +64,20 @@ class Dataset(_message.Message):
     name: _builtins.str
     """Resource name: datasets/{dataset}."""
     digest: _builtins.str
-    """SHA-256 of its blob: a safetensors file with two tensors of equal first dimension, "inputs" and "targets".
-    Inputs are float32 of any shape, uint8, which are trained on as float32, divided by 255, or tokens, int64 from 0 of
-    shape (N, T). Targets, of any shape (N, ...), are int64 class labels from 0, where -100 stands for none, or float32
-    numbers. Or the blob is a manifest, JSON as {"chunks": [{"digest": SHA-256, "rows": n}, ...], "columns": [{"dtype":
+    """SHA-256 of its blob: a safetensors file with tensors of equal first dimension, its columns: usually "inputs" and
+    "targets". Inputs are float32 of any shape, uint8, which are trained on as float32, divided by 255, or tokens, int64
+    from 0 of shape (N, T). Targets, of any shape (N, ...), are int64 class labels from 0, where -100 stands for none, or
+    float32 numbers. There may be others, at most 64 columns in all, of any of these dtypes and any shape, with names of 1
+    to 128 characters: further targets, weights of examples, further inputs. Or the blob is a manifest, JSON as {"chunks": [{"digest": SHA-256, "rows": n}, ...], "columns": [{"dtype":
     "float32", "name": "inputs", "shape": [...]}, ...], "format": "chainrule.dataset/1", "rows": N}, whose chunks are
     such files, each with some of the rows, of at most 256 MiB.
     """
     num_examples: _builtins.int
     """Number of examples. Output only."""
     num_classes: _builtins.int
-    """Number of classes: the highest target plus one; 0 where the targets are float32 numbers. Output only."""
+    """Number of classes: the highest of the column "targets" plus one; 0 where that is of float32 numbers, or not there.
+    Output only.
+    """
     size_bytes: _builtins.int
     """Size of the blob, and of the chunks if it is a manifest, in bytes. Output only."""
     description: _builtins.str
@@ -91,7 +94,7 @@ class Dataset(_message.Message):
     """
     @_builtins.property
     def input_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Shape of one input, for example [1, 8, 8]. Output only."""
+        """Shape of one input, for example [1, 8, 8]; empty if there is no column "inputs". Output only."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -105,7 +108,7 @@ class Dataset(_message.Message):
 
     @_builtins.property
     def columns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Column]:
-        """What each example consists of: inputs and targets. Output only."""
+        """What each example consists of: inputs, targets, and the others by name. Output only."""
 
     @_builtins.property
     def statistics(self) -> _containers.RepeatedCompositeFieldContainer[Global___ColumnStatistics]:
@@ -156,7 +159,7 @@ class Column(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name: "inputs" or "targets"."""
+    """Its name: "inputs", "targets" or another."""
     dtype: _builtins.str
     """Type of its numbers: "float32", "int64" or "uint8"."""
     @_builtins.property
@@ -191,6 +194,7 @@ class ColumnStatistics(_message.Message):
     MEAN_FIELD_NUMBER: _builtins.int
     STD_FIELD_NUMBER: _builtins.int
     CLASS_COUNTS_FIELD_NUMBER: _builtins.int
+    MIN_ROW_FIELD_NUMBER: _builtins.int
     column: _builtins.str
     """Name of the column."""
     count: _builtins.int
@@ -203,9 +207,13 @@ class ColumnStatistics(_message.Message):
     """Their mean."""
     std: _builtins.float
     """Their standard deviation, that of the whole population."""
+    min_row: _builtins.int
+    """Number of the first example that has the least, from 0. Unset for datasets made by versions before it was noted."""
     @_builtins.property
     def class_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """How many numbers each class has, that of class 0 first, for targets of at most 1,000 classes; empty for others."""
+        """How many numbers each class has, that of class 0 first, for int64 columns but "inputs" of at most 1,000 classes;
+        empty for others.
+        """
 
     def __init__(
         self,
@@ -217,12 +225,15 @@ class ColumnStatistics(_message.Message):
         mean: _builtins.float = ...,
         std: _builtins.float = ...,
         class_counts: _abc.Iterable[_builtins.int] | None = ...,
+        min_row: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_row", b"_min_row", "min_row", b"min_row"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_counts", b"class_counts", "column", b"column", "count", b"count", "max", b"max", "mean", b"mean", "min", b"min", "std", b"std"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_row", b"_min_row", "class_counts", b"class_counts", "column", b"column", "count", b"count", "max", b"max", "mean", b"mean", "min", b"min", "min_row", b"min_row", "std", b"std"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_row: _TypeAlias = _typing.Literal["min_row"]  # noqa: Y015
+    _WhichOneofArgType__min_row: _TypeAlias = _typing.Literal["_min_row", b"_min_row"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_row) -> _WhichOneofReturnType__min_row | None: ...
 
 Global___ColumnStatistics: _TypeAlias = ColumnStatistics  # noqa: Y015
 

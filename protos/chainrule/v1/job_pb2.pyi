@@ -310,6 +310,26 @@ class TrainingConfig(_message.Message):
     PRECISION_BFLOAT16: TrainingConfig.Precision.ValueType  # 2
     """16 bits: the exponents of 32, and 8 bits of precision. For CPUs that have instructions for it."""
 
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     SHARDS_FIELD_NUMBER: _builtins.int
@@ -339,6 +359,7 @@ class TrainingConfig(_message.Message):
     EMA_DECAY_FIELD_NUMBER: _builtins.int
     PRECISION_FIELD_NUMBER: _builtins.int
     AUGMENTATION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     """Passes over the dataset, from 1. Default 1."""
     batch_size: _builtins.int
@@ -443,6 +464,12 @@ class TrainingConfig(_message.Message):
     def augmentation(self) -> Global___Augmentation:
         """What is done to images before they are trained on; fixes the weights, too. Default: nothing."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Which column of the dataset each input of the model takes, by the input's name; at most 64. Fixes the weights, too.
+        Default: the only input takes "inputs", each of several the column of its own name.
+        """
+
     def __init__(
         self,
         *,
@@ -475,10 +502,11 @@ class TrainingConfig(_message.Message):
         ema_decay: _builtins.float = ...,
         precision: Global___TrainingConfig.Precision.ValueType = ...,
         augmentation: Global___Augmentation | None = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "augmentation", b"augmentation", "batch_size", b"batch_size", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "max_failures", b"max_failures", "max_workers", b"max_workers", "min_workers", b"min_workers", "optimizer", b"optimizer", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "sgd", b"sgd", "shards", b"shards", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "augmentation", b"augmentation", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "keep_checkpoints", b"keep_checkpoints", "losses", b"losses", "max_failures", b"max_failures", "max_workers", b"max_workers", "metrics", b"metrics", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_exact", b"_exact", "_keep_checkpoints", b"_keep_checkpoints", "_max_failures", b"_max_failures", "_max_workers", b"_max_workers", "_min_workers", b"_min_workers", "_receipt_every_steps", b"_receipt_every_steps", "_shards", b"_shards", "_workers", b"_workers", "accumulate", b"accumulate", "adam", b"adam", "audit_fraction", b"audit_fraction", "augmentation", b"augmentation", "batch_size", b"batch_size", "checkpoint_every_steps", b"checkpoint_every_steps", "clip_norm", b"clip_norm", "ema_decay", b"ema_decay", "epochs", b"epochs", "exact", b"exact", "inputs", b"inputs", "keep_checkpoints", b"keep_checkpoints", "losses", b"losses", "max_failures", b"max_failures", "max_workers", b"max_workers", "metrics", b"metrics", "min_workers", b"min_workers", "non_finite", b"non_finite", "optimizer", b"optimizer", "parameter_groups", b"parameter_groups", "partitions", b"partitions", "precision", b"precision", "receipt_every_steps", b"receipt_every_steps", "schedule", b"schedule", "seed", b"seed", "sgd", b"sgd", "shards", b"shards", "staleness", b"staleness", "trainable", b"trainable", "validation", b"validation", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accumulate: _TypeAlias = _typing.Literal["accumulate"]  # noqa: Y015
     _WhichOneofArgType__accumulate: _TypeAlias = _typing.Literal["_accumulate", b"_accumulate"]  # noqa: Y015
@@ -644,7 +672,7 @@ class Loss(_message.Message):
     output: _builtins.str
     """Name of the model's output, or its place, from 0. Empty: the first."""
     target: _builtins.str
-    """Column of the dataset. Empty: "targets"."""
+    """Column of the dataset that the output is compared with. Empty: "targets"."""
     weight: _builtins.float
     """What it is multiplied by in the sum of the losses, above 0. Default 1."""
     label_smoothing: _builtins.float
@@ -654,7 +682,7 @@ class Loss(_message.Message):
     all count.
     """
     example_weight: _builtins.str
-    """Column of the dataset with a weight for each example, from 0; the mean is divided by their sum over the global batch.
+    """Column of the dataset with a weight for each example, a finite number from 0; the mean is divided by their sum over the global batch.
     Empty: all weigh the same.
     """
     delta: _builtins.float

@@ -18,14 +18,14 @@ from chainrule.server import names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
 from chainrule.server.blobs import BlobStore
 from chainrule.server.data_uris import AllowedUris
-from chainrule.server.dataset_contents import Contents, Survey, check_chunks
+from chainrule.server.dataset_contents import Contents, Survey, check_names, in_order
 from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
 from chainrule.server.records import Dataset
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.chunk_files import MAX_CHUNK_BYTES, ChunkedExamples
 from chainrule.server.training.errors import DatasetError, LinkError
-from chainrule.server.training.examples import Examples, ExampleSource
+from chainrule.server.training.examples import INPUTS, TARGETS, Examples, ExampleSource
 from chainrule.server.training.uris import read_uri
 
 MAX_CLASSES = 2**31 - 1
@@ -36,6 +36,8 @@ NO_LABEL = -100
 MAX_CLASS_LABEL = 200
 """Longest name of a class, in characters."""
 
+MAX_LISTED = 400
+"""Longest list of columns in an error, in characters."""
 _FIELD = "dataset.digest"
 
 
@@ -88,23 +90,23 @@ class DatasetCatalog:
             if manifest is None:
                 found = self._survey(digest)
             else:
-                check_chunks(manifest)
+                check_names([column.name for column in manifest.columns])
                 if not uri:
                     chunks = [chunk.digest for chunk in manifest.chunks]
                     held.enter_context(self._tenant_blobs.hold_all(chunks, tenant=tenant))
                 found = self._survey_chunks(digest, manifest, uri)
             _check_class_labels(class_labels, found.num_classes)
-            inputs, targets = found.columns
+            shapes = {column.name: column.shape for column in found.columns}
             return self._store.create_dataset(
                 Dataset(
                     name=name,
                     digest=digest,
                     num_examples=found.num_examples,
-                    input_shape=inputs.shape,
+                    input_shape=shapes.get(INPUTS, ()),
                     num_classes=found.num_classes,
                     size_bytes=found.size_bytes,
                     create_time=datetime.now(UTC),
-                    target_shape=targets.shape,
+                    target_shape=shapes.get(TARGETS, ()),
                     num_tokens=found.num_tokens,
                     columns=found.columns,
                     statistics=found.statistics,
@@ -184,20 +186,22 @@ class DatasetCatalog:
         survey = Survey()
         size_bytes = self._blobs.size(digest)
         times = Counter(manifest.chunks)
-        first: dict[Chunk, int] = {}
+        first: dict[Chunk, tuple[int, int]] = {}
+        rows = 0
         for number, chunk in enumerate(manifest.chunks):
-            first.setdefault(chunk, number)
-        for chunk, number in first.items():
+            first.setdefault(chunk, (number, rows))
+            rows += chunk.rows
+        for chunk, (number, row) in first.items():
             try:
                 content = self._read_chunk(chunk.digest, uri)
                 size_bytes += len(content)
                 examples = _examples(chunk.digest, content)
                 del content
-                expected = tuple((c.dtype, (chunk.rows, *c.shape)) for c in manifest.columns)
-                found = tuple((a.dtype.name, a.shape) for a in (examples.inputs, examples.targets))
+                expected = {c.name: (c.dtype, (chunk.rows, *c.shape)) for c in manifest.columns}
+                found = {name: (a.dtype.name, a.shape) for name, a in examples.columns.items()}
                 if found != expected:
-                    raise _refused(f"it has inputs and targets of {found}, but the manifest says {expected}")
-                survey.add(examples, times=times[chunk])
+                    raise _refused(f"it has {_described(found)}, but the manifest says {_described(expected)}")
+                survey.add(examples, times=times[chunk], first_row=row)
             except InvalidRequestError as error:
                 raise _refused(f"chunks[{number}]: {error.violations[0].description}") from error
         return survey.contents(size_bytes=size_bytes, chunks=[chunk.digest for chunk in manifest.chunks])
@@ -229,53 +233,78 @@ def _examples(digest: str, content: bytes) -> Examples:
 
 def check_examples(tensors: Mapping[str, NDArray[Any]]) -> Examples:
     """The examples a blob holds. Raises InvalidRequestError saying which example is wrong and how."""
-    if set(tensors) != {"inputs", "targets"}:
-        raise _refused(f'it holds the tensors {echo(sorted(tensors))}; a dataset has "inputs" and "targets"')
-    inputs, targets = tensors["inputs"], tensors["targets"]
-    _check_kinds(inputs, targets)
-    if len(inputs) != len(targets):
-        raise _refused(f"there are {len(inputs)} inputs and {len(targets)} targets; give one target for each input")
-    if len(inputs) == 0:
-        raise _refused("it holds no examples; give at least one")
-    if targets.size == 0:
-        raise _refused(
-            f"targets have the shape {targets.shape}: examples without a single target; leave out no dimension"
-        )
-    if inputs.size == 0:
-        raise _refused(
-            f"inputs have the shape {inputs.shape}: examples without a single number; leave out no dimension"
-        )
-    if inputs.dtype == np.int64:
-        _check_numbers("inputs", inputs, "tokens")
-    else:
-        _check_finite("inputs", inputs)
-    if targets.dtype == np.int64:
-        _check_numbers("targets", targets, "class labels", none=NO_LABEL)
-    else:
-        _check_finite("targets", targets)
-    return Examples(inputs, targets)
+    check_names(list(tensors))
+    if not tensors:
+        raise _refused('it holds no tensors; a dataset has columns, as "inputs" and "targets"')
+    names = in_order(tensors)
+    for name in names:
+        _check_kind(name, tensors[name])
+    _check_lengths({name: len(tensors[name]) for name in names})
+    for name in names:
+        _check_values(name, tensors[name])
+    return Examples(further={name: tensors[name] for name in names})
 
 
-def _check_kinds(inputs: NDArray[Any], targets: NDArray[Any]) -> None:
-    """Features or tokens, and targets that go with them."""
-    if inputs.dtype not in (np.float32, np.int64, np.uint8):
+def _check_kind(name: str, array: NDArray[Any]) -> None:
+    """Inputs are features or tokens, targets are labels or numbers; another column may be any of these."""
+    kinds = (np.float32, np.int64) if name == TARGETS else (np.float32, np.int64, np.uint8)
+    if name == TARGETS and (array.dtype not in kinds or array.ndim == 0):
         raise _refused(
-            f"inputs are {inputs.dtype}; convert them to float32, to uint8 where they are pictures, or to int64 where "
-            "they are tokens"
-        )
-    tokens = inputs.dtype == np.int64
-    if tokens and inputs.ndim != 2:
-        raise _refused(
-            f"inputs are int64 of shape {inputs.shape}; tokens have the shape (N, T): give that, "
-            "or convert inputs that are features to float32"
-        )
-    if inputs.ndim == 0:
-        raise _refused("inputs are a single number of shape (); give an array of shape (N, ...), one row per example")
-    if targets.dtype not in (np.float32, np.int64) or targets.ndim == 0:
-        raise _refused(
-            f"targets are {targets.dtype} of shape {targets.shape}; give int64 class labels or float32 numbers of "
+            f"targets are {array.dtype} of shape {array.shape}; give int64 class labels or float32 numbers of "
             "shape (N, ...), one row per example"
         )
+    label = _label(name)
+    if array.dtype not in kinds:
+        raise _refused(
+            f"{label} are {array.dtype}; convert them to float32, to uint8 where they are pictures, or to int64 where "
+            f"they are {'tokens' if name == INPUTS else 'tokens or class labels'}"
+        )
+    if name == INPUTS and array.dtype == np.int64 and array.ndim != 2:
+        raise _refused(
+            f"inputs are int64 of shape {array.shape}; tokens have the shape (N, T): give that, "
+            "or convert inputs that are features to float32"
+        )
+    if array.ndim == 0:
+        raise _refused(f"{label} are a single number of shape (); give an array of shape (N, ...), one row per example")
+
+
+def _check_lengths(lengths: Mapping[str, int]) -> None:
+    if len(set(lengths.values())) > 1:
+        if set(lengths) == {INPUTS, TARGETS}:
+            raise _refused(
+                f"there are {lengths[INPUTS]} inputs and {lengths[TARGETS]} targets; give one target for each input"
+            )
+        listed = ", ".join(f"{count} of {_label(name)}" for name, count in lengths.items())
+        raise _refused(f"there are {listed[:MAX_LISTED]}; give each example all of them")
+    if set(lengths.values()) == {0}:
+        raise _refused("it holds no examples; give at least one")
+
+
+def _check_values(name: str, array: NDArray[Any]) -> None:
+    if array.size == 0:
+        what = "a single target" if name == TARGETS else "a single number"
+        raise _refused(f"{_label(name)} have the shape {array.shape}: examples without {what}; leave out no dimension")
+    if array.dtype != np.int64:
+        _check_finite(_label(name), array)
+    elif name == INPUTS:
+        _check_numbers(name, array, "tokens")
+    elif name == TARGETS:
+        _check_numbers(name, array, "class labels", none=NO_LABEL)
+    elif (wrong := (array >= MAX_CLASSES) | (array <= -MAX_CLASSES)).any():
+        raise _refused(
+            f"{_place(_label(name), array, int(np.argmax(wrong)))}; whole numbers are {-MAX_CLASSES + 1} to "
+            f"{MAX_CLASSES - 1}: convert others to float32"
+        )
+
+
+def _label(name: str) -> str:
+    """A column as errors call it."""
+    return name if name in (INPUTS, TARGETS) else f"values of {echo(name)}"
+
+
+def _described(columns: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    listed = ", ".join(f"{echo(name)} {dtype} {shape}" for name, (dtype, shape) in columns.items())
+    return listed if len(listed) <= MAX_LISTED else f"{listed[:MAX_LISTED]}…"
 
 
 def _check_class_labels(class_labels: Sequence[str], num_classes: int) -> None:

@@ -149,6 +149,8 @@ class ColumnStatistics:
     """Of the whole population."""
     class_counts: tuple[int, ...] = ()
     """How many numbers each class has, where these are few classes."""
+    min_row: int | None = None
+    """Number of the first example that has the least; None: of an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Dataset:
     num_tokens: int = 0
     """The highest token plus one where inputs are tokens; 0 where they are features."""
     columns: tuple[Column, ...] = ()
-    """Of the inputs, then of the targets."""
+    """Of the inputs, then of the targets, then the others by name."""
     statistics: tuple[ColumnStatistics, ...] = ()
     """In the order of the columns; none: of an earlier version."""
     class_labels: tuple[str, ...] = ()
@@ -180,6 +182,14 @@ class Dataset:
     description: str = ""
     revision: int = 1
     """Counts the changes."""
+
+    def column(self, name: str) -> Column | None:
+        """What a column holds; None: there is none of this name."""
+        return next((column for column in self.columns if column.name == name), None)
+
+    def statistics_of(self, name: str) -> ColumnStatistics | None:
+        """What the numbers of a column are; None: not known of what an earlier version has made, or no such column."""
+        return next((of for of in self.statistics if of.column == name), None)
 
     @property
     def etag(self) -> str:

@@ -29,6 +29,23 @@ def test_a_table_becomes_a_dataset(run_json: RunJson, server: FakeServer, tmp_pa
     assert made["class_labels"] == ["cat", "dog"]
 
 
+def test_further_columns_are_named_by_options(run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("a,b,w,kind\n1,2,0.5,dog\n3,4,1,cat\n")
+    words = ("datasets", "create", "pets", str(file), "--target", "kind", "--columns", "a")
+    made = run_json(*words, "--column", "w", "--column", "both=b,a")
+    found = io.load(server.blobs[made["digest"]])
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "inputs": [[1], [3]],
+        "targets": [1, 0],
+        "w": [0.5, 1],
+        "both": [[2, 1], [4, 3]],
+    }
+    result = run(*words, "--column", "w=")
+    assert result.exit_code == ExitCode.USAGE
+    assert '--column is "w="' in result.stderr
+
+
 def test_a_folder_of_pictures_becomes_a_dataset(run_json: RunJson, server: FakeServer, tmp_path: Path) -> None:
     for label in ("cat", "dog"):
         (tmp_path / label).mkdir()

@@ -303,7 +303,8 @@ def test_a_call_of_before_the_recipe_is_the_same_call() -> None:
         return asked.request().payload_digest
 
     before = {**asdict(CONFIG)}
-    for name in ("losses", "metrics", "parameter_groups", "accumulate", "ema_decay", "precision", "augmentation"):
+    groups, rates = ("losses", "metrics", "parameter_groups"), ("accumulate", "ema_decay", "precision")
+    for name in (*groups, *rates, "augmentation", "inputs"):
         del before[name]
     del before["validation"]["seed"]
     assert digest() == Request.of("r", model="models/m", dataset="datasets/d", config=before).payload_digest

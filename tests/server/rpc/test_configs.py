@@ -62,6 +62,7 @@ OTHER = TrainingConfig(
         ),
         mixup=0.5,
     ),
+    inputs={"ids": "tokens"},
     trainable=("fc.*", "conv?.weight"),
     non_finite="skip",
     validation=Validation(dataset="datasets/v", fraction=0.25, patience=3, restore_best=True, seed=2**63 + 1),

@@ -16,14 +16,11 @@ def cut(examples: Examples, folder: Path, *, rows: int) -> ChunkedExamples:
     chunks = []
     for start in range(0, len(examples), rows):
         part = slice(start, start + rows)
-        content = io.save({"inputs": examples.inputs[part], "targets": examples.targets[part]})
+        content = io.save(examples[part].columns)
         digest = hashlib.sha256(content).hexdigest()
         path = folder / digest[:2] / digest
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        chunks.append(Chunk(digest, len(examples.targets[part])))
-    columns = tuple(
-        Column(name, array.dtype.name, array.shape[1:])
-        for name, array in (("inputs", examples.inputs), ("targets", examples.targets))
-    )
+        chunks.append(Chunk(digest, len(examples[part])))
+    columns = tuple(Column(name, array.dtype.name, array.shape[1:]) for name, array in examples.columns.items())
     return ChunkedExamples(Manifest(columns, tuple(chunks)), str(folder))

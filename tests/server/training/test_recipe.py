@@ -21,7 +21,7 @@ from chainrule.server.training.augmentation import (
     RandomFlip,
 )
 from chainrule.server.training.compute import Computation
-from chainrule.server.training.config import Adam, Loss, ParameterGroup, Schedule, Sgd, Validation
+from chainrule.server.training.config import Adam, Loss, MetricSpec, ParameterGroup, Schedule, Sgd, Validation
 from chainrule.server.training.examples import Examples
 from chainrule.server.training.plan import AVERAGED, Plan
 from chainrule.server.training.reduction import Block, blocks_of
@@ -56,6 +56,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "bfloat16": {"precision": "bfloat16"},
     "augmentation": {"augmentation": IMAGES},
     "mixing": {"augmentation": Augmentation(mixup=0.4)},
+    "columns": {
+        "losses": (Loss(example_weight="weights"), Loss("mse", target="soft", weight=0.5, example_weight="weights")),
+        "metrics": (MetricSpec("accuracy"), MetricSpec("mae", target="soft")),
+        "augmentation": Augmentation(mixup=0.4),
+    },
     "all": {
         "augmentation": replace(IMAGES, mixup=0.4),
         "losses": (Loss(label_smoothing=0.1, class_weights=tuple(1.0 + number / 10 for number in range(10))),),
@@ -80,8 +85,15 @@ def plan_of(recipe: str, num_validation: int = 10, **config: Any) -> Plan:
 
 
 def data(plan: Plan) -> dict[str, Any]:
-    validation = tiny_images(plan.num_validation, seed=9) if plan.num_validation else None
-    return {"data": tiny_images(plan.num_examples), "validation": validation}
+    validation = with_columns(tiny_images(plan.num_validation, seed=9)) if plan.num_validation else None
+    return {"data": with_columns(tiny_images(plan.num_examples)), "validation": validation}
+
+
+def with_columns(examples: Examples) -> Examples:
+    """The same with weights, of which some are 0, and with numbers to predict for each class."""
+    rng, count = np.random.default_rng(4), len(examples)
+    further = {"weights": rng.integers(0, 4, count) / np.float32(2), "soft": rng.random((count, 10), np.float32)}
+    return Examples(examples.inputs, examples.targets, further)
 
 
 def bench(plan: Plan, state: TrainingState | None = None) -> Bench:
@@ -118,6 +130,7 @@ def test_each_part_of_the_recipe_changes_the_digest(recipe: str) -> None:
         "bfloat16": {"precision": "float32"},
         "augmentation": {"augmentation": Augmentation()},
         "mixing": {"augmentation": Augmentation()},
+        "columns": {"losses": ()},
     }
     for change in [undone[recipe]] if recipe in undone else undone.values():
         assert bench(plan_of(recipe, **change)).run().digest() != by_hand(recipe), change

@@ -1,7 +1,7 @@
 """`chainrule datasets`: upload datasets; list, change and remove them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,6 +100,14 @@ def create(
         str | None,
         typer.Option("--columns", metavar="COLUMN,...", help="The columns that are inputs; by default all others."),
     ] = None,
+    further: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="NAME[=COLUMN,...]",
+            help="A further column of the dataset, as a weight of examples; of a column of the table, or of several.",
+        ),
+    ] = None,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="The inputs are tokens (N, T): whole numbers from 0, sent as int64.")
     ] = False,
@@ -143,6 +151,7 @@ def create(
     notes = parse_labels(labels)
     with reported(ctx, form):
         wanted_size = parse_size(size)
+        wanted = parse_columns(columns, further)
         known = None if tokenizer is None else _load_tokenizer(tokenizer)
     with open_session(ctx, address, form) as session:
         with transfer_shown(session, "examples") as transferred:
@@ -150,7 +159,7 @@ def create(
                 dataset,
                 path,
                 target=target,
-                columns=None if columns is None else columns.split(","),
+                columns=wanted,
                 tokens=tokens,
                 regression=regression,
                 pictures=pictures,
@@ -243,6 +252,25 @@ def remove(
     with open_session(ctx, address, form) as session:
         session.client.datasets.delete(dataset, etag=etag, missing_ok=missing_ok)
         session.output.note(f"removed {dataset}")
+
+
+def parse_columns(inputs: str | None, further: list[str] | None) -> "list[str] | dict[str, Any] | None":
+    """The columns that --columns and --column name. Raises InvalidInputError."""
+    from chainrule.client.errors import InvalidInputError
+
+    listed = None if inputs is None else inputs.split(",")
+    if not further:
+        return listed
+    found: dict[str, Any] = {} if listed is None else {"inputs": listed}
+    for given in further:
+        name, told, columns = given.partition("=")
+        if not name or (told and not columns) or name in found:
+            raise InvalidInputError(
+                f'--column is "{given}"; give each once, as NAME or NAME=COLUMN or NAME=COLUMN,COLUMN'
+            )
+        several = columns.split(",")
+        found[name] = several if len(several) > 1 else columns or name
+    return found
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:

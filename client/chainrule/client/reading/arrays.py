@@ -2,53 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from chainrule.client.examples import to_examples
+from chainrule.client.errors import InvalidInputError
+from chainrule.client.examples import in_order, to_column, to_inputs, to_targets
 from chainrule.client.reading.options import ReadOptions
 from chainrule.client.reading.source import Block, rows_at_a_time
 
 
 class ArrayReader:
-    """Inputs and targets that are arrays. Arrays of different lengths are one block, for the server to refuse."""
+    """Columns that are arrays. Arrays of different lengths are one block, for the server to refuse.
+
+    Args:
+        further: the columns besides inputs and targets.
+
+    Raises:
+        InvalidInputError: a column is given twice, or is no array.
+    """
 
     class_labels: tuple[str, ...] = ()
 
-    def __init__(self, inputs: ArrayLike, targets: ArrayLike, options: ReadOptions | None = None) -> None:
-        self._inputs = np.asarray(inputs)
-        self._targets = np.asarray(targets)
+    def __init__(
+        self,
+        inputs: ArrayLike | None,
+        targets: ArrayLike | None,
+        options: ReadOptions | None = None,
+        *,
+        further: Mapping[str, ArrayLike] = MappingProxyType({}),
+    ) -> None:
+        given = {name: of for name, of in (("inputs", inputs), ("targets", targets)) if of is not None}
+        for name, values in further.items():
+            if name in given:
+                raise InvalidInputError(f'columns has "{name}", which is given as {name}, too; give it once')
+            if isinstance(values, str | bytes):
+                raise InvalidInputError(f'columns["{name}"] is {values!r}; beside arrays, give an array')
+        self._columns = {name: np.asarray(values) for name, values in {**given, **further}.items()}
         self._options = options or ReadOptions()
 
     @property
     def num_rows(self) -> int | None:
         """See Reader."""
-        return len(self._inputs) if self._inputs.ndim else None
+        first = next(iter(self._columns.values()))
+        return len(first) if first.ndim else None
 
     def blocks(self) -> Iterator[Block]:
         """See Reader."""
-        inputs, targets = self._inputs, self._targets
-        if not inputs.ndim or not targets.ndim or len(inputs) != len(targets) or len(inputs) == 0:
-            yield self._block(inputs, targets, 0)
+        columns = self._columns
+        lengths = {len(array) if array.ndim else 0 for array in columns.values()}
+        if len(lengths) > 1 or 0 in lengths:
+            yield to_block(columns, self._options)
             return
-        rows = rows_at_a_time((inputs.size + targets.size) * 8 // len(inputs))
-        for start in range(0, len(inputs), rows):
-            yield self._block(inputs[start : start + rows], targets[start : start + rows], start)
+        [length] = lengths
+        rows = rows_at_a_time(sum(array.size for array in columns.values()) * 8 // length)
+        for start in range(0, length, rows):
+            part = {name: array[start : start + rows] for name, array in columns.items()}
+            yield to_block(part, self._options, first_row=start)
 
-    def _block(self, inputs: NDArray[Any], targets: NDArray[Any], first_row: int) -> Block:
-        return to_block(inputs, targets, self._options, first_row=first_row)
 
-
-def to_block(inputs: NDArray[Any], targets: NDArray[Any], options: ReadOptions, *, first_row: int = 0) -> Block:
+def to_block(columns: Mapping[str, NDArray[Any]], options: ReadOptions, *, first_row: int = 0) -> Block:
     """Some examples as they are sent. Raises InvalidInputError."""
-    regression = options.regression
-    if options.pictures and inputs.dtype == np.uint8:
-        no_inputs = np.zeros(len(inputs))
-        found = to_examples(inputs=no_inputs, targets=targets, regression=regression, first_row=first_row)
-        return {"inputs": np.ascontiguousarray(inputs), "targets": found["targets"]}
-    return to_examples(
-        inputs=inputs, targets=targets, tokens=options.tokens, regression=regression, first_row=first_row
-    )
+    return {name: _sent(name, columns[name], options, first_row) for name in in_order(columns)}
+
+
+def _sent(name: str, values: NDArray[Any], options: ReadOptions, first_row: int) -> NDArray[Any]:
+    if options.pictures and values.dtype == np.uint8 and name != "targets":
+        return np.ascontiguousarray(values)
+    if name == "inputs":
+        return to_inputs(values, tokens=options.tokens, first_row=first_row)
+    if name == "targets":
+        return to_targets(values, regression=options.regression, first_row=first_row)
+    return to_column(values, name, first_row=first_row)

@@ -29,15 +29,15 @@ KINDS = (
 
 
 def open_reader(source: Any, inputs: ArrayLike | None, targets: ArrayLike | None, options: ReadOptions) -> Reader:
-    """The reader of a source, or of inputs and targets.
+    """The reader of a source, or of inputs, targets and further columns.
 
     Raises:
         InvalidInputError: as `open_source`; or both are given, or neither.
     """
-    if source is None and inputs is not None and targets is not None:
-        return ArrayReader(inputs, targets, options)
+    if source is None and (options.further or (inputs is not None and targets is not None)):
+        return ArrayReader(inputs, targets, options, further=options.further)
     if source is None or inputs is not None or targets is not None:
-        raise InvalidInputError("give a source, or inputs and targets: one of the two, and nothing else")
+        raise InvalidInputError("give a source, or inputs and targets (or columns): one of the two, and nothing else")
     return open_source(source, options)
 
 
@@ -57,14 +57,16 @@ def open_source(source: Any, options: ReadOptions) -> Reader:
             raise InvalidInputError("the frame is lazy; give frame.collect(), or write it to Parquet and give the path")
         return TableReader(FrameTable(source), options)
     if isinstance(source, tuple) and len(source) == 2 and all(hasattr(array, "__array__") for array in source):
-        return ArrayReader(*source, options)
+        return ArrayReader(*source, options, further=options.further)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, np.ndarray | bytes):
+        _without_further(f"a {type(source).__name__}", options)
         return SampleReader(source, options)
     raise InvalidInputError(f"a {type(source).__name__} cannot be read; give {KINDS}")
 
 
 def _open_path(path: Path, options: ReadOptions) -> Reader:
     if path.is_dir():
+        _without_further(str(path), options)
         return ImageFolder(path, options)
     if not path.is_file():
         raise InvalidInputError(f"{path} is not there, or is no file; give {KINDS}")
@@ -76,5 +78,14 @@ def _open_path(path: Path, options: ReadOptions) -> Reader:
         case ".parquet" | ".pq":
             return TableReader(ParquetTable(path, limit_bytes=options.limit_bytes), options)
         case ".jsonl" | ".txt":
+            _without_further(str(path), options)
             return TextReader(path, options)
     raise InvalidInputError(f'{path} ends in "{path.suffix}", which says nothing of what it is; give {KINDS}')
+
+
+def _without_further(what: str, options: ReadOptions) -> None:
+    if options.further:
+        names = ", ".join(f'"{name}"' for name in options.further)
+        raise InvalidInputError(
+            f"{what} gives inputs and targets only, no columns {names}; give arrays, or a table with such columns"
+        )

@@ -56,7 +56,8 @@ class SampleReader:
                         f"{sample[1].shape}, those of sample 0 are {x.shape} and {y.shape}; all must be alike"
                     )
             inputs, targets = (np.stack(arrays) for arrays in zip(*samples, strict=True))
-            block = to_block(inputs, targets, replace(self._options, pictures=True), first_row=start)
+            options = replace(self._options, pictures=True)
+            block = to_block({"inputs": inputs, "targets": targets}, options, first_row=start)
             if not self._options.regression:
                 self._highest = max(self._highest, int(block["targets"].max()))
             yield block

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from chainrule.client.errors import InvalidInputError
 
 Block = Mapping[str, NDArray[Any]]
-"""Some examples: "inputs" (n, ...) float32, int64 or uint8, and "targets" (n, ...), as they are sent."""
+"""Some examples by column, as they are sent: (n, ...) float32, int64 or uint8; usually "inputs" and "targets"."""
 
 BLOCK_BYTES = 8 * 1024**2
 """About how much is read at a time."""

@@ -49,14 +49,18 @@ class Table(Protocol):
 
 
 class TableReader:
-    """The inputs and targets of a table. Targets that are texts become classes, in the order of the alphabet."""
+    """The inputs, targets and further columns of a table. Targets and further columns that are texts become classes, in
+    the order of the alphabet."""
 
     def __init__(self, table: Table, options: ReadOptions) -> None:
         self._table = table
         self._options = options
-        self._target = _target_of(table, options.target)
-        self._inputs = _inputs_of(table, self._target, options.columns)
-        self._classes: dict[str, int] | None = None
+        self._further = _further_of(table, options.further)
+        self._target = _target_of(table, options.target, self._further)
+        self._inputs = _inputs_of(table, self._target, self._further, options.columns)
+        self._further = {name: of for name, of in self._further.items() if name not in ("inputs", "targets")}
+        self._classes: dict[str, dict[str, int]] = {}
+        self._whole: frozenset[str] = frozenset()
 
     @property
     def num_rows(self) -> int | None:
@@ -66,46 +70,77 @@ class TableReader:
     @property
     def class_labels(self) -> tuple[str, ...]:
         """See Reader."""
-        return tuple(self._classes or ())
+        return tuple(self._classes.get(self._target, ()))
 
     def blocks(self) -> Iterator[Block]:
         """See Reader."""
-        self._classes = None if self._options.regression else self._find_classes()
+        self._learn()
         first = 0
-        for columns in self._table.read([*self._inputs, self._target]):
+        further = [name for names in self._further.values() for name in names]
+        targets = [self._target] if self._target else []
+        for columns in self._table.read(list(dict.fromkeys([*self._inputs, *targets, *further]))):
+            block = {}
             for name in self._inputs:
                 self._check(columns[name], name, first)
-            targets = self._to_targets(columns[self._target], first)
-            inputs = self._join(columns)
-            yield to_block(inputs, targets, self._options, first_row=first)
-            first += len(targets)
+            if self._inputs:
+                block["inputs"] = self._join(columns)
+            if self._target:
+                block["targets"] = self._to_targets(columns[self._target], first)
+            for name, sources in self._further.items():
+                block[name] = self._to_further(name, [(of, columns[of]) for of in sources], first)
+            yield to_block(block, self._options, first_row=first)
+            first += len(next(iter(block.values())))
 
-    def _find_classes(self) -> dict[str, int] | None:
-        """The different texts of the target, with their numbers; None: it is numbers."""
+    def _learn(self) -> None:
+        """Go through the table for what must be known of whole columns before the first row is sent."""
+        further = {name for names in self._further.values() for name in names}
+        targets = {self._target} if self._target and not self._options.regression else set()
+        found = {name: self._find_classes(name) for name in sorted(further | targets)}
+        self._classes = {name: classes for name, classes in found.items() if classes is not None}
+        left = [] if self._table.is_typed else sorted(further - set(self._classes))
+        whole = set(left)
+        for columns in self._table.read(left) if left else ():
+            whole -= {name for name in whole if not _are_whole(columns[name])}
+        self._whole = frozenset(whole)
+
+    def _find_classes(self, column: str) -> dict[str, int] | None:
+        """The different texts of a column, with their numbers; None: it is numbers."""
         found: set[str] = set()
         first = 0
-        for columns in self._table.read([self._target]):
-            values = columns[self._target]
+        for columns in self._table.read([column]):
+            values = columns[column]
             if values.dtype.kind not in "OUST":
                 return None
+            if column != self._target and not self._table.is_typed:
+                self._check_texts(values, column, first)
             for row, value in enumerate(values.tolist()):
                 if not isinstance(value, str):
                     raise InvalidInputError(
-                        f'{self._table.where}, {self._table.row(first + row)}, column "{self._target}": '
-                        f"{_shown(value)} is no text, as the others are; give every row a target"
+                        f'{self._table.where}, {self._table.row(first + row)}, column "{column}": '
+                        f"{_shown(value)} is no text, as the others are; give every row one"
                     )
                 found.add(value)
             if len(found) > MAX_CLASS_NAMES:
                 raise InvalidInputError(
-                    f'{self._table.where}: the target "{self._target}" has more than {MAX_CLASS_NAMES:,} different '
-                    "texts; choose the column of the classes with target"
+                    f'{self._table.where}: the column "{column}" has more than {MAX_CLASS_NAMES:,} different '
+                    "texts; choose the columns of the classes with target and columns"
                 )
             first += len(values)
         return {name: number for number, name in enumerate(sorted(found))}
 
+    def _check_texts(self, values: NDArray[Any], column: str, first: int) -> None:
+        """Raises InvalidInputError if some texts of a column are numbers: then the others are mistakes."""
+        rows = [row for row, value in enumerate(values.tolist()) if not is_number(value)]
+        if len(rows) < len(values):
+            row = rows[0] if rows else 0
+            raise InvalidInputError(
+                f'{self._table.where}, {self._table.row(first + row)}, column "{column}": {_shown(values[row])} is no '
+                f"{'number' if rows else 'text'}, as others are; correct it"
+            )
+
     def _to_targets(self, values: NDArray[Any], first: int) -> NDArray[Any]:
-        if self._classes is not None:
-            return np.array([self._classes[value] for value in values.tolist()], np.int64)
+        if self._target in self._classes:
+            return self._numbered(values, self._target)
         self._check(values, self._target, first)
         if self._table.is_typed or self._options.regression:
             return values
@@ -117,6 +152,22 @@ class TableReader:
                 "class label, which is a whole number; for numbers to predict say regression=True (--regression)"
             )
         return labels
+
+    def _to_further(self, name: str, sources: Sequence[tuple[str, NDArray[Any]]], first: int) -> NDArray[Any]:
+        """A further column: one column of the table as it is, several side by side, (n, F)."""
+        found = []
+        for of, values in sources:
+            if of in self._classes:
+                found.append(self._numbered(values, of))
+                continue
+            self._check(values, of, first)
+            found.append(values.astype(np.int64) if of in self._whole else values)
+        if isinstance(self._options.further[name], str):
+            return found[0]
+        return np.concatenate([array.reshape(len(array), -1) for array in found], axis=1)
+
+    def _numbered(self, values: NDArray[Any], column: str) -> NDArray[np.int64]:
+        return np.array([self._classes[column][value] for value in values.tolist()], np.int64)
 
     def _check(self, values: NDArray[Any], name: str, first: int) -> None:
         """Raises InvalidInputError unless values are finite numbers."""
@@ -234,28 +285,65 @@ def is_number(value: object) -> bool:
     return True
 
 
-def _target_of(table: Table, target: str | None) -> str:
+def _are_whole(values: NDArray[Any]) -> bool:
+    """Whether all are whole numbers that float64 tells apart."""
+    return bool((np.abs(values) <= 2**53).all() and (values == np.floor(values)).all())
+
+
+def _target_of(table: Table, target: str | None, further: Mapping[str, Sequence[str]]) -> str:
+    """The column of the targets; empty: there are none, since other columns are said to be what there is."""
     names = list(table.names)
     shown = ", ".join(names[:20]) or "none"
     if target is not None:
+        if "targets" in further:
+            raise InvalidInputError('target and columns["targets"] are the same; give one of them')
         if target not in names:
             raise InvalidInputError(f'{table.where} has no column "{target}"; its columns are {shown}')
         return target
-    known = [name for name in names if name.lower() in TARGET_NAMES]
+    if "targets" in further:
+        if len(further["targets"]) > 1:
+            raise InvalidInputError('columns["targets"] names several columns; the target is one')
+        return further["targets"][0]
+    taken = {name for of in further.values() for name in of}
+    known = [name for name in names if name.lower() in TARGET_NAMES and name not in taken]
+    if further and not known:
+        return ""
     if len(known) != 1:
         raise InvalidInputError(f"say with target which column of {table.where} is the target; its columns are {shown}")
     return known[0]
 
 
-def _inputs_of(table: Table, target: str, columns: Sequence[str] | None) -> list[str]:
-    wanted = [name for name in table.names if name != target] if columns is None else list(columns)
+def _inputs_of(
+    table: Table, target: str, further: Mapping[str, Sequence[str]], columns: Sequence[str] | None
+) -> list[str]:
+    """The columns of the inputs; none: other columns are said to be what there is."""
+    taken = {target, *(name for of in further.values() for name in of)}
+    columns = further.get("inputs", columns)
+    wanted = [name for name in table.names if name not in taken] if columns is None else list(columns)
     for name in wanted:
         if name not in table.names or name == target:
             what = "is the target" if name == target else "is not there"
             raise InvalidInputError(f'column "{name}" of {table.where} {what}; choose inputs among the other columns')
-    if not wanted:
+    if not wanted and not further:
         raise InvalidInputError(f'{table.where} has no column but the target "{target}"; inputs are needed, too')
     return wanted
+
+
+def _further_of(table: Table, further: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The table's columns that make up each further column of the dataset."""
+    found: dict[str, list[str]] = {}
+    for name, of in further.items():
+        names = [of] if isinstance(of, str) else list(of) if isinstance(of, list | tuple) else []
+        if not names or not all(isinstance(one, str) for one in names):
+            raise InvalidInputError(
+                f'columns["{name}"] is a {type(of).__name__}; of a table, give the name of its column, or a list'
+            )
+        for one in names:
+            if one not in table.names:
+                shown = ", ".join(list(table.names)[:20]) or "none"
+                raise InvalidInputError(f'{table.where} has no column "{one}"; its columns are {shown}')
+        found[name] = names
+    return found
 
 
 def _shown(value: object) -> str:

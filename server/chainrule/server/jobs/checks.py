@@ -6,6 +6,7 @@ import math
 from dataclasses import fields
 
 from chainrule.server.errors import InvalidRequestError, Violation, echo
+from chainrule.server.jobs.column_checks import check_inputs
 from chainrule.server.jobs.image_checks import check_augmentation
 from chainrule.server.jobs.objective_checks import check_objective
 from chainrule.server.training.config import Adam, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
@@ -58,7 +59,7 @@ def check_config(config: TrainingConfig) -> list[Violation]:
     _check_gradients(checks, config)
     _check_validation(checks, config.validation)
     _check_operation(checks, config)
-    return [*checks.found, *check_objective(config), *check_augmentation(config.augmentation)]
+    return [*checks.found, *check_inputs(config), *check_objective(config), *check_augmentation(config.augmentation)]
 
 
 def check_priority(priority: int) -> list[Violation]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from chainrule.server.errors import InvalidRequestError, Violation, echo
+from chainrule.server.jobs.column_checks import example_of, listed, missing
 from chainrule.server.records import Dataset, Model
 from chainrule.server.training.config import Loss, MetricSpec, TrainingConfig
 from chainrule.server.training.errors import ObjectiveError
-from chainrule.server.training.losses import LOSSES, TARGETS, Term, are_alike, class_axis, label_axis
+from chainrule.server.training.examples import TARGETS
+from chainrule.server.training.losses import LOSSES, Term, are_alike, class_axis, label_axis
 from chainrule.server.training.metrics import MAX_SUMS, MAX_VALUES, METRICS, column_of, metric_name
 from chainrule.server.training.objectives import Objective
 from chainrule.server.training.state import Array
@@ -139,11 +141,52 @@ class _Fit:
     is_first: bool
     """Whether it is the one that is trained on: then what does not fit is the loss as given."""
 
+    @property
+    def told(self) -> bool:
+        """Whether what does not fit is a loss that was given, rather than the dataset."""
+        return bool(self.config.losses) and self.is_first
+
     def refused(self, index: int, name: str, description: str) -> InvalidRequestError:
         """What is wrong with a loss; with the dataset, where no loss was given, or the loss fits another dataset."""
-        if not self.config.losses or not self.is_first:
+        if not self.told:
             return InvalidRequestError.of(self.field, description)
         return InvalidRequestError.of(f"job.config.losses[{index}].{name}", description)
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """A column that outputs are compared with."""
+
+    dataset: Dataset
+    name: str
+    array: Array
+    """One example of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example, as a batch."""
+        return self.array.shape
+
+    @property
+    def what(self) -> str:
+        return TARGETS if self.name == TARGETS else f'values of "{self.name}"'
+
+    @property
+    def where(self) -> str:
+        return f'the {self.what} of "{self.dataset.name}"'
+
+    @property
+    def among(self) -> str:
+        """Where its labels are."""
+        return "" if self.name == TARGETS else f' in "{self.name}"'
+
+    @property
+    def num_classes(self) -> int:
+        """The highest label plus one; 0: it has no labels."""
+        if self.array.dtype != np.int64:
+            return 0
+        found = self.dataset.statistics_of(self.name)
+        return self.dataset.num_classes if found is None or self.name == TARGETS else max(0, int(found.max) + 1)
 
 
 def check_fit(
@@ -159,14 +202,20 @@ def check_fit(
     """
     fit = _Fit(model, dataset, config, field, field == "job.dataset")
     objective = Objective(config, output_names)
-    targets = {TARGETS: _example_of_targets(dataset)}
     for index, term in enumerate(objective.terms):
         _check_columns(fit, index, term)
+    for index, spec in enumerate(config.metrics):
+        if dataset.column(column_of(spec)) is None:
+            raise _without(fit, f"metrics[{index}]", "target", column_of(spec))
+    targets = {name: example_of(dataset, name) for name in objective.columns}
+    targets |= {w: np.ones_like(targets[w]) for term in objective.terms if (w := term.settings.example_weight)}
+    for index, term in enumerate(objective.terms):
         try:
             shape = tuple(objective.output(outputs, term.settings.output).shape)
         except ObjectiveError as error:
             raise fit.refused(index, error.field, f'{error.description} of "{model.name}"') from error
-        _CHECKS[LOSSES[term.settings.name].family](fit, index, term.settings, shape, targets[TARGETS].shape)
+        goal = _Goal(dataset, term.column, targets[term.column])
+        _CHECKS[LOSSES[term.settings.name].family](fit, index, term.settings, shape, goal)
     try:
         cost = objective.cost(outputs, targets, objective.amounts(1, lambda: targets))
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
@@ -179,52 +228,93 @@ def check_fit(
         objective.finish(objective.measure(cost, outputs, targets))
 
 
-def _example_of_targets(dataset: Dataset) -> Array:
-    kind = np.int64 if dataset.num_classes else np.float32
-    return np.zeros((1, *dataset.target_shape), kind)
+def _without(fit: _Fit, path: str, field: str, column: str) -> InvalidRequestError:
+    """A loss or metric names a column that is not there."""
+    if not fit.is_first or (path.startswith("losses") and not fit.told):
+        by = f", which {path} of the job needs as its {field}" if fit.told or not fit.is_first else ""
+        return InvalidRequestError.of(fit.field, f"{missing(fit.dataset, column)}{by}")
+    remedy = f"name one of these, or make a dataset with it: columns={{{column!r}: …}}"
+    return InvalidRequestError.of(
+        f"job.config.{path}.{field}", f"is {echo(column)}, but {listed(fit.dataset)}; {remedy}"
+    )
 
 
 def _check_columns(fit: _Fit, index: int, term: Term) -> None:
-    known = f'but "{fit.dataset.name}" has "inputs" and "{TARGETS}"'
-    if term.column != TARGETS:
-        raise fit.refused(index, "target", f"is {echo(term.column)}, {known}; leave it out for the targets")
-    if term.settings.example_weight:
-        raise fit.refused(index, "example_weight", f"is {echo(term.settings.example_weight)}, {known}; leave it out")
+    """The columns that a loss needs are there, and weights of examples are some."""
+    dataset, weights = fit.dataset, term.settings.example_weight
+    if dataset.column(term.column) is None:
+        raise _without(fit, f"losses[{index}]", "target", term.column)
+    if not weights:
+        return
+    column, known = dataset.column(weights), dataset.statistics_of(weights)
+    if column is None:
+        raise _without(fit, f"losses[{index}]", "example_weight", weights)
+    if math.prod(column.shape) != 1:
+        raise fit.refused(
+            index,
+            "example_weight",
+            f'is {echo(weights)}, which has values of shape {_batch((1, *column.shape))} in "{dataset.name}"; a weight '
+            "for each example is (N,)",
+        )
+    if known is not None and known.min < 0:
+        row = "" if known.min_row is None else f" of example {known.min_row}"
+        raise fit.refused(
+            index,
+            "example_weight",
+            f'is {echo(weights)}, and {known.min:g}{row} of "{dataset.name}"; weights are from 0',
+        )
+    if known is not None and known.max == 0:
+        raise fit.refused(
+            index, "example_weight", f'is {echo(weights)}, which is 0 for all examples of "{dataset.name}"; give others'
+        )
 
 
-def _check_classes(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
-    dataset, model = fit.dataset, fit.model
-    if not dataset.num_classes:
+def _check_classes(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: _Goal) -> None:
+    dataset, model, targets = fit.dataset, fit.model, goal.shape
+    if goal.array.dtype != np.int64:
         if are_alike(outputs, targets) and (loss.name == "dice" or outputs == targets):
             _check_number_of_classes(fit, index, loss, outputs[label_axis(outputs)])
             return
         raise fit.refused(
             index,
             "name",
-            f'"{loss.name}" goes with int64 class labels, but the targets of "{dataset.name}" are float32 numbers; use '
-            "mse, l1, huber or smooth_l1, bce_with_logits for several labels, or a dataset whose targets are whole "
-            "numbers",
+            f'"{loss.name}" goes with int64 class labels, but {goal.where} are float32 numbers; use mse, l1, huber or '
+            f"smooth_l1, bce_with_logits for several labels, or a dataset whose {goal.what} are whole numbers",
         )
     axis = class_axis(outputs, targets)
     if axis is None:
         raise fit.refused(
             index,
             "name",
-            f'"{dataset.name}" has targets of shape {_batch(targets)}, which go with outputs of shape '
+            f'"{dataset.name}" has {goal.what} of shape {_batch(targets)}, which go with outputs of shape '
             f'{_batch((*targets, "classes"))}, but those of "{model.name}" are {_batch(outputs)}; use another model '
             "or other targets",
         )
     count = outputs[axis]
-    highest_is_ignored = loss.ignore_index == dataset.num_classes - 1
-    if dataset.num_classes > count and not highest_is_ignored:
+    _check_least_label(fit, index, loss, goal)
+    highest_is_ignored = loss.ignore_index == goal.num_classes - 1
+    if goal.num_classes > count and not highest_is_ignored:
         raise fit.refused(
             index,
             "name",
-            f'"{dataset.name}" has the label {dataset.num_classes - 1}, but "{model.name}" tells {count} '
-            f"classes apart (0 to {count - 1}); correct the labels or use a model with num_classes "
-            f"{dataset.num_classes}",
+            f'"{dataset.name}" has the label {goal.num_classes - 1}{goal.among}, but "{model.name}" tells {count} '
+            f"classes apart (0 to {count - 1}); correct the labels or use a model with num_classes {goal.num_classes}",
         )
     _check_number_of_classes(fit, index, loss, count)
+
+
+def _check_least_label(fit: _Fit, index: int, loss: Loss, goal: _Goal) -> None:
+    """Labels of another column than "targets", where -100 may stand for none, are from 0."""
+    known = fit.dataset.statistics_of(goal.name)
+    if goal.name == TARGETS or known is None or known.min >= 0 or known.min == loss.ignore_index:
+        return
+    row = "" if known.min_row is None else f" of example {known.min_row}"
+    raise fit.refused(
+        index,
+        "target",
+        f'is {echo(goal.name)}, and {known.min:g}{row} of "{fit.dataset.name}"; labels are from 0: correct it, or set '
+        f"ignore_index to {known.min:g} if it stands for none",
+    )
 
 
 def _check_number_of_classes(fit: _Fit, index: int, loss: Loss, count: int) -> None:
@@ -237,14 +327,14 @@ def _check_number_of_classes(fit: _Fit, index: int, loss: Loss, count: int) -> N
         )
 
 
-def _check_labels(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
-    _check_numbers(fit, index, loss, outputs, targets)
-    if fit.dataset.num_classes > 2:
+def _check_labels(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: _Goal) -> None:
+    _check_numbers(fit, index, loss, outputs, goal)
+    if goal.num_classes > 2:
         raise fit.refused(
             index,
             "name",
             f'"{loss.name}" goes with targets of 0 and 1, but "{fit.dataset.name}" has the label '
-            f"{fit.dataset.num_classes - 1}; use cross_entropy where one class of several is right",
+            f"{goal.num_classes - 1}{goal.among}; use cross_entropy where one class of several is right",
         )
     count = outputs[label_axis(outputs)] if len(outputs) > 1 else 1
     if loss.pos_weight and len(loss.pos_weight) not in (1, count):
@@ -253,32 +343,28 @@ def _check_labels(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], t
         )
 
 
-def _check_numbers(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
-    if not are_alike(outputs, targets):
+def _check_numbers(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: _Goal) -> None:
+    if not are_alike(outputs, goal.shape):
         raise fit.refused(
             index,
             "name",
             f'"{loss.name}" compares each output with a target, but the outputs of "{fit.model.name}" have the shape '
-            f'{_batch(outputs)} and the targets of "{fit.dataset.name}" {_batch(targets)}; use another model, other '
+            f"{_batch(outputs)} and {goal.where} {_batch(goal.shape)}; use another model, other "
             "targets, or cross_entropy for class labels",
         )
 
 
-_CHECKS: dict[str, Callable[[_Fit, int, Loss, tuple[int, ...], tuple[int, ...]], None]] = {
+_CHECKS: dict[str, Callable[[_Fit, int, Loss, tuple[int, ...], _Goal], None]] = {
     "classes": _check_classes,
     "labels": _check_labels,
     "numbers": _check_numbers,
 }
 
 
-def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: dict[str, Array]) -> None:
+def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Mapping[str, Array]) -> None:
     total = 0
     for index, spec in enumerate(fit.config.metrics):
         path = f"job.config.metrics[{index}]"
-        if column_of(spec) != TARGETS:
-            raise InvalidRequestError.of(
-                f"{path}.target", f'is {echo(spec.target)}, but "{fit.dataset.name}" has "inputs" and "{TARGETS}"'
-            )
         try:
             sums = objective.sums_of(spec, outputs, targets)
         except ObjectiveError as error:

@@ -15,6 +15,7 @@ from chainrule.server.annotations import annotation_violations
 from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
+from chainrule.server.jobs.column_checks import check_alike, columns_of_inputs, example_of_inputs
 from chainrule.server.jobs.image_checks import check_images
 from chainrule.server.jobs.objective_checks import check_fit
 from chainrule.server.models import ModelCatalog
@@ -23,7 +24,10 @@ from chainrule.server.store import NewJob, Request, Store
 from chainrule.server.store.configs import augmentation_values
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import ParameterGroup, TrainingConfig
+from chainrule.server.training.examples import INPUTS
+from chainrule.server.training.objectives import Objective
 from chainrule.server.training.plan import Plan
+from chainrule.server.training.reading import image_column, input_columns
 
 _VALIDATION = "job.config.validation.dataset"
 _NEVER = object()
@@ -35,6 +39,7 @@ _LATER: Mapping[str, object] = {
     "ema_decay": 0.0,
     "precision": "float32",
     "augmentation": {"transforms": [], "mixup": 0.0},
+    "inputs": {},
 }
 """Settings that came with a later version, as they are where they are not set: the call is what it was before them."""
 
@@ -158,7 +163,8 @@ class Submissions:
             )
         try_forward(module, model, dataset, config, field="job.dataset")
         if validation is not None:
-            _check_alike(dataset, validation)
+            read = (*input_columns(module, config), *Objective(config).columns)
+            check_alike(dataset, validation, tuple(dict.fromkeys(read)), field=_VALIDATION)
             try_forward(module, model, validation, config, field=_VALIDATION)
 
 
@@ -167,22 +173,27 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: Train
     metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
     naming the request's field."""
     module.eval()
-    dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
-    shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
+    columns = columns_of_inputs(module, model, dataset, config, field=field)
+    inputs = example_of_inputs(dataset, columns)
+    image = columns.index(image_column(columns))
+    shape, wrong = check_images(config.augmentation, inputs[image].shape[1:], inputs[image].dtype.name)
+    if config.augmentation.mixup and not wrong and any(array.dtype == np.int64 for array in inputs):
+        what = "mixes inputs of float32, but there are some of int64; leave it out"
+        wrong = [Violation("job.config.augmentation.mixup", what)]
     if wrong:
         raise InvalidRequestError(wrong)
-    if dataset.num_tokens:
-        inputs = np.zeros((1, *shape), np.int64)
-        inputs[0, 0] = dataset.num_tokens - 1  # the highest: whether the network has it too
-    else:
-        inputs = np.zeros((1, *shape), np.float32)
+    if config.augmentation.transforms:
+        inputs[image] = np.zeros((1, *shape), np.float32)
     try:
         with cr.no_grad():
-            outputs = module(cr.from_numpy(inputs))
+            outputs = module(*map(cr.from_numpy, inputs))
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        given = " and ".join(
+            f"{'inputs' if name == INPUTS else echo(name)} of shape {list(array.shape[1:])}"
+            for name, array in zip(columns, inputs, strict=True)
+        )
         raise InvalidRequestError.of(
-            field,
-            f'inputs of shape {list(shape)} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
+            field, f'{given} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}'
         ) from error
     check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
 
@@ -248,34 +259,6 @@ def _check_groups(module: nn.Module, model: Model, groups: Sequence[ParameterGro
         wrong += unknown
     if wrong:
         raise InvalidRequestError(wrong)
-
-
-def _check_alike(dataset: Dataset, validation: Dataset) -> None:
-    """What a network is evaluated on must look like what it is trained on."""
-    for what, of_training, of_validation in (
-        ("inputs", (*dataset.input_shape,), (*validation.input_shape,)),
-        ("targets", dataset.target_shape, validation.target_shape),
-    ):
-        if of_training != of_validation:
-            raise InvalidRequestError.of(
-                _VALIDATION,
-                f'"{validation.name}" has {what} of shape {_batch(of_validation)}, but "{dataset.name}" has '
-                f"{_batch(of_training)}; evaluate on a dataset of the same shape",
-            )
-    if bool(dataset.num_tokens) != bool(validation.num_tokens):
-        kinds = {True: "tokens", False: "float32 features"}
-        raise InvalidRequestError.of(
-            _VALIDATION,
-            f'the inputs of "{validation.name}" are {kinds[bool(validation.num_tokens)]}, but those of '
-            f'"{dataset.name}" are {kinds[bool(dataset.num_tokens)]}; evaluate on a dataset of the same kind',
-        )
-    if bool(dataset.num_classes) != bool(validation.num_classes):
-        kinds = {True: "class labels", False: "float32 numbers"}
-        raise InvalidRequestError.of(
-            _VALIDATION,
-            f'the targets of "{validation.name}" are {kinds[bool(validation.num_classes)]}, but those of '
-            f'"{dataset.name}" are {kinds[bool(dataset.num_classes)]}; evaluate on a dataset of the same kind',
-        )
 
 
 def _batch(shape: tuple[object, ...]) -> str:

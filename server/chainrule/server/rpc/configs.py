@@ -88,6 +88,7 @@ def training_config(config: TrainingConfig) -> job_pb2.TrainingConfig:
         exact=config.exact,
         max_failures=config.max_failures,
         augmentation=augmentation(config.augmentation),
+        inputs=config.inputs,
         losses=map(_loss_message, config.losses),
         metrics=map(_metric_message, config.metrics),
     )
@@ -161,6 +162,7 @@ def training_config_record(message: job_pb2.TrainingConfig) -> TrainingConfig:
         exact=_given(message, "exact", default.exact),
         max_failures=_given(message, "max_failures", default.max_failures),
         augmentation=augmentation_record(message.augmentation),
+        inputs=dict(message.inputs),
         losses=tuple(map(_loss, message.losses)),
         metrics=tuple(map(_metric, message.metrics)),
     )

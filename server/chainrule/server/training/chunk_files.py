@@ -10,7 +10,7 @@ import stat
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from chainrule.engine import FormatError
 from chainrule.engine.io.chunked import Chunk, Column, Manifest, Place, header_bytes, places
 from chainrule.server.training.errors import DatasetError
-from chainrule.server.training.examples import Fetch, as_features
+from chainrule.server.training.examples import Fetch, as_features, chosen
 from chainrule.server.training.state import Array, Arrays
 from chainrule.server.training.uris import local_path, read_uri
 
@@ -55,9 +55,9 @@ class ChunkedExamples:
     def __len__(self) -> int:
         return self.manifest.num_rows
 
-    def read(self, indices: NDArray[np.int64]) -> Arrays:
+    def read(self, indices: NDArray[np.int64], columns: Collection[str] | None = None) -> Arrays:
         """See ExampleSource. Raises DatasetError naming the chunk that cannot be read."""
-        return {name: as_features(array) for name, array in self._files.read(indices).items()}
+        return {name: as_features(array) for name, array in self._files.read(indices, columns).items()}
 
     @property
     def in_memory(self) -> bool:
@@ -146,10 +146,13 @@ class ChunkFiles:
         self._open: OrderedDict[int, _File] = OrderedDict()
         self._found_right: set[int] = set()
 
-    def read(self, indices: NDArray[np.int64]) -> Arrays:
-        """The columns of some rows, in the order asked for. Raises DatasetError."""
+    def read(self, indices: NDArray[np.int64], columns: Collection[str] | None = None) -> Arrays:
+        """Columns of some rows, in the order asked for; None: all columns. Raises DatasetError."""
+        wanted = chosen([column.name for column in self._columns], columns)
         out: dict[str, Array] = {
-            column.name: np.empty((len(indices), *column.shape), np.dtype(column.dtype)) for column in self._columns
+            column.name: np.empty((len(indices), *column.shape), np.dtype(column.dtype))
+            for column in self._columns
+            if column.name in wanted
         }
         if len(indices) == 0:
             return out

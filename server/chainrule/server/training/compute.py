@@ -19,7 +19,7 @@ from chainrule.server.training.layout import Layout, make_layout, views
 from chainrule.server.training.memory import Weights
 from chainrule.server.training.objectives import Objective
 from chainrule.server.training.plan import Indices, Plan, Tick
-from chainrule.server.training.reading import Lot, Reader
+from chainrule.server.training.reading import Lot, Reader, input_columns
 from chainrule.server.training.reduction import Block, carries
 from chainrule.server.training.state import Array, Arrays
 
@@ -37,7 +37,7 @@ class Computation:
         self.plan = plan
         self.model = plan.architecture.build()
         self.layout = make_layout(plan, self.model)
-        self._reader = Reader(plan, examples, validation)
+        self._reader = Reader(plan, examples, validation, inputs=input_columns(self.model, plan.config))
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
         self._trained = {name: self._parameters[name] for name in self.layout.trained}
@@ -122,7 +122,7 @@ class Computation:
     ) -> Measured:
         """A shard in the pieces that it is accumulated from: each has the sum of those before it on its left, and the
         last one also what lies to the left of the shard in the tree."""
-        parts = [part for part in data.split(len(lot.inputs), self.plan.config.accumulate) if part.start < part.stop]
+        parts = [part for part in data.split(len(lot), self.plan.config.accumulate) if part.start < part.stop]
         before: list[tuple[Sink, Measured]] = []
         for place, part in enumerate(parts):
             is_last = place == len(parts) - 1
@@ -141,9 +141,9 @@ class Computation:
         so backward starts from n/N instead of 1: no division is left for later, and with one shard the gradients have
         the bits of plain local training. Where what counts has weights, the share is that of what it is divided by.
         """
-        share = len(lot.inputs) / self.plan.batch_size(step)
+        share = len(lot) / self.plan.batch_size(step)
         with nn.collect_batch_statistics(self.model) as statistics:
-            outputs = self._forward(cr.from_numpy(lot.inputs))
+            outputs = self._forward(lot)
         cost = self._objective.cost(outputs, lot.targets, self._amounts_at(step))
         if lot.others is not None:
             cost = cost.mixed(self._objective.cost(outputs, lot.others, self._amounts_at(step)), lot.weight)
@@ -218,12 +218,13 @@ class Computation:
             levels.append(self.sink([memoryview(bytearray(part.push_bytes)) for part in self.layout.partitions]))
         return levels[level]
 
-    def _forward(self, inputs: cr.Tensor) -> Any:
+    def _forward(self, lot: Lot) -> Any:
         """What the model gives for a step, computed in the precision of the job, for the loss in float32."""
+        inputs = map(cr.from_numpy, lot.inputs)
         if self.plan.config.precision == "float32":
-            return self.model(inputs)
+            return self.model(*inputs)
         with cr.autocast("cpu", cr.bfloat16):
-            return _in_float32(self.model(inputs))
+            return _in_float32(self.model(*inputs))
 
     def _evaluate(self, indices: Indices) -> Measured:
         """The share of some validation examples in the mean loss over all; computed in pieces of a batch's size."""
@@ -234,7 +235,7 @@ class Computation:
             for start in range(0, len(indices), size):
                 lot = self._reader.evaluated(indices[start : start + size])
                 self._reader.expect_evaluated(indices[start + size : start + 2 * size])
-                outputs = self.model(cr.from_numpy(lot.inputs))
+                outputs = self.model(*map(cr.from_numpy, lot.inputs))
                 cost = self._objective.cost(outputs, lot.targets, amounts)
                 total = total + self._objective.measure(cost, outputs, lot.targets)
         self.model.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -227,7 +228,9 @@ class TrainingConfig:
     """What is minimised: their sum, each times its weight. Empty: cross entropy."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What is done to images before they are trained on."""
-
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Input of the network → column of the dataset that it takes. The only input takes "inputs" where nothing is said,
+    each of several the column of its name."""
     metrics: tuple[MetricSpec, ...] = ()
     """What is measured besides. Empty: accuracy, where the first loss is one of classes."""
 

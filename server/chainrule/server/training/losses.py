@@ -17,12 +17,11 @@ import numpy as np
 import chainrule.engine as cr
 from chainrule.engine.nn import functional as F
 from chainrule.server.training.config import Loss
+from chainrule.server.training.examples import TARGETS as TARGETS
 from chainrule.server.training.state import Array
 
 Family = Literal["classes", "labels", "numbers"]
 """What targets are: one class of several, several labels of which each holds or not, or numbers."""
-TARGETS = "targets"
-"""The column that is meant where none is named."""
 _NOTHING = -(1 << 62)
 """An ignore_index that no label is: a label outside the classes is then refused."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,41 +11,72 @@ import numpy as np
 
 from chainrule.engine import data
 from chainrule.server.training.augmentation import mixing
-from chainrule.server.training.examples import ExampleSource
-from chainrule.server.training.losses import TARGETS
+from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.examples import INPUTS, ExampleSource
+from chainrule.server.training.objectives import Objective
 from chainrule.server.training.plan import Indices, Plan
 from chainrule.server.training.state import Array, Arrays
 
-INPUTS = "inputs"
-"""The column that the network reads."""
+
+def input_columns(model: object, config: TrainingConfig) -> tuple[str, ...]:
+    """The columns that a network's inputs are read from, in the order of its inputs: what `config.inputs` says; else,
+    of a network with one input, "inputs", and of one with several, the columns of their names."""
+    declared: Sequence[object] = getattr(model, "inputs", ())  # a family does not say: it has one
+    names = [str(getattr(spec, "name", "")) for spec in declared] or [""]
+    if len(names) == 1:
+        return (next(iter(config.inputs.values()), INPUTS),)
+    return tuple(config.inputs.get(name, name) for name in names)
+
+
+def image_column(inputs: Sequence[str]) -> str:
+    """Of the columns that a network reads, that which is augmented: "inputs", or the first."""
+    return INPUTS if INPUTS in inputs else inputs[0]
 
 
 @dataclass(frozen=True)
 class Lot:
     """Some examples as the network takes them."""
 
-    inputs: Array
+    inputs: tuple[Array, ...]
+    """In the order in which the network takes them."""
     targets: Arrays
-    """By column."""
+    """By column, also those that are weights of examples."""
     others: Arrays | None = None
     """Targets of those that they are mixed with; None: they are not mixed."""
     weight: float = 1.0
     """What counts for the first of the two; the rest to 1 counts for the second."""
 
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
     def part(self, part: slice) -> Lot:
         """A slice of them."""
         others = None if self.others is None else {name: column[part] for name, column in self.others.items()}
-        return Lot(
-            self.inputs[part], {name: column[part] for name, column in self.targets.items()}, others, self.weight
-        )
+        targets = {name: column[part] for name, column in self.targets.items()}
+        return Lot(tuple(array[part] for array in self.inputs), targets, others, self.weight)
 
 
 class Reader:
-    """Reads what the shards of a plan are computed from. It is a function of the plan and the examples alone, never of
-    what was announced."""
+    """Reads what the shards of a plan are computed from, and no other columns. It is a function of the plan and the
+    examples alone, never of what was announced.
 
-    def __init__(self, plan: Plan, examples: ExampleSource, validation: ExampleSource | None = None) -> None:
+    Args:
+        inputs: the columns of the network's inputs, in their order.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        examples: ExampleSource,
+        validation: ExampleSource | None = None,
+        *,
+        inputs: Sequence[str] = (INPUTS,),
+    ) -> None:
         self._plan = plan
+        self._inputs = tuple(inputs)
+        self._image = self._inputs.index(image_column(self._inputs))
+        self._targets = Objective(plan.config).columns
+        self._columns = tuple(dict.fromkeys((*self._inputs, *self._targets)))
         self._examples = examples
         self._validation = validation
         augmentation = plan.config.augmentation
@@ -65,7 +96,7 @@ class Reader:
 
     def targets(self, step: int) -> Arrays:
         """Of the whole global batch of a step."""
-        return _targets(self._examples.read(self._plan.batch(step)))
+        return self._examples.read(self._plan.batch(step), self._targets)
 
     # --- evaluation --------------------------------------------------------------------------------------------
 
@@ -79,14 +110,9 @@ class Reader:
             self._ahead.begin(("evaluated", *indices[:1].tolist()), lambda: self._evaluated(indices))
 
     def evaluated_targets(self) -> Arrays:
-        """Of all validation examples; no more inputs than of a batch are in memory for it."""
+        """Of all validation examples."""
         assert self._validation is not None
-        count, size = self._plan.num_validation, self._plan.config.batch_size
-        pieces = [
-            _targets(self._validation.read(np.arange(start, min(start + size, count))))
-            for start in range(0, count, size)
-        ]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return self._validation.read(np.arange(self._plan.num_validation), self._targets)
 
     # --- private -----------------------------------------------------------------------------------------------
 
@@ -99,17 +125,31 @@ class Reader:
         partners, weight = mixing(config.augmentation.mixup, batch, seed=config.seed, step=step)
         others, other_targets = self._prepared(batch[partners[part]], step)
         own = np.float32(weight)
-        return Lot(inputs * own + others * (np.float32(1) - own), targets, other_targets, weight)
+        mixed = (x * own + other * (np.float32(1) - own) for x, other in zip(inputs, others, strict=True))
+        return Lot(tuple(mixed), targets, other_targets, weight)
 
-    def _prepared(self, indices: Indices, step: int) -> tuple[Array, Arrays]:
-        config, examples = self._plan.config, self._examples.read(indices)
-        inputs = config.augmentation.train(examples[INPUTS], indices, seed=config.seed, epoch=self._plan.epoch_of(step))
-        return inputs, _targets(examples)
+    def _prepared(self, indices: Indices, step: int) -> tuple[tuple[Array, ...], Arrays]:
+        config, epoch = self._plan.config, self._plan.epoch_of(step)
+        examples = self._examples.read(indices, self._columns)
+
+        def augment(images: Array) -> Array:
+            return config.augmentation.train(images, indices, seed=config.seed, epoch=epoch)
+
+        return self._taken(examples, augment), self._targets_of(examples)
 
     def _evaluated(self, indices: Indices) -> Lot:
         assert self._validation is not None
-        examples = self._validation.read(indices)
-        return Lot(self._plan.config.augmentation.evaluate(examples[INPUTS]), _targets(examples))
+        examples = self._validation.read(indices, self._columns)
+        return Lot(self._taken(examples, self._plan.config.augmentation.evaluate), self._targets_of(examples))
+
+    def _taken(self, examples: Arrays, augment: Callable[[Array], Array]) -> tuple[Array, ...]:
+        """What the network takes; of several inputs one is augmented."""
+        arrays = [examples[name] for name in self._inputs]
+        arrays[self._image] = augment(arrays[self._image])
+        return tuple(arrays)
+
+    def _targets_of(self, examples: Arrays) -> Arrays:
+        return {name: examples[name] for name in self._targets}
 
 
 class Ahead:
@@ -138,7 +178,3 @@ class Ahead:
         self._begun[key] = self._pool.submit(make)
         while len(self._begun) > self._most:
             self._begun.popitem(last=False)[1].cancel()
-
-
-def _targets(examples: Arrays) -> Arrays:
-    return {TARGETS: examples[TARGETS]}

@@ -140,7 +140,7 @@ def _setting(key: str, value: str) -> dict[str, Any]:
         parsed = tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
         return as_text
-    is_text = key in _TEXTS or key.startswith("labels.")
+    is_text = key in _TEXTS or key.startswith(("labels.", "inputs."))
     has_quotes = value.startswith(('"', "'"))
     return parsed if _has_keys_of(as_text, parsed) and (has_quotes or not is_text) else as_text
 

@@ -132,6 +132,8 @@ def _config_lines(config: "TrainingConfig") -> Iterator[tuple[str, str]]:
     )
     if config.trainable != ("*",):
         yield "trainable", ", ".join(config.trainable)
+    if config.inputs:
+        yield "inputs", ", ".join(f"{name} from {column}" for name, column in config.inputs.items())
     for loss in config.losses:
         yield "loss", _changed(loss)
     for metric in config.metrics:
