@@ -20,10 +20,8 @@ from chainrule.client import (
 )
 from chainrule.client.config import (
     WEIGHT_FIELDS,
-    from_message,
     to_losses,
     to_max_workers,
-    to_message,
     to_metrics,
     to_optimizer,
     to_parameter_groups,
@@ -31,6 +29,7 @@ from chainrule.client.config import (
     to_trainable,
     to_validation,
 )
+from chainrule.client.config_messages import from_message, to_message
 from chainrule.client.jobs import Jobs
 from chainrule.server.training import config as servers
 from chainrule.v1 import job_pb2

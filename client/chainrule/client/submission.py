@@ -16,7 +16,6 @@ from chainrule.client.config import (
     Validation,
     to_losses,
     to_max_workers,
-    to_message,
     to_metrics,
     to_optimizer,
     to_parameter_groups,
@@ -24,6 +23,7 @@ from chainrule.client.config import (
     to_trainable,
     to_validation,
 )
+from chainrule.client.config_messages import to_message
 from chainrule.client.resources import Dataset
 from chainrule.client.wire import PRIORITY, Named, name_of, new_request_id, put, put_labels
 from chainrule.v1 import job_pb2

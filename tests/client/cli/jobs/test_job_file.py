@@ -12,7 +12,7 @@ from typer.testing import Result
 from chainrule.client import Adam, InvalidInputError, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.client.cli.exits import ExitCode
 from chainrule.client.cli.jobs.job_file import OPTIONS, gather
-from chainrule.client.config import from_message
+from chainrule.client.config_messages import from_message
 from chainrule.client.submission import job_request
 from tests.client.fake_server import Failure, FakeServer
 
