@@ -265,17 +265,17 @@ _OPTIMIZERS: Mapping[str, tuple[type[Optimizer], Mapping[str, Any]]] = {
 }
 
 
-def to_optimizer(optimizer: Optimizer | Mapping[str, Any] | None) -> Optimizer:
-    """An optimizer from its fields by name, of which "name" selects it: "sgd" (the default), "adam" or "adamw".
+def to_optimizer(optimizer: Optimizer | str | Mapping[str, Any] | None) -> Optimizer:
+    """An optimizer from its name, "sgd", "adam" or "adamw", or from its fields by name, of which "name" is one.
 
-    None is SGD with its defaults.
+    None is SGD with its defaults, and so are fields without a name but with settings of their own.
 
     Raises:
         InvalidInputError: there is no optimizer of that name, or it has no such field.
     """
     if isinstance(optimizer, (Sgd, Adam)):
         return optimizer
-    given = _mapping("optimizer", optimizer, example='{"name": "adam", "lr": 0.001}')
+    given = _mapping("optimizer", optimizer, example='"adam" or {"name": "adam", "lr": 0.001}', text="name")
     name = given.pop("name", "sgd")
     if name not in _OPTIMIZERS:
         raise InvalidInputError(f"there is no optimizer {name!r}; it must be one of {', '.join(_OPTIMIZERS)}")
@@ -310,15 +310,15 @@ def _to_parameter_group(where: str, group: object) -> ParameterGroup:
     return _from_mapping(where, "it", ParameterGroup, {"patterns": patterns, **given})
 
 
-def to_schedule(schedule: Schedule | Mapping[str, Any] | None) -> Schedule:
-    """A schedule from its fields by name; None is a learning rate that stays as it is.
+def to_schedule(schedule: Schedule | str | Mapping[str, Any] | None) -> Schedule:
+    """A schedule from its fields by name, or from its decay; None is a learning rate that stays as it is.
 
     Raises:
-        InvalidInputError: a schedule has no such field.
+        InvalidInputError: a schedule has no such field, or there is no such decay.
     """
     if isinstance(schedule, Schedule):
         return schedule
-    given = _mapping("schedule", schedule, example='{"decay": "cosine", "warmup_steps": 100}')
+    given = _mapping("schedule", schedule, example='"cosine" or {"decay": "cosine", "warmup_steps": 100}', text="decay")
     return _from_mapping("schedule", "it", Schedule, given)
 
 
@@ -363,7 +363,7 @@ def _loss(given: object) -> Loss:
     if isinstance(given, Loss):
         return given
     example = '"mse" or {"name": "cross_entropy", "label_smoothing": 0.1}'
-    values = _mapping("loss", {"name": given} if isinstance(given, str) else given, example=example)
+    values = _mapping("loss", given, example=example, text="name")
     for name in LISTS_OF_NUMBERS & set(values):
         values[name] = _numbers(name, values[name])
     return _from_mapping("loss", "it", Loss, values)
@@ -373,7 +373,7 @@ def _metric(given: object) -> MetricSpec:
     if isinstance(given, MetricSpec):
         return given
     example = '"f1" or {"name": "top_k", "k": 3}'
-    values = _mapping("metric", {"name": given} if isinstance(given, str) else given, example=example)
+    values = _mapping("metric", given, example=example, text="name")
     if not values.get("name"):
         raise InvalidInputError(f"the metric {values!r} has no name; give it, as {example}")
     return _from_mapping("metric", "it", MetricSpec, values)
@@ -414,9 +414,12 @@ def to_trainable(trainable: Sequence[str]) -> tuple[str, ...]:
     return patterns
 
 
-def _mapping(kind: str, given: object, *, example: str) -> dict[str, Any]:
+def _mapping(kind: str, given: object, *, example: str, text: str = "") -> dict[str, Any]:
+    """What is given by fields; a text alone is that of the field `text`, if there is one."""
     if given is None:
         return {}
+    if text and isinstance(given, str):
+        return {text: given}
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"{kind} is {given!r}; it must be a mapping, as {example}")
     return dict(given)

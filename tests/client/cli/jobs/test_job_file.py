@@ -187,6 +187,14 @@ def test_an_optimizer_replaces_the_settings_of_another(tmp_path: Path) -> None:
     assert gathered(file, optimizer="adam")["optimizer"] == {"name": "adam"}
 
 
+def test_a_name_in_a_file_takes_the_settings_of_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text('model = "m"\ndataset = "d"\noptimizer = "adam"\nschedule = "cosine"\nloss = "mse"')
+    found = gathered(file, lr=0.1, warmup_steps=5)
+    assert found["optimizer"] == {"name": "adam", "lr": 0.1}
+    assert found["schedule"] == {"decay": "cosine", "warmup_steps": 5}
+
+
 def test_what_to_evaluate_on_replaces_the_other_way_to_say_it(file: Path) -> None:
     assert gathered(file, validation_dataset="val")["validation"] == {"dataset": "val", "patience": 3}
     found = gathered(file, environment={"CHAINRULE_JOB_VALIDATION_DATASET": "val"}, validation_fraction=0.2)
