@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engine import io
-from chainrule.server.architecture import Builtin
+from chainrule.engine import graph, io
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.jobs.submission import Submission, Submissions
@@ -46,6 +46,16 @@ class Catalogs:
         small = {"vocab_size": 16, "context": 8, "dim": 8, "heads": 2, "layers": 1, **config}
         return self.models.create(
             "gpt", architecture=Builtin("gpt", small), weights_digest="", init_seed=0, tenant="default"
+        ).name
+
+    def create_graph(self, content: bytes, model_id: str = "g") -> str:
+        architecture, weights = graph.split(content)
+        return self.models.create(
+            model_id,
+            architecture=GraphArchitecture(self.blobs.put(architecture)),
+            weights_digest=self.blobs.put(io.save(weights)),
+            init_seed=0,
+            tenant="default",
         ).name
 
     def submit(self, cpus: float = 4, **fields: Any) -> tuple[JobState, bool]:

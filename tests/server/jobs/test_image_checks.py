@@ -20,7 +20,7 @@ from chainrule.server.training.augmentation import (
     Resize,
     Transform,
 )
-from chainrule.server.training.config import TrainingConfig
+from chainrule.server.training.config import TrainingConfig, Validation
 from tests.server.conftest import refusal
 from tests.server.jobs.submitting import CONFIG, Catalogs
 
@@ -42,6 +42,7 @@ def augmented(*transforms: Transform, mixup: float = 0.0) -> TrainingConfig:
         (augmented(RandomFlip(-1.0)), "transforms[0].probability", r"use 0 to 1"),
         (augmented(*[RandomFlip()] * 33), "transforms", r"are 33; use at most 32"),
         (augmented(RandomCrop(99, 8)), "transforms[0]", r"height 99 is more than the image's 8"),
+        (augmented(Cutout(9)), "transforms[0].size", r"is 9, more than the 8 x 8 of the image, which would be blank"),
         (augmented(Normalize((0.5, 0.5), (1.0, 1.0))), "transforms[0].mean", r"has 2 values; images have 1 channels"),
     ],
 )
@@ -63,3 +64,19 @@ def test_rows_of_a_table_are_no_images(catalogs: Catalogs) -> None:
     dataset = catalogs.create_dataset("rows", (3,), label=1)
     with pytest.raises(InvalidRequestError, match=r"is for float32 or uint8 images .* float32 of shape \[3\]"):
         catalogs.submit(dataset=dataset, config=augmented(RandomFlip()))
+
+
+def test_images_that_are_cropped_for_training_are_evaluated_in_the_models_size(catalogs: Catalogs) -> None:
+    large, small = catalogs.create_dataset("large", (1, 12, 12)), catalogs.create_dataset("small", (1, 8, 8), count=3)
+    cropped = augmented(RandomCrop(8, 8), RandomFlip())
+    assert catalogs.submit(dataset=large, config=cropped)
+    assert catalogs.submit(dataset=large, config=replace(cropped, validation=Validation(small)))
+    resized = augmented(Resize(8, 8), RandomCrop(8, 8, padding=1))
+    assert catalogs.submit(dataset=large, config=replace(resized, validation=Validation(fraction=0.2)))
+    for validation, field in ((Validation(fraction=0.2), "fraction"), (Validation(large), "dataset")):
+        with pytest.raises(
+            InvalidRequestError,
+            match=r"inputs of shape \[1, 12, 12\] .* only resize and normalize are done to those that",
+        ) as caught:
+            catalogs.submit(dataset=large, config=replace(cropped, validation=validation))
+        assert refusal(caught).field == f"job.config.validation.{field}"

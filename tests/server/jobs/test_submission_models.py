@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from chainrule.engine import graph, io
-from chainrule.server.architecture import GraphArchitecture
 from chainrule.server.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -138,19 +136,8 @@ def test_features_are_no_tokens(catalogs: Catalogs) -> None:
 # --- graphs ----------------------------------------------------------------------------------------------------
 
 
-def create_graph(catalogs: Catalogs, content: bytes, model_id: str = "g") -> str:
-    architecture, weights = graph.split(content)
-    return catalogs.models.create(
-        model_id,
-        architecture=GraphArchitecture(catalogs.blobs.put(architecture)),
-        weights_digest=catalogs.blobs.put(io.save(weights)),
-        init_seed=0,
-        tenant="default",
-    ).name
-
-
 def test_a_graph_is_tried_on_the_dataset(catalogs: Catalogs) -> None:
-    model = create_graph(catalogs, graphs.small_onnx())
+    model = catalogs.create_graph(graphs.small_onnx())
     fits = catalogs.create_dataset("fits", (graphs.FEATURES,))
     assert catalogs.submit(model=model, dataset=fits) == (JobState.QUEUED, True)
     config = replace(CONFIG, trainable=("fc2.*",))
@@ -158,7 +145,7 @@ def test_a_graph_is_tried_on_the_dataset(catalogs: Catalogs) -> None:
 
 
 def test_inputs_that_a_graph_does_not_take_are_refused_with_those_that_it_declares(catalogs: Catalogs) -> None:
-    model = create_graph(catalogs, graphs.small_onnx())
+    model = catalogs.create_graph(graphs.small_onnx())
     wide = catalogs.create_dataset("wide", (graphs.FEATURES + 1,))
     with pytest.raises(
         InvalidRequestError, match=r'do not fit "models/g", which takes "x" of float32 \(N, 8\)'
@@ -171,7 +158,7 @@ def test_inputs_that_a_graph_does_not_take_are_refused_with_those_that_it_declar
 
 
 def test_a_loss_names_one_of_the_outputs_of_a_graph(catalogs: Catalogs) -> None:
-    model, dataset = create_graph(catalogs, graphs.two_outputs()), catalogs.create_dataset("pairs", (2,), label=1)
+    model, dataset = catalogs.create_graph(graphs.two_outputs()), catalogs.create_dataset("pairs", (2,), label=1)
     assert catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="z"),)))
     with pytest.raises(InvalidRequestError, match=r'is "q", but the outputs of the model are y, z') as error:
         catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="q"),)))
@@ -180,9 +167,9 @@ def test_a_loss_names_one_of_the_outputs_of_a_graph(catalogs: Catalogs) -> None:
 
 def test_a_graph_that_inflates_its_input_is_refused_before_it_does(catalogs: Catalogs) -> None:
     dataset = catalogs.create_dataset("thin", (2, 1), label=2)
-    assert catalogs.submit(model=create_graph(catalogs, graphs.inflating(100)), dataset=dataset)[1]
+    assert catalogs.submit(model=catalogs.create_graph(graphs.inflating(100)), dataset=dataset)[1]
     for elements in (10**8, 10**12, 2**62):
-        model = create_graph(catalogs, graphs.inflating(elements), f"g{elements}")
+        model = catalogs.create_graph(graphs.inflating(elements), f"g{elements}")
         tracemalloc.start()
         try:
             with pytest.raises(InvalidRequestError, match="blow up") as error:

@@ -15,17 +15,25 @@ from chainrule.server.annotations import annotation_violations
 from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
-from chainrule.server.jobs.image_checks import check_images
+from chainrule.server.jobs.image_checks import check_images, evaluated_shape
 from chainrule.server.jobs.objective_checks import check_fit
+from chainrule.server.jobs.trial import always_reaches, check_pieces, check_reached, freeze
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Request, Store
 from chainrule.server.store.configs import augmentation_values
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import ParameterGroup, TrainingConfig
+from chainrule.server.training.objectives import Cost
 from chainrule.server.training.plan import Plan
+from chainrule.server.training.state import Array
 
 _VALIDATION = "job.config.validation.dataset"
+_EVALUATED = "job.config.validation.fraction"
+_HOW_EVALUATED = (
+    "; of what is done to images, only resize and normalize are done to those that are evaluated: resize them, or "
+    "evaluate on a dataset of the size that is trained on"
+)
 _NEVER = object()
 _LATER: Mapping[str, object] = {
     "losses": (),
@@ -124,7 +132,8 @@ class Submissions:
         inputs = self._store.inputs(
             submission.tenant, model=model, version=version, dataset=dataset, validation=validation
         )
-        self._try_model(inputs.model, inputs.dataset, inputs.validation, config)
+        plan = make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config)
+        self._try_model(inputs.model, inputs.dataset, inputs.validation, plan)
         if config.min_workers > cluster_cpus:
             raise IllegalStateError(
                 f"job.config.min_workers is {config.min_workers}, but the cluster has {cluster_cpus:g} CPUs for "
@@ -137,7 +146,7 @@ class Submissions:
             model=model,
             dataset=dataset,
             config=config,
-            total_steps=make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config).total_steps,
+            total_steps=plan.total_steps,
             tenant=submission.tenant,
             version=version,
             labels=submission.labels,
@@ -146,8 +155,8 @@ class Submissions:
             checked=inputs,
         )
 
-    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
-        module = self._models.load(model)
+    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, plan: Plan) -> None:
+        config, module = plan.config, self._models.load(model)
         _check_trainable(module, model, config.trainable)
         _check_groups(module, model, config.parameter_groups)
         if config.validation.fraction > 0 and dataset.num_examples < 2:
@@ -156,35 +165,55 @@ class Submissions:
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        try_forward(module, model, dataset, config, field="job.dataset")
-        if validation is not None:
-            _check_alike(dataset, validation)
-            try_forward(module, model, validation, config, field=_VALIDATION)
+        freeze(module, config.trainable)
+        example = _trained_example(dataset, config)
+        cost = try_forward(module, example, model, dataset, config, field="job.dataset")
+        check_reached(cost, module, model, config)
+        check_pieces(module, example, model, dataset, plan)
+        if plan.num_validation:
+            evaluated = validation or dataset
+            shape = evaluated_shape(config.augmentation, tuple(evaluated.input_shape))
+            if validation is not None:
+                _check_alike(dataset, validation, may_differ=shape == example.shape[1:])
+            field = _EVALUATED if validation is None else _VALIDATION
+            try_forward(module, _example(evaluated, shape), model, evaluated, config, field=field)
 
 
-def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
+def try_forward(
+    module: nn.Module, example: Array, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str
+) -> Cost:
     """One forward pass tells whether the network takes such inputs, and whether its outputs go with the losses, the
-    metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
-    naming the request's field."""
+    metrics and the targets; it gives what the example costs. What a graph may allocate in it is bounded
+    (`networks.LIMITS`). Raises InvalidRequestError naming the request's field."""
     module.eval()
+    try:
+        with cr.no_grad() if always_reaches(model, config) else cr.enable_grad():
+            outputs = module(cr.from_numpy(example))
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise InvalidRequestError.of(
+            field,
+            f'inputs of shape {list(example.shape[1:])} of "{dataset.name}" do not fit "{model.name}"'
+            f"{_declared(model)}: {error}{_HOW_EVALUATED if field != 'job.dataset' else ''}",
+        ) from error
+    return check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+
+
+def _trained_example(dataset: Dataset, config: TrainingConfig) -> Array:
+    """One example as it is trained on. Raises InvalidRequestError if its images do not go with what is done to them."""
     dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
     shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
     if wrong:
         raise InvalidRequestError(wrong)
-    if dataset.num_tokens:
-        inputs = np.zeros((1, *shape), np.int64)
-        inputs[0, 0] = dataset.num_tokens - 1  # the highest: whether the network has it too
-    else:
-        inputs = np.zeros((1, *shape), np.float32)
-    try:
-        with cr.no_grad():
-            outputs = module(cr.from_numpy(inputs))
-    except (ValueError, RuntimeError, IndexError, TypeError) as error:
-        raise InvalidRequestError.of(
-            field,
-            f'inputs of shape {list(shape)} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
-        ) from error
-    check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+    return _example(dataset, shape)
+
+
+def _example(dataset: Dataset, shape: tuple[int, ...]) -> Array:
+    """One example of zeros; of tokens, with the highest there is."""
+    if not dataset.num_tokens:
+        return np.zeros((1, *shape), np.float32)
+    inputs = np.zeros((1, *shape), np.int64)
+    inputs[0, 0] = dataset.num_tokens - 1  # whether the network has it too
+    return inputs
 
 
 def _declared(model: Model) -> str:
@@ -250,13 +279,14 @@ def _check_groups(module: nn.Module, model: Model, groups: Sequence[ParameterGro
         raise InvalidRequestError(wrong)
 
 
-def _check_alike(dataset: Dataset, validation: Dataset) -> None:
-    """What a network is evaluated on must look like what it is trained on."""
+def _check_alike(dataset: Dataset, validation: Dataset, *, may_differ: bool) -> None:
+    """What a network is evaluated on must look like what it is trained on; images that are cropped for training may
+    differ in size."""
     for what, of_training, of_validation in (
         ("inputs", (*dataset.input_shape,), (*validation.input_shape,)),
         ("targets", dataset.target_shape, validation.target_shape),
     ):
-        if of_training != of_validation:
+        if of_training != of_validation and not (may_differ and what == "inputs"):
             raise InvalidRequestError.of(
                 _VALIDATION,
                 f'"{validation.name}" has {what} of shape {_batch(of_validation)}, but "{dataset.name}" has '
