@@ -104,9 +104,10 @@ def _where(plan: Plan, dataset: Dataset) -> tuple[str, str]:
         return f"job.config.{name}", f"is {getattr(config, name)}: of a batch of {size} in {cut}, some have one example"
     what = f"is {config.batch_size}"
     if size != config.batch_size:
+        be = "is" if size == 1 else "are"
         kept = f" less the {plan.num_validation:,} kept back" if plan.num_examples < dataset.num_examples else ""
         what += (
-            f': of the {dataset.num_examples:,} examples of "{dataset.name}"{kept}, {size} are left for the last batch'
+            f': of the {dataset.num_examples:,} examples of "{dataset.name}"{kept}, {size} {be} left for the last batch'
         )
     return "job.config.batch_size", f"{what}; in {cut}, some have one example" if cut else what
 
