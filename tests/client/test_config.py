@@ -20,10 +20,8 @@ from chainrule.client import (
 )
 from chainrule.client.config import (
     WEIGHT_FIELDS,
-    from_message,
     to_losses,
     to_max_workers,
-    to_message,
     to_metrics,
     to_optimizer,
     to_parameter_groups,
@@ -31,6 +29,7 @@ from chainrule.client.config import (
     to_trainable,
     to_validation,
 )
+from chainrule.client.config_messages import from_message, to_message
 from chainrule.client.jobs import Jobs
 from chainrule.server.training import config as servers
 from chainrule.v1 import job_pb2
@@ -185,7 +184,7 @@ def test_a_word_of_a_newer_server_is_unknown() -> None:
     ("settings", "message"),
     [
         ({"non_finite": "stop"}, "non_finite is 'stop'; it must be one of fail, skip"),
-        ({"schedule": to_schedule({"decay": "cos"})}, "decay is 'cos'; it must be one of none, step, linear, cosine"),
+        ({"schedule": to_schedule("cos")}, "decay is 'cos'; it must be one of none, step, linear, cosine"),
         ({"staleness": -(2**31) - 1}, "staleness is -2147483649; it must be a whole number from 0 to 2147483647"),
         ({"clip_norm": "long"}, "clip_norm is 'long'; it must be a number"),
         ({"precision": "fp8"}, "precision is 'fp8'; it must be one of float32, bfloat16"),
@@ -260,6 +259,9 @@ def test_what_is_no_loss_and_no_metric_is_refused(call: Any, message: str) -> No
         ({"lr": 0.1}, Sgd(lr=0.1)),
         ({"name": "sgd", "momentum": 0.9}, Sgd(momentum=0.9)),
         ({"name": "adam"}, Adam()),
+        ("sgd", Sgd()),
+        ("adam", Adam()),
+        ("adamw", Adam(decoupled=True, weight_decay=0.01)),
         ({"name": "adam", "beta2": 0.95, "decoupled": True}, Adam(beta2=0.95, decoupled=True)),
         ({"name": "adamw"}, Adam(decoupled=True, weight_decay=0.01)),
         ({"name": "adamw", "weight_decay": 0.0}, Adam(decoupled=True)),
@@ -279,7 +281,8 @@ def test_an_optimizer_is_given_by_its_fields_or_as_it_is(given: Any, optimizer: 
             "the optimizer has no field momentum; adam takes lr, beta1, beta2, eps, weight_decay, decoupled",
         ),
         ({"name": "adamw", "decoupled": False}, 'for a coupled one, name the optimizer "adam"'),
-        ("adam", """optimizer is 'adam'; it must be a mapping, as {"name": "adam", "lr": 0.001}"""),
+        ("rmsprop", "there is no optimizer 'rmsprop'; it must be one of sgd, adam, adamw"),
+        (0.1, 'optimizer is 0.1; it must be a mapping, as "adam" or {"name": "adam", "lr": 0.001}'),
     ],
 )
 def test_what_is_no_optimizer_is_refused_with_the_remedy(given: Any, message: str) -> None:
@@ -298,6 +301,7 @@ def test_a_schedule_is_given_by_its_fields_or_as_it_is() -> None:
     assert to_schedule(None) == Schedule()
     assert to_schedule({"decay": "cosine", "warmup_steps": 5}) == Schedule(decay="cosine", warmup_steps=5)
     assert to_schedule(Schedule(gamma=0.2)) == Schedule(gamma=0.2)
+    assert to_schedule("cosine") == Schedule(decay="cosine")
     with pytest.raises(InvalidInputError, match=r"the schedule has no field warmup; it takes warmup_steps, decay, "):
         to_schedule({"warmup": 5})
 

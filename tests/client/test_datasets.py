@@ -1,9 +1,12 @@
 """Datasets are converted to what the API wants, or refused here where that would change their meaning."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
-from chainrule.client import Aborted, Client, NotFound
+from chainrule.client import Aborted, Client, InvalidInputError, NotFound
 from chainrule.engine import io
 from tests.client.fake_server import FakeServer
 
@@ -17,6 +20,27 @@ def test_a_dataset_is_sent_as_one_safetensors_blob(server: FakeServer, client: C
     np.testing.assert_array_equal(examples["inputs"], INPUTS)
     np.testing.assert_array_equal(examples["targets"], TARGETS)
     assert (dataset.name, dataset.num_examples, dataset.input_shape) == ("datasets/digits", 4, (1, 2, 2))
+
+
+@pytest.mark.parametrize("inputs", [INPUTS, INPUTS.tolist()])
+def test_inputs_and_targets_are_given_by_their_places(client: Client, inputs: ArrayLike) -> None:
+    made = client.datasets.create("a", inputs=INPUTS, targets=TARGETS)
+    assert client.datasets.create("b", inputs, TARGETS).digest == made.digest
+    assert client.datasets.create("c", inputs, targets=TARGETS).digest == made.digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("d.csv", TARGETS), "targets are given beside a str, which has its own; name the column with target, or give"),
+        (({"x": INPUTS}, TARGETS), "targets are given beside a dict"),
+        ((INPUTS,), "a ndarray cannot be read; give a pair of arrays"),
+        ((None, TARGETS), "give a source, or inputs and targets: one of the two, and nothing else"),
+    ],
+)
+def test_targets_go_with_arrays_alone(client: Client, arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        client.datasets.create("d", *arguments)
 
 
 def test_the_same_examples_in_another_layout_are_the_same_dataset(client: Client) -> None:

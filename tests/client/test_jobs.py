@@ -32,7 +32,7 @@ from chainrule.client import (
     TrainingConfig,
     Validation,
 )
-from chainrule.client.config import from_message, to_message
+from chainrule.client.config_messages import from_message, to_message
 from chainrule.client.wire import INT32, POSITIVE_INT32, UINT64
 from chainrule.engine import io
 from chainrule.v1 import job_pb2, model_pb2

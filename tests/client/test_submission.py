@@ -1,6 +1,7 @@
 """What a job is submitted with, beside its configuration; and checking it without submitting it."""
 
 import inspect
+from typing import Any
 
 import grpc
 import pytest
@@ -64,6 +65,40 @@ def test_creating_and_checking_take_the_same_named_arguments() -> None:
         assert {name: given[name] for name in wanted} == dict(wanted)
 
 
-def test_an_argument_that_there_is_not_is_a_type_error(client: Client) -> None:
-    with pytest.raises(TypeError, match="epoch"):
-        client.jobs.create(model="m", dataset="d", epoch=3)  # type: ignore[call-arg]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epoch": 3}, r"a job has no argument epoch; did you mean epochs\? help\(client\.jobs\.create\) and docs/"),
+        ({"losses": "mse"}, r"no argument losses; did you mean loss\?"),
+        ({"verbose": True}, r"no argument verbose; it takes model, dataset, epochs, .*, request_id\. help"),
+    ],
+)
+def test_an_argument_that_there_is_not_is_named_with_the_nearest(
+    server: FakeServer, client: Client, arguments: dict[str, Any], message: str
+) -> None:
+    for call in (client.jobs.create, client.jobs.check):
+        with pytest.raises(TypeError, match=message):
+            call(model="m", dataset="d", **arguments)
+    assert server.requests("CreateJob") == []
+
+
+def test_a_job_without_a_dataset_is_told_so(client: Client) -> None:
+    with pytest.raises(TypeError, match=r'nothing says which dataset to take; give dataset="digits", or a handle'):
+        client.jobs.create(model="m")  # type: ignore[call-arg]
+
+
+def test_names_stand_for_what_has_its_defaults(server: FakeServer, client: Client) -> None:
+    client.jobs.create(
+        model="m", dataset="d", optimizer="adam", schedule="cosine", loss="mse", metrics="mae", request_id="r"
+    )
+    client.jobs.create(
+        model="m",
+        dataset="d",
+        optimizer={"name": "adam"},
+        schedule={"decay": "cosine"},
+        loss=[{"name": "mse"}],
+        metrics=[{"name": "mae"}],
+        request_id="r",
+    )
+    first, second = server.requests("CreateJob")
+    assert first == second

@@ -32,9 +32,9 @@ class Datasets:
         self,
         dataset_id: str,
         source: Any = None,
+        targets: ArrayLike | None = None,
         *,
         inputs: ArrayLike | None = None,
-        targets: ArrayLike | None = None,
         target: str | None = None,
         columns: Sequence[str] | Mapping[str, Any] | None = None,
         tokens: bool = False,
@@ -53,15 +53,16 @@ class Datasets:
         request_id: str | None = None,
         transferred: Transferred | None = None,
     ) -> Dataset:
-        """Make a dataset from `source`, or from `inputs`, `targets` and `columns`. The same name with the same examples
-        gives the dataset that is already there.
+        """Make a dataset from `source`, or from inputs, targets and `columns`: `create("digits", x, y)`. The same name
+        with the same examples gives the dataset that is already there.
 
         What a source may be, and how each is read, is in docs/data.md. Large ones are read and sent some at a time.
 
         Args:
             dataset_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
             source: a pair of arrays, a dict of arrays, a frame of pandas or polars, a map-style dataset of PyTorch, or
-                the path of a .npz, .csv, .parquet, .jsonl or .txt file, or of a folder of pictures by class.
+                the path of a .npz, .csv, .parquet, .jsonl or .txt file, or of a folder of pictures by class. With
+                targets behind it, it is the inputs.
             inputs: (N, ...) numbers, sent as float32; or (N, T) tokens.
             targets: (N, ...) class labels from 0, sent as int64, or numbers of a floating dtype, sent as float32: for
                 regression, or several labels at once. Labels that come as floats must be converted to integers.

@@ -12,7 +12,7 @@ from chainrule.client.status import (
     JobStatus,
     status_from_message,
 )
-from chainrule.client.submission import job_request, with_arguments_of
+from chainrule.client.submission import job_request, requested, with_arguments_of
 from chainrule.client.wire import resource_name
 from chainrule.v1 import job_pb2
 
@@ -34,9 +34,10 @@ class Jobs:
             model: a handle, or a name: "digits" or "models/digits", whose first version is trained; of another version
                 "digits/versions/2", of the newest "digits/versions/latest".
             dataset: a handle, or a name.
-            optimizer: an `Sgd` or `Adam`, or its fields by name, of which "name" is "sgd", "adam" or "adamw": as
-                {"name": "adam", "lr": 0.001}. The default is SGD with its defaults.
-            schedule: a `Schedule`, or its fields by name: as {"decay": "cosine", "warmup_steps": 100}.
+            optimizer: an `Sgd` or `Adam`; or its fields by name, of which "name" is "sgd", "adam" or "adamw": as
+                {"name": "adam", "lr": 0.001}; or its name alone, and with it its defaults. Without any, it is SGD.
+            schedule: a `Schedule`, or its fields by name: as {"decay": "cosine", "warmup_steps": 100}; or its decay
+                alone, as "cosine": over all steps of the job, without a warm-up.
             augmentation: what is done to images before they are trained on, an `Augmentation`, its fields by name, or
                 its transforms alone: as ["random_flip", {"name": "random_crop", "height": 32, "width": 32, "padding":
                 4}].
@@ -60,11 +61,12 @@ class Jobs:
         Raises:
             InvalidArgument: the server refuses a field; `.violations` says which.
             InvalidInputError: a value has the wrong type, or a mapping a name that is unknown.
+            TypeError: there is no such argument; the message names the nearest one.
             NotFound: there is no such model or dataset.
             AlreadyExists: `request_id` belongs to a job with other arguments.
             ResourceExhausted: the server's queue is full.
         """
-        request = job_request(**arguments)
+        request = requested(arguments)
         return self._handle(self._service.connection.call(self._service.stub.CreateJob, request))
 
     @with_arguments_of(job_request)
@@ -73,7 +75,7 @@ class Jobs:
 
         Takes what `create` takes, and raises what it raises.
         """
-        request = job_request(**arguments)
+        request = requested(arguments)
         request.validate_only = True
         return status_from_message(self._service.connection.call(self._service.stub.CreateJob, request))
 

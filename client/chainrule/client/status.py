@@ -7,8 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from chainrule.client import config
 from chainrule.client.config import TrainingConfig
+from chainrule.client.config_messages import from_message
 from chainrule.client.wire import accuracy_of, enum_word, labels_of, moment, values_of
 from chainrule.v1 import job_pb2
 
@@ -279,7 +279,7 @@ def status_from_message(job: job_pb2.Job) -> JobStatus:
         state=state_from_message(job.state),
         model=job.model,
         dataset=job.dataset,
-        config=config.from_message(job.config),
+        config=from_message(job.config),
         progress=Progress(
             step=job.progress.step,
             total_steps=job.progress.total_steps,

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from chainrule.client.augmentation import Augmentation, to_augmentation
@@ -17,7 +18,6 @@ from chainrule.client.config import (
     to_columns,
     to_losses,
     to_max_workers,
-    to_message,
     to_metrics,
     to_optimizer,
     to_parameter_groups,
@@ -25,6 +25,7 @@ from chainrule.client.config import (
     to_trainable,
     to_validation,
 )
+from chainrule.client.config_messages import to_message
 from chainrule.client.resources import Dataset
 from chainrule.client.wire import PRIORITY, Named, name_of, new_request_id, put, put_labels
 from chainrule.v1 import job_pb2
@@ -43,8 +44,8 @@ def job_request(
     batch_size: int = 64,
     shards: int = 1,
     seed: int = 0,
-    optimizer: Optimizer | Mapping[str, Any] | None = None,
-    schedule: Schedule | Mapping[str, Any] | None = None,
+    optimizer: Optimizer | str | Mapping[str, Any] | None = None,
+    schedule: Schedule | str | Mapping[str, Any] | None = None,
     clip_norm: float = 0.0,
     augmentation: Augmentation | Mapping[str, Any] | Sequence[Any] | None = None,
     inputs: Mapping[str, str] | None = None,
@@ -97,6 +98,26 @@ def job_request(
     put(job, "priority", priority, allowed=PRIORITY)
     put_labels(job, labels or {})
     return job_pb2.CreateJobRequest(job=job, request_id=new_request_id(request_id))
+
+
+def requested(arguments: Mapping[str, Any]) -> job_pb2.CreateJobRequest:
+    """The request that submits a job with these arguments of `job_request`, and what that raises.
+
+    Raises:
+        TypeError: an argument is unknown, or a job needs one that is not there.
+    """
+    known = inspect.signature(job_request).parameters
+    for name in arguments:
+        if name not in known:
+            [*near] = get_close_matches(name, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}."
+            raise TypeError(
+                f"a job has no argument {name}; {meant} help(client.jobs.create) and docs/training.md explain them all"
+            )
+    for name in ("model", "dataset"):
+        if name not in arguments:
+            raise TypeError(f'nothing says which {name} to take; give {name}="digits", or a handle')
+    return job_request(**arguments)
 
 
 def with_arguments_of(

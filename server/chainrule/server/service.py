@@ -21,6 +21,7 @@ import chainrule.engine as cr
 import chainrule.server.cluster as ray_cluster  # isort: split  — before gRPC: it sets the environment of both
 from chainrule.server.access import TokenCatalog
 from chainrule.server.audit import AuditLog
+from chainrule.server.blobs import BlobStore
 from chainrule.server.config import ServerConfig
 from chainrule.server.data_folder import note_owner, open_blobs, open_store, own
 from chainrule.server.data_uris import AllowedUris
@@ -55,6 +56,7 @@ from chainrule.server.rpc.predictions import PredictServicer
 from chainrule.server.rpc.requests import RequestInterceptor
 from chainrule.server.rpc.scopes import SERVICES
 from chainrule.server.rpc.status import ErrorInterceptor
+from chainrule.server.store import Store
 from chainrule.server.telemetry.attempts import CountingLauncher
 from chainrule.server.telemetry.endpoint import MetricsEndpoint, endpoint_refused
 from chainrule.server.telemetry.metrics import Metrics, measure_loop_lag
@@ -150,32 +152,11 @@ class Service:
         )
         models = ModelCatalog(store, blobs, tenant_blobs)
         datasets = DatasetCatalog(store, blobs, tenant_blobs, uris=AllowedUris.of(config.data_uris))
-        checkpoints = Checkpoints(store, blobs)
         feed = Feed()
         metrics = self.metrics
         metrics.watch(store, blobs)
-        launcher = CountingLauncher(self._launcher, metrics)
         logs = ServiceLogs(store, feed)
-        jobs = JobManager(
-            store,
-            Submissions(store, models, max_waiting=config.queue_limit),
-            self._cluster,
-            feed,
-            checkpoints,
-            max_tenant_jobs=config.max_tenant_jobs,
-            make_run=lambda name, workers: JobRun(
-                name,
-                workers=workers,
-                store=store,
-                blobs=blobs,
-                models=models,
-                datasets=datasets,
-                checkpoints=checkpoints,
-                launcher=launcher,
-                feed=feed,
-            ),
-            settle=logs.settle,
-        )
+        jobs = self._jobs(store, blobs, models, datasets, feed, logs)
 
         predictions = _predictions(config, ServedVersions(store, blobs), metrics)
         doorkeeper = Doorkeeper(tokens, asks=config.require_tokens, limits=limits_of(config))
@@ -216,6 +197,39 @@ class Service:
         logger.info("serving on %s, %s, %s, data in %s", self.address, _encryption(config), asked, config.data_dir)
         if not is_loopback_host(config.host) and config.insecure_public:
             logger.warning("serving on %s as --insecure-public has it", self.address)
+
+    def _jobs(
+        self,
+        store: Store,
+        blobs: BlobStore,
+        models: ModelCatalog,
+        datasets: DatasetCatalog,
+        feed: Feed,
+        logs: ServiceLogs,
+    ) -> JobManager:
+        """What takes, queues and runs jobs; not started yet."""
+        checkpoints = Checkpoints(store, blobs)
+        launcher = CountingLauncher(self._launcher, self.metrics)
+        return JobManager(
+            store,
+            Submissions(store, models, max_waiting=self._config.queue_limit),
+            self._cluster,
+            feed,
+            checkpoints,
+            max_tenant_jobs=self._config.max_tenant_jobs,
+            make_run=lambda name, workers: JobRun(
+                name,
+                workers=workers,
+                store=store,
+                blobs=blobs,
+                models=models,
+                datasets=datasets,
+                checkpoints=checkpoints,
+                launcher=launcher,
+                feed=feed,
+            ),
+            settle=logs.settle,
+        )
 
     def _interceptors(
         self, stack: AsyncExitStack, metrics: Metrics, gate: GateInterceptor

@@ -20,7 +20,7 @@ from chainrule.server.training.augmentation import Augmentation
 from chainrule.server.training.config import Loss, MetricSpec, TrainingConfig, Validation
 from tests import graphs
 from tests.server.conftest import refusal
-from tests.server.jobs.test_submission import CONFIG, Catalogs
+from tests.server.jobs.submitting import CONFIG, Catalogs
 
 IMAGES: dict[str, Any] = {
     "inputs": np.zeros((10, 1, 8, 8), np.float32),

@@ -1,11 +1,11 @@
-"""One job through its states: whatever is lost on the way, the weights are those of an undisturbed run."""
+"""One job through its states to its end, what its attempts report on the way, and a store that fails."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import pytest
 from chainrule.engine import io
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import IllegalStateError, StorageFullError, StoreUnavailableError
-from chainrule.server.jobs import policies
 from chainrule.server.jobs.patience import to_the_end as until_written
 from chainrule.server.records import Job, JobState
 from chainrule.server.store import Store
@@ -24,7 +23,6 @@ from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.config import Validation
 from chainrule.server.training.errors import LostPartError
 from chainrule.server.training.events import (
-    Failed,
     Finished,
     Incident,
     ReceiptTaken,
@@ -32,67 +30,24 @@ from chainrule.server.training.events import (
     StepsDone,
     WorkersChanged,
 )
+from tests.server.jobs.running import TOTAL, damaging, lost_in_the_last_epoch, run_job, states
 from tests.server.jobs.service_parts import (
     CONFIG,
     FINGERPRINT,
-    FULL,
     STEPS_PER_EPOCH,
-    UNREACHABLE,
-    Course,
     FakeAttempt,
     FakeLauncher,
     Item,
     Parts,
-    metric,
     state_after,
     steps,
     to_the_end,
 )
 
-TOTAL = 3 * STEPS_PER_EPOCH
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "FIRST_DELAY_S", 0.001)
-
-
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The digest of an undisturbed run."""
-
-    async def run() -> Job:
-        return await run_job(tmp_path_factory.mktemp("expected"), FakeLauncher())
-
-    return asyncio.run(run()).weights_digest
-
-
-async def run_job(folder: Path, launcher: FakeLauncher, **config: Any) -> Job:
-    parts = Parts(folder, launcher)
-    try:
-        name = parts.prepared(replace(CONFIG, **config))
-        await parts.make_run(name).run()
-        return parts.store.get_job(name)
-    finally:
-        parts.store.close()
-
-
-def states(job: Job) -> list[str]:
-    return [change.state.value for change in job.history]
-
-
-def failing(*, step: int, reason: str, message: str, lost: bool) -> Course:
-    """An attempt that fails after a step."""
-
-    def course(spec: AttemptSpec) -> Iterator[Item]:
-        yield Started(spec.workers, FINGERPRINT)
-        yield from steps(spec, spec.state.step + 1, step)
-        yield Failed(reason, message, "Traceback ...", lost)
-
-    return course
-
-
-# --- to the end ------------------------------------------------------------------------------------------------
+# --- to the end --------------------------------------------------------------------------------------------------
 
 
 async def test_an_undisturbed_run_goes_straight_through(tmp_path: Path, expected: str) -> None:
@@ -186,105 +141,7 @@ async def test_a_job_whose_steps_are_all_done_needs_no_attempt(tmp_path: Path, e
     parts.store.close()
 
 
-# --- losses ----------------------------------------------------------------------------------------------------
-
-
-async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_with_a_new_fence(tmp_path: Path, expected: str) -> None:
-    launcher = FakeLauncher(1, 1)
-    job = await run_job(tmp_path, launcher)
-    assert launcher.first_steps == [0, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
-    assert [spec.fence for spec in launcher.specs] == [1, 2, 3]
-    assert all(attempt.stopped for attempt in launcher.attempts)
-    assert states(job).count("RECOVERING") == 2
-    assert job.history[3].reason == "the coordinator died of signal 9"
-    assert job.weights_digest == expected
-
-
-async def test_a_recovery_is_told_with_its_cause_and_its_cost(tmp_path: Path) -> None:
-    """Steps 1 to 6 are done at the seconds 1 to 6; step 5 is computed again, and step 7 comes at second 100."""
-
-    def timed(spec: AttemptSpec, step: int, time_s: float) -> StepsDone:
-        return StepsDone((replace(metric(spec.plan, step), time_s=time_s),))
-
-    def first(spec: AttemptSpec) -> Iterator[Item]:
-        yield Started(spec.workers, FINGERPRINT)
-        for event in steps(spec, 1, 6):
-            yield timed(spec, event.metrics[0].step, event.metrics[0].step) if isinstance(event, StepsDone) else event
-        yield LostPartError("parameter server 0 died\nand more")
-
-    def second(spec: AttemptSpec) -> Iterator[Item]:
-        yield Started(spec.workers, FINGERPRINT)
-        yield timed(spec, 5, 98.0)
-        yield timed(spec, 6, 99.0)
-        yield timed(spec, 7, 100.0)
-        yield timed(spec, 8, 101.0)
-        yield from steps(spec, 9, TOTAL)
-        yield Finished(TOTAL)
-
-    job = await run_job(tmp_path, FakeLauncher(first, second))
-    [event] = job.events
-    assert (event.kind, event.step) == ("recovery", STEPS_PER_EPOCH)
-    assert event.message == "went back from step 6 to 4: parameter server 0 died"
-    assert event.seconds_lost == 94.0
-
-
-async def test_losses_without_progress_are_given_up(tmp_path: Path) -> None:
-    job = await run_job(tmp_path, FakeLauncher(*[0] * 5), max_failures=3)
-    assert job.state is JobState.FAILED
-    assert job.failure is not None
-    assert job.failure.reason == "PART_LOST"
-    assert "4 attempts in a row were lost without progress, and max_failures is 3" in job.failure.message
-
-
-async def test_losses_with_progress_in_between_are_not(tmp_path: Path, expected: str) -> None:
-    job = await run_job(tmp_path, FakeLauncher(0, 0, 0, 1, 0, 0), max_failures=3)
-    assert job.weights_digest == expected
-
-
-async def test_getting_further_than_before_is_progress_even_without_a_checkpoint(tmp_path: Path, expected: str) -> None:
-    def dying_after(step: int) -> Course:
-        return lambda spec: [Started(2, FINGERPRINT), *steps(spec, 1, step), LostPartError("killed")]
-
-    job = await run_job(tmp_path, FakeLauncher(*map(dying_after, (1, 2, 3))), max_failures=1)
-    assert job.weights_digest == expected
-
-
-async def test_a_cluster_that_cannot_be_reached_fails_nothing(tmp_path: Path, expected: str) -> None:
-    launcher = FakeLauncher(*[UNREACHABLE] * 8)
-    job = await run_job(tmp_path, launcher, max_failures=0)
-    assert len(launcher.specs) == 9
-    assert states(job) == ["QUEUED", "PREPARING", "RECOVERING", "RUNNING", "FINALIZING", "SUCCEEDED"]  # told once
-    assert job.weights_digest == expected
-
-
-async def test_a_job_at_fault_fails_at_once_with_its_traceback(tmp_path: Path) -> None:
-    launcher = FakeLauncher(failing(step=2, reason="NON_FINITE", message="the loss is nan", lost=False))
-    job = await run_job(tmp_path, launcher)
-    assert job.state is JobState.FAILED
-    assert job.failure is not None
-    assert (job.failure.reason, job.failure.message) == ("NON_FINITE", "the loss is nan")
-    assert job.failure.traceback == "Traceback ..."
-    assert len(launcher.specs) == 1
-
-
-async def test_the_same_failure_at_the_same_step_twice_fails_the_job_with_its_traceback(tmp_path: Path) -> None:
-    course = failing(step=6, reason="TRAINING_ERROR", message="division by zero", lost=True)
-    launcher = FakeLauncher(course, course)
-    job = await run_job(tmp_path, launcher)
-    assert launcher.first_steps == [0, STEPS_PER_EPOCH]
-    assert job.failure is not None
-    assert job.failure.reason == "TRAINING_ERROR"
-    assert job.failure.message == "it failed twice in the same way after step 6: division by zero"
-    assert job.failure.traceback == "Traceback ..."
-
-
-async def test_no_room_is_a_reason_to_wait(tmp_path: Path) -> None:
-    job = await run_job(tmp_path, FakeLauncher(FULL))
-    assert states(job) == ["QUEUED", "PREPARING", "QUEUED"]
-    assert job.history[-1].reason == "waits for room: 2 CPUs are wanted"
-
-
-# --- what attempts report --------------------------------------------------------------------------------------
+# --- what attempts report ----------------------------------------------------------------------------------------
 
 
 async def test_fewer_workers_than_the_fewest_make_the_job_recover_until_they_are_back(tmp_path: Path) -> None:
@@ -340,370 +197,7 @@ async def test_the_first_fingerprint_stays_the_jobs(tmp_path: Path) -> None:
     assert job.fingerprint == FINGERPRINT
 
 
-# --- receipts --------------------------------------------------------------------------------------------------
-
-
-def receipts(*taken: tuple[int, str]) -> Course:
-    """An attempt that takes receipts with these digests and is lost."""
-
-    def course(spec: AttemptSpec) -> Iterator[Item]:
-        yield Started(spec.workers, FINGERPRINT)
-        for step, digest in taken:
-            yield ReceiptTaken(step, digest * 64)
-        yield LostPartError("killed")
-
-    return course
-
-
-async def test_receipts_of_two_runs_have_one_chain_whatever_was_lost(tmp_path: Path) -> None:
-    chains = []
-    for folder, script in (("a", []), ("b", [0, 1, 1])):
-        (tmp_path / folder).mkdir()
-        parts = Parts(tmp_path / folder, FakeLauncher(*script))
-        name = parts.prepared(replace(CONFIG, receipt_every_steps=3))
-        await parts.make_run(name).run()
-        chains.append([(r.step, r.chain_digest) for r in parts.store.receipts(name, after_step=0, limit=100)])
-        parts.store.close()
-    assert [step for step, _ in chains[0]] == [3, 4, 6, 8, 9, 12]
-    assert chains[0][-1] == chains[1][-1]
-
-
-async def test_a_step_that_is_computed_again_to_another_state_fails_the_job(tmp_path: Path) -> None:
-    job = await run_job(tmp_path, FakeLauncher(receipts((1, "a"), (2, "b")), receipts((1, "a"), (2, "c"))))
-    assert job.state is JobState.FAILED
-    assert job.failure is not None
-    assert job.failure.reason == "NOT_REPRODUCIBLE"
-    assert job.failure.message.startswith("step 2 was computed again and led to another state: its SHA-256 was bbbb")
-    assert [(event.kind, event.step) for event in job.events] == [("recovery", 0), ("corruption", 2)]
-
-
-async def test_a_job_that_is_not_exact_may_come_to_another_state(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, FakeLauncher(receipts((1, "a"), (2, "b")), receipts((2, "c")), FULL))
-    name = parts.prepared(replace(CONFIG, exact=False))
-    await parts.make_run(name).run()
-    assert parts.store.get_job(name).state is JobState.QUEUED  # waits for room: nothing was wrong
-    assert parts.store.receipts(name, after_step=0, limit=10) == []  # nothing of it is in a checkpoint
-    parts.store.close()
-
-
-# --- checkpoints -----------------------------------------------------------------------------------------------
-
-
-def damaging(folder: Path, course: Course) -> Course:
-    """A course after which the last byte of the latest checkpoint's state is another."""
-
-    def damaged(spec: AttemptSpec) -> Iterator[Item]:
-        for item in course(spec):
-            if isinstance(item, Finished | Exception):
-                flip_last_byte(folder, spec.job)
-            yield item
-
-    return damaged
-
-
-def flip_last_byte(folder: Path, job: str) -> None:
-    parts = Parts(folder, FakeLauncher())
-    path = parts.blobs.path(parts.store.checkpoints(job)[0].state_digest)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    parts.store.close()
-
-
-def lost_in_the_last_epoch(spec: AttemptSpec) -> Iterator[Item]:
-    yield Started(spec.workers, FINGERPRINT)
-    yield from steps(spec, 1, 2 * STEPS_PER_EPOCH)
-    yield LostPartError("killed")
-
-
-async def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(tmp_path: Path, expected: str) -> None:
-    launcher = FakeLauncher(damaging(tmp_path, lost_in_the_last_epoch))
-    job = await run_job(tmp_path, launcher)
-    assert launcher.first_steps == [0, STEPS_PER_EPOCH]
-    assert job.weights_digest == expected
-    warning, recovery = job.events
-    assert (warning.kind, warning.step) == ("warning", 2 * STEPS_PER_EPOCH)
-    assert warning.message.startswith("the checkpoint of step 8 is damaged, and one before it is used: ")
-    assert recovery.message == "went back from step 8 to 4: killed"
-
-
-async def test_a_damaged_last_checkpoint_is_computed_again_and_not_passed_over(tmp_path: Path, expected: str) -> None:
-    """Otherwise the weights of an earlier epoch would be given out as the result."""
-    launcher = FakeLauncher(damaging(tmp_path, to_the_end))
-    job = await run_job(tmp_path, launcher)
-    assert launcher.first_steps == [0, 2 * STEPS_PER_EPOCH]
-    assert states(job)[-5:] == ["FINALIZING", "RECOVERING", "RUNNING", "FINALIZING", "SUCCEEDED"]
-    assert job.weights_digest == expected
-
-
-async def test_if_the_best_checkpoint_is_gone_its_epoch_is_computed_again(tmp_path: Path) -> None:
-    """Beginning after it would find it gone again, for ever."""
-
-    def course(spec: AttemptSpec) -> Iterator[Item]:
-        yield Started(spec.workers, FINGERPRINT)
-        yield from steps(spec, spec.state.step + 1, TOTAL, loss=lambda epoch: abs(epoch - 2))
-        if spec.fence == 1:
-            parts.store.drop_checkpoints(spec.job, [2 * STEPS_PER_EPOCH])
-        yield Finished(2 * STEPS_PER_EPOCH)
-
-    parts = Parts(tmp_path, FakeLauncher(course, course))
-    validation = Validation(dataset="datasets/v", restore_best=True)
-    name = parts.prepared(replace(CONFIG, validation=validation))
-    await parts.make_run(name).run()
-    job = parts.store.get_job(name)
-    assert parts.launcher.first_steps == [0, STEPS_PER_EPOCH]
-    assert (job.state, job.weights_step) == (JobState.SUCCEEDED, 2 * STEPS_PER_EPOCH)
-    parts.store.close()
-
-
-async def test_checkpoints_beyond_those_kept_go_with_their_blobs(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, FakeLauncher())
-    name = parts.prepared(replace(CONFIG, keep_checkpoints=2, checkpoint_every_steps=1))
-    before = blobs_in(tmp_path)
-    await parts.make_run(name).run()
-    kept = parts.store.checkpoints(name)
-    assert [known.step for known in kept] == [TOTAL, TOTAL - 1]
-    digests = {digest for known in kept for digest in (known.manifest_digest, known.state_digest)}
-    assert blobs_in(tmp_path) == before | digests | {parts.store.get_job(name).weights_digest}
-    parts.store.close()
-
-
-def blobs_in(folder: Path) -> set[str]:
-    return {path.name for path in (folder / "blobs").glob("??/*")}
-
-
-async def test_a_blob_of_another_jobs_checkpoint_stays(tmp_path: Path) -> None:
-    """Two jobs that compute the same have the same checkpoints."""
-    parts = Parts(tmp_path, FakeLauncher())
-    one, other = parts.prepared(), parts.prepared()
-    await parts.make_run(one).run()
-    await parts.make_run(other).run()
-    parts.checkpoints.drop(one, parts.store.checkpoints(one))
-    assert [parts.checkpoints.read(known).step for known in parts.store.checkpoints(other)] == [12, 8, 4]
-    parts.store.close()
-
-
-async def test_a_blob_that_is_being_stored_is_not_removed_by_another_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is on disk before the row that refers to it is in the store."""
-    parts = Parts(tmp_path, FakeLauncher())
-    one, other = parts.prepared(), parts.prepared()
-    await parts.make_run(one).run()
-    real = parts.store.add_checkpoint
-
-    def add_checkpoint(job: str, **arguments: Any) -> None:
-        parts.checkpoints.drop(one, parts.store.checkpoints(one))
-        real(job, **arguments)
-
-    monkeypatch.setattr(parts.store, "add_checkpoint", add_checkpoint)
-    await parts.make_run(other).run()
-    assert [parts.checkpoints.read(known).step for known in parts.store.checkpoints(other)] == [12, 8, 4]
-    parts.store.close()
-
-
-# --- pausing and scaling ---------------------------------------------------------------------------------------
-
-
-class Scene:
-    """A job that runs until it is told otherwise."""
-
-    def __init__(self, parts: Parts, name: str) -> None:
-        self.parts = parts
-        self.name = name
-        self.run = parts.make_run(name)
-        self.task = asyncio.create_task(self.run.run())
-
-    @property
-    def attempt(self) -> FakeAttempt:
-        return self.parts.launcher.attempts[-1]
-
-    @property
-    def job(self) -> Job:
-        return self.parts.store.get_job(self.name)
-
-    async def reaches(self, step: int) -> None:
-        """Wait until a step is stored."""
-        await self.until(lambda job: job.progress.step >= step)
-
-    async def until(self, holds: Callable[[Job], bool]) -> None:
-        """Wait until something holds of the job."""
-        async with asyncio.timeout(30):
-            while True:
-                bell = self.parts.feed.listen(self.name)
-                if holds(self.job):
-                    return
-                await bell.wait()
-
-    async def pause(self) -> Job:
-        """Pause, and wait for the end of the run."""
-        self.parts.store.pause(self.name)
-        self.run.pause()
-        async with asyncio.timeout(30):
-            await self.task
-        return self.job
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path) -> Iterator[Any]:
-    made: list[Scene] = []
-
-    def make(*script: Any, **config: Any) -> Scene:
-        parts = Parts(tmp_path, FakeLauncher(*script))
-        made.append(Scene(parts, parts.prepared(replace(CONFIG, **config))))
-        return made[-1]
-
-    yield make
-    for scene in made:
-        scene.parts.store.close()
-
-
-async def test_pausing_stores_a_checkpoint_and_frees_the_cluster(make_scene: Any, expected: str) -> None:
-    scene = make_scene(standing(6))
-    await scene.reaches(6)
-    job = await scene.pause()
-    assert states(job)[-2:] == ["PAUSING", "PAUSED"]
-    assert scene.attempt.pauses == 1
-    assert scene.attempt.stopped
-    assert job.running_workers == 0
-    assert scene.parts.store.checkpoints(scene.name)[0].step == 6
-
-    scene.parts.store.resume(scene.name)
-    scene.parts.store.transition(scene.name, JobState.PREPARING)
-    await scene.parts.make_run(scene.name).run()
-    assert scene.parts.launcher.first_steps == [0, 6]
-    assert scene.job.weights_digest == expected
-    assert scene.job.events == ()  # nothing was lost
-
-
-def standing(step: int) -> Course:
-    return lambda spec: [Started(spec.workers, FINGERPRINT), *steps(spec, spec.state.step + 1, step), None]
-
-
-async def test_a_part_lost_while_pausing_leaves_the_job_paused_at_its_last_checkpoint(
-    make_scene: Any, expected: str
-) -> None:
-    scene = make_scene(standing(6))
-    await scene.reaches(6)
-    scene.attempt.answers_pause = False
-    scene.parts.store.pause(scene.name)
-    scene.run.pause()
-    scene.attempt.say(Failed("PART_LOST", "worker 1 was killed", "", lost=True))
-    async with asyncio.timeout(30):
-        await scene.task
-    assert scene.job.state is JobState.PAUSED
-    assert scene.job.history[-1].reason == "a part was lost while pausing: worker 1 was killed"
-
-    scene.parts.store.resume(scene.name)
-    scene.parts.store.transition(scene.name, JobState.PREPARING)
-    await scene.parts.make_run(scene.name).run()
-    assert scene.parts.launcher.first_steps == [0, STEPS_PER_EPOCH]
-    assert scene.job.weights_digest == expected
-    [event] = scene.job.events
-    assert event.message == "went back from step 6 to 4: a part was lost while pausing: worker 1 was killed"
-
-
-async def test_a_coordinator_that_does_not_pause_in_time_counts_as_lost(
-    make_scene: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chainrule.server.jobs.run.PAUSE_TIMEOUT_S", 0.01)
-    scene = make_scene(standing(2))
-    await scene.reaches(2)
-    scene.attempt.answers_pause = False
-    job = await scene.pause()
-    assert job.state is JobState.PAUSED
-    assert job.history[-1].reason == "a part was lost while pausing: the coordinator did not pause within 0 s"
-    assert scene.attempt.stopped
-
-
-async def test_a_job_that_does_not_compute_yet_is_paused_at_once(make_scene: Any) -> None:
-    scene = make_scene(lambda spec: [None])
-    async with asyncio.timeout(30):
-        await scene.parts.launcher.launched.wait()
-    job = await scene.pause()
-    assert job.state is JobState.PAUSED
-    assert scene.attempt.pauses == 0
-    assert scene.attempt.stopped
-
-
-async def test_a_launch_is_given_up_for_a_pause(make_scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = make_scene()
-    launching = asyncio.Event()
-
-    async def launch(spec: AttemptSpec) -> FakeAttempt:
-        launching.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    monkeypatch.setattr(scene.parts.launcher, "launch", launch)
-    async with asyncio.timeout(30):
-        await launching.wait()
-    assert (await scene.pause()).state is JobState.PAUSED
-
-
-async def test_a_job_that_recovers_can_be_paused(make_scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "FIRST_DELAY_S", 1000.0)
-    monkeypatch.setattr(policies, "MAX_DELAY_S", 1000.0)
-    scene = make_scene(0)
-    await scene.until(lambda job: job.state is JobState.RECOVERING)
-    job = await scene.pause()
-    assert states(job)[-3:] == ["RECOVERING", "PAUSING", "PAUSED"]
-    assert len(scene.parts.launcher.attempts) == 1
-
-
-async def test_training_that_ends_before_it_can_pause_has_succeeded(make_scene: Any, expected: str) -> None:
-    scene = make_scene(standing(TOTAL))
-    await scene.until(lambda job: TOTAL in [known.step for known in scene.parts.store.checkpoints(job.name)])
-    scene.attempt.answers_pause = False
-    scene.parts.store.pause(scene.name)
-    scene.attempt.say(Finished(TOTAL))
-    scene.run.pause()
-    async with asyncio.timeout(30):
-        await scene.task
-    assert states(scene.job)[-3:] == ["PAUSING", "FINALIZING", "SUCCEEDED"]
-    assert scene.job.weights_digest == expected
-
-
-async def test_a_pause_that_training_overtook_is_still_due_if_its_last_checkpoint_is_damaged(
-    make_scene: Any, tmp_path: Path
-) -> None:
-    scene = make_scene(standing(TOTAL))
-    await scene.until(lambda job: TOTAL in [known.step for known in scene.parts.store.checkpoints(job.name)])
-    flip_last_byte(tmp_path, scene.name)
-    scene.attempt.answers_pause = False
-    scene.parts.store.pause(scene.name)
-    scene.attempt.say(Finished(TOTAL))
-    scene.run.pause()
-    async with asyncio.timeout(30):
-        await scene.task
-    assert states(scene.job)[-5:] == ["PAUSING", "FINALIZING", "RECOVERING", "PAUSING", "PAUSED"]
-
-
-async def test_losing_workers_while_pausing_does_not_end_the_pause(make_scene: Any) -> None:
-    scene = make_scene(standing(6), min_workers=2)
-    await scene.reaches(6)
-    scene.parts.store.pause(scene.name)
-    scene.attempt.say(WorkersChanged(1, "worker 2 was killed", enough=False))
-    scene.run.pause()
-    async with asyncio.timeout(30):
-        await scene.task
-    assert states(scene.job)[-2:] == ["PAUSING", "PAUSED"]
-    assert scene.parts.store.checkpoints(scene.name)[0].step == 6
-
-
-async def test_scaling_reaches_the_attempt_that_runs_and_those_to_come(make_scene: Any) -> None:
-    scene = make_scene(standing(2))
-    await scene.reaches(2)
-    scene.run.scale(4)
-    await scene.until(lambda job: job.running_workers == 4)
-    assert scene.attempt.scaled == [4]
-    scene.attempt.say(Failed("PART_LOST", "killed", "", lost=True))
-    async with asyncio.timeout(30):
-        await scene.task
-    assert [spec.workers for spec in scene.parts.launcher.specs] == [2, 4]
-
-
-# --- the store -------------------------------------------------------------------------------------------------
+# --- the store ---------------------------------------------------------------------------------------------------
 
 
 async def test_a_store_that_fails_for_a_while_costs_nothing(

@@ -213,11 +213,7 @@ class AsyncModels:
         put_labels(message, labels or {})
         message.class_labels.extend(texts("class_labels", class_labels))
         patterns = parcel.check_missing(texts("allow_missing", allow_missing))
-        if parcel.graph:
-            message.graph.digest = await self._blobs.upload(parcel.graph)
-        if parcel.weights is not None:
-            content = await self._connection.compute(io.save, parcel.weights)
-            message.weights_digest = await self._blobs.upload(content, transferred=transferred)
+        await self._upload(parcel, message, transferred)
         request = model_pb2.CreateModelRequest(
             model_id=model_id, model=message, allow_missing=patterns, request_id=new_request_id(request_id)
         )
@@ -225,6 +221,14 @@ class AsyncModels:
         for warning in made.warnings:
             warnings.warn(f"{made.name}: {warning}", stacklevel=2)
         return made
+
+    async def _upload(self, parcel: networks.Parcel, message: model_pb2.Model, transferred: Transferred | None) -> None:
+        """Send what a network is made of, and put the digests of it into the message."""
+        if parcel.graph:
+            message.graph.digest = await self._blobs.upload(parcel.graph)
+        if parcel.weights is not None:
+            content = await self._connection.compute(io.save, parcel.weights)
+            message.weights_digest = await self._blobs.upload(content, transferred=transferred)
 
     async def create_from_family(
         self,

@@ -15,7 +15,8 @@ from rich.console import Console
 
 import chainrule.engine as cr
 from chainrule.client.client import Client
-from chainrule.client.config import Sgd, TrainingConfig, to_message
+from chainrule.client.config import Sgd, TrainingConfig
+from chainrule.client.config_messages import to_message
 from chainrule.client.demo.digits import load_digits, split
 from chainrule.client.demo.server import serve_command, temporary_server
 from chainrule.client.encryption import Tls

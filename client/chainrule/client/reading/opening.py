@@ -34,11 +34,23 @@ def open_reader(source: Any, inputs: ArrayLike | None, targets: ArrayLike | None
     Raises:
         InvalidInputError: as `open_source`; or both are given, or neither.
     """
+    if inputs is None and targets is not None and _is_array(source):
+        source, inputs = None, source
     if source is None and (options.further or (inputs is not None and targets is not None)):
         return ArrayReader(inputs, targets, options, further=options.further)
-    if source is None or inputs is not None or targets is not None:
-        raise InvalidInputError("give a source, or inputs and targets (or columns): one of the two, and nothing else")
-    return open_source(source, options)
+    if source is not None and inputs is None and targets is None:
+        return open_source(source, options)
+    if source is not None and inputs is None:
+        raise InvalidInputError(
+            f"targets are given beside a {type(source).__name__}, which has its own; name the column with target, or "
+            "give inputs and targets as arrays"
+        )
+    raise InvalidInputError("give a source, or inputs and targets (or columns): one of the two, and nothing else")
+
+
+def _is_array(source: Any) -> bool:
+    """Whether it is numbers, and nothing that has targets of its own."""
+    return type(source).__name__ != "DataFrame" and (isinstance(source, list) or hasattr(source, "__array__"))
 
 
 def open_source(source: Any, options: ReadOptions) -> Reader:

@@ -42,9 +42,15 @@ def example_of(dataset: Dataset, name: str) -> Array:
     return np.zeros((1, *column.shape), np.int64 if column.dtype == "int64" else np.float32)
 
 
-def check_alike(dataset: Dataset, validation: Dataset, columns: Sequence[str], *, field: str) -> None:
+def check_alike(
+    dataset: Dataset, validation: Dataset, columns: Sequence[str], *, may_differ: Sequence[str], field: str
+) -> None:
     """What a network is evaluated on must look like what it is trained on. Raises InvalidRequestError naming the
-    request's field, if one of the columns that the job reads is missing or other."""
+    request's field, if one of the columns that the job reads is missing or other.
+
+    Args:
+        may_differ: columns whose shapes may, as those of images that are cropped for training.
+    """
     for name in columns:
         own, other = dataset.column(name), validation.column(name)
         if other is None:
@@ -54,7 +60,7 @@ def check_alike(dataset: Dataset, validation: Dataset, columns: Sequence[str], *
         if own is None:
             continue  # what trains is told of it
         what = name if name in (INPUTS, TARGETS) else f'values of "{name}"'
-        if own.shape != other.shape:
+        if own.shape != other.shape and name not in may_differ:
             raise InvalidRequestError.of(
                 field,
                 f'"{validation.name}" has {what} of shape {_batch(other.shape)}, but "{dataset.name}" has '

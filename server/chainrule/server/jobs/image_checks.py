@@ -70,12 +70,23 @@ def check_images(
             )
         if isinstance(transform, ColorJitter) and channels not in (1, 3):
             found.append(Violation(path, f"is for images of 1 or 3 channels; these have {channels}: leave it out"))
+        if isinstance(transform, Cutout) and transform.size > max(height, width):
+            why = f"is {transform.size}, more than the {height} x {width} of the image, which would be blank; use less"
+            found.append(Violation(f"{path}.size", why))
         try:
             height, width = size_after([transform], (height, width))
         except ValueError as error:
             found.append(Violation(path, str(error)))
             break
     return (channels, height, width), found
+
+
+def evaluated_shape(augmentation: Augmentation, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that inputs have where they are evaluated, of images that `check_images` takes."""
+    if not augmentation.of_evaluation:
+        return shape
+    channels, height, width = shape
+    return (channels, *size_after(augmentation.of_evaluation, (height, width)))
 
 
 def _wrong(transform: Transform) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.server.datasets import NO_LABEL
 from chainrule.server.errors import InvalidRequestError, Violation, echo
 from chainrule.server.jobs.column_checks import example_of, listed, missing
 from chainrule.server.records import Dataset, Model
@@ -18,7 +19,7 @@ from chainrule.server.training.errors import ObjectiveError
 from chainrule.server.training.examples import TARGETS
 from chainrule.server.training.losses import LOSSES, Term, are_alike, class_axis, label_axis
 from chainrule.server.training.metrics import MAX_SUMS, MAX_VALUES, METRICS, column_of, metric_name
-from chainrule.server.training.objectives import Objective
+from chainrule.server.training.objectives import Cost, Objective
 from chainrule.server.training.state import Array
 
 MAX_LOSSES = 16
@@ -28,6 +29,8 @@ MAX_WEIGHTS = 65_536
 MAX_NAME_LENGTH = 128
 """Longest name of an output or a column."""
 
+_OF_NUMBERS = ("mae", "mse", "rmse", "r2")
+"""Metrics; all others are of classes or labels."""
 _OF_ALL = frozenset({"name", "output", "target", "weight", "example_weight"})
 
 
@@ -191,8 +194,9 @@ class _Goal:
 
 def check_fit(
     outputs: object, output_names: Sequence[str], model: Model, dataset: Dataset, config: TrainingConfig, *, field: str
-) -> None:
-    """Whether losses and metrics go with what the model gives for one example, and with the dataset's targets.
+) -> Cost:
+    """Whether losses and metrics go with what the model gives for one example, and with the dataset's targets; what the
+    example costs.
 
     Args:
         outputs: of one example of zeros.
@@ -216,6 +220,7 @@ def check_fit(
             raise fit.refused(index, error.field, f'{error.description} of "{model.name}"') from error
         goal = _Goal(dataset, term.column, targets[term.column])
         _CHECKS[LOSSES[term.settings.name].family](fit, index, term.settings, shape, goal)
+        _check_values(fit, index, term.settings, goal)
     try:
         cost = objective.cost(outputs, targets, objective.amounts(1, lambda: targets))
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
@@ -226,6 +231,7 @@ def check_fit(
     _check_metrics(fit, objective, outputs, targets)
     if config.metrics:
         objective.finish(objective.measure(cost, outputs, targets))
+    return cost
 
 
 def _without(fit: _Fit, path: str, field: str, column: str) -> InvalidRequestError:
@@ -361,6 +367,29 @@ _CHECKS: dict[str, Callable[[_Fit, int, Loss, tuple[int, ...], _Goal], None]] = 
 }
 
 
+def _check_values(fit: _Fit, index: int, loss: Loss, goal: _Goal) -> None:
+    """Whether a loss means what the targets are, where their shape does not tell."""
+    name, family, known = fit.dataset.name, LOSSES[loss.name].family, fit.dataset.statistics_of(goal.name)
+    if known is None:
+        return
+    if goal.array.dtype == np.int64:
+        if goal.name != TARGETS or known.min >= 0 or (family == "classes" and loss.ignore_index == NO_LABEL):
+            return
+        none = f'"{name}" has places without a label, which are {NO_LABEL}'
+        if family == "classes":
+            raise fit.refused(index, "ignore_index", f"{none}; set ignore_index of the loss to {NO_LABEL}")
+        raise fit.refused(
+            index, "name", f'{none}, and "{loss.name}" takes them for numbers; use cross_entropy, or another dataset'
+        )
+    if family != "numbers" and (known.min < 0 or known.max > 1):
+        raise fit.refused(
+            index,
+            "name",
+            f'"{loss.name}" goes with float32 targets from 0 to 1, but {goal.where} go from {known.min:g} to '
+            f"{known.max:g}; use mse, l1, huber or smooth_l1 for numbers",
+        )
+
+
 def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Mapping[str, Array]) -> None:
     total = 0
     for index, spec in enumerate(fit.config.metrics):
@@ -371,6 +400,7 @@ def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Ma
             place = f"{path}.{error.field}" if error.field else f"{path}.name"
             what = error.description if error.field else f'"{spec.name}" {error.description}'
             raise InvalidRequestError.of(place, what) from error
+        _check_kind(objective, outputs, spec, path)
         total += len(sums)
         classes = len(sums) // 3
         if spec.average == "binary" and classes > 2:
@@ -388,6 +418,21 @@ def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Ma
                 f"{metric_name(spec)} makes them {total:,} sums for each contribution, more than {MAX_SUMS:,}; leave "
                 "it out, or use accuracy or top_k, which need two",
             )
+
+
+def _check_kind(objective: Objective, outputs: object, spec: MetricSpec, path: str) -> None:
+    """A metric of classes or labels says nothing of an output that every loss of it takes for numbers."""
+    if spec.name in _OF_NUMBERS:
+        return
+    measured = objective.output(outputs, spec.output)
+    of_output = [term for term in objective.terms if objective.output(outputs, term.settings.output) is measured]
+    if of_output and all(LOSSES[term.settings.name].family == "numbers" for term in of_output):
+        names = " and ".join(f'"{term.settings.name}"' for term in of_output)
+        raise InvalidRequestError.of(
+            f"{path}.name",
+            f'"{spec.name}" is of classes or labels, but {names}, the loss of that output, takes targets for numbers; '
+            f"measure {', '.join(_OF_NUMBERS)}, or train with cross_entropy or bce_with_logits",
+        )
 
 
 def _batch(shape: tuple[object, ...]) -> str:

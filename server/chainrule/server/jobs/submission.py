@@ -16,8 +16,9 @@ from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.jobs.column_checks import check_alike, columns_of_inputs, example_of_inputs
-from chainrule.server.jobs.image_checks import check_images
+from chainrule.server.jobs.image_checks import check_images, evaluated_shape
 from chainrule.server.jobs.objective_checks import check_fit
+from chainrule.server.jobs.trial import always_reaches, check_pieces, check_reached, freeze
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
 from chainrule.server.store import NewJob, Request, Store
@@ -25,11 +26,17 @@ from chainrule.server.store.configs import augmentation_values
 from chainrule.server.store.schema import DEFAULT_TENANT
 from chainrule.server.training.config import ParameterGroup, TrainingConfig
 from chainrule.server.training.examples import INPUTS
-from chainrule.server.training.objectives import Objective
+from chainrule.server.training.objectives import Cost, Objective
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.reading import image_column, input_columns
+from chainrule.server.training.state import Array
 
 _VALIDATION = "job.config.validation.dataset"
+_EVALUATED = "job.config.validation.fraction"
+_HOW_EVALUATED = (
+    "; of what is done to images, only resize and normalize are done to those that are evaluated: resize them, or "
+    "evaluate on a dataset of the size that is trained on"
+)
 _NEVER = object()
 _LATER: Mapping[str, object] = {
     "losses": (),
@@ -129,7 +136,8 @@ class Submissions:
         inputs = self._store.inputs(
             submission.tenant, model=model, version=version, dataset=dataset, validation=validation
         )
-        self._try_model(inputs.model, inputs.dataset, inputs.validation, config)
+        plan = make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config)
+        self._try_model(inputs.model, inputs.dataset, inputs.validation, plan)
         if config.min_workers > cluster_cpus:
             raise IllegalStateError(
                 f"job.config.min_workers is {config.min_workers}, but the cluster has {cluster_cpus:g} CPUs for "
@@ -142,7 +150,7 @@ class Submissions:
             model=model,
             dataset=dataset,
             config=config,
-            total_steps=make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config).total_steps,
+            total_steps=plan.total_steps,
             tenant=submission.tenant,
             version=version,
             labels=submission.labels,
@@ -151,8 +159,8 @@ class Submissions:
             checked=inputs,
         )
 
-    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
-        module = self._models.load(model)
+    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, plan: Plan) -> None:
+        config, module = plan.config, self._models.load(model)
         _check_trainable(module, model, config.trainable)
         _check_groups(module, model, config.parameter_groups)
         if config.validation.fraction > 0 and dataset.num_examples < 2:
@@ -161,19 +169,56 @@ class Submissions:
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        try_forward(module, model, dataset, config, field="job.dataset")
-        if validation is not None:
-            read = (*input_columns(module, config), *Objective(config).columns)
-            check_alike(dataset, validation, tuple(dict.fromkeys(read)), field=_VALIDATION)
-            try_forward(module, model, validation, config, field=_VALIDATION)
+        freeze(module, config.trainable)
+        columns = columns_of_inputs(module, model, dataset, config, field="job.dataset")
+        inputs = _trained_example(dataset, columns, config)
+        cost = try_forward(module, columns, inputs, model, dataset, config, field="job.dataset")
+        check_reached(cost, module, model, config)
+        check_pieces(module, inputs, model, dataset, plan)
+        if plan.num_validation:
+            evaluated, field = (dataset, _EVALUATED) if validation is None else (validation, _VALIDATION)
+            columns_of_inputs(module, model, evaluated, config, field=field)
+            others = _evaluated_example(evaluated, columns, config)
+            if validation is not None:
+                read = (*input_columns(module, config), *Objective(config).columns)
+                same = [name for name, a, b in zip(columns, inputs, others, strict=True) if a.shape == b.shape]
+                check_alike(dataset, validation, tuple(dict.fromkeys(read)), may_differ=same, field=_VALIDATION)
+            try_forward(module, columns, others, model, evaluated, config, field=field)
 
 
-def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
+def try_forward(
+    module: nn.Module,
+    columns: Sequence[str],
+    inputs: Sequence[Array],
+    model: Model,
+    dataset: Dataset,
+    config: TrainingConfig,
+    *,
+    field: str,
+) -> Cost:
     """One forward pass tells whether the network takes such inputs, and whether its outputs go with the losses, the
-    metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
-    naming the request's field."""
+    metrics and the targets; it gives what the example costs. What a graph may allocate in it is bounded
+    (`networks.LIMITS`). Raises InvalidRequestError naming the request's field."""
     module.eval()
-    columns = columns_of_inputs(module, model, dataset, config, field=field)
+    try:
+        with cr.no_grad() if always_reaches(model, config) else cr.enable_grad():
+            outputs = module(*map(cr.from_numpy, inputs))
+    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+        given = " and ".join(
+            f"{'inputs' if name == INPUTS else echo(name)} of shape {list(array.shape[1:])}"
+            for name, array in zip(columns, inputs, strict=True)
+        )
+        raise InvalidRequestError.of(
+            field,
+            f'{given} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}'
+            f"{_HOW_EVALUATED if field != 'job.dataset' else ''}",
+        ) from error
+    return check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+
+
+def _trained_example(dataset: Dataset, columns: Sequence[str], config: TrainingConfig) -> list[Array]:
+    """One example of each column as it is trained on. Raises InvalidRequestError if its images do not go with what is
+    done to them."""
     inputs = example_of_inputs(dataset, columns)
     image = columns.index(image_column(columns))
     shape, wrong = check_images(config.augmentation, inputs[image].shape[1:], inputs[image].dtype.name)
@@ -184,18 +229,17 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: Train
         raise InvalidRequestError(wrong)
     if config.augmentation.transforms:
         inputs[image] = np.zeros((1, *shape), np.float32)
-    try:
-        with cr.no_grad():
-            outputs = module(*map(cr.from_numpy, inputs))
-    except (ValueError, RuntimeError, IndexError, TypeError) as error:
-        given = " and ".join(
-            f"{'inputs' if name == INPUTS else echo(name)} of shape {list(array.shape[1:])}"
-            for name, array in zip(columns, inputs, strict=True)
-        )
-        raise InvalidRequestError.of(
-            field, f'{given} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}'
-        ) from error
-    check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+    return inputs
+
+
+def _evaluated_example(dataset: Dataset, columns: Sequence[str], config: TrainingConfig) -> list[Array]:
+    """One example of each column as it is evaluated."""
+    inputs = example_of_inputs(dataset, columns)
+    image = columns.index(image_column(columns))
+    if config.augmentation.transforms:
+        shape = evaluated_shape(config.augmentation, inputs[image].shape[1:])
+        inputs[image] = np.zeros((1, *shape), np.float32)
+    return inputs
 
 
 def _declared(model: Model) -> str:

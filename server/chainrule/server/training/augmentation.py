@@ -261,12 +261,16 @@ class Augmentation:
             images = transform.apply(images, draws(draw_key(seed, epoch, number), samples, transform.num_draws))
         return images
 
+    @property
+    def of_evaluation(self) -> tuple[Transform, ...]:
+        """Those that are done to images that are evaluated, too."""
+        return tuple(transform for transform in self.transforms if not transform.num_draws)
+
     def evaluate(self, images: Images) -> Images:
         """Images as they are evaluated."""
         nothing = np.empty((len(images), 0))
-        for transform in self.transforms:
-            if not transform.num_draws:
-                images = transform.apply(images, nothing)
+        for transform in self.of_evaluation:
+            images = transform.apply(images, nothing)
         return images
 
 

@@ -12,7 +12,7 @@ from typer.testing import Result
 from chainrule.client import Adam, InvalidInputError, ParameterGroup, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.client.cli.exits import ExitCode
 from chainrule.client.cli.jobs.job_file import OPTIONS, gather
-from chainrule.client.config import from_message
+from chainrule.client.config_messages import from_message
 from chainrule.client.submission import job_request
 from tests.client.fake_server import Failure, FakeServer
 
@@ -185,6 +185,14 @@ def test_an_optimizer_replaces_the_settings_of_another(tmp_path: Path) -> None:
     assert gathered(file, optimizer="adamw")["optimizer"]["beta1"] == 0.8
     file.write_text('model = "m"\ndataset = "d"\n[optimizer]\nmomentum = 0.9')
     assert gathered(file, optimizer="adam")["optimizer"] == {"name": "adam"}
+
+
+def test_a_name_in_a_file_takes_the_settings_of_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text('model = "m"\ndataset = "d"\noptimizer = "adam"\nschedule = "cosine"\nloss = "mse"')
+    found = gathered(file, lr=0.1, warmup_steps=5)
+    assert found["optimizer"] == {"name": "adam", "lr": 0.1}
+    assert found["schedule"] == {"decay": "cosine", "warmup_steps": 5}
 
 
 def test_what_to_evaluate_on_replaces_the_other_way_to_say_it(file: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import Result
 
 from chainrule.client import Adam, ParameterGroup, Schedule, TrainingConfig, Validation
-from chainrule.client.config import to_message
+from chainrule.client.config_messages import to_message
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import NOW, FakeServer
 

@@ -9,7 +9,7 @@ from typer.testing import Result
 
 from chainrule.client import Adam, Schedule, Sgd, TrainingConfig, Validation
 from chainrule.client.cli.exits import ExitCode
-from chainrule.client.config import from_message
+from chainrule.client.config_messages import from_message
 from chainrule.v1 import job_pb2
 from tests.client.fake_server import Failure, FakeServer
 

@@ -57,6 +57,8 @@ _TEXTS = (
     "validation.dataset",
     "loss",
 )
+_NAMED_BY = {"optimizer": "name", "loss": "name", "schedule": "decay"}
+"""Groups that a text may stand for → the key of the text in them."""
 _ONE_OF_THEM = ("workers", "max_workers")  # two ways to say one thing
 _EVALUATED_ON = ("fraction", "dataset")  # as here, in the group of the validation
 _NOT_IN_FILES = ("request_id",)
@@ -170,16 +172,14 @@ def _together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
-            whole[key] = _joined(whole.get(key), {"name": value} if _is_name(key, value) else value)
+            if isinstance(value, str) and key in _NAMED_BY:
+                value = {_NAMED_BY[key]: value}
+            whole[key] = _joined(whole.get(key), value)
     return whole
 
 
 def _joined(before: Any, value: Any) -> Any:
     return {**before, **value} if isinstance(before, Mapping) and isinstance(value, Mapping) else value
-
-
-def _is_name(key: str, value: Any) -> bool:
-    return key in ("optimizer", "loss") and isinstance(value, str)
 
 
 def _add(arguments: dict[str, Any], more: Mapping[str, Any], *, source: str) -> None:
