@@ -150,7 +150,7 @@ class Service:
         tenant_blobs = TenantBlobs(
             blobs, store, are_apart=config.require_tokens, limit_bytes=config.tenant_storage_limit_bytes
         )
-        models = ModelCatalog(store, blobs, tenant_blobs)
+        models = ModelCatalog(store, blobs, tenant_blobs, allow_code=config.allow_code)
         datasets = DatasetCatalog(store, blobs, tenant_blobs, uris=AllowedUris.of(config.data_uris))
         feed = Feed()
         metrics = self.metrics
@@ -195,6 +195,11 @@ class Service:
         note_owner(lock, self.address)
         asked = "calls need a token" if config.require_tokens else "calls need no token"
         logger.info("serving on %s, %s, %s, data in %s", self.address, _encryption(config), asked, config.data_dir)
+        if config.allow_code:
+            logger.warning(
+                "--allow-code: whoever may create models runs Python on the cluster, with all that the workers' user "
+                "can read and reach, the data of all tenants included"
+            )
         if not is_loopback_host(config.host) and config.insecure_public:
             logger.warning("serving on %s as --insecure-public has it", self.address)
 

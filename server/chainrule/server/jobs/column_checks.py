@@ -94,10 +94,10 @@ def check_inputs(config: TrainingConfig) -> list[Violation]:
 
 
 def columns_of_inputs(
-    module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str
+    module: nn.Module | None, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str
 ) -> tuple[str, ...]:
-    """The columns that the inputs of a network are read from, in their order. Raises InvalidRequestError if the network
-    has no such input, or the dataset no such column."""
+    """The columns that the inputs of a network are read from, in their order; without the network, of its only input.
+    Raises InvalidRequestError if the network has no such input, or the dataset no such column."""
     names = [spec.name for spec in model.inputs] or [INPUTS]
     for name in config.inputs:
         if name not in names:

@@ -192,6 +192,12 @@ class _Goal:
         return self.dataset.num_classes if found is None or self.name == TARGETS else max(0, int(found.max) + 1)
 
 
+def check_columns(model: Model, dataset: Dataset, config: TrainingConfig) -> None:
+    """Whether the dataset has what losses and metrics are computed from, whatever the model gives. Raises
+    InvalidRequestError."""
+    _check_all_columns(_Fit(model, dataset, config, "job.dataset", is_first=True), Objective(config))
+
+
 def check_fit(
     outputs: object, output_names: Sequence[str], model: Model, dataset: Dataset, config: TrainingConfig, *, field: str
 ) -> Cost:
@@ -206,11 +212,7 @@ def check_fit(
     """
     fit = _Fit(model, dataset, config, field, field == "job.dataset")
     objective = Objective(config, output_names)
-    for index, term in enumerate(objective.terms):
-        _check_columns(fit, index, term)
-    for index, spec in enumerate(config.metrics):
-        if dataset.column(column_of(spec)) is None:
-            raise _without(fit, f"metrics[{index}]", "target", column_of(spec))
+    _check_all_columns(fit, objective)
     targets = {name: example_of(dataset, name) for name in objective.columns}
     targets |= {w: np.ones_like(targets[w]) for term in objective.terms if (w := term.settings.example_weight)}
     for index, term in enumerate(objective.terms):
@@ -243,6 +245,14 @@ def _without(fit: _Fit, path: str, field: str, column: str) -> InvalidRequestErr
     return InvalidRequestError.of(
         f"job.config.{path}.{field}", f"is {echo(column)}, but {listed(fit.dataset)}; {remedy}"
     )
+
+
+def _check_all_columns(fit: _Fit, objective: Objective) -> None:
+    for index, term in enumerate(objective.terms):
+        _check_columns(fit, index, term)
+    for index, spec in enumerate(fit.config.metrics):
+        if fit.dataset.column(column_of(spec)) is None:
+            raise _without(fit, f"metrics[{index}]", "target", column_of(spec))
 
 
 def _check_columns(fit: _Fit, index: int, term: Term) -> None:

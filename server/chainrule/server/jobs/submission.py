@@ -12,12 +12,12 @@ import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
-from chainrule.server.architecture import Architecture
+from chainrule.server.architecture import Architecture, CodeArchitecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.jobs.column_checks import check_alike, columns_of_inputs, example_of_inputs
 from chainrule.server.jobs.image_checks import check_images, evaluated_shape
-from chainrule.server.jobs.objective_checks import check_fit
+from chainrule.server.jobs.objective_checks import check_columns, check_fit
 from chainrule.server.jobs.trial import always_reaches, check_pieces, check_reached, freeze
 from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Dataset, Job, Model
@@ -28,7 +28,7 @@ from chainrule.server.training.config import ParameterGroup, TrainingConfig
 from chainrule.server.training.examples import INPUTS
 from chainrule.server.training.objectives import Cost, Objective
 from chainrule.server.training.plan import Plan
-from chainrule.server.training.reading import image_column, input_columns
+from chainrule.server.training.reading import image_column
 from chainrule.server.training.state import Array
 
 _VALIDATION = "job.config.validation.dataset"
@@ -160,30 +160,53 @@ class Submissions:
         )
 
     def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, plan: Plan) -> None:
-        config, module = plan.config, self._models.load(model)
-        _check_trainable(module, model, config.trainable)
-        _check_groups(module, model, config.parameter_groups)
+        self._models.check_allowed(model)
+        config, module = plan.config, None
+        if isinstance(model.architecture, CodeArchitecture):  # what it takes and gives shows in the job's workers
+            parameters = list(model.architecture.declared.parameters)
+        else:
+            module = self._models.load(model)
+            parameters = [name for name, _ in module.named_parameters()]
+        _check_trainable(parameters, model, config.trainable)
+        _check_groups(parameters, model, config.parameter_groups)
         if config.validation.fraction > 0 and dataset.num_examples < 2:
             raise InvalidRequestError.of(
                 "job.config.validation.fraction",
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        freeze(module, config.trainable)
         columns = columns_of_inputs(module, model, dataset, config, field="job.dataset")
         inputs = _trained_example(dataset, columns, config)
-        cost = try_forward(module, columns, inputs, model, dataset, config, field="job.dataset")
-        check_reached(cost, module, model, config)
-        check_pieces(module, inputs, model, dataset, plan)
-        if plan.num_validation:
-            evaluated, field = (dataset, _EVALUATED) if validation is None else (validation, _VALIDATION)
-            columns_of_inputs(module, model, evaluated, config, field=field)
-            others = _evaluated_example(evaluated, columns, config)
-            if validation is not None:
-                read = (*input_columns(module, config), *Objective(config).columns)
-                same = [name for name, a, b in zip(columns, inputs, others, strict=True) if a.shape == b.shape]
-                check_alike(dataset, validation, tuple(dict.fromkeys(read)), may_differ=same, field=_VALIDATION)
+        _try(module, columns, inputs, model, dataset, plan)
+        if not plan.num_validation:
+            return
+        evaluated, field = (dataset, _EVALUATED) if validation is None else (validation, _VALIDATION)
+        columns_of_inputs(module, model, evaluated, config, field=field)
+        others = _evaluated_example(evaluated, columns, config)
+        if validation is not None:
+            read = (*columns, *Objective(config).columns)
+            same = [name for name, a, b in zip(columns, inputs, others, strict=True) if a.shape == b.shape]
+            check_alike(dataset, validation, tuple(dict.fromkeys(read)), may_differ=same, field=_VALIDATION)
+        if module is not None:
             try_forward(module, columns, others, model, evaluated, config, field=field)
+
+
+def _try(
+    module: nn.Module | None,
+    columns: Sequence[str],
+    inputs: Sequence[Array],
+    model: Model,
+    dataset: Dataset,
+    plan: Plan,
+) -> None:
+    """Whether a network can be trained as the job says; None: it is code, of which only the columns are known."""
+    if module is None:
+        check_columns(model, dataset, plan.config)
+        return
+    freeze(module, plan.config.trainable)
+    cost = try_forward(module, columns, inputs, model, dataset, plan.config, field="job.dataset")
+    check_reached(cost, module, model, plan.config)
+    check_pieces(module, inputs, model, dataset, plan)
 
 
 def try_forward(
@@ -267,12 +290,11 @@ def num_kept_back(num_examples: int, fraction: float) -> int:
     return min(num_examples - 1, max(1, round(num_examples * fraction))) if fraction > 0 else 0
 
 
-def _check_trainable(module: nn.Module, model: Model, patterns: tuple[str, ...]) -> None:
-    parameters = [name for name, _ in module.named_parameters()]
+def _check_trainable(parameters: Sequence[str], model: Model, patterns: tuple[str, ...]) -> None:
     unknown = [
         Violation(
             f"job.config.trainable[{index}]",
-            f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(parameters)}',
+            f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(list(parameters))}',
         )
         for index, pattern in enumerate(patterns)
         if not any(fnmatchcase(name, pattern) for name in parameters)
@@ -281,16 +303,15 @@ def _check_trainable(module: nn.Module, model: Model, patterns: tuple[str, ...])
         raise InvalidRequestError(unknown)
 
 
-def _check_groups(module: nn.Module, model: Model, groups: Sequence[ParameterGroup]) -> None:
+def _check_groups(parameters: Sequence[str], model: Model, groups: Sequence[ParameterGroup]) -> None:
     """Each pattern of a group must match a parameter, and each group one that is not of a group before it."""
-    parameters = [name for name, _ in module.named_parameters()]
     left, wrong = set(parameters), []
     for index, group in enumerate(groups):
         path = f"job.config.parameter_groups[{index}]"
         unknown = [
             Violation(
                 f"{path}.patterns[{place}]",
-                f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(parameters)}',
+                f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(list(parameters))}',
             )
             for place, pattern in enumerate(group.patterns)
             if not any(fnmatchcase(name, pattern) for name in parameters)
