@@ -11,7 +11,7 @@ import pytest
 
 import chainrule.engine as cr
 from chainrule.engine import io, nn
-from chainrule.engine.models import Outline, outline_of
+from chainrule.engine.models import Outline, outline_of, parsing
 from chainrule.server import code
 from chainrule.server.architecture import Builtin, CodeArchitecture
 from chainrule.server.blobs import BlobStore
@@ -48,7 +48,7 @@ class Net(nn.Module):
         self.norm = nn.BatchNorm1d(4, momentum=None)
         self.again = nn.Linear(2, 4)
         self.again.weight = self.first.weight
-        self.register_buffer("scale", nn.Parameter(cr.ones(3)))
+        self.register_buffer("scale", cr.ones(3))
 
 
 def weights_of(module: nn.Module) -> Arrays:
@@ -91,7 +91,7 @@ def create(
 
 
 def test_code_is_stored_with_what_it_consists_of(catalog: ModelCatalog, blobs: BlobStore) -> None:
-    model = create(catalog, blobs, factory="build", file_name="my net.py", seed=0)
+    model = create(catalog, blobs, factory="build", file_name="my net.py")
     assert isinstance(model.architecture, CodeArchitecture)
     assert model.num_parameters == 8 + 4 + 4 + 4 + 4
     assert model.architecture.declared.specs == {n: (w.dtype.name, w.shape) for n, w in WEIGHTS.items()}
@@ -124,7 +124,7 @@ def test_jobs_begin_and_end_with_its_weights_without_running_it(catalog: ModelCa
 
 def test_the_same_code_twice_is_one_model_and_another_is_refused(catalog: ModelCatalog, blobs: BlobStore) -> None:
     assert create(catalog, blobs) == create(catalog, blobs, file_name="other.py")
-    others: list[dict[str, Any]] = [{"config": {}}, {"content": NET + b"\n"}, {"seed": 1, "more": {"init_seed": 1}}]
+    others: list[dict[str, Any]] = [{"config": {}}, {"content": NET + b"\n"}, {"more": {"init_seed": 1}}]
     for other in others:
         with pytest.raises(AlreadyExistsError, match="choose another name"):
             create(catalog, blobs, **other)
@@ -224,7 +224,7 @@ def test_a_file_at_which_the_parser_ends_is_refused(
 ) -> None:
     ending = tmp_path / "ending.py"
     ending.write_text("import os; os.abort()")
-    monkeypatch.setattr(code.parsing, "__file__", str(ending))
+    monkeypatch.setattr(parsing, "__file__", str(ending))
     with pytest.raises(InvalidRequestError, match="cannot be parsed: the parser ends on it"):
         create(catalog, blobs)
 

@@ -7,6 +7,8 @@ import random
 import subprocess
 import sys
 import traceback
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +69,19 @@ def test_draws_of_all_generators_are_a_function_of_the_seed() -> None:
     assert found[0] == found[1] != found[2]
 
 
+def test_the_file_of_the_documentation_goes_as_often_as_its_inputs_have_it() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text().partition("## Code\n")[2]
+    module: Any = Source(text.partition("```python\n")[2].partition("```")[0].encode(), config={"features": 6}).build()
+    times: list[int] = []
+    module.again.register_forward_hook(lambda *_: times.append(1))
+    counts = []
+    for scale in (0.0, 100.0):
+        times.clear()
+        assert module(cr.ones(2, 6) * scale).shape == (2, 10)
+        counts.append(len(times))
+    assert counts[0] < counts[1]
+
+
 def test_a_class_makes_networks_too() -> None:
     source = b"from chainrule.engine import nn\nclass Net(nn.Linear):\n    def __init__(self): super().__init__(2, 3)\n"
     assert Source(source, "Net").build().weight.shape == (3, 2)
@@ -121,6 +136,14 @@ def test_where_an_error_of_a_forward_comes_from() -> None:
 def test_a_file_may_begin_with_a_byte_order_mark_and_define_in_branches() -> None:
     content = b"\xef\xbb\xbfif True:\n  from chainrule.engine.nn import Identity as build\nelse:\n  build = None\n"
     assert isinstance(Source(content).build(), nn.Identity)
+
+
+def test_a_file_is_utf8_whatever_it_says_of_itself() -> None:
+    content = (
+        "# coding: latin-1\ntext = 'ä'\nclass build(__import__('chainrule.engine').engine.nn.Identity): said = text\n"
+    )
+    made: Any = Source(content.encode()).build()
+    assert made.said == "ä"
 
 
 @pytest.mark.parametrize(
