@@ -15,6 +15,7 @@
     ├── ConfigError         (ValueError)           a setting that cannot be used: field, value, message
     ├── ArgumentError       (ValueError and        a value that a function does not take
     │                        RuntimeError)
+    ├── CodeError           (RuntimeError)         a source file that makes no network
     ├── UnknownFamilyError  (ValueError)           no such family of models: family, known
     ├── WeightsNotFoundError                       pretrained weights are not where they are looked for: family, path
     │                       (FileNotFoundError)
@@ -93,6 +94,10 @@ class ConfigError(ChainruleError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.field}={self.value!r}: {self.message}"
+
+
+class CodeError(ChainruleError, RuntimeError):
+    """A source file does not make the network that it is to make."""
 
 
 class UnknownFamilyError(ChainruleError, ValueError):

@@ -50,6 +50,7 @@ class Model(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     BUILTIN_FIELD_NUMBER: _builtins.int
     GRAPH_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     INIT_SEED_FIELD_NUMBER: _builtins.int
     NUM_PARAMETERS_FIELD_NUMBER: _builtins.int
@@ -67,10 +68,12 @@ class Model(_message.Message):
     weights_digest: _builtins.str
     """SHA-256 of the weights: a safetensors file whose tensors carry the names of the model's state_dict. Its blob
     must have been uploaded. Empty: the server initialises the weights from init_seed, which a graph does not say how
-    to: it needs them.
+    to, and code is not run for: these need them.
     """
     init_seed: _builtins.int
-    """Seed of the initialisation when weights_digest is empty, and of what it may lack (allow_missing). Default 0."""
+    """Seed of the initialisation when weights_digest is empty, and of what it may lack (allow_missing). Of code, the seed
+    of what the factory draws, wherever it is called. Default 0.
+    """
     num_parameters: _builtins.int
     """Number of trainable values. Output only."""
     description: _builtins.str
@@ -88,6 +91,12 @@ class Model(_message.Message):
     @_builtins.property
     def graph(self) -> Global___Graph:
         """A graph of operators, as ONNX."""
+
+    @_builtins.property
+    def code(self) -> Global___Code:
+        """A Python file that makes the network. Taken only by a server that was started with --allow-code; others refuse it
+        (FAILED_PRECONDITION, reason CODE_NOT_ALLOWED).
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -126,6 +135,7 @@ class Model(_message.Message):
         name: _builtins.str = ...,
         builtin: Global___Builtin | None = ...,
         graph: Global___Graph | None = ...,
+        code: Global___Code | None = ...,
         weights_digest: _builtins.str = ...,
         init_seed: _builtins.int = ...,
         num_parameters: _builtins.int = ...,
@@ -139,11 +149,11 @@ class Model(_message.Message):
         outputs: _abc.Iterable[Global___TensorSpec] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "create_time", b"create_time", "graph", b"graph"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "code", b"code", "create_time", b"create_time", "graph", b"graph"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "class_labels", b"class_labels", "create_time", b"create_time", "description", b"description", "etag", b"etag", "graph", b"graph", "init_seed", b"init_seed", "inputs", b"inputs", "labels", b"labels", "latest_version", b"latest_version", "name", b"name", "num_parameters", b"num_parameters", "outputs", b"outputs", "warnings", b"warnings", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "builtin", b"builtin", "class_labels", b"class_labels", "code", b"code", "create_time", b"create_time", "description", b"description", "etag", b"etag", "graph", b"graph", "init_seed", b"init_seed", "inputs", b"inputs", "labels", b"labels", "latest_version", b"latest_version", "name", b"name", "num_parameters", b"num_parameters", "outputs", b"outputs", "warnings", b"warnings", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["builtin", "graph"]  # noqa: Y015
+    _WhichOneofReturnType_architecture: _TypeAlias = _typing.Literal["builtin", "graph", "code"]  # noqa: Y015
     _WhichOneofArgType_architecture: _TypeAlias = _typing.Literal["architecture", b"architecture"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_architecture) -> _WhichOneofReturnType_architecture | None: ...
 
@@ -256,6 +266,123 @@ class Graph(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Graph: _TypeAlias = Graph  # noqa: Y015
+
+@_typing.final
+class Code(_message.Message):
+    """A Python file that makes a network, for control flow that no graph can say. It is run by the workers of jobs alone, in
+    processes that are started for it; the server only parses it. What would show by running it has to be said: the names
+    that the network consists of, which the workers compare with what the factory gives.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TiedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    FACTORY_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    TIED_FIELD_NUMBER: _builtins.int
+    BATCH_NORMS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """SHA-256 of the file: UTF-8, at most 1 MiB, whose blob must have been uploaded. Of other modules it finds those that
+    the workers have: chainrule.engine, numpy and Python's own.
+    """
+    factory: _builtins.str
+    """What makes the network: a function or class at the top level of the file. It is called with config as keyword
+    arguments and returns a chainrule.engine.nn.Module. Default "build".
+    """
+    file_name: _builtins.str
+    """What the file is called in tracebacks: at most 100 letters, digits, "_", "-", "." and spaces, with .py at the end.
+    Default "model.py".
+    """
+    @_builtins.property
+    def config(self) -> _struct_pb2.Struct:
+        """Its arguments, for example {hidden: 32}; numbers without a fraction come as int. At most 64 KiB. Default: none."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its parameters in the order of named_parameters(), each once: at least one, at most 20,000. The weights
+        file has their shapes. What else it has are buffers.
+        """
+
+    @_builtins.property
+    def tied(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Other names in the weights file for the same parameter or buffer, as of tied layers: name → the one that it is a
+        second name of. Default: none.
+        """
+
+    @_builtins.property
+    def batch_norms(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchNorm]:
+        """Its BatchNorm layers that keep running statistics. Default: none."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        factory: _builtins.str = ...,
+        config: _struct_pb2.Struct | None = ...,
+        file_name: _builtins.str = ...,
+        parameters: _abc.Iterable[_builtins.str] | None = ...,
+        tied: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        batch_norms: _abc.Iterable[Global___BatchNorm] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_norms", b"batch_norms", "config", b"config", "digest", b"digest", "factory", b"factory", "file_name", b"file_name", "parameters", b"parameters", "tied", b"tied"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Code: _TypeAlias = Code  # noqa: Y015
+
+@_typing.final
+class BatchNorm(_message.Message):
+    """A BatchNorm layer that keeps running statistics."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Its path in the network, for example "layers.1": the weights file has its running_mean, running_var and
+    num_batches_tracked. Empty: it is the network.
+    """
+    momentum: _builtins.float
+    """Weight of a new value, above 0 and at most 1. Not set: the statistics are the average of all batches."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        momentum: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_momentum", b"_momentum", "momentum", b"momentum"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_momentum", b"_momentum", "momentum", b"momentum", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__momentum: _TypeAlias = _typing.Literal["momentum"]  # noqa: Y015
+    _WhichOneofArgType__momentum: _TypeAlias = _typing.Literal["_momentum", b"_momentum"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__momentum) -> _WhichOneofReturnType__momentum | None: ...
+
+Global___BatchNorm: _TypeAlias = BatchNorm  # noqa: Y015
 
 @_typing.final
 class TensorSpec(_message.Message):

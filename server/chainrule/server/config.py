@@ -108,6 +108,11 @@ class ServerConfig:
         "s3://, gs:// and http(s):// URIs, read with the credentials of service and workers. Without it: none.",
         example="s3://bucket/data,file:///srv/data",
     )
+    allow_code: bool = setting(
+        False,
+        "Take models that are Python code. Whoever may create models then runs programs on the cluster, with all that "
+        "the workers' user can read and reach: only where all of them are trusted with all data on it.",
+    )
     require_tokens: bool = setting(
         False, "Let in only calls with a token (see chainrule admin token-create).", option="tokens"
     )

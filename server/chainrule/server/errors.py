@@ -67,6 +67,21 @@ class IllegalStateError(ServiceError):
     reason = "ILLEGAL_STATE"
 
 
+class CodeNotAllowedError(ServiceError):
+    """A model that is code, where the operator has not allowed it."""
+
+    reason = "CODE_NOT_ALLOWED"
+
+    @classmethod
+    def of(cls, what: str) -> CodeNotAllowedError:
+        """About a model, or what is to be one."""
+        return cls(
+            f"{what} is Python code, which this server does not have run: it was started without --allow-code. Its "
+            "operator can allow it, and then whoever may create models runs programs on the cluster as the workers' "
+            "user; without that, send a network that needs no code, as ONNX or of a family"
+        )
+
+
 class StaleEtagError(ServiceError):
     """A change that was meant for what a resource was before it changed."""
 

@@ -11,18 +11,26 @@ from types import MappingProxyType
 
 import chainrule.engine as cr
 from chainrule.engine import io, nn
-from chainrule.server import names
+from chainrule.server import code, names
 from chainrule.server.annotations import AnnotationChange, check_annotation_change, check_annotations
-from chainrule.server.architecture import MAX_GRAPH_BYTES, Architecture, GraphArchitecture
+from chainrule.server.architecture import (
+    MAX_GRAPH_BYTES,
+    Architecture,
+    Buildable,
+    CodeArchitecture,
+    GraphArchitecture,
+)
 from chainrule.server.blobs import Blob, BlobStore
-from chainrule.server.errors import InvalidRequestError, NotFoundError, echo
-from chainrule.server.networks import build, check_class_labels, described, in_service
+from chainrule.server.errors import CodeNotAllowedError, InvalidRequestError, NotFoundError, echo
+from chainrule.server.networks import Described, build, check_class_labels, described, in_service
 from chainrule.server.records import Model, ModelVersion
 from chainrule.server.store import NO_REQUEST, PageRequest, Request, Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.server.training.state import Arrays
 
+_CODE = "model.code.digest"
 _GRAPH = "model.graph.digest"
+_WEIGHTS = "model.weights_digest"
 
 
 class ModelCatalog:
@@ -33,9 +41,11 @@ class ModelCatalog:
 
     Args:
         tenant_blobs: which blobs whose models may be made of.
+        allow_code: whether models may be Python code, to be run by the workers of jobs.
     """
 
-    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs) -> None:
+    def __init__(self, store: Store, blobs: BlobStore, tenant_blobs: TenantBlobs, *, allow_code: bool = False) -> None:
+        self._allow_code = allow_code
         self._store = store
         self._blobs = blobs
         self._tenant_blobs = tenant_blobs
@@ -56,11 +66,13 @@ class ModelCatalog:
         validate_only: bool = False,
     ) -> Model:
         """Check and store a model; without weights they are initialised from the seed, and so is what the weights may
-        lack or hold in another shape: what matches one of the patterns `allow_missing`. A graph needs all its weights.
-        A request that is repeated is answered with what it has made before. With `validate_only` nothing is stored.
+        lack or hold in another shape: what matches one of the patterns `allow_missing`. A graph, and code, need all
+        their weights. A request that is repeated is answered with what it has made before. With `validate_only` nothing
+        is stored.
 
         Raises InvalidRequestError, NotFoundError (no such blob, or what the request has made was removed),
-        AlreadyExistsError, or StorageFullError if there is no room for weights that are initialised.
+        AlreadyExistsError, CodeNotAllowedError, or StorageFullError if there is no room for weights that are
+        initialised.
         """
         name = names.new_name("models", model_id, field="model_id")
         check_annotations(labels=labels, description=description, field="model")
@@ -68,19 +80,9 @@ class ModelCatalog:
         if known is not None:
             return known
         with ExitStack() as held:
-            if isinstance(architecture, GraphArchitecture):
-                _check_initialised(weights_digest, allow_missing)
-                architecture = held.enter_context(self._held_graph(architecture, tenant))
-            module = build(architecture, init_seed)
-            network = described(module, architecture)
+            network, content = self._network(architecture, weights_digest, init_seed, allow_missing, tenant, held)
             check_class_labels(class_labels, network)
-            _check_patterns(module, allow_missing, weights_digest)
-            content = None
-            if weights_digest:
-                held.enter_context(self._tenant_blobs.hold(weights_digest, tenant=tenant, field="model.weights_digest"))
-                self._load_weights(module, weights_digest, allow_missing)
-            if allow_missing or not weights_digest:
-                content = io.save(state_of(module))
+            if content is not None:
                 weights_digest = io.digest(content)
                 held.enter_context(self._blobs.hold(weights_digest))
             model = Model(
@@ -151,24 +153,112 @@ class ModelCatalog:
 
     # --- networks ----------------------------------------------------------------------------------------------
 
+    def check_allowed(self, model: Model) -> None:
+        """Raises CodeNotAllowedError if a model is code and this service is not to have it run."""
+        if isinstance(model.architecture, CodeArchitecture) and not self._allow_code:
+            raise CodeNotAllowedError.of(f'"{model.name}"')
+
     def architecture(self, model: Model) -> Architecture:
-        """The architecture of a model with all that is needed to build it."""
+        """The architecture of a model with all that is needed to build it, where that is allowed. Raises
+        CodeNotAllowedError."""
+        self.check_allowed(model)
         if isinstance(model.architecture, GraphArchitecture):
             return self._read_graph(model.architecture)
+        if isinstance(model.architecture, CodeArchitecture):
+            return self._read_code(model.architecture)
         return model.architecture
 
     def load(self, model: Model) -> nn.Module:
-        """The network with its weights."""
-        module = in_service(self.architecture(model))
+        """The network with its weights; of code there is none in this process: ask `state`."""
+        module = in_service(self._buildable(model))
         self._load_weights(module, model.weights_digest)
         return module
+
+    def state(self, model: Model) -> tuple[Arrays, Arrays]:
+        """The parameters of a model, in the order of the network, and its buffers. One with several names is there
+        once."""
+        if isinstance(model.architecture, CodeArchitecture):
+            weights = self._read_weights(model.weights_digest)
+            code.check_weights(model.architecture.declared, weights)
+            return code.state_of_code(model.architecture.declared, weights)
+        module = self.load(model)
+        parameters = {name: value.data for name, value in module.named_parameters()}
+        others = state_of(module)
+        for name in (*parameters, *tied_names(module)):
+            del others[name]
+        return parameters, others
 
     def trained(self, model: Model, values: Arrays) -> bytes:
         """The weights file of a network with these values of its parameters and buffers: its whole state_dict, in which
         tied parameters have all their names. Raises StateDictError if the values are not those of the network."""
-        module = in_service(self.architecture(model))
+        if isinstance(model.architecture, CodeArchitecture):
+            declared = model.architecture.declared
+            if values.keys() != {*declared.parameters, *declared.buffers}:
+                raise cr.StateDictError(f"these are not the values of {model.name}: {echo(sorted(values))}")
+            return io.save(code.all_names(declared, values))
+        module = in_service(self._buildable(model))
         _load(module, values, may_lack=tied_names(module).__contains__)
         return io.save(state_of(module))
+
+    def _buildable(self, model: Model) -> Buildable:
+        """What the service may build in its own process."""
+        architecture = self.architecture(model)
+        if isinstance(architecture, CodeArchitecture):
+            raise cr.CodeError(f'"{model.name}" is code, which only workers run')
+        return architecture
+
+    def _network(
+        self,
+        architecture: Architecture,
+        weights_digest: str,
+        init_seed: int,
+        allow_missing: Sequence[str],
+        tenant: str,
+        held: ExitStack,
+    ) -> tuple[Described, bytes | None]:
+        """What a new model consists of, and the file of its weights where these are not those that it was given. Blobs
+        that it refers to are kept in `held`."""
+        if isinstance(architecture, CodeArchitecture):
+            if not self._allow_code:
+                raise CodeNotAllowedError.of("such a model")
+            _check_given(weights_digest, allow_missing, "code, which the server does not run, has none of its own")
+            return self._declared(architecture, weights_digest, tenant, held), None
+        if isinstance(architecture, GraphArchitecture):
+            _check_given(weights_digest, allow_missing, "a graph does not say how its weights are initialised")
+            architecture = held.enter_context(self._held_graph(architecture, tenant))
+        module = build(architecture, init_seed)
+        network = described(module, architecture)
+        _check_patterns(module, allow_missing, weights_digest)
+        if weights_digest:
+            held.enter_context(self._tenant_blobs.hold(weights_digest, tenant=tenant, field=_WEIGHTS))
+            self._load_weights(module, weights_digest, allow_missing)
+        return network, io.save(state_of(module)) if allow_missing or not weights_digest else None
+
+    def _declared(self, architecture: CodeArchitecture, weights_digest: str, tenant: str, held: ExitStack) -> Described:
+        """What a network that is code consists of, as was declared of it, once the file has been parsed."""
+        code.check_call(architecture)
+        held.enter_context(self._tenant_blobs.hold(architecture.digest, tenant=tenant, field=_CODE))
+        architecture = self._read_code(architecture)
+        code.check_source(architecture)
+        held.enter_context(self._tenant_blobs.hold(weights_digest, tenant=tenant, field=_WEIGHTS))
+        return code.described_code(architecture, self._read_weights(weights_digest))
+
+    def _read_code(self, architecture: CodeArchitecture) -> CodeArchitecture:
+        """Code with the content of its file. Raises InvalidRequestError if that is too large, or NotFoundError."""
+        size = self._blobs.size(architecture.digest)
+        if size > code.MAX_SOURCE_BYTES:
+            raise InvalidRequestError.of(
+                _CODE,
+                f'blob "{architecture.digest}" has {size:,} bytes; a source file has at most '
+                f"{code.MAX_SOURCE_BYTES:,}: what is large is weights, and goes with them",
+            )
+        return replace(architecture, content=self._blobs.read(architecture.digest))
+
+    def _read_weights(self, digest: str) -> Arrays:
+        try:
+            return io.load(self._blobs.read(digest))
+        except cr.FormatError as error:
+            raise InvalidRequestError.of(_WEIGHTS, f'blob "{digest}" does not hold weights: {error}') from error
 
     @contextmanager
     def _held_graph(self, architecture: GraphArchitecture, tenant: str) -> Iterator[GraphArchitecture]:
@@ -199,7 +289,7 @@ class ModelCatalog:
             _load(module, tensors, may_lack=lambda name: any(fnmatchcase(name, pattern) for pattern in allow_missing))
         except (cr.FormatError, cr.StateDictError) as error:
             raise InvalidRequestError.of(
-                "model.weights_digest", f'blob "{digest}" does not hold weights of this architecture: {error}'
+                _WEIGHTS, f'blob "{digest}" does not hold weights of this architecture: {error}'
             ) from error
 
 
@@ -234,19 +324,16 @@ def _load(module: nn.Module, tensors: Arrays, *, may_lack: Callable[[str], bool]
         module.load_state_dict(given)
 
 
-def _check_initialised(weights_digest: str, allow_missing: Sequence[str]) -> None:
-    """What a graph cannot have: weights that the server initialises."""
+def _check_given(weights_digest: str, allow_missing: Sequence[str], why: str) -> None:
+    """What neither a graph nor code can have: weights that the server initialises."""
     if not weights_digest:
         raise InvalidRequestError.of(
-            "model.weights_digest",
-            "is not set, but a graph does not say how its weights are initialised; upload them, also if they are only "
-            "to begin with",
+            _WEIGHTS, f"is not set, but {why}; upload them, also if they are only to begin with"
         )
     if allow_missing:
         raise InvalidRequestError.of(
             "allow_missing",
-            f"is {echo(list(allow_missing))}, but a graph does not say how to initialise what its weights lack; upload "
-            "all of them",
+            f"is {echo(list(allow_missing))}, but {why}; upload all of them",
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import chainrule.engine as cr
 from chainrule.engine import ConfigError, UnknownFamilyError, graph, models, nn
-from chainrule.server.architecture import MAX_GRAPH_BYTES, Architecture, Builtin, GraphArchitecture
+from chainrule.server.architecture import MAX_GRAPH_BYTES, Architecture, Buildable, Builtin, GraphArchitecture
 from chainrule.server.errors import InvalidRequestError, Violation, echo
 from chainrule.server.records import TensorSpec
 
@@ -35,7 +35,7 @@ _GRAPH = "model.graph.digest"
 _LABELS = "model.class_labels"
 
 
-def build(architecture: Architecture, init_seed: int) -> nn.Module:
+def build(architecture: Buildable, init_seed: int) -> nn.Module:
     """A network of at most MAX_PARAMETERS; of a graph, whose content is there, with weights that are yet to be loaded.
     Raises InvalidRequestError naming the field that is wrong."""
     match architecture:
@@ -93,7 +93,7 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= MAX_NAMED_NODES else f"{shown} and {len(names) - MAX_NAMED_NODES:,} more"
 
 
-def in_service(architecture: Architecture) -> nn.Module:
+def in_service(architecture: Buildable) -> nn.Module:
     """A network with weights that are yet to be loaded, in the service's process: what a graph makes it allocate, also
     when it is run on one example, is bounded. Raises GraphError."""
     match architecture:
@@ -118,7 +118,7 @@ class Described:
     warnings: tuple[str, ...] = ()
 
 
-def described(module: nn.Module, architecture: Architecture) -> Described:
+def described(module: nn.Module, architecture: Buildable) -> Described:
     """What a network of this architecture says of itself."""
     num_parameters = sum(parameter.numel() for parameter in module.parameters())
     if not isinstance(module, graph.GraphModule):

@@ -148,7 +148,7 @@ class Service:
         tenant_blobs = TenantBlobs(
             blobs, store, are_apart=config.require_tokens, limit_bytes=config.tenant_storage_limit_bytes
         )
-        models = ModelCatalog(store, blobs, tenant_blobs)
+        models = ModelCatalog(store, blobs, tenant_blobs, allow_code=config.allow_code)
         datasets = DatasetCatalog(store, blobs, tenant_blobs, uris=AllowedUris.of(config.data_uris))
         checkpoints = Checkpoints(store, blobs)
         feed = Feed()

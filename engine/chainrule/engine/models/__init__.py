@@ -1,8 +1,10 @@
 """Families of models, by name and configuration."""
 
+from chainrule.engine.models.code import Source, all_draws
 from chainrule.engine.models.gpt import GPT, GPTConfig, gpt
 from chainrule.engine.models.mlp import MLP, MLPConfig, mlp
 from chainrule.engine.models.mobilenet import MobileNetV2, MobileNetV2Config, mobilenet_v2
+from chainrule.engine.models.outlines import Outline, outline_of
 from chainrule.engine.models.registry import Family, build, families, family, family_of
 from chainrule.engine.models.resnet import (
     BasicBlock,
@@ -37,6 +39,7 @@ __all__ = [
     "MobileNetV2",
     "MobileNetV2Config",
     "MobileNet_V2_Weights",
+    "Outline",
     "ResNet",
     "ResNet18Config",
     "ResNet18_Weights",
@@ -46,8 +49,10 @@ __all__ = [
     "ResNet50_Weights",
     "SmallCNN",
     "SmallCNNConfig",
+    "Source",
     "VGG11Config",
     "VGG11_Weights",
+    "all_draws",
     "build",
     "families",
     "family",
@@ -55,6 +60,7 @@ __all__ = [
     "gpt",
     "mlp",
     "mobilenet_v2",
+    "outline_of",
     "resnet18",
     "resnet34",
     "resnet50",

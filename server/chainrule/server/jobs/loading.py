@@ -8,7 +8,7 @@ from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.jobs.checkpoints import Checkpoints
 from chainrule.server.jobs.recording import Setback, setback
 from chainrule.server.jobs.submission import make_plan
-from chainrule.server.models import ModelCatalog, state_of, tied_names
+from chainrule.server.models import ModelCatalog
 from chainrule.server.records import Checkpoint, Job, Model
 from chainrule.server.store import Inputs, Store
 from chainrule.server.training.attempt import AttemptSpec
@@ -92,12 +92,7 @@ class Loader:
 
     def _first_state(self, model: Model) -> TrainingState:
         """The state before the first step. A parameter with several names is in it once."""
-        module = self._models.load(model)
-        parameters = {name: value.data for name, value in module.named_parameters()}
-        others = state_of(module)
-        for name in (*parameters, *tied_names(module)):
-            del others[name]
-        return TrainingState(0, parameters, others)
+        return TrainingState(0, *self._models.state(model))
 
     def _drop(self, damaged: list[Checkpoint], step: int, why: str) -> None:
         logger.warning("%s: the checkpoint of step %d is left out: %s", self._job, step, why)

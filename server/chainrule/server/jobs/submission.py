@@ -12,7 +12,7 @@ import chainrule.engine as cr
 from chainrule.engine import nn
 from chainrule.server import names
 from chainrule.server.annotations import annotation_violations
-from chainrule.server.architecture import Architecture
+from chainrule.server.architecture import Architecture, CodeArchitecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.jobs.image_checks import check_images
@@ -147,19 +147,37 @@ class Submissions:
         )
 
     def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
-        module = self._models.load(model)
-        _check_trainable(module, model, config.trainable)
-        _check_groups(module, model, config.parameter_groups)
+        self._models.check_allowed(model)
+        if isinstance(model.architecture, CodeArchitecture):  # what it takes and gives shows in the job's workers
+            module, parameters = None, list(model.architecture.declared.parameters)
+        else:
+            module = self._models.load(model)
+            parameters = [name for name, _ in module.named_parameters()]
+        _check_trainable(parameters, model, config.trainable)
+        _check_groups(parameters, model, config.parameter_groups)
         if config.validation.fraction > 0 and dataset.num_examples < 2:
             raise InvalidRequestError.of(
                 "job.config.validation.fraction",
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        try_forward(module, model, dataset, config, field="job.dataset")
-        if validation is not None:
-            _check_alike(dataset, validation)
-            try_forward(module, model, validation, config, field=_VALIDATION)
+        for place, examples in (("job.dataset", dataset), (_VALIDATION, validation)):
+            if examples is None:
+                continue
+            _check_alike(dataset, examples)
+            if module is None:
+                input_shape(examples, config)
+            else:
+                try_forward(module, model, examples, config, field=place)
+
+
+def input_shape(dataset: Dataset, config: TrainingConfig) -> tuple[int, ...]:
+    """The shape of one input as the network gets it. Raises InvalidRequestError if the augmentation does not fit."""
+    dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
+    shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
+    if wrong:
+        raise InvalidRequestError(wrong)
+    return shape
 
 
 def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
@@ -167,10 +185,7 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: Train
     metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
     naming the request's field."""
     module.eval()
-    dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
-    shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
-    if wrong:
-        raise InvalidRequestError(wrong)
+    shape = input_shape(dataset, config)
     if dataset.num_tokens:
         inputs = np.zeros((1, *shape), np.int64)
         inputs[0, 0] = dataset.num_tokens - 1  # the highest: whether the network has it too
@@ -212,12 +227,11 @@ def num_kept_back(num_examples: int, fraction: float) -> int:
     return min(num_examples - 1, max(1, round(num_examples * fraction))) if fraction > 0 else 0
 
 
-def _check_trainable(module: nn.Module, model: Model, patterns: tuple[str, ...]) -> None:
-    parameters = [name for name, _ in module.named_parameters()]
+def _check_trainable(parameters: Sequence[str], model: Model, patterns: tuple[str, ...]) -> None:
     unknown = [
         Violation(
             f"job.config.trainable[{index}]",
-            f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(parameters)}',
+            f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(list(parameters))}',
         )
         for index, pattern in enumerate(patterns)
         if not any(fnmatchcase(name, pattern) for name in parameters)
@@ -226,16 +240,15 @@ def _check_trainable(module: nn.Module, model: Model, patterns: tuple[str, ...])
         raise InvalidRequestError(unknown)
 
 
-def _check_groups(module: nn.Module, model: Model, groups: Sequence[ParameterGroup]) -> None:
+def _check_groups(parameters: Sequence[str], model: Model, groups: Sequence[ParameterGroup]) -> None:
     """Each pattern of a group must match a parameter, and each group one that is not of a group before it."""
-    parameters = [name for name, _ in module.named_parameters()]
     left, wrong = set(parameters), []
     for index, group in enumerate(groups):
         path = f"job.config.parameter_groups[{index}]"
         unknown = [
             Violation(
                 f"{path}.patterns[{place}]",
-                f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(parameters)}',
+                f'{echo(pattern)} matches no parameter of "{model.name}"; its parameters are {echo(list(parameters))}',
             )
             for place, pattern in enumerate(group.patterns)
             if not any(fnmatchcase(name, pattern) for name in parameters)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import chainrule.engine as cr
 from chainrule.engine import io, nn
-from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
+from chainrule.server.architecture import Buildable, Builtin, GraphArchitecture
 
 Array = NDArray[Any]
 Named = tuple[tuple[str, Array], ...]
@@ -52,7 +52,7 @@ class NetworkSpec:
 
     model: str
     """Resource name of the model, for errors."""
-    architecture: Architecture
+    architecture: Buildable
     """A graph without its content: that would go to a predictor with every batch."""
     weights_digest: str
     weights_file: str = field(compare=False)

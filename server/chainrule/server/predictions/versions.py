@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chainrule.server import names
-from chainrule.server.architecture import GraphArchitecture
+from chainrule.server.architecture import CodeArchitecture, GraphArchitecture
 from chainrule.server.blobs import BlobStore
+from chainrule.server.errors import IllegalStateError
 from chainrule.server.predictions.network import NetworkSpec
 from chainrule.server.store import Store
 
@@ -40,19 +41,26 @@ class ServedVersions:
 
     def find(self, name: str, *, tenant: str) -> ServedVersion:
         """What a name stands for: a version, or the newest one of models/{id}. Blocks. Raises InvalidRequestError
-        naming the field `model`, or NotFoundError."""
+        naming the field `model`, NotFoundError, or IllegalStateError if it is code."""
         model_name, number = names.served_version(name, field="model")
         revision = self._store.revision  # before it is read: what is written meanwhile counts as not seen
         model, version = self._store.get_model_version(model_name, number, tenant=tenant)
-        graph = model.architecture
+        architecture = model.architecture
+        if isinstance(architecture, CodeArchitecture):
+            raise IllegalStateError(
+                f'"{model.name}" is Python code, which the workers of jobs run and nobody else, so there are no '
+                "predictions with it here; load its weights into the network on a machine of yours (docs/models.md)"
+            )
         found = ServedVersion(
             name=names.version(version.model, version.number),
             network=NetworkSpec(
                 model=model.name,
-                architecture=model.architecture,
+                architecture=architecture,
                 weights_digest=version.weights_digest,
                 weights_file=str(self._blobs.path(version.weights_digest)),
-                graph_file=str(self._blobs.path(graph.digest)) if isinstance(graph, GraphArchitecture) else "",
+                graph_file=(
+                    str(self._blobs.path(architecture.digest)) if isinstance(architecture, GraphArchitecture) else ""
+                ),
             ),
             class_labels=model.class_labels,
         )

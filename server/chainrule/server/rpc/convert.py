@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,10 +12,11 @@ from typing import Any
 
 from google.protobuf import duration_pb2, json_format, struct_pb2, timestamp_pb2
 
+from chainrule.engine.models import Outline
 from chainrule.server import names, records
-from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
+from chainrule.server.architecture import Architecture, Builtin, CodeArchitecture, GraphArchitecture
 from chainrule.server.blobs import Announcement, Blob, Chunk
-from chainrule.server.errors import InvalidRequestError
+from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.jobs.submission import Submission
 from chainrule.server.jobs.timings import Timings, timings
 from chainrule.server.rpc.configs import training_config, training_config_record
@@ -84,8 +86,60 @@ def architecture(message: model_pb2.Model) -> Architecture:
             return Builtin(message.builtin.family, config)
         case "graph":
             return GraphArchitecture(message.graph.digest)
+        case "code":
+            return _code(message.code, message.init_seed)
         case _:
-            raise InvalidRequestError.of("model.architecture", "is not set; set model.builtin or model.graph")
+            raise InvalidRequestError.of(
+                "model.architecture", "is not set; set model.builtin, model.graph or model.code"
+            )
+
+
+_DEFAULTS = CodeArchitecture("")
+
+
+def _code(message: model_pb2.Code, seed: int) -> CodeArchitecture:
+    """Code, of which the shapes are yet to be taken from its weights."""
+    for field, given in (("parameters", message.parameters), ("batch_norms", [of.path for of in message.batch_norms])):
+        if (twice := next((name for name, count in Counter(given).items() if count > 1), None)) is not None:
+            raise InvalidRequestError.of(f"model.code.{field}", f"has {echo(twice)} more than once; name each once")
+    return CodeArchitecture(
+        digest=message.digest,
+        factory=message.factory or _DEFAULTS.factory,
+        config=_with_integers(struct_to_dict(message.config, field="model.code.config")),
+        seed=seed,
+        declared=Outline(
+            parameters=dict.fromkeys(message.parameters, ("", ())),
+            tied=dict(message.tied),
+            batch_norms={of.path: of.momentum if of.HasField("momentum") else None for of in message.batch_norms},
+        ),
+        file_name=message.file_name or _DEFAULTS.file_name,
+    )
+
+
+def _with_integers(value: Any) -> Any:
+    """A value of JSON in which numbers without a fraction are int."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_with_integers(part) for part in value]
+        case dict():
+            return {name: _with_integers(part) for name, part in value.items()}
+        case _:
+            return value
+
+
+def code(architecture: CodeArchitecture) -> model_pb2.Code:
+    declared = architecture.declared
+    return model_pb2.Code(
+        digest=architecture.digest,
+        factory=architecture.factory,
+        config=dict_to_struct(architecture.config),
+        file_name=architecture.file_name,
+        parameters=declared.parameters,
+        tied=declared.tied,
+        batch_norms=[model_pb2.BatchNorm(path=path, momentum=of) for path, of in declared.batch_norms.items()],
+    )
 
 
 def model(record: records.Model) -> model_pb2.Model:
@@ -109,6 +163,8 @@ def model(record: records.Model) -> model_pb2.Model:
             message.builtin.CopyFrom(model_pb2.Builtin(family=family, config=dict_to_struct(config)))
         case GraphArchitecture(digest):
             message.graph.digest = digest
+        case CodeArchitecture():
+            message.code.CopyFrom(code(record.architecture))
     return message
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict, replace
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
-from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
+from chainrule.server.architecture import Architecture, Builtin, CodeArchitecture, GraphArchitecture
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.caller import caller
@@ -106,3 +107,5 @@ def _values(architecture: Architecture) -> dict[str, object]:
             return {"family": family, "config": config}
         case GraphArchitecture(digest):
             return {"graph": digest}
+        case CodeArchitecture():
+            return {"code": asdict(replace(architecture, content=b"")) | {"content": None}}

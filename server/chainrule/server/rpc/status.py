@@ -35,6 +35,7 @@ CODES: dict[type[ChainruleError], grpc.StatusCode] = {
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.IllegalStateError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.CodeNotAllowedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StaleEtagError: grpc.StatusCode.ABORTED,
     errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DamagedBlobError: grpc.StatusCode.DATA_LOSS,

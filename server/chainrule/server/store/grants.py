@@ -69,6 +69,7 @@ def _held_by(tenant: str) -> Sequence[tuple[sa.Column[Any], sa.Select[Any]]]:
             (schema.blob_grants, "digest"),
             (schema.model_versions, "weights_digest"),
             (schema.models, "graph_digest"),
+            (schema.models, "code_digest"),
             (schema.datasets, "digest"),
             (schema.dataset_chunks, "digest"),
             (jobs, "weights_digest"),

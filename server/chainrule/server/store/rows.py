@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from chainrule.engine.io.chunked import Column
-from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
+from chainrule.engine.models import Outline
+from chainrule.server.architecture import Architecture, Builtin, CodeArchitecture, GraphArchitecture
 from chainrule.server.records import (
     Cause,
     Checkpoint,
@@ -66,16 +67,50 @@ def architecture(row: RowMapping) -> Architecture:
     """What a model's network is; of a graph, which one."""
     if row["graph_digest"]:
         return GraphArchitecture(row["graph_digest"])
+    if row["code_digest"]:
+        return _code(row)
     return Builtin(row["family"], row["family_config"])
 
 
 def architecture_values(value: Architecture) -> dict[str, object]:
-    """An architecture as columns: those of the other kind are empty."""
+    """An architecture as columns: those of the other kinds are empty."""
+    empty: dict[str, object] = {"family": "", "family_config": {}, "graph_digest": "", "code_digest": "", "code": {}}
     match value:
         case Builtin(family, config):
-            return {"family": family, "family_config": dict(config), "graph_digest": ""}
+            return empty | {"family": family, "family_config": dict(config)}
         case GraphArchitecture(digest):
-            return {"family": "", "family_config": {}, "graph_digest": digest}
+            return empty | {"graph_digest": digest}
+        case CodeArchitecture(digest):
+            return empty | {"code_digest": digest, "code": _code_values(value)}
+
+
+def _code(row: RowMapping) -> CodeArchitecture:
+    values = row["code"]
+    kinds = {
+        kind: {name: (dtype, tuple(shape)) for name, dtype, shape in values[kind]} for kind in ("parameters", "buffers")
+    }
+    return CodeArchitecture(
+        digest=row["code_digest"],
+        factory=values["factory"],
+        config=values["config"],
+        seed=int(row["init_seed"]),
+        declared=Outline(**kinds, tied=values["tied"], batch_norms=values["batch_norms"]),
+        file_name=values["file_name"],
+    )
+
+
+def _code_values(value: CodeArchitecture) -> dict[str, object]:
+    """What is kept of code besides its digest and seed."""
+    declared = value.declared
+    return {
+        "factory": value.factory,
+        "config": dict(value.config),
+        "file_name": value.file_name,
+        "parameters": [[name, *spec] for name, spec in declared.parameters.items()],
+        "buffers": [[name, *spec] for name, spec in declared.buffers.items()],
+        "tied": dict(declared.tied),
+        "batch_norms": dict(declared.batch_norms),
+    }
 
 
 def _tensor_spec(value: Mapping[str, Any]) -> TensorSpec:

@@ -65,9 +65,11 @@ models = Table(
     Column("inputs", JSON, nullable=False),
     Column("outputs", JSON, nullable=False),
     Column("warnings", JSON, nullable=False),
+    Column("code_digest", String(64), nullable=False, index=True),
+    Column("code", JSON, nullable=False),
     UniqueConstraint("tenant", "name", name="uq_models"),
 )
-"""An architecture is a `family` with its configuration, or a graph; the columns of the other are empty.
+"""An architecture is a `family` with its configuration, a graph, or code; the columns of the others are empty.
 `revision` counts changes; `last_version` is the highest version number given out, also if that one was removed."""
 
 model_versions = Table(

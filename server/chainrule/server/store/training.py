@@ -202,6 +202,7 @@ class TrainingTables(Database):
         queries = (
             sa.select(versions.weights_digest, versions.model + "/versions/" + sa.cast(versions.number, sa.String)),
             sa.select(schema.models.c.graph_digest, schema.models.c.name).where(schema.models.c.graph_digest != ""),
+            sa.select(schema.models.c.code_digest, schema.models.c.name).where(schema.models.c.code_digest != ""),
             sa.select(schema.datasets.c.digest, schema.datasets.c.name),
             sa.select(schema.dataset_chunks.c.digest, schema.datasets.c.name).join_from(
                 schema.dataset_chunks, schema.datasets
@@ -221,6 +222,7 @@ class TrainingTables(Database):
         columns = (
             schema.model_versions.c.weights_digest,
             schema.models.c.graph_digest,
+            schema.models.c.code_digest,
             schema.datasets.c.digest,
             schema.dataset_chunks.c.digest,
             schema.jobs.c.weights_digest,

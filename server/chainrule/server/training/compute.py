@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 
 import chainrule.engine as cr
 from chainrule.engine import data, nn
+from chainrule.engine.models import all_draws
+from chainrule.server.architecture import CodeArchitecture
 from chainrule.server.training.contributions import HEAD, WHOLE, Measured
 from chainrule.server.training.examples import ExampleSource
 from chainrule.server.training.layout import Layout, make_layout, views
@@ -35,8 +38,12 @@ class Computation:
 
     def __init__(self, plan: Plan, examples: ExampleSource, validation: ExampleSource | None = None) -> None:
         self.plan = plan
-        self.model = plan.architecture.build()
-        self.layout = make_layout(plan, self.model)
+        architecture = plan.architecture
+        self.model = architecture.build()
+        self.layout = make_layout(
+            plan, architecture.outline() if isinstance(architecture, CodeArchitecture) else self.model
+        )
+        self._drawing = all_draws if isinstance(architecture, CodeArchitecture) else _engine_draws
         self._reader = Reader(plan, examples, validation)
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
@@ -111,7 +118,7 @@ class Computation:
             into = sink if is_last else self._level(self._levels, carry)
             lot = self._reader.shard(tick.step, shard)
             self._reader.expect_shard(tick.step + 1, shard)
-            with cr.random.using(self._draws(tick.step, shard)):
+            with self._drawing(self._seed_of_draws(tick.step, shard)):
                 measured_here = self._in_pieces(lot, tick.step, into, left, send if is_last else None)
             pending.append((into, measured_here))
 
@@ -255,10 +262,10 @@ class Computation:
             self._validation_amounts = self._objective.amounts(count, of_all)
         return self._validation_amounts
 
-    def _draws(self, step: int, shard: int) -> cr.Generator:
-        """What dropout and the like draw from: a function of the job's seed, the step and the shard."""
+    def _seed_of_draws(self, step: int, shard: int) -> int:
+        """Of what dropout and the like draw: a function of the job's seed, the step and the shard."""
         key = struct.pack("<QQQ", self.plan.config.seed, step, shard)
-        return cr.Generator(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little"))
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
     def _tensor(self, name: str) -> cr.Tensor:
         return self._parameters[name] if name in self._parameters else self._buffers[name]
@@ -266,6 +273,11 @@ class Computation:
     @staticmethod
     def _shards_of(shards: Sequence[Indices], block: Block) -> Sequence[Indices]:
         return shards[block.start : block.start + block.size]
+
+
+def _engine_draws(seed: int) -> AbstractContextManager[None]:
+    """Draws inside, from the engine's default generator, are a function of the seed."""
+    return cr.random.using(cr.Generator(seed))
 
 
 class Sink:

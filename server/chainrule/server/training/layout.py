@@ -25,6 +25,8 @@ import ml_dtypes
 import numpy as np
 
 from chainrule.engine import nn
+from chainrule.engine.models import Outline, outline_of
+from chainrule.engine.models.outlines import Spec, statistics_of
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import Array, Arrays
 
@@ -142,12 +144,12 @@ class Layout:
     """Names of the trained parameters, in the order of the model."""
 
 
-def make_layout(plan: Plan, model: nn.Module) -> Layout:
-    """The layout of a plan's model; a function of these alone, so that all processes agree on it."""
-    parameters = {name: _of(p.data) for name, p in model.named_parameters()}
-    buffers = {name: _of(b.data) for name, b in model.named_buffers() if name in model.state_dict()}
+def make_layout(plan: Plan, model: nn.Module | Outline) -> Layout:
+    """The layout of a plan's model, or of its outline; a function of these alone, so that all processes agree on it."""
+    outline = model if isinstance(model, Outline) else outline_of(model)
+    parameters, buffers = outline.parameters, outline.buffers
     trained = tuple(name for name in parameters if is_trained(name, plan.config.trainable))
-    rules = batch_norm_rules(model)
+    rules = batch_norm_rules(outline)
     tracked = {name for rule in rules for name in (rule.mean, rule.variance, rule.count)}
     frozen = {name: spec for name, spec in parameters.items() if name not in trained}
     frozen |= {name: spec for name, spec in buffers.items() if name not in tracked}
@@ -174,15 +176,15 @@ def with_partitions(plan: Plan, *, nodes: int) -> Plan:
     has enough to do. It does not change the results, so attempts on different clusters may differ in it."""
     if plan.config.partitions:
         return plan
-    parameters = plan.architecture.build().named_parameters()
-    size = sum(p.data.nbytes for name, p in parameters if is_trained(name, plan.config.trainable))
+    parameters = plan.architecture.outline().parameters
+    size = sum(_bytes(spec) for name, spec in parameters.items() if is_trained(name, plan.config.trainable))
     count = max(1, min(nodes, size // PARTITION_BYTES))
     return replace(plan, config=replace(plan.config, partitions=count))
 
 
 def count_partitions(plan: Plan) -> int:
     """How many partitions a plan has."""
-    return len(make_layout(plan, plan.architecture.build()).partitions)
+    return len(make_layout(plan, plan.architecture.outline()).partitions)
 
 
 def is_trained(name: str, patterns: Iterable[str]) -> bool:
@@ -190,18 +192,10 @@ def is_trained(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def batch_norm_rules(model: nn.Module) -> tuple[BatchNormRule, ...]:
+def batch_norm_rules(model: nn.Module | Outline) -> tuple[BatchNormRule, ...]:
     """How the running statistics of a model are updated."""
-    return tuple(
-        BatchNormRule(
-            mean=f"{name}.running_mean",
-            variance=f"{name}.running_var",
-            count=f"{name}.num_batches_tracked",
-            momentum=module.momentum,
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.track_running_stats
-    )
+    outline = model if isinstance(model, Outline) else outline_of(model)
+    return tuple(BatchNormRule(*statistics_of(path), momentum) for path, momentum in outline.batch_norms.items())
 
 
 def views(places: Mapping[str, Place], memory: memoryview) -> Arrays:
@@ -211,15 +205,13 @@ def views(places: Mapping[str, Place], memory: memoryview) -> Arrays:
 
 # --- private ---------------------------------------------------------------------------------------------------
 
-_Spec = tuple[str, tuple[int, ...]]
-
 
 def _partition_layout(
     index: int,
-    share: Mapping[str, _Spec],
+    share: Mapping[str, Spec],
     rules: tuple[BatchNormRule, ...],
-    buffers: Mapping[str, _Spec],
-    frozen: Mapping[str, _Spec],
+    buffers: Mapping[str, Spec],
+    frozen: Mapping[str, Spec],
 ) -> PartitionLayout:
     parameters, buckets, bucket_of, end = _in_buckets(share)
     means = [name for rule in rules for name in (rule.mean, rule.variance)]
@@ -241,7 +233,7 @@ def _partition_layout(
     )
 
 
-def _in_buckets(share: Mapping[str, _Spec]) -> tuple[dict[str, Place], list[Place], dict[str, int], int]:
+def _in_buckets(share: Mapping[str, Spec]) -> tuple[dict[str, Place], list[Place], dict[str, int], int]:
     places: dict[str, Place] = {}
     bucket_of: dict[str, int] = {}
     bounds: list[tuple[int, int, str]] = []
@@ -263,7 +255,7 @@ def _in_buckets(share: Mapping[str, _Spec]) -> tuple[dict[str, Place], list[Plac
     return places, buckets, bucket_of, offset
 
 
-def _packed(specs: Mapping[str, _Spec], offset: int) -> tuple[dict[str, Place], int]:
+def _packed(specs: Mapping[str, Spec], offset: int) -> tuple[dict[str, Place], int]:
     places = {}
     for name, spec in specs.items():
         places[name] = Place(_aligned(offset), *spec)
@@ -271,7 +263,7 @@ def _packed(specs: Mapping[str, _Spec], offset: int) -> tuple[dict[str, Place], 
     return places, offset
 
 
-def _spread(specs: Mapping[str, _Spec], count: int) -> list[dict[str, _Spec]]:
+def _spread(specs: Mapping[str, Spec], count: int) -> list[dict[str, Spec]]:
     """Parameters over partitions, the largest first to where there is least; each keeps the order of all."""
     sizes = [0] * count
     home: dict[str, int] = {}
@@ -282,11 +274,7 @@ def _spread(specs: Mapping[str, _Spec], count: int) -> list[dict[str, _Spec]]:
     return [{name: spec for name, spec in specs.items() if home[name] == index} for index in range(count)]
 
 
-def _of(array: Array) -> _Spec:
-    return array.dtype.name, tuple(array.shape)
-
-
-def _bytes(spec: _Spec) -> int:
+def _bytes(spec: Spec) -> int:
     return math.prod(spec[1]) * _dtype(spec[0]).itemsize
 
 

@@ -11,6 +11,7 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
+from chainrule.server.architecture import CodeArchitecture
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.parts import Ended
 from chainrule.server.training.serving import PartitionSpec, run_partition
@@ -80,10 +81,12 @@ class LocalPlacement:
             await asyncio.gather(*self._watches)
 
     async def _start(self, part: str, target: Callable[[Any], None], spec: Any, ended: Ended) -> BaseProcess:
-        process: BaseProcess = self._context.Process(
-            target=_run, args=(self.environment(part), target, spec), daemon=True
-        )
-        at_start = self.environment(part) if self.start == "spawn" else {}  # a server of forks would keep them
+        environment = self.environment(part)
+        architecture = self.spec.plan.architecture
+        if isinstance(spec, WorkerSpec) and isinstance(architecture, CodeArchitecture):
+            environment = environment | architecture.environment
+        process: BaseProcess = self._context.Process(target=_run, args=(environment, target, spec), daemon=True)
+        at_start = environment if self.start == "spawn" else {}  # a server of forks would keep them
         await asyncio.to_thread(_start, process, at_start)
         watch = asyncio.create_task(self._watch(process, ended))
         self._watches.add(watch)

@@ -19,6 +19,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from chainrule.server.architecture import Architecture, CodeArchitecture
 from chainrule.server.ray_calls import RayCalls
 from chainrule.server.training.attempt import AttemptSpec
 from chainrule.server.training.coordinator import Coordinator
@@ -147,6 +148,14 @@ class CoordinatorActor:
         return self._coordinator
 
 
+def runtime_environment(architecture: Architecture) -> dict[str, Any]:
+    """Options of workers that run code: Ray starts a process for each, with an environment that names the file, and
+    gives it to nobody else afterwards. Empty: any process will do."""
+    if not isinstance(architecture, CodeArchitecture):
+        return {}
+    return {"runtime_env": {"env_vars": architecture.environment}}
+
+
 class RayPlacement:
     """Starts partitions and workers as actors; they end with the process that this is in."""
 
@@ -180,12 +189,13 @@ class RayPlacement:
             coordinator=coordinator,
             examples=NO_EXAMPLES,
         )
+        environment = runtime_environment(self._spec.plan.architecture)
         with _lost_if_ray_refuses():
-            if self._warm:
+            if self._warm and not environment:
                 actor = self._warm.pop()
                 running = actor.run_worker.remote(spec, *self._examples)
             else:
-                actor = ray.remote(num_cpus=1)(WorkerActor).remote()
+                actor = ray.remote(num_cpus=1, **environment)(WorkerActor).remote()
                 running = actor.run.remote(spec, *self._examples)
             self._workers[lease] = actor
             self._watch(running, ended)
@@ -241,7 +251,8 @@ class RayLauncher:
     async def launch(self, spec: AttemptSpec) -> RayAttempt:
         """See Launcher."""
         try:
-            taken = await self._pool.take(spec.workers + 1)
+            runs_code = bool(runtime_environment(spec.plan.architecture))
+            taken = await self._pool.take(1 if runs_code else spec.workers + 1)
             return await self._launch(spec, taken)
         except BaseException:
             self._pool.fill()

@@ -27,6 +27,8 @@ MAX_SPECULATIONS = 3
 """Ticks in a row that may wait for a worker before it is replaced."""
 MAX_LOSSES = 10
 """Workers, or sets of partitions, that may be lost without a step in between."""
+MAX_AT_ONE_PLACE = 3
+"""Workers that may fail in the same tick, each for another reason."""
 FIRST_DELAY_S = 0.2
 """Pause before a second replacement without a step in between; doubled for each further."""
 MAX_DELAY_S = 10.0
@@ -111,10 +113,14 @@ class WorkerFailure:
 
 def after_failure(before: Sequence[WorkerFailure], failure: WorkerFailure) -> GiveUp | None:
     """What to do about an exception in a worker: None lets another compute it. The same one at the same place is the
-    job's own fault: trying again would end the same way."""
-    for other in before:
-        if (other.tick, other.message) == (failure.tick, failure.message):
-            return GiveUp("TRAINING_ERROR", f"two workers failed in the same way: {failure.message}", lost=False)
+    job's own fault: trying again would end the same way. So is what MAX_AT_ONE_PLACE find there in different words, as
+    where these name an address or a process."""
+    at_this_place = [other.message for other in before if other.tick == failure.tick]
+    if failure.message in at_this_place:
+        return GiveUp("TRAINING_ERROR", f"two workers failed in the same way: {failure.message}", lost=False)
+    if len(at_this_place) + 1 >= MAX_AT_ONE_PLACE:
+        message = f"{MAX_AT_ONE_PLACE} workers failed at the same place; the last: {failure.message}"
+        return GiveUp("TRAINING_ERROR", message, lost=False)
     return None
 
 

@@ -128,7 +128,7 @@ class PartitionServer:
         self._spec = spec
         self._control = control
         plan = spec.plan
-        layouts = make_layout(plan, plan.architecture.build()).partitions
+        layouts = make_layout(plan, plan.architecture.outline()).partitions
         self._layout = layouts[spec.index]
         self._alone = len(layouts) == 1
         self._segment = Segment.make(f"chainrule {spec.job} weights {spec.index}", Weights.size(self._layout))

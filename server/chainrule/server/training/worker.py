@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import chainrule.engine as cr
+from chainrule.server.architecture import CodeArchitecture
 from chainrule.server.training import faults
 from chainrule.server.training.audit import audited_shards
 from chainrule.server.training.compute import Computation, Sink
@@ -92,7 +93,20 @@ def _work_under(spec: WorkerSpec, control: Control) -> None:
     except (LinkError, RejectedError):  # the coordinator has seen it too, and decides
         return
     except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
-        control.failed(error, tick=worker.tick if worker is not None else -1)
+        control.failed(_located(error, spec.plan), tick=worker.tick if worker is not None else -1)
+
+
+def _located(error: Exception, plan: Plan) -> Exception:
+    """An error with the line of the model's code that it comes from, if it comes from there."""
+    architecture = plan.architecture
+    if isinstance(error, cr.CodeError) or not isinstance(architecture, CodeArchitecture):
+        return error
+    place = architecture.source.place_of(error)
+    if not place:
+        return error
+    located = cr.CodeError(f"{place}: {type(error).__name__}: {error}".rstrip(": "))
+    located.__cause__ = error
+    return located
 
 
 class Worker:
