@@ -71,9 +71,25 @@ class Model(ModelRecord):
         """What the network makes of some examples with the weights of its newest version; see `Client.predict`."""
         return self._service.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
 
-    def module(self) -> nn.Module:
-        """A module of the engine with the weights of its newest version."""
-        return self._service.module(self, self.weights())
+    def source(self) -> str:
+        """The Python file that makes the network, to be read: it is not run.
+
+        Raises:
+            InvalidInputError: the model is no code.
+        """
+        return self._service.source(self)
+
+    def module(self, *, code: str | Path | None = None) -> nn.Module:
+        """A module of the engine with the weights of its newest version.
+
+        Args:
+            code: of a model that is Python code, the file that makes it, which is then run here; it must be the one
+                that the model was created with. What a server has is never run by itself: see `source`.
+
+        Raises:
+            InvalidInputError: the model is code and there is no file, or another one; or the file fails.
+        """
+        return self._service.module(self, self.weights(), code=code)
 
     def save(self, path: str | Path, *, example: object = None) -> None:
         """Write its newest version to a file: all of it as .onnx, for inference, or its weights as .safetensors or
@@ -84,7 +100,8 @@ class Model(ModelRecord):
             example: a batch of inputs, which a model of a family needs to be written as .onnx.
 
         Raises:
-            InvalidInputError: the name says no format, the file cannot be written, or there is no example.
+            InvalidInputError: the name says no format, the file cannot be written, or there is no example; or it would
+                be the .onnx file of a model that is code.
         """
         target = networks.check_format(path)
         self._service.save(self, self.weights(), target, example)
@@ -163,6 +180,7 @@ class Models:
         network: networks.Network,
         *,
         config: Mapping[str, Any] | None = None,
+        factory: str | None = None,
         example: object = None,
         weights: networks.Weights | None = None,
         class_labels: Sequence[str] = (),
@@ -180,13 +198,18 @@ class Models:
         Args:
             model_id: last part of the name: lower-case letters, digits and hyphens, at most 63.
             network: a module of `chainrule.engine`; a `torch.nn.Module`, which stays as it is; an ONNX file, as its
-                path or its bytes, whose initializers are the weights; or the name of a family that the server knows.
-            config: with the name of a family, what it should not take its default for.
+                path or its bytes, whose initializers are the weights; the name of a family that the server knows; or
+                the path of a Python file (.py), which is run here once and then by the workers of jobs, if the server
+                allows it (--allow-code).
+            config: with the name of a family, what it should not take its default for; with a Python file, the keyword
+                arguments of its factory.
+            factory: with a Python file, the function or class in it that makes the network. Default "build".
             example: a batch of inputs, whose first dimension counts examples, or a tuple of several: a module that is
                 not of a family is run on it once. Shapes and dtypes matter, values do not.
             weights: in place of the network's own: a state_dict of arrays or tensors, or the path of a safetensors or
                 .pth file. Without any, the server initialises a family from `init_seed`.
             class_labels: what the classes are called, in the order of the outputs.
+            init_seed: of what the server initialises, or the factory of a Python file draws.
             allow_missing: patterns of names, as in a shell, that `weights` may lack or hold in another shape, as
                 ["fc.*"] where a head is replaced. The server initialises those of a family from `init_seed`, and the
                 model's weights_digest is that of the completed weights.
@@ -203,16 +226,25 @@ class Models:
             GraphError: the graph is malformed, or has operators that cannot be trained; they are all named.
             AlreadyExists: the name is taken by another model.
             InvalidArgument: the server refuses the name, the architecture or the weights.
+            FailedPrecondition: the network is a Python file, and the server does not allow that.
         """
-        parcel = self._connection.compute(networks.parcel, network, config=config, example=example, weights=weights)
+        parcel = self._connection.compute(
+            networks.parcel,
+            network,
+            config=config,
+            example=example,
+            weights=weights,
+            factory=factory,
+            seed=init_seed,
+        )
         message = parcel.message()
         put(message, "init_seed", init_seed, allowed=UINT64)
         put(message, "description", description, allowed="a text")
         put_labels(message, labels or {})
         message.class_labels.extend(texts("class_labels", class_labels))
         patterns = parcel.check_missing(texts("allow_missing", allow_missing))
-        if parcel.graph:
-            message.graph.digest = self._blobs.upload(parcel.graph)
+        if parcel.file:
+            parcel.put_digest(message, self._blobs.upload(parcel.file))
         if parcel.weights is not None:
             content = self._connection.compute(io.save, parcel.weights)
             message.weights_digest = self._blobs.upload(content, transferred=transferred)
@@ -373,8 +405,14 @@ class Models:
         """What the network of a model makes of some examples; see `Client.predict`."""
         return self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone)
 
+    def source(self, model: ModelRecord) -> str:
+        """The Python file that makes the network of a model; see `Model.source`."""
+        if model.code_digest is None:
+            raise InvalidInputError(f"{model.name} is no Python code, but {model.architecture}")
+        return (self._blobs.download(model.code_digest)).decode("utf-8-sig")
+
     def content(self, model: ModelRecord) -> bytes | None:
-        """The graph of a model, as an ONNX file without its weights; None: it is of a family."""
+        """The graph of a model, as an ONNX file without its weights; None: it is of a family, or code."""
         return self._blobs.download(model.graph_digest) if model.graph_digest else None
 
     def state_dict(
@@ -384,13 +422,37 @@ class Models:
         content = self.content(model)
         return self._connection.compute(networks.state_dict, weights, content, framework)
 
-    def module(self, model: ModelRecord, weights: dict[str, np.ndarray]) -> nn.Module:
-        """A module of the engine with weights of a model."""
+    def module(
+        self, model: ModelRecord, weights: dict[str, np.ndarray], *, code: str | Path | None = None
+    ) -> nn.Module:
+        """A module of the engine with weights of a model; see `Model.module`."""
+        if model.code_digest is not None:
+            if code is None:
+                raise InvalidInputError(
+                    f"{model.name} is Python code, which is not run here unless you say so; give the file that it was "
+                    f'created with, as module(code="{model.file_name}"), or read it with source()'
+                )
+            return self._connection.compute(
+                networks.module_of_code,
+                code,
+                model.code_digest,
+                factory=model.factory,
+                config=model.config,
+                seed=model.init_seed,
+                weights=weights,
+            )
+        if code is not None:
+            raise InvalidInputError(f"{model.name} is no Python code, but {model.architecture}; leave code out")
         content = self.content(model)
         return self._connection.compute(networks.module_of, model.family, model.config, content, weights)
 
     def save(self, model: ModelRecord, weights: dict[str, np.ndarray], path: Path, example: object = None) -> None:
         """Write weights of a model to a file; see `Model.save`."""
+        if model.code_digest is not None and path.suffix == networks.ONNX:
+            raise InvalidInputError(
+                f"{model.name} is Python code, which is not run to be written as {networks.ONNX}; write its weights as "
+                ".safetensors or .pth"
+            )
         content = self.content(model)
         self._connection.compute(
             networks.save, path, weights, content, family=model.family, config=model.config, example=example

@@ -1,21 +1,25 @@
 """What the SDK takes for a network and for weights, as what is sent; and what has come back, as modules and files."""
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf import json_format, struct_pb2
 
 from chainrule.client import torch_modules
 from chainrule.client.errors import InvalidInputError
-from chainrule.engine import ConfigError, FormatError, Tensor, io, models, nn
+from chainrule.client.wire import UINT64, plain, put
+from chainrule.engine import CodeError, ConfigError, FormatError, StateDictError, Tensor, io, models, nn
 from chainrule.engine.io.files import write_whole
 from chainrule.v1 import model_pb2
 
 Arrays = dict[str, np.ndarray]
 Network = Any
-"""A module of the engine, a torch.nn.Module, an ONNX file as its path or its bytes, or the name of a family."""
+"""A module of the engine, a torch.nn.Module, an ONNX file as its path or its bytes, a Python file as its path, or the
+name of a family."""
 Weights = Any
 """A mapping from names to arrays or tensors, or the path of a safetensors or .pth file."""
 
@@ -25,14 +29,18 @@ class Family(str):
 
 
 ONNX = ".onnx"
+PYTHON = ".py"
 TOKEN_FAMILIES = ("gpt",)
 """Families whose inputs are tokens, not features."""
 FRAMEWORKS = ("numpy", "torch")
+FILE_NAME = re.compile(r"[A-Za-z0-9_. -]{1,97}\.py")
+"""Names that a server takes for a file of code."""
+DEFAULT_FILE_NAME = "model.py"
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """A network as it is sent: a family with its configuration, or a graph."""
+    """A network as it is sent: a family with its configuration, a graph, or code."""
 
     family: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -40,22 +48,48 @@ class Parcel:
     """An ONNX file without its weights; empty: it is a family."""
     weights: Arrays | None = None
     """None: the server initialises them."""
+    code: models.Source | None = None
+    """A Python file; None: it is no code."""
+    outline: models.Outline = field(default_factory=lambda: models.Outline({}))
+    """What the network that it makes consists of."""
+
+    @property
+    def file(self) -> bytes:
+        """What is sent of it besides weights: the graph, or the code; empty: nothing."""
+        return self.graph if self.code is None else self.code.content
 
     def message(self) -> model_pb2.Model:
-        """The network as the API has it, where no digest of a graph is needed.
+        """The network as the API has it, without the digest of `file`.
 
         Raises:
             InvalidInputError: the configuration is not made of what JSON has.
         """
         if self.graph:
-            return model_pb2.Model()
+            return model_pb2.Model(graph=model_pb2.Graph())
+        if self.code is not None:
+            return model_pb2.Model(code=self._code(self.code))
         message = model_pb2.Model(builtin=model_pb2.Builtin(family=self.family))
-        try:
-            message.builtin.config.update(dict(self.config))
-        except ValueError as error:
-            raise InvalidInputError(
-                f"the configuration of {self.family} is not made of JSON values: {error}"
-            ) from error
+        put_config(message.builtin.config, self.config, of=self.family)
+        return message
+
+    def put_digest(self, message: model_pb2.Model, digest: str) -> None:
+        """Note in what `message` gave under which digest `file` was sent."""
+        if self.graph:
+            message.graph.digest = digest
+        else:
+            message.code.digest = digest
+
+    def _code(self, source: models.Source) -> model_pb2.Code:
+        message = model_pb2.Code(
+            factory=source.factory,
+            file_name=source.file_name,
+            parameters=self.outline.parameters,
+            tied=self.outline.tied,
+            batch_norms=[
+                model_pb2.BatchNorm(path=path, momentum=momentum) for path, momentum in self.outline.batch_norms.items()
+            ],
+        )
+        put_config(message.config, source.config, of=source.file_name)
         return message
 
     def check_missing(self, patterns: Sequence[str]) -> Sequence[str]:
@@ -72,21 +106,44 @@ class Parcel:
         return patterns
 
 
+def put_config(message: struct_pb2.Struct, config: Mapping[str, Any], *, of: str) -> None:
+    """Set a configuration. Raises InvalidInputError if it is not made of what JSON has."""
+    try:
+        message.update(dict(config))
+    except ValueError as error:
+        raise InvalidInputError(f"the configuration of {of} is not made of JSON values: {error}") from error
+
+
 # What is sent.
 
 
-def parcel(network: Network, *, config: Mapping[str, Any] | None, example: object, weights: Weights | None) -> Parcel:
+def parcel(
+    network: Network,
+    *,
+    config: Mapping[str, Any] | None,
+    example: object,
+    weights: Weights | None,
+    factory: str | None = None,
+    seed: int = 0,
+) -> Parcel:
     """A network with the weights that it begins with.
+
+    Args:
+        seed: of what the factory of a Python file draws.
 
     Raises:
         InvalidInputError: it is nothing that can be sent, or is given with what does not go with it.
         ChainruleError: a module cannot be exported, a file cannot be read.
     """
     given = None if weights is None else arrays_of(weights)
+    if not isinstance(network, Family) and isinstance(network, str | Path) and Path(network).suffix == PYTHON:
+        return _of_code(Path(network), factory or "build", config or {}, seed, given)
+    if factory is not None:
+        raise InvalidInputError(f"factory goes with a Python file, as net{PYTHON}; leave it out")
     if isinstance(network, Family) or (isinstance(network, str) and not _is_path(network)):
         return Parcel(family=str(network), config=config or {}, weights=None if given is None else with_counters(given))
     if config is not None:
-        raise InvalidInputError("config goes with the name of a family; leave it out")
+        raise InvalidInputError("config goes with the name of a family, or a Python file; leave it out")
     if torch_modules.is_torch_module(network):
         from chainrule.client import graphs  # it brings onnx, which is not small
 
@@ -104,12 +161,41 @@ def _parcel(network: Network, example: object) -> Parcel:
         return _of_file(_read(Path(network)))
     raise InvalidInputError(
         f"a {type(network).__name__} is no network; give a module of chainrule.engine or of PyTorch, the path or the "
-        "bytes of an ONNX file, or the name of a family"
+        "bytes of an ONNX file, the path of a Python file, or the name of a family"
     )
 
 
 def _is_path(text: str) -> bool:
     return text.endswith(ONNX) or "/" in text or "\\" in text
+
+
+def _of_code(path: Path, factory: str, config: Mapping[str, Any], seed: int, weights: Arrays | None) -> Parcel:
+    """A file of Python, which is run here to learn what the network consists of and begins with."""
+    put(model_pb2.Model(), "init_seed", seed, allowed=UINT64)
+    message = struct_pb2.Struct()
+    put_config(message, config, of=str(path))
+    sent = plain(json_format.MessageToDict(message))  # the factory is called with the same values here and there
+    source = models.Source(_read(path), factory, sent, str(path))
+    module = _run(source, seed)
+    if weights is not None:
+        try:
+            module.load_state_dict(with_counters(weights, module.state_dict()))
+        except StateDictError as error:
+            raise InvalidInputError(f"weights do not fit the network of {path}: {error}") from error
+    name = path.name if FILE_NAME.fullmatch(path.name) else DEFAULT_FILE_NAME
+    return Parcel(
+        config=sent,
+        weights=arrays_of(module.state_dict()),
+        code=replace(source, file_name=name),
+        outline=models.outline_of(module),
+    )
+
+
+def _run(source: models.Source, seed: int) -> nn.Module:
+    try:
+        return source.build(seed)
+    except CodeError as error:
+        raise InvalidInputError(str(error)) from error
 
 
 def _of_module(module: nn.Module, example: object) -> Parcel:
@@ -214,6 +300,29 @@ def module_of(family: str, config: Mapping[str, Any], content: bytes | None, wei
         from chainrule.client import graphs
 
         module = graphs.module_of(content)
+    module.load_state_dict(weights)
+    return module
+
+
+def module_of_code(
+    path: str | Path, digest: str, *, factory: str, config: Mapping[str, Any], seed: int, weights: Arrays
+) -> nn.Module:
+    """What a Python file of this machine makes, with these weights: it is run here.
+
+    Args:
+        digest: SHA-256 of the file that the model was created with.
+
+    Raises:
+        InvalidInputError: the file cannot be read, is another one, or fails.
+    """
+    content = _read(Path(path))
+    found = io.digest(content)
+    if found != digest:
+        raise InvalidInputError(
+            f"{path} has the SHA-256 {found}, but the model was created with a file that has {digest}; give that one, "
+            "as model.source() shows it"
+        )
+    module = _run(models.Source(content, factory, config, str(path)), seed)
     module.load_state_dict(weights)
     return module
 

@@ -31,9 +31,9 @@ class ModelRecord:
     name: str
     """Resource name, for example "models/digits"."""
     family: str
-    """Family of the architecture, for example "small_cnn"; empty: it is a graph."""
+    """Family of the architecture, for example "small_cnn"; empty: it is a graph, or code."""
     config: Mapping[str, Any]
-    """Configuration of the family, for example {"num_classes": 10}."""
+    """Configuration of the family, or of the code's factory, for example {"num_classes": 10}."""
     weights_digest: str | None
     """SHA-256 of the weights as a safetensors file; None where the server initialises them from init_seed."""
     init_seed: int
@@ -49,7 +49,13 @@ class ModelRecord:
     latest_version: str = ""
     """Resource name of its newest version, for example "models/digits/versions/2"."""
     graph_digest: str | None = None
-    """SHA-256 of the graph, as an ONNX file without its weights; None: it is of a family."""
+    """SHA-256 of the graph, as an ONNX file without its weights; None: it is of a family, or code."""
+    code_digest: str | None = None
+    """SHA-256 of the Python file that makes the network; None: it is no code."""
+    factory: str = ""
+    """The function or class of that file that makes it."""
+    file_name: str = ""
+    """What that file is called."""
     class_labels: tuple[str, ...] = ()
     """What the classes are called, in the order of its outputs."""
     inputs: tuple[TensorSpec, ...] = ()
@@ -60,6 +66,13 @@ class ModelRecord:
     """What is odd about its architecture, though it can be trained."""
     etag: str = ""
     """Changes whenever the model does; sent along with a change, it makes sure that nothing else came between."""
+
+    @property
+    def architecture(self) -> str:
+        """What the network is, in a line: "small_cnn {'num_classes': 10}", or "graph" or "code" with its SHA-256."""
+        if self.code_digest is not None:
+            return f"code {self.code_digest} {self.factory} {dict(self.config)}"
+        return f"{self.family} {dict(self.config)}" if self.family else f"graph {self.graph_digest}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,10 +189,14 @@ class Node:
 
 def model_fields(message: model_pb2.Model) -> dict[str, Any]:
     """What a message says of a model, by the names of a ModelRecord."""
+    config = message.code.config if message.HasField("code") else message.builtin.config
     return {
         "name": message.name,
         "family": message.builtin.family,
-        "config": plain(json_format.MessageToDict(message.builtin.config)),
+        "config": plain(json_format.MessageToDict(config)),
+        "code_digest": message.code.digest or None,
+        "factory": message.code.factory,
+        "file_name": message.code.file_name,
         "weights_digest": message.weights_digest or None,
         "init_seed": message.init_seed,
         "num_parameters": message.num_parameters,

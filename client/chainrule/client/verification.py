@@ -215,8 +215,7 @@ def _facts(record: Record) -> dict[str, Any]:
     model, config = record.model, record.status.config
     digest = record.source_digest or model.weights_digest
     weights = f"weights {digest}" if digest else f"initialised from {model.init_seed}"
-    architecture = f"{model.family} {dict(model.config)}" if model.family else f"graph {model.graph_digest}"
-    facts: dict[str, Any] = {"model": f"{architecture}, {weights}", "dataset": record.dataset.digest}
+    facts: dict[str, Any] = {"model": f"{model.architecture}, {weights}", "dataset": record.dataset.digest}
     facts.update(_flat({name: getattr(config, name) for name in WEIGHT_FIELDS}))
     facts["parameter_groups"] = [
         {"patterns": list(group.patterns), **group.settings} for group in config.parameter_groups

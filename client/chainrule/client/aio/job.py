@@ -381,15 +381,19 @@ class AsyncJob:
         weights = await self.weights()
         return await self._service.models.state_dict(await self._model(), weights, framework)
 
-    async def module(self) -> nn.Module:
+    async def module(self, *, code: str | Path | None = None) -> nn.Module:
         """A module of the engine with the final weights.
 
+        Args:
+            code: of a model that is Python code, the file that makes it, which is then run here; see `Model.module`.
+
         Raises:
+            InvalidInputError: the model is code and there is no file, or another one; or the file fails.
             FailedPrecondition: the job has not SUCCEEDED.
             NotFound: its model was removed.
         """
         weights = await self.weights()
-        return await self._service.models.module(await self._model(), weights)
+        return await self._service.models.module(await self._model(), weights, code=code)
 
     async def save(self, path: str | Path, *, example: object = None) -> None:
         """Write what the job has made to a file: the model with its weights as .onnx, for inference, or the weights as

@@ -55,6 +55,26 @@ OnnxOption = Annotated[
         show_default=False,
     ),
 ]
+CodeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--code",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="In place of a family: a Python file, whose factory makes the network. It is run here once, and by the "
+        "workers of jobs; only servers that were started with --allow-code take it.",
+        show_default=False,
+    ),
+]
+FactoryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The function or class of --code that makes the network; without it, build.",
+        show_default=False,
+    ),
+]
 ClassesOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -68,8 +88,8 @@ ConfigOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE|JSON",
-        help="Its configuration: num_classes=10, as often as needed, or one object '{\"num_classes\": 10}'. "
-        "A value that is not JSON is a string.",
+        help="Its configuration, or the arguments of --factory: num_classes=10, as often as needed, or one object "
+        "'{\"num_classes\": 10}'. A value that is not JSON is a string.",
         show_default=False,
     ),
 ]
@@ -92,7 +112,10 @@ AllowMissingOption = Annotated[
         show_default=False,
     ),
 ]
-InitSeedOption = Annotated[int, typer.Option(min=0, help="Seed of the initialisation of what --weights does not have.")]
+InitSeedOption = Annotated[
+    int,
+    typer.Option(min=0, help="Seed of the initialisation of what --weights does not have, and of what --code draws."),
+]
 
 
 @app.command("create")
@@ -101,6 +124,8 @@ def create(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name: lower-case letters, digits, hyphens.")],
     family: FamilyOption = None,
     onnx: OnnxOption = None,
+    code: CodeOption = None,
+    factory: FactoryOption = None,
     config: ConfigOption = None,
     weights: WeightsOption = None,
     allow_missing: AllowMissingOption = None,
@@ -111,11 +136,15 @@ def create(
     address: AddressOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Make a model of a family that the server knows, or of an ONNX file."""
-    if (family is None) == (onnx is None):
-        raise typer.BadParameter("one of them says what the network is; give one.", param_hint="--family, --onnx")
+    """Make a model of a family that the server knows, of an ONNX file, or of a Python file."""
+    if sum(what is not None for what in (family, onnx, code)) != 1:
+        raise typer.BadParameter(
+            "one of them says what the network is; give one.", param_hint="--family, --onnx, --code"
+        )
+    if factory is not None and code is None:
+        raise typer.BadParameter("it is in the file of --code; leave it out.", param_hint="--factory")
     if onnx is not None and config:
-        raise typer.BadParameter("it is that of a family; leave it out.", param_hint=CONFIG_OPTION)
+        raise typer.BadParameter("it is that of a family, or of code; leave it out.", param_hint=CONFIG_OPTION)
     if allow_missing and weights is None:
         raise typer.BadParameter(
             "it says what --weights may lack, and there are none; give --weights, or leave it out.",
@@ -131,8 +160,9 @@ def create(
             warnings.simplefilter("ignore", UserWarning)  # what there is of them is shown below
             made = session.client.models.create(
                 model,
-                onnx if onnx is not None else Family(family),
+                onnx or code or Family(family),
                 config=None if onnx is not None else settings,
+                factory=factory,
                 weights=arrays,
                 class_labels=class_labels or (),
                 allow_missing=allow_missing or (),
@@ -159,8 +189,8 @@ def list_models(
             session.client.models.list(filter=filter, order_by=order_by, limit=limit),
             {
                 "MODEL": lambda m: m.name,
-                "FAMILY": lambda m: m.family or "graph",
-                "CONFIG": lambda m: json.dumps(m.config) if m.family else short_digest(m.graph_digest),
+                "FAMILY": lambda m: m.family or ("graph" if m.code_digest is None else "code"),
+                "CONFIG": lambda m: json.dumps(m.config) if m.family else short_digest(m.graph_digest or m.code_digest),
                 "PARAMETERS": lambda m: f"{m.num_parameters:,}",
                 "WEIGHTS": lambda m: short_digest(m.weights_digest),
                 "VERSION": lambda m: short_name(m.latest_version) or "-",
@@ -318,6 +348,12 @@ def _show(session: Session, model: "ModelRecord") -> None:
 
 def architecture_lines(model: "ModelRecord") -> list[tuple[str, str]]:
     """What a model's network is, as lines of names and values."""
+    if model.code_digest is not None:
+        return [
+            ("code sha256", model.code_digest),
+            ("factory", f"{model.factory} of {model.file_name}"),
+            ("config", json.dumps(model.config)),
+        ]
     if model.graph_digest is None:
         return [("family", model.family), ("config", json.dumps(model.config))]
     return [
