@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import chainrule.engine as cr
-from chainrule.client import Client, FailedPrecondition, InvalidInputError, Job, Model
+from chainrule.client import Client, FailedPrecondition, InvalidInputError, Job, JobFailedError, JobStatus, Model
 from chainrule.client.cli.app import app
 from chainrule.server.architecture import RUNS_CODE
 from tests.integration.conftest import ServerProcess
@@ -93,6 +93,12 @@ def train(client: Client, model: Model | str, **config: object) -> Job:
     return client.jobs.create(model=model, dataset=data, **{**defaults, **config})
 
 
+def failed(job: Job) -> JobStatus:
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=120)
+    return job.status()
+
+
 def test_code_runs_in_workers_only_and_gives_the_same_bits_with_any_number_of_them(
     allowing: ServerProcess, net: Path
 ) -> None:
@@ -103,7 +109,7 @@ def test_code_runs_in_workers_only_and_gives_the_same_bits_with_any_number_of_th
         assert {int(note.name) for note in ran.iterdir()} == {os.getpid()}  # to learn its weights, here
         digests = set()
         for workers in (1, 2, 3):
-            job = train(client, model, workers=workers)
+            job = train(client, model, workers=workers, min_workers=workers)
             assert job.wait(timeout_s=120).state == "SUCCEEDED", job.status().error
             digests.add(job.status().weights_digest)
         assert len(digests) == 1
@@ -124,3 +130,113 @@ def test_code_runs_in_workers_only_and_gives_the_same_bits_with_any_number_of_th
         assert cr.isfinite(module(cr.zeros(2, 6))).all()
         with pytest.raises(FailedPrecondition, match="workers of jobs run and nobody else"):
             client.predict(model, np.zeros((1, 6), np.float32))
+
+
+FAILING = """
+from chainrule.engine import nn
+
+
+def build(fail_at_home=False):
+    import os
+
+    if {at_build!r} and {variable!r} in os.environ:
+        raise KeyError("no such layer")
+    return Net()
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear({inputs}, 3)
+
+    def forward(self, x):
+        return self.shaped(self.layer(x))
+
+    def shaped(self, y):
+        if {in_forward!r}:
+            raise LookupError(f"it is {{id(object())}} in a process {{__import__('os').getpid()}}")
+        return y
+"""
+
+
+def test_an_error_of_the_code_fails_the_job_with_its_file_and_line(allowing: ServerProcess, tmp_path: Path) -> None:
+    common = {"variable": RUNS_CODE, "at_build": False, "in_forward": False, "inputs": 6}
+    with Client.connect(allowing.address) as client:
+        for name, changes, said in (
+            ("build", {"at_build": True}, "net.py, line 9: KeyError: 'no such layer'"),
+            ("forward", {"in_forward": True}, "net.py, line 23: LookupError: it is "),
+            ("shape", {"inputs": 5}, "net.py, line 19: ShapeError: "),
+        ):
+            folder = tmp_path / name
+            folder.mkdir()
+            file = folder / "net.py"
+            file.write_text(FAILING.format(**{**common, **changes}))
+            job = train(client, client.models.create(f"failing-{name}", file), workers=1)
+            status = failed(job)
+            assert status.error is not None
+            assert (status.error.reason, said in status.error.message) == ("TRAINING_ERROR", True), status.error
+            assert 'File "net.py", line ' in status.error.traceback
+            logged = "\n".join(entry.message for entry in job.logs())
+            assert said in logged
+
+
+def test_what_the_factory_makes_must_be_what_was_uploaded(allowing: ServerProcess, tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(
+        "import os\n"
+        "from chainrule.engine import nn\n"
+        f"def build(): return nn.Linear(6, 3, bias={RUNS_CODE!r} not in os.environ)\n"
+    )
+    with Client.connect(allowing.address) as client:
+        status = failed(train(client, client.models.create("changing", file)))
+        assert status.error is not None
+        assert 'of net.py makes is not that which the model was created with: it lacks the parameters "bias"' in (
+            status.error.message
+        )
+
+
+def test_a_server_refuses_code_unless_it_is_told_to_take_it(server: ServerProcess, net: Path) -> None:
+    said = "was started without --allow-code"
+    with Client.connect(server.address) as client:
+        with pytest.raises(FailedPrecondition, match=said) as refused:
+            client.models.create("code-refused", net)
+        assert refused.value.reason == "CODE_NOT_ALLOWED"
+    result = CliRunner().invoke(
+        app, ["models", "create", "code-refused", "--code", str(net), "--address", server.address]
+    )
+    assert result.exit_code != 0
+    assert said in " ".join(result.stderr.split())
+    assert {int(note.name) for note in (net.parent / "ran").iterdir()} == {os.getpid()}
+
+
+def test_a_server_that_takes_code_no_more_runs_none_and_keeps_what_there_is(
+    make_server: Callable[..., ServerProcess], net: Path
+) -> None:
+    server = make_server("changed", "--allow-code")
+    server.start()
+    with Client.connect(server.address) as client:
+        model = client.models.create("settling", net)
+        done = train(client, model, epochs=1)
+        digest = done.wait(timeout_s=120).weights_digest
+        going = train(client, model, epochs=100_000)
+        next(iter(going.stream_metrics()))
+        going.pause()
+    assert server.terminate() == 0
+    again = ServerProcess(server.data_dir, *[word for word in server._arguments if word != "--allow-code"])
+    again.start()
+    try:
+        with Client.connect(again.address) as client:
+            found = client.models.get("settling")
+            assert (found.code_digest, found.latest_version) == (model.code_digest, "models/settling/versions/2")
+            assert client.models.version("settling", 2).weights_digest == digest
+            assert found.weights().keys() == client.models.version("settling", 1).weights().keys()
+            assert found.source() == net.read_text()
+            with pytest.raises(FailedPrecondition, match=r"models/settling.* without --allow-code"):
+                train(client, found)
+            resumed = client.jobs.get(going.name)
+            resumed.resume()
+            error = failed(resumed).error
+            assert error is not None
+            assert (error.reason, "without --allow-code" in error.message) == ("CODE_NOT_ALLOWED", True)
+    finally:
+        again.stop()

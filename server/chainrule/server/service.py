@@ -214,6 +214,11 @@ class Service:
         note_owner(lock, self.address)
         asked = "calls need a token" if config.require_tokens else "calls need no token"
         logger.info("serving on %s, %s, %s, data in %s", self.address, _encryption(config), asked, config.data_dir)
+        if config.allow_code:
+            logger.warning(
+                "--allow-code: whoever may create models runs Python on the cluster, with all that the workers' user "
+                "can read and reach, the data of all tenants included"
+            )
         if not is_loopback_host(config.host) and config.insecure_public:
             logger.warning("serving on %s as --insecure-public has it", self.address)
 
