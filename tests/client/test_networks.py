@@ -186,3 +186,120 @@ def test_a_job_that_has_not_succeeded_has_no_module(server: FakeServer, client: 
     for read in (job.module, job.state_dict, lambda: job.save(tmp_path / "m.pth")):
         with pytest.raises(FailedPrecondition, match="only a SUCCEEDED job has weights"):
             read()
+
+
+# Code
+
+NET = """
+from chainrule.engine import nn
+
+
+class Net(nn.Module):
+    def __init__(self, hidden, deep):
+        super().__init__()
+        self.first = nn.Linear({features}, hidden)
+        self.norm = nn.BatchNorm1d(hidden, momentum=None)
+        self.last = nn.Linear(hidden, 3, bias=deep["bias"])
+
+    def forward(self, x):
+        h = self.norm(self.first(x))
+        while h.abs().mean().item() > 1:  # as no graph can say
+            h = h * 0.5
+        return self.last(h)
+
+
+def build(hidden=4, deep=None):
+    assert isinstance(hidden, int)
+    return Net(hidden, deep or {{"bias": True}})
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    file = tmp_path / "net.py"
+    file.write_text(NET.format(features=graphs.FEATURES))
+    return file
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_python_file_is_sent_with_the_weights_that_it_makes(
+    server: FakeServer, client: Client, net: Path, kind: Any
+) -> None:
+    config = {"hidden": 5.0, "deep": {"bias": False}}
+    made = [client.models.create(f"m{seed}", kind(net), config=config, init_seed=seed) for seed in (1, 1, 2)]
+    assert made[0].weights_digest == made[1].weights_digest != made[2].weights_digest
+    model = made[0]
+    assert (model.code_digest, model.factory, model.file_name) == (io.digest(net.read_bytes()), "build", "net.py")
+    assert (model.family, model.config, model.graph_digest) == ("", {"hidden": 5, "deep": {"bias": False}}, None)
+    assert model.architecture == f"code {model.code_digest} build {model.config}"
+    assert server.blobs[model.code_digest or ""] == net.read_bytes()
+    [request, *_] = server.requests("CreateModel")
+    code = request.model.code
+    assert list(code.parameters) == ["first.weight", "first.bias", "norm.weight", "norm.bias", "last.weight"]
+    assert [(of.path, of.HasField("momentum")) for of in code.batch_norms] == [("norm", False)]
+    weights = io.load(server.blobs[model.weights_digest or ""])
+    assert weights["first.weight"].shape == (5, graphs.FEATURES)
+
+
+def test_code_begins_with_other_weights_if_these_fit(server: FakeServer, client: Client, net: Path) -> None:
+    first = client.models.create("a", net, init_seed=1)
+    weights = io.load(server.blobs[first.weights_digest or ""])
+    assert client.models.create("b", net, weights=weights).weights_digest == first.weights_digest
+    with pytest.raises(InvalidInputError, match=r"weights do not fit the network of .*net.py: "):
+        client.models.create("c", net, weights={"x": np.zeros(1)})
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "said"),
+    [
+        (None, {}, "cannot read .*net.py: no such file"),
+        ("def build(:", {}, "net.py is no Python 3"),
+        ("def make(): pass", {}, 'has no "build" at its top level, .* it defines make'),
+        ("def build(): pass", {"factory": "make"}, 'has no "make" at its top level'),
+        ("def build():\n    return missing", {}, r"net.py, line 2: NameError: name 'missing' is not defined"),
+        ("def build(): return 3", {}, "gives a int; it must give"),
+        ("def build(): pass", {"config": {"a": object()}}, "not made of JSON values"),
+        ("def build(): pass", {"init_seed": -1}, "init_seed is -1"),
+    ],
+)
+def test_a_file_that_makes_no_network_is_refused_here(
+    server: FakeServer, client: Client, net: Path, text: str | None, more: dict[str, Any], said: str
+) -> None:
+    net.unlink() if text is None else net.write_text(text)
+    with pytest.raises(InvalidInputError, match=said):
+        client.models.create("m", net, **more)
+    assert server.requests("CreateModel") == []
+
+
+def test_a_factory_without_a_python_file_is_refused(client: Client) -> None:
+    with pytest.raises(InvalidInputError, match=r"factory goes with a Python file, as net\.py; leave it out"):
+        client.models.create("m", "mlp", factory="build")
+
+
+def test_what_a_server_has_is_run_only_as_a_file_of_this_machine(
+    server: FakeServer, client: Client, net: Path, tmp_path: Path
+) -> None:
+    model = with_version(server, client.models.create("m", net, init_seed=3))
+    job = finished_job(server, client, model, io.load(server.blobs[model.weights_digest or ""]))
+    for of in (model, job):
+        with pytest.raises(InvalidInputError, match=r'not run here unless you say so; .*module\(code="net.py"\)'):
+            of.module()
+        assert outputs(of.module(code=net)).shape == (4, 3)
+    assert model.source() == net.read_text()
+    other = tmp_path / "other.py"
+    other.write_text(net.read_text() + "\nraise SystemExit('it was run')")
+    with pytest.raises(InvalidInputError, match=f"but the model was created with a file that has {model.code_digest}"):
+        job.module(code=other)
+    assert model.state_dict().keys() == model.module(code=str(net)).state_dict().keys()
+    model.save(tmp_path / "m.safetensors")
+    assert io.digest((tmp_path / "m.safetensors").read_bytes()) == model.weights_digest
+    with pytest.raises(InvalidInputError, match=r"is Python code, which is not run to be written as \.onnx"):
+        model.save(tmp_path / "m.onnx")
+
+
+def test_a_model_that_is_no_code_has_no_source(server: FakeServer, client: Client, net: Path) -> None:
+    model = with_version(server, client.models.create("m", "mlp", weights={"w": np.zeros(1)}))
+    with pytest.raises(InvalidInputError, match=r"models/m is no Python code, but mlp \{\}"):
+        model.source()
+    with pytest.raises(InvalidInputError, match=r"models/m is no Python code, but mlp \{\}; leave code out"):
+        model.module(code=net)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import typer
 
 from chainrule.server import cli
 from chainrule.server.cluster import settings  # noqa: F401 — before Ray: it sets its environment
+from chainrule.server.config import ServerConfig
 from tests.deploy.files import DEPLOY, ROOT, commands, only
 
 
@@ -37,6 +39,18 @@ def test_the_options_of_the_service_are_its_own() -> None:
     places = used("chainrule", "serve") | used("serve-on-ray", None)
     assert {"--ray-address", "--host", "--tls-cert", "--tokens"} <= {option for _, option in places}
     assert {(where, option) for where, option in places if option not in options(serve_command())} == set()
+
+
+def test_nothing_here_takes_code() -> None:
+    """Neither an option nor a variable, nor a key of a file: it is for each operator to decide."""
+    files = [file for file in DEPLOY.rglob("*") if file.is_file()]
+    assert len(files) > 10
+    spelled = re.compile(rb"allow[-_]code", re.IGNORECASE)
+    assert [str(file) for file in files if spelled.search(file.read_bytes())] == []
+
+
+def test_code_is_off_unless_it_is_asked_for() -> None:
+    assert not ServerConfig().allow_code
 
 
 def test_the_options_of_ray_are_its_own() -> None:

@@ -69,6 +69,30 @@ def test_a_model_is_made_of_an_onnx_file_shown_and_saved(
     assert "let it end with .onnx, .safetensors or .pth" in refused.stderr
 
 
+def test_a_model_is_made_of_a_python_file_and_shown(
+    run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "net.py"
+    file.write_text("from chainrule.engine import nn\ndef make(size): return nn.Linear(size, 3)\n")
+    words = ("models", "create", "c", "--code", str(file))
+    made = run_json(*words, "--factory", "make", "--config", "size=2", "--init-seed", "5")
+    assert (made["code_digest"], made["factory"], made["config"]) == (io.digest(file.read_bytes()), "make", {"size": 2})
+    text = " ".join(run("models", "show", "c").stdout.split())
+    assert f'code sha256 {made["code_digest"]} factory make of net.py config {{"size": 2}}' in text
+    assert run("models", "ls").stdout.splitlines()[1].split()[:3] == ["models/c", "code", made["code_digest"][:12]]
+    for wrong, said in (
+        (
+            ("models", "create", "d", "--family", "mlp", "--factory", "make"),
+            "it is in the file of --code; leave it out",
+        ),
+        ((*words, "--family", "mlp"), "one of them says what the network is; give one"),
+        (words, 'net.py has no "build" at its top level'),
+    ):
+        refused = run(*wrong)
+        assert refused.exit_code != 0
+        assert said in " ".join(refused.stderr.replace("│", " ").split())
+
+
 def test_a_model_of_a_family_is_saved_with_the_shape_of_an_input(
     run: Run, run_json: RunJson, server: FakeServer, tmp_path: Path
 ) -> None:

@@ -254,11 +254,12 @@ class Parts:
         cpus: float = 4,
         max_tenant_jobs: int | None = None,
         store_url: str = "",
+        allow_code: bool = False,
     ) -> None:
         self.blobs = BlobStore(folder / "blobs")
         self.store = Store(store_url or f"sqlite:///{folder / 'store.db'}")
         self.tenant_blobs = TenantBlobs(self.blobs, self.store, are_apart=False)
-        self.models = ModelCatalog(self.store, self.blobs, self.tenant_blobs)
+        self.models = ModelCatalog(self.store, self.blobs, self.tenant_blobs, allow_code=allow_code)
         self.datasets = DatasetCatalog(self.store, self.blobs, self.tenant_blobs)
         self.checkpoints = Checkpoints(self.store, self.blobs)
         self.submissions = Submissions(self.store, self.models)

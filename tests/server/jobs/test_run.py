@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from chainrule.engine import io
+from chainrule.engine.models import outline_of
+from chainrule.server.architecture import CodeArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import IllegalStateError, StorageFullError, StoreUnavailableError
 from chainrule.server.jobs import policies
@@ -827,3 +829,42 @@ async def test_who_follows_is_told_of_a_checkpoint_left_out_before_the_next_atte
     first = order.index("event")
     assert order[first : first + 3] == ["event", "ring", "launch"]
     parts.store.close()
+
+
+# --- code ------------------------------------------------------------------------------------------------------
+
+
+def parts_with_code(folder: Path, launcher: FakeLauncher) -> tuple[Parts, str]:
+    """A service that allows code, with a job of the usual network that is said to be code. Whoever runs it fails."""
+    parts = Parts(folder, launcher, allow_code=True)
+    model = parts.models.get(parts.submission().model, tenant="default")
+    outline = outline_of(parts.models.load(model))
+    asked = CodeArchitecture(parts.blobs.put(b"raise SystemExit('it was run')\ndef build(): pass"), declared=outline)
+    code = parts.models.create(
+        "code", architecture=asked, weights_digest=model.weights_digest, init_seed=0, tenant="default"
+    )
+    job, _ = parts.submissions.submit(replace(parts.submission(), model=code.name), cluster_cpus=4)
+    return parts, job.name
+
+
+async def test_code_is_trained_to_a_version_without_being_run_here(tmp_path: Path, expected: str) -> None:
+    parts, name = parts_with_code(tmp_path, launcher := FakeLauncher())
+    parts.store.transition(name, JobState.PREPARING)
+    await parts.make_run(name).run()
+    job = parts.store.get_job(name)
+    assert (job.state, job.weights_digest) == (JobState.SUCCEEDED, expected)
+    architecture = launcher.attempts[0].spec.plan.architecture
+    assert isinstance(architecture, CodeArchitecture)
+    assert architecture.content.startswith(b"raise SystemExit")
+
+
+async def test_a_job_of_code_fails_where_that_is_allowed_no_more(tmp_path: Path) -> None:
+    parts, name = parts_with_code(tmp_path, launcher := FakeLauncher())
+    parts.models._allow_code = False  # as after another start
+    parts.store.transition(name, JobState.PREPARING)
+    await parts.make_run(name).run()
+    job = parts.store.get_job(name)
+    assert (job.state, launcher.attempts) == (JobState.FAILED, [])
+    assert job.failure is not None
+    assert job.failure.reason == "CODE_NOT_ALLOWED"
+    assert job.failure.message.startswith('"models/code" is Python code, which this server does not have run: it was')

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from chainrule.engine import graph, io
-from chainrule.server.architecture import Builtin, GraphArchitecture
+from chainrule.engine.models import Outline
+from chainrule.server.architecture import Builtin, CodeArchitecture, GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.datasets import DatasetCatalog
 from chainrule.server.errors import (
     AlreadyExistsError,
+    CodeNotAllowedError,
     DamagedBlobError,
     IllegalStateError,
     InvalidRequestError,
@@ -662,3 +664,59 @@ def test_numbers_are_trained_on_with_a_loss_of_numbers(catalogs: Catalogs) -> No
     with pytest.raises(InvalidRequestError, match="goes with int64 class labels, but the targets of") as caught:
         catalogs.submit(dataset=other)
     assert refusal(caught).field == "job.dataset"
+
+
+# --- code ------------------------------------------------------------------------------------------------------
+
+
+def create_code(catalogs: Catalogs, *, allow_code: bool = True) -> CodeArchitecture:
+    """A model "models/code" that is code; whoever runs it here fails."""
+    catalogs.models._allow_code = True
+    weights = {"weight": np.ones((3, 2), np.float32), "bias": np.zeros(3, np.float32), "kept": np.zeros(1, np.float32)}
+    asked = CodeArchitecture(
+        catalogs.blobs.put(b"raise SystemExit('it was run')\ndef build(): pass"),
+        declared=Outline({"weight": ("", ()), "bias": ("", ())}),
+    )
+    digest = catalogs.blobs.put(io.save(weights))
+    made = catalogs.models.create("code", architecture=asked, weights_digest=digest, init_seed=0, tenant="default")
+    catalogs.models._allow_code = allow_code
+    assert isinstance(made.architecture, CodeArchitecture)
+    return made.architecture
+
+
+def test_a_job_of_code_is_taken_without_running_it(catalogs: Catalogs) -> None:
+    declared = create_code(catalogs).declared
+    assert catalogs.submit(model="models/code") == (JobState.QUEUED, True)
+    assert declared.buffers == {"kept": ("float32", (1,))}
+
+
+def test_what_can_be_told_of_a_job_of_code_is_checked(catalogs: Catalogs) -> None:
+    create_code(catalogs)
+    catalogs.create_dataset("other", (2, 8, 8))
+    for config, field, said in (
+        (replace(CONFIG, trainable=("kept",)), "job.config.trainable[0]", "its parameters are ['weight', 'bias']"),
+        (
+            replace(CONFIG, parameter_groups=(Group(("x",), lr=1),)),
+            "job.config.parameter_groups[0].patterns[0]",
+            "matches no parameter",
+        ),
+        (
+            replace(CONFIG, augmentation=Augmentation((Normalize((0.5, 0.5), (1, 1)),))),
+            "job.config.augmentation.transforms[0].mean",
+            "images have 1 channels",
+        ),
+        (
+            replace(CONFIG, validation=Validation(dataset="datasets/other")),
+            "job.config.validation.dataset",
+            "evaluate on a dataset of the same",
+        ),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            catalogs.submit(model="models/code", config=config)
+        assert (refusal(caught).field, said in refusal(caught).description) == (field, True)
+
+
+def test_a_job_of_code_is_refused_where_that_is_not_allowed(catalogs: Catalogs) -> None:
+    create_code(catalogs, allow_code=False)
+    with pytest.raises(CodeNotAllowedError, match=r'"models/code" is Python code, which this server does not have run'):
+        catalogs.submit(model="models/code")

@@ -18,6 +18,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 
+from chainrule.engine import io
 from chainrule.server.jobs import manager
 from chainrule.v1 import (
     cluster_pb2,
@@ -42,6 +43,7 @@ STREAM_DEADLINE_S = 0.3
 GROWTH_BYTES = 64 * 1024**2
 """Most memory that answering may leave behind, of what was not there after the warm-up."""
 
+CODE = b"def build(**settings): raise SystemExit('it was run')"
 DEFECTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED)
 TOO_LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 UNREAD = ("Internal error from Core", "", None)
@@ -57,7 +59,8 @@ def _quick_queue(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def parts(tmp_path: Path, url: str) -> Iterator[Parts]:
     """On each kind of database."""
-    parts = Parts(tmp_path, FakeLauncher(), store_url=url)
+    parts = Parts(tmp_path, FakeLauncher(), store_url=url, allow_code=True)
+    parts.blobs.put(CODE)
     yield parts
     parts.store.close()
 
@@ -116,6 +119,11 @@ def pool(job: job_pb2.Job, model: model_pb2.Model, dataset: dataset_pb2.Dataset)
         "top_k": (0, 3),
         "config": ("width", "num_classes", "image_size", "hidden", "in_features"),
         "digest": (dataset.digest, model.weights_digest),
+        "Code.digest": (io.digest(CODE), model.weights_digest),
+        "Code.parameters": ("conv1.weight", "conv1.bias", "fc.bias"),
+        "factory": ("build", "", "other"),
+        "file_name": ("", "net.py"),
+        "path": ("bn1", ""),
         "digests": (dataset.digest, "0" * 64),
         "weights_digest": (model.weights_digest, ""),
         "request_id": ("r1", "r2", "r3"),

@@ -6,16 +6,18 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeAlias
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 
 from chainrule.engine import graph, io
+from chainrule.server.architecture import CodeArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.models import ModelCatalog
 from chainrule.server.rpc import convert
 from chainrule.server.rpc.models import ModelServicer
-from chainrule.server.store import Store
+from chainrule.server.store import PageRequest, Store
 from chainrule.server.tenant_blobs import TenantBlobs
 from chainrule.v1 import model_pb2, model_pb2_grpc
 from tests import graphs
@@ -237,3 +239,87 @@ async def test_what_cannot_be_noted_or_changed_is_refused(stub: Stub) -> None:
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(grpc.aio.AioRpcError, match=r"model\.description: has 1,001"):
         await stub.CreateModel(creation("n", description="d" * 1001))
+
+
+# --- code ------------------------------------------------------------------------------------------------------
+
+LINEAR = {"weight": np.ones((3, 2), np.float32), "bias": np.zeros(3, np.float32)}
+
+
+def code_creation(blobs: BlobStore, **more: Any) -> Any:
+    message = model_pb2.Code(
+        **{
+            "digest": blobs.put(b"def build(size): pass"),
+            "config": convert.dict_to_struct({"size": 2.0, "deep": [1, {"a": 1.5}]}),
+            "parameters": ["weight", "bias"],
+            **more,
+        }
+    )
+    model = model_pb2.Model(code=message, weights_digest=blobs.put(io.save(LINEAR)), init_seed=7)
+    return model_pb2.CreateModelRequest(model_id="code", model=model, request_id="code-1")
+
+
+@pytest.fixture
+async def allowing(store: Store, blobs: BlobStore) -> AsyncIterator[Stub]:
+    """A service that takes code."""
+    catalog = ModelCatalog(store, blobs, TenantBlobs(blobs, store, are_apart=False), allow_code=True)
+    servicer = ModelServicer(catalog)
+    async with channel_to(
+        lambda server: model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server), as_tenant=AsTenant()
+    ) as channel:
+        yield model_pb2_grpc.ModelServiceStub(channel)
+
+
+async def test_code_is_answered_as_it_was_asked_for(allowing: Stub, blobs: BlobStore, store: Store) -> None:
+    asked = code_creation(blobs)
+    made = await allowing.CreateModel(asked)
+    code = asked.model.code
+    code.factory, code.file_name = "build", "model.py"  # what is left out has its default
+    assert made.code == code
+    assert (made.init_seed, made.num_parameters, made.WhichOneof("architecture")) == (7, 9, "code")
+    assert await allowing.GetModel(model_pb2.GetModelRequest(name="models/code")) == made
+    assert await allowing.CreateModel(code_creation(blobs)) == made
+    [record], _ = store.list_models(PageRequest(), tenant="default")
+    assert isinstance(record.architecture, CodeArchitecture)
+    assert repr(record.architecture.config["size"]) == "2"  # an argument that is no fraction is an int
+    assert record.architecture.config["deep"] == [1, {"a": 1.5}]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await allowing.CreateModel(code_creation(blobs, factory="build", config=convert.dict_to_struct({})))
+    assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+async def test_statistics_of_code_are_named_with_their_momentum(allowing: Stub, blobs: BlobStore) -> None:
+    weights = {f"{layer}.running_{what}": np.ones(2, np.float32) for layer in ("a", "b") for what in ("mean", "var")}
+    weights |= {f"{layer}.num_batches_tracked": np.zeros((), np.int64) for layer in ("a", "b")}
+    asked = code_creation(
+        blobs, batch_norms=[model_pb2.BatchNorm(path="a"), model_pb2.BatchNorm(path="b", momentum=0.0)]
+    )
+    asked.model.weights_digest = blobs.put(io.save({**LINEAR, **weights}))
+    made = await allowing.CreateModel(asked)
+    assert [(of.path, of.HasField("momentum"), of.momentum) for of in made.code.batch_norms] == [
+        ("a", False, 0.0),
+        ("b", True, 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"parameters": ["weight", "bias", "weight"]}, "model.code.parameters"),
+        ({"batch_norms": [model_pb2.BatchNorm(path="a"), model_pb2.BatchNorm(path="a")]}, "model.code.batch_norms"),
+    ],
+)
+async def test_what_is_named_twice_is_refused(
+    allowing: Stub, blobs: BlobStore, more: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await allowing.CreateModel(code_creation(blobs, **more))
+    [violation] = detail(caught, error_details_pb2.BadRequest).field_violations
+    assert (violation.field, "more than once; name each once" in violation.description) == (field, True)
+
+
+async def test_code_that_is_not_allowed_fails_a_precondition(stub: Stub, blobs: BlobStore) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="without --allow-code") as caught:
+        await stub.CreateModel(code_creation(blobs))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert detail(caught, error_details_pb2.ErrorInfo).reason == "CODE_NOT_ALLOWED"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,15 @@ from unittest.mock import Mock
 import pytest
 import ray.exceptions
 
+from chainrule.engine import io
+from chainrule.engine.models import outline_of
+from chainrule.server.architecture import RUNS_CODE, CodeArchitecture
 from chainrule.server.ray_calls import RayCalls, StoreFullError
 from chainrule.server.training import placement
 from chainrule.server.training.errors import DatasetError, LinkError, LostPartError, NonFiniteError
 from chainrule.server.training.events import Paused
 from chainrule.server.training.placement import RayAttempt, RayLauncher, RayPlacement, call
+from chainrule.server.training.plan import Plan
 from chainrule.server.training.serving import PartitionSpec
 from chainrule.server.training.wire import Endpoint
 from tests.server.training.bench import tiny_plan, until
@@ -74,12 +79,15 @@ class FakeRay:
         self.actors: list[Actor] = []
         self.killed: list[Actor] = []
         self.stored: list[Any] = []
+        self.options: list[dict[str, Any]] = []
+        """Of each actor that was asked for."""
         self.error: Exception | None = None
         """What it raises, whatever is asked of it."""
         self.ended: list[Any] = []
         """What `wait` finds done."""
 
-    def remote(self, **_: Any) -> Any:
+    def remote(self, **options: Any) -> Any:
+        self.options.append(options)
         return lambda _: SimpleNamespace(remote=self._make)
 
     def put(self, value: Any) -> str:
@@ -152,6 +160,29 @@ async def test_what_ray_cannot_start_at_the_moment_another_attempt_may(
     with pytest.raises(LostPartError, match=f"Ray cannot start a process: {away}"):
         await placed.start(lease)
     assert placed.ends == []
+
+
+CODE = b"from chainrule.engine.models import small_cnn as build"
+
+
+def code_plan() -> Plan:
+    """A plan whose network is code."""
+    found = CodeArchitecture(io.digest(CODE), config={}, content=CODE)
+    return replace(PLAN, architecture=replace(found, declared=outline_of(found.source.build())))
+
+
+async def test_code_gets_processes_with_an_environment_of_their_own_and_none_that_waits(fake: FakeRay) -> None:
+    plan = code_plan()
+    waiting = [Actor(), Actor()]
+    tested = RayPlacement(attempt(PLAN), ["examples", None], [*waiting])  # type: ignore[list-item]
+    tested._spec = replace(tested._spec, plan=plan)
+    for lease in (1, 2):
+        await tested.start_worker(lease, IDENTITY, ENDPOINT, lambda _: None)
+    environment = {"env_vars": {RUNS_CODE: io.digest(CODE), "PYTHONHASHSEED": "0"}}
+    assert fake.options == [{"num_cpus": 1, "runtime_env": environment}] * 2
+    assert tested._warm == waiting
+    await asyncio.sleep(0)  # they are watched
+    await tested.stop()
 
 
 async def test_a_mistake_in_starting_is_none_of_rays(fake: FakeRay, placed: Placed) -> None:
@@ -419,6 +450,22 @@ async def test_an_attempt_takes_what_is_ready_and_others_take_its_place(warm: tu
     await attempt_.stop()
     await until(lambda: len(fake.actors) == 6 and not launcher._pool.filling)
     assert fake.killed == [coordinator, *given]
+
+
+async def test_code_takes_a_process_for_its_partition_only(
+    warm: tuple[WarmRay, RayLauncher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, launcher = warm
+    asked: list[int] = []
+    take = launcher._pool.take
+
+    async def counted(parts: int) -> Any:
+        asked.append(parts)
+        return await take(parts)
+
+    monkeypatch.setattr(launcher._pool, "take", counted)
+    await launcher.launch(replace(attempt(PLAN, workers=3), plan=code_plan()))
+    assert asked == [1]
 
 
 async def test_a_launch_that_is_cancelled_while_it_takes_leaves_them_ready(warm: tuple[WarmRay, RayLauncher]) -> None:

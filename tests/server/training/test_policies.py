@@ -139,6 +139,14 @@ def test_the_same_failure_at_the_same_tick_is_the_jobs_own() -> None:
     )
 
 
+def test_failures_at_one_place_in_ever_other_words_are_the_jobs_own_too() -> None:
+    before = [replace(FAILURE, message="at 0x1"), replace(FAILURE, message="at 0x2", tick=FAILURE.tick + 1)]
+    assert after_failure(before, FAILURE) is None
+    assert after_failure([*before, replace(FAILURE, message="at 0x3")], FAILURE) == GiveUp(
+        "TRAINING_ERROR", "3 workers failed at the same place; the last: division by zero", lost=False
+    )
+
+
 # --- who is slow -----------------------------------------------------------------------------------------------
 
 LATE = Sight(1, (0, 1), tick=7, working=True)
