@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import chainrule.engine as cr
-from chainrule.engine import models, nn
+from chainrule.engine import io, models, nn
 from chainrule.engine.models import Outline, outline_of
 
 MAX_GRAPH_BYTES = 16 * 1024**2
@@ -79,6 +79,8 @@ class CodeArchitecture:
         not what was declared, or if this process was not started for it."""
         if os.environ.get(RUNS_CODE) != self.digest:
             raise cr.CodeError(f"{self.file_name} is run by workers only, in processes that were started for it")
+        if io.digest(self.content) != self.digest:
+            raise cr.CodeError(f"{self.file_name} as it came here does not have the SHA-256 {self.digest}")
         module = self.source.build(self.seed)
         different = self.declared.differences(outline_of(module))
         if different:

@@ -7,6 +7,8 @@ import random
 import subprocess
 import sys
 import traceback
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,19 @@ def test_draws_of_all_generators_are_a_function_of_the_seed() -> None:
         with all_draws(seed):
             found.append((cr.rand(1).item(), random.random(), np.random.rand()))
     assert found[0] == found[1] != found[2]
+
+
+def test_the_file_of_the_documentation_goes_as_often_as_its_inputs_have_it() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text().partition("## Code\n")[2]
+    module: Any = Source(text.partition("```python\n")[2].partition("```")[0].encode(), config={"features": 6}).build()
+    times: list[int] = []
+    module.again.register_forward_hook(lambda *_: times.append(1))
+    counts = []
+    for scale in (0.0, 100.0):
+        times.clear()
+        assert module(cr.ones(2, 6) * scale).shape == (2, 10)
+        counts.append(len(times))
+    assert counts[0] < counts[1]
 
 
 def test_a_class_makes_networks_too() -> None:

@@ -119,6 +119,13 @@ def test_a_process_that_was_started_for_other_code_refuses(monkeypatch: pytest.M
         code().build()
 
 
+def test_a_file_that_was_damaged_on_its_way_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = code()
+    monkeypatch.setenv(RUNS_CODE, found.digest)
+    with pytest.raises(cr.CodeError, match="does not have the SHA-256"):
+        replace(found, content=b"raise SystemExit").build()
+
+
 def test_ray_starts_a_process_for_each_worker_with_an_environment_of_its_own() -> None:
     environment = runtime_environment(code())["runtime_env"]["env_vars"]
     assert environment == {RUNS_CODE: code().digest, "PYTHONHASHSEED": "0"}
@@ -133,6 +140,33 @@ def test_a_network_that_is_not_as_declared_is_refused() -> None:
         cr.CodeError, match=r'"build" of net.py makes is not that .* its "first.weight" is float32 \[9, 6\]'
     ):
         other.build()
+
+
+COUNTING = """
+from chainrule.engine import nn
+import chainrule.engine as cr
+
+
+class build(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("calls", cr.zeros(1))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.layer(x)
+"""
+
+
+async def test_code_cannot_write_to_what_all_workers_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture = code(COUNTING)
+    monkeypatch.setenv(RUNS_CODE, architecture.digest)
+    plan = plan_of(architecture)
+    found = await run(plan, data=data(plan), state=first_state(plan), workers=1, **IN_THREADS)
+    assert isinstance(found.last, Failed)
+    assert found.last.message.startswith("two workers failed in the same way: net.py, line 13: ")
+    assert "read-only" in found.last.message
 
 
 async def test_an_error_ends_the_job_with_its_line_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

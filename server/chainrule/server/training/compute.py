@@ -74,12 +74,10 @@ class Computation:
         self._views = [[] for _ in weights[0].moving]
         for region, of in itertools.product(range(len(self._views)), weights):
             for name, array in of.moving[region].items():
-                array = array.view()
-                array.flags.writeable = False
-                self._views[region].append((self._tensor(name), array))
+                self._views[region].append((self._tensor(name), _read_only(array)))
         for of in weights:
             for name, array in of.constants.items():
-                self._tensor(name).data = array
+                self._tensor(name).data = _read_only(array)
 
     def load(self, version: int) -> None:
         """Compute with the weights after so many steps, or another version of them; see `Plan.version`."""
@@ -300,6 +298,13 @@ class Sink:
     def begin(self) -> None:
         self.arrived = set()
         self.waiting = dict(self._counts)
+
+
+def _read_only(array: Array) -> Array:
+    """The array, for those who must not write to it: others on this machine have the same memory."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _in_float32(outputs: Any) -> Any:
