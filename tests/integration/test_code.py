@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.conftest import ServerProcess
 NET = '''
 import json, os, sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,11 +87,11 @@ def allowing(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     server.stop()
 
 
-def train(client: Client, model: Model | str, **config: object) -> Job:
+def train(client: Client, model: Model | str, **config: Any) -> Job:
     rng = np.random.default_rng(3)
     inputs, targets = rng.normal(size=(48, 6)).astype(np.float32), rng.integers(0, 3, size=48)
     data = client.datasets.create("code-data", inputs=inputs, targets=targets)
-    defaults = {"epochs": 2, "batch_size": 12, "shards": 4, "optimizer": {"lr": 0.1}}
+    defaults: dict[str, Any] = {"epochs": 2, "batch_size": 12, "shards": 4, "optimizer": {"lr": 0.1}}
     return client.jobs.create(model=model, dataset=data, **{**defaults, **config})
 
 

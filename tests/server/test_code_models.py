@@ -11,7 +11,7 @@ import pytest
 
 import chainrule.engine as cr
 from chainrule.engine import io, nn
-from chainrule.engine.models import Outline, outline_of
+from chainrule.engine.models import Outline, outline_of, parsing
 from chainrule.server import code
 from chainrule.server.architecture import Builtin, CodeArchitecture
 from chainrule.server.blobs import BlobStore
@@ -48,7 +48,7 @@ class Net(nn.Module):
         self.norm = nn.BatchNorm1d(4, momentum=None)
         self.again = nn.Linear(2, 4)
         self.again.weight = self.first.weight
-        self.register_buffer("scale", nn.Parameter(cr.ones(3)))
+        self.register_buffer("scale", cr.ones(3))
 
 
 def weights_of(module: nn.Module) -> Arrays:
@@ -224,7 +224,7 @@ def test_a_file_at_which_the_parser_ends_is_refused(
 ) -> None:
     ending = tmp_path / "ending.py"
     ending.write_text("import os; os.abort()")
-    monkeypatch.setattr(code.parsing, "__file__", str(ending))
+    monkeypatch.setattr(parsing, "__file__", str(ending))
     with pytest.raises(InvalidRequestError, match="cannot be parsed: the parser ends on it"):
         create(catalog, blobs)
 

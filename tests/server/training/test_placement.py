@@ -174,7 +174,7 @@ def code_plan() -> Plan:
 async def test_code_gets_processes_with_an_environment_of_their_own_and_none_that_waits(fake: FakeRay) -> None:
     plan = code_plan()
     waiting = [Actor(), Actor()]
-    tested = RayPlacement(attempt(PLAN), ["examples", None], [*waiting])  # type: ignore[list-item]
+    tested = RayPlacement(attempt(PLAN), ["examples", None], [*waiting])
     tested._spec = replace(tested._spec, plan=plan)
     for lease in (1, 2):
         await tested.start_worker(lease, IDENTITY, ENDPOINT, lambda _: None)
