@@ -91,7 +91,7 @@ def create(
 
 
 def test_code_is_stored_with_what_it_consists_of(catalog: ModelCatalog, blobs: BlobStore) -> None:
-    model = create(catalog, blobs, factory="build", file_name="my net.py", seed=0)
+    model = create(catalog, blobs, factory="build", file_name="my net.py")
     assert isinstance(model.architecture, CodeArchitecture)
     assert model.num_parameters == 8 + 4 + 4 + 4 + 4
     assert model.architecture.declared.specs == {n: (w.dtype.name, w.shape) for n, w in WEIGHTS.items()}
@@ -124,7 +124,7 @@ def test_jobs_begin_and_end_with_its_weights_without_running_it(catalog: ModelCa
 
 def test_the_same_code_twice_is_one_model_and_another_is_refused(catalog: ModelCatalog, blobs: BlobStore) -> None:
     assert create(catalog, blobs) == create(catalog, blobs, file_name="other.py")
-    others: list[dict[str, Any]] = [{"config": {}}, {"content": NET + b"\n"}, {"seed": 1, "more": {"init_seed": 1}}]
+    others: list[dict[str, Any]] = [{"config": {}}, {"content": NET + b"\n"}, {"more": {"init_seed": 1}}]
     for other in others:
         with pytest.raises(AlreadyExistsError, match="choose another name"):
             create(catalog, blobs, **other)

@@ -222,7 +222,7 @@ class ModelCatalog:
             if not self._allow_code:
                 raise CodeNotAllowedError.of("such a model")
             _check_given(weights_digest, allow_missing, "code, which the server does not run, has none of its own")
-            return self._declared(architecture, weights_digest, tenant, held), None
+            return self._declared(replace(architecture, seed=init_seed), weights_digest, tenant, held), None
         if isinstance(architecture, GraphArchitecture):
             _check_given(weights_digest, allow_missing, "a graph does not say how its weights are initialised")
             architecture = held.enter_context(self._held_graph(architecture, tenant))

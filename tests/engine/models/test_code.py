@@ -138,6 +138,14 @@ def test_a_file_may_begin_with_a_byte_order_mark_and_define_in_branches() -> Non
     assert isinstance(Source(content).build(), nn.Identity)
 
 
+def test_a_file_is_utf8_whatever_it_says_of_itself() -> None:
+    content = (
+        "# coding: latin-1\ntext = 'ä'\nclass build(__import__('chainrule.engine').engine.nn.Identity): said = text\n"
+    )
+    made: Any = Source(content.encode()).build()
+    assert made.said == "ä"
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -69,7 +69,7 @@ class Source:
         linecache.cache[self.file_name] = (len(text), None, text.splitlines(keepends=True), self.file_name)
         sys.modules[name] = module  # dataclasses and pickles look there
         try:
-            exec(compile(self.content, self.file_name, "exec", dont_inherit=True), module.__dict__)
+            exec(compile(text, self.file_name, "exec", dont_inherit=True), module.__dict__)
         except BaseException:
             del sys.modules[name]
             raise
