@@ -77,8 +77,9 @@ class Submission:
 def _as_asked(config: TrainingConfig) -> dict[str, object]:
     """What makes a configuration the same as another, whichever version was asked for it."""
     values = {**asdict(config), "augmentation": augmentation_values(config.augmentation)}
-    if not config.validation.seed:  # came later, too
-        del values["validation"]["seed"]
+    for name in ("seed", "metric"):  # came later, too
+        if not values["validation"][name]:
+            del values["validation"][name]
     return {name: value for name, value in values.items() if value != _LATER.get(name, _NEVER)}
 
 
