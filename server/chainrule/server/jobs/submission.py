@@ -15,7 +15,7 @@ from chainrule.server.annotations import annotation_violations
 from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
-from chainrule.server.jobs.image_checks import check_images, evaluated_shape
+from chainrule.server.jobs.image_checks import check_images, check_places, evaluated_shape
 from chainrule.server.jobs.objective_checks import check_fit
 from chainrule.server.jobs.trial import always_reaches, check_pieces, check_reached, freeze
 from chainrule.server.models import ModelCatalog
@@ -203,6 +203,7 @@ def _trained_example(dataset: Dataset, config: TrainingConfig) -> Array:
     """One example as it is trained on. Raises InvalidRequestError if its images do not go with what is done to them."""
     dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
     shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
+    wrong += check_places(config.augmentation, tuple(dataset.input_shape), tuple(dataset.target_shape))
     if wrong:
         raise InvalidRequestError(wrong)
     return _example(dataset, shape)
