@@ -40,6 +40,7 @@ def model_of(
     *,
     inputs: dict[str, list[Any]],
     outputs: dict[str, list[Any]],
+    producer: str = "",
 ) -> bytes:
     """A model of float32 inputs and outputs. Nothing of it is checked."""
     taken, given = (
@@ -49,7 +50,7 @@ def model_of(
     initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "network", taken, given, initializers)
     content: bytes = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name=producer
     ).SerializeToString()
     return content
 
@@ -82,6 +83,25 @@ def two_inputs(*, seed: int = 0) -> bytes:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
     content: bytes = model.SerializeToString()
     return content
+
+
+def folded() -> bytes:
+    """x → Conv → mean → Linear, as PyTorch exports it for inference: BatchNorm is folded into the convolution, whose
+    weights have no name any more."""
+    weights = {
+        "onnx::Conv_12": np.ones((2, 1, 3, 3), np.float32),
+        "onnx::Conv_13": np.zeros(2, np.float32),
+        "fc.weight": np.ones((CLASSES, 2), np.float32),
+        "fc.bias": np.zeros(CLASSES, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "onnx::Conv_12", "onnx::Conv_13"], ["a"], name="/conv/Conv"),
+        helper.make_node("GlobalAveragePool", ["a"], ["b"], name="/pool/GlobalAveragePool"),
+        helper.make_node("Flatten", ["b"], ["c"], name="/Flatten"),
+        helper.make_node("Gemm", ["c", "fc.weight", "fc.bias"], ["y"], name="/fc/Gemm", transB=1),
+    ]
+    shapes: dict[str, list[Any]] = {"x": ["batch", 1, 8, 8]}
+    return model_of(nodes, weights, inputs=shapes, outputs={"y": ["batch", CLASSES]}, producer="pytorch")
 
 
 def cyclic() -> bytes:

@@ -52,7 +52,7 @@ EVERYTHING = TrainingConfig(
     precision="bfloat16",
     trainable=("fc.*", "layer4.*"),
     non_finite="skip",
-    validation=Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True, seed=9),
+    validation=Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True, seed=9, metric="f1"),
     staleness=2,
     losses=(Loss(name="nll", class_weights=(1.0, 2.0), ignore_index=-100), Loss(name="huber", delta=0.5, weight=2.0)),
     metrics=(MetricSpec(name="top_k", k=3), MetricSpec(name="f1", average="micro", threshold=0.25)),
@@ -143,7 +143,9 @@ def test_a_configuration_is_sent_under_the_apis_names() -> None:
         precision=job_pb2.TrainingConfig.PRECISION_BFLOAT16,
         trainable=["fc.*", "layer4.*"],
         non_finite=job_pb2.TrainingConfig.NON_FINITE_SKIP,
-        validation=job_pb2.Validation(dataset="datasets/val", fraction=0.1, patience=4, restore_best=True, seed=9),
+        validation=job_pb2.Validation(
+            dataset="datasets/val", fraction=0.1, patience=4, restore_best=True, seed=9, metric="f1"
+        ),
         staleness=2,
         losses=[
             job_pb2.Loss(name="nll", weight=1, class_weights=[1, 2], ignore_index=-100, delta=1, beta=1),

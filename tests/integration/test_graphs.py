@@ -7,8 +7,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from chainrule.client import Client
+from chainrule.client.cli.app import app
 from chainrule.engine import from_numpy, graph, io, no_grad
 from chainrule.v1 import model_pb2, model_pb2_grpc
 from tests import graphs
@@ -62,3 +64,23 @@ def test_the_server_refuses_what_it_cannot_train_by_the_names_of_its_nodes(
             model_pb2.CreateModelRequest(model_id="refused", model=model)
         )
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_network_that_was_exported_for_inference_is_taken_with_a_warning(
+    server: ServerProcess, client: Client, tmp_path: Path
+) -> None:
+    """The service says it of the stored model, and the SDK and the command line show it, now and later."""
+    file = tmp_path / "folded.onnx"
+    file.write_bytes(graphs.folded())
+    with pytest.warns(
+        UserWarning, match=r"models/folded: 1 convolutions \(\"/conv/Conv\"\) have weights that no module"
+    ):
+        made = client.models.create("folded", file)
+    [warning] = made.warnings
+    assert "BatchNorm layers were folded into them when it was exported for inference" in warning
+    assert client.models.get("folded").warnings == (warning,)
+    arguments = {"created": ("create", "folded-again", "--onnx", str(file)), "shown": ("show", "folded")}
+    for said in arguments.values():
+        result = CliRunner().invoke(app, ["models", *said, "--address", server.address])
+        assert result.exit_code == 0, result.output
+        assert f"note: {warning}" in result.stderr

@@ -296,6 +296,14 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(store: Store) -> Non
     assert [known.step for known in store.checkpoints(JOB.name) if known.is_best] == [30]
 
 
+def test_it_is_the_best_by_what_the_job_watches(store: Store) -> None:
+    store.create_job(replace(JOB, config=replace(CONFIG, validation=Validation(fraction=0.1, metric="accuracy"))))
+    for epoch, share in ((1, 0.5), (2, 0.75), (3, 0.75)):
+        add_checkpoint(store, 10 * epoch)
+        store.add_evaluation(JOB.name, replace(evaluation(epoch, 1.0 / epoch), accuracy=share))
+    assert [known.step for known in store.checkpoints(JOB.name) if known.is_best] == [20]
+
+
 def test_pages_of_checkpoints_cover_all_newest_first(store: Store) -> None:
     store.create_job(JOB)
     for step in (10, 20, 30):

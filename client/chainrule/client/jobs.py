@@ -46,7 +46,8 @@ class Jobs:
             parameter_groups: parameters with settings of their own, each a `ParameterGroup` or its fields by name: as
                 [{"patterns": ["*.bias"], "weight_decay": 0}]. A parameter is of the first that matches its name.
             trainable: patterns of the names of the parameters that are trained, as in a shell: as ["fc.*"].
-            validation: a `Validation`, or its fields by name: as {"fraction": 0.1} or {"dataset": handle or name}.
+            validation: a `Validation`, or its fields by name: as {"fraction": 0.1} or {"dataset": handle or name,
+                "patience": 3, "metric": "accuracy"}.
             loss: what is minimised: a name, a `Loss`, its fields by name, or a list of these, whose sum it is: as "mse"
                 or {"name": "cross_entropy", "label_smoothing": 0.1}. The default is cross entropy.
             metrics: what is measured besides: names, `MetricSpec`s or their fields by name: as ["accuracy", {"name":

@@ -1281,6 +1281,7 @@ class Validation(_message.Message):
     PATIENCE_FIELD_NUMBER: _builtins.int
     RESTORE_BEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Resource name of a second dataset, datasets/{dataset}, whose inputs have the shape of the first's. Empty: a share
     of the first.
@@ -1290,12 +1291,16 @@ class Validation(_message.Message):
     together with dataset. 0: none.
     """
     patience: _builtins.int
-    """Epochs without a better loss after which the job stops early, from 0. Default 0: never."""
+    """Epochs without a better evaluation after which the job stops early, from 0. Default 0: never."""
     restore_best: _builtins.bool
-    """Whether the weights of the epoch with the least validation loss are the result, instead of the last. Default false."""
+    """Whether the weights of the epoch with the best evaluation are the result, instead of the last. Default false."""
     seed: _builtins.int
     """Draws the examples that fraction keeps back, the same for the same seed and number of examples. Default 0: it keeps
     back the last ones.
+    """
+    metric: _builtins.str
+    """What tells whether an evaluation is better than another: the name of a value that the job measures, as it is in
+    Evaluation.values, "f1_macro", or "accuracy". Which way is better follows from the metric. Default empty: the loss.
     """
     def __init__(
         self,
@@ -1305,10 +1310,11 @@ class Validation(_message.Message):
         patience: _builtins.int = ...,
         restore_best: _builtins.bool = ...,
         seed: _builtins.int = ...,
+        metric: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fraction", b"fraction", "patience", b"patience", "restore_best", b"restore_best", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "fraction", b"fraction", "metric", b"metric", "patience", b"patience", "restore_best", b"restore_best", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

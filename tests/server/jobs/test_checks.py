@@ -32,6 +32,8 @@ from tests.server.jobs.submitting import CONFIG
         replace(CONFIG, staleness=3, exact=False, accumulate=1, parameter_groups=(Group(("*",), lr=1),)),
         replace(CONFIG, schedule=Schedule(10, "cosine", 100, gamma=1, final_factor=1)),
         replace(CONFIG, validation=Validation(fraction=0.9, patience=3, restore_best=True)),
+        replace(CONFIG, validation=Validation("datasets/v", metric="accuracy")),
+        replace(CONFIG, validation=Validation(fraction=0.5, metric="top_3"), metrics=(MetricSpec("top_k", k=3),)),
         replace(CONFIG, checkpoint_every_steps=1, keep_checkpoints=1, receipt_every_steps=0),
     ],
 )
@@ -122,6 +124,22 @@ def test_a_configuration_that_can_be_run_is_taken(config: TrainingConfig) -> Non
         ({"validation": Validation("datasets/v", seed=5)}, "validation.seed", "is 5, but there is no share to draw"),
         ({"validation": Validation(patience=1)}, "validation.patience", "is 1; needs something to evaluate on"),
         ({"validation": Validation(fraction=0.1, patience=-1)}, "validation.patience", "is -1; use 0 or more"),
+        ({"validation": Validation(metric="accuracy")}, "validation.metric", "needs something to evaluate on"),
+        (
+            {"validation": Validation(fraction=0.1, metric="f1")},
+            "validation.metric",
+            "is 'f1', which the job does not measure; name it in metrics, too, or use accuracy",
+        ),
+        (
+            {"validation": Validation(fraction=0.1, metric="mae"), "losses": (Loss("mse"),)},
+            "validation.metric",
+            "is 'mae', which the job does not measure; name it in metrics, too",
+        ),
+        (
+            {"validation": Validation(fraction=0.1, metric="f1"), "metrics": (MetricSpec("f1", average="none"),)},
+            "validation.metric",
+            "is 'f1', which has a value for each class; measure it with the average macro or micro",
+        ),
         ({"validation": Validation(restore_best=True)}, "validation.restore_best", "needs something to evaluate on"),
         ({"staleness": -1}, "staleness", "is -1; use 0 or more"),
         ({"staleness": 1}, "staleness", "is 1: weights would depend on timing, but exact is true"),

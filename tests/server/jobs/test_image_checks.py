@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import chainrule.engine as cr
+from chainrule.engine import graph, nn
 from chainrule.server.errors import (
     InvalidRequestError,
 )
@@ -80,3 +83,14 @@ def test_images_that_are_cropped_for_training_are_evaluated_in_the_models_size(c
         ) as caught:
             catalogs.submit(dataset=large, config=replace(cropped, validation=validation))
         assert refusal(caught).field == f"job.config.validation.{field}"
+
+
+@pytest.mark.parametrize("transform", [RandomFlip(), RandomCrop(8, 8, padding=2), RandomResizedCrop(8, 8)])
+def test_images_with_a_target_for_each_place_are_not_moved(catalogs: Catalogs, transform: Transform) -> None:
+    segmenting = nn.Sequential(nn.Conv2d(1, 3, 1))
+    model = catalogs.create_graph(graph.export(segmenting, cr.randn(2, 1, 8, 8)))
+    dataset = catalogs.create("masks", np.zeros((10, 1, 8, 8), np.float32), np.ones((10, 8, 8), np.int64))
+    assert catalogs.submit(model=model, dataset=dataset, config=augmented(Normalize((0.5,), (0.5,)), Cutout(2)))
+    with pytest.raises(InvalidRequestError, match=rf"is a {transform.kind}, which moves .* of shape \[8, 8\]") as error:
+        catalogs.submit(model=model, dataset=dataset, config=augmented(Cutout(2), transform))
+    assert refusal(error).field == "job.config.augmentation.transforms[1]"

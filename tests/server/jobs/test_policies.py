@@ -25,6 +25,7 @@ from chainrule.server.jobs.policies import (
 )
 from chainrule.server.records import TRANSITIONS, JobState
 from chainrule.server.training.state import EvaluationMetric
+from chainrule.server.training.watching import Watched
 
 KILLED = Loss(PART_LOST, "worker died of signal 9", 3)
 
@@ -130,7 +131,8 @@ def evaluation(step: int, loss: float) -> EvaluationMetric:
 
 
 def dropped(steps: list[int], *evaluations: EvaluationMetric, keep: int = 2, restore_best: bool = True) -> list[int]:
-    return superfluous(steps, evaluations, keep=keep, restore_best=restore_best, ends_epoch=lambda step: step % 10 == 0)
+    by = Watched() if restore_best else None
+    return superfluous(steps, evaluations, keep=keep, best=by, ends_epoch=lambda step: step % 10 == 0)
 
 
 def test_the_latest_checkpoints_are_kept() -> None:

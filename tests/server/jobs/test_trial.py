@@ -89,7 +89,7 @@ def test_the_smallest_piece_is_that_of_the_smallest_shard_of_any_batch(
             9,
             {},
             "batch_size",
-            'is 4: of the 9 examples of "datasets/rows9", 1 are left for the last batch, and "models/',
+            'is 4: of the 9 examples of "datasets/rows9", 1 is left for the last batch, and "models/',
         ),
         (9, {}, "batch_size", "as 5, or fewer shards or pieces, so that each has 2"),
         (10, {"shards": 2}, "batch_size", "2 are left for the last batch; in 2 shards, some have one example"),
@@ -100,7 +100,7 @@ def test_the_smallest_piece_is_that_of_the_smallest_shard_of_any_batch(
             11,
             {"validation": Validation(fraction=0.2)},
             "batch_size",
-            'of the 11 examples of "datasets/rows11" less the 2 kept back, 1 are left',
+            'of the 11 examples of "datasets/rows11" less the 2 kept back, 1 is left',
         ),
     ],
 )
@@ -166,10 +166,10 @@ def test_a_loss_depends_on_what_is_trained(catalogs: Catalogs) -> None:
         config = replace(CONFIG, trainable=(trainable,))
         assert catalogs.submit(model=model, dataset=rows(catalogs, 8), config=config)[0] is JobState.QUEUED
     for losses in ((), (Loss(output="0"),)):
+        config = replace(CONFIG, trainable=("other.*",), losses=losses)
         with pytest.raises(
             InvalidRequestError, match=r"it depends on none of the .* trained, \['other.weight', 'other.bias'\]"
         ) as caught:
-            config = replace(CONFIG, trainable=("other.*",), losses=losses)
             catalogs.submit(model=model, dataset=rows(catalogs, 8), config=config)
         assert refusal(caught).field == "job.config.trainable"
     config = replace(CONFIG, trainable=("other.*",), losses=(Loss(output="1"),))

@@ -65,7 +65,9 @@ OTHER = TrainingConfig(
     inputs={"ids": "tokens"},
     trainable=("fc.*", "conv?.weight"),
     non_finite="skip",
-    validation=Validation(dataset="datasets/v", fraction=0.25, patience=3, restore_best=True, seed=2**63 + 1),
+    validation=Validation(
+        dataset="datasets/v", fraction=0.25, patience=3, restore_best=True, seed=2**63 + 1, metric="f1"
+    ),
     staleness=2,
     losses=(
         Loss(

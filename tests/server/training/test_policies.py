@@ -29,7 +29,6 @@ from chainrule.server.training.policies import (
     after_refusal,
     arbiter,
     auditors,
-    best,
     checkpoint_due,
     hangs,
     receipt_due,
@@ -40,6 +39,7 @@ from chainrule.server.training.policies import (
     usual,
 )
 from chainrule.server.training.state import EvaluationMetric
+from chainrule.server.training.watching import Watched
 from tests.server.training.bench import NOW_S, tiny_plan
 
 
@@ -67,13 +67,6 @@ def test_no_receipt_is_due_where_weights_depend_on_timing() -> None:
     assert not any(receipt_due(plan, step) for step in range(7))
 
 
-def test_the_best_evaluation_is_the_first_with_the_least_loss() -> None:
-    assert best(evaluations(3.0, 1.0, 2.0, 1.0)).epoch == 2
-    assert best(evaluations(float("nan"), 5.0, float("nan"))).epoch == 2
-    assert best(evaluations(float("nan"), float("nan"))).epoch == 1
-    assert best(evaluations(float("inf"), float("nan"))).epoch == 1
-
-
 @pytest.mark.parametrize(
     ("losses", "patience", "stops"),
     [
@@ -90,7 +83,14 @@ def test_the_best_evaluation_is_the_first_with_the_least_loss() -> None:
 def test_a_job_stops_early_after_epochs_without_a_better_loss(
     losses: tuple[float, ...], patience: int, stops: bool
 ) -> None:
-    assert stops_early(evaluations(*losses), patience) is stops
+    assert stops_early(evaluations(*losses), patience, Watched()) is stops
+
+
+def test_a_job_that_watches_accuracy_goes_on_while_that_rises() -> None:
+    found = [EvaluationMetric(epoch, epoch, 1.0, share, 10, NOW_S) for epoch, share in ((1, 0.5), (2, 0.6), (3, 0.6))]
+    by = Watched("accuracy", rises=True)
+    assert [stops_early(found[:epochs], 1, by) for epochs in (1, 2, 3)] == [False, False, True]
+    assert stops_early(found, 1, Watched())
 
 
 # --- who is lost -----------------------------------------------------------------------------------------------

@@ -34,8 +34,6 @@ OPSETS = range(21, 25)
 DEFAULT_OPSET = 21
 BUFFERS = "chainrule.buffers"
 """The entry of a model's metadata that names, as JSON, the initialisers that are kept but not learnt."""
-FROZEN = "chainrule.frozen"
-"""The entry that names the parameters that require no gradient."""
 ALIASES = "chainrule.aliases"
 """The entry that has, by each further name of a parameter or buffer that has several, its first."""
 _sizes = (4, 6)
@@ -238,7 +236,7 @@ def _model(
         producer_version=version("chainrule"),
         ir_version=10,
     )
-    state_entries = {BUFFERS: described.buffers, FROZEN: described.frozen, ALIASES: described.aliases}
+    state_entries = {BUFFERS: described.buffers, ALIASES: described.aliases}
     helper.set_model_props(model, {key: json.dumps(names) for key, names in state_entries.items() if names})
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -294,8 +292,6 @@ class _State:
     """By each further name, the first."""
     buffers: list[str]
     """First names of what is no parameter."""
-    frozen: list[str]
-    """First names of parameters that require no gradient."""
 
 
 def _state_of(module: Module) -> _State:
@@ -315,5 +311,4 @@ def _state_of(module: Module) -> _State:
         tensors,
         aliases,
         [name for name, x in tensors.items() if id(x) not in parameters],
-        [name for name, x in tensors.items() if id(x) in parameters and not x.requires_grad],
     )

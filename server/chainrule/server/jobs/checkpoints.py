@@ -15,6 +15,7 @@ from chainrule.server.training.checkpoint import CheckpointError, Manifest
 from chainrule.server.training.events import CheckpointTaken
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import TrainingState
+from chainrule.server.training.watching import watched
 
 
 class Checkpoints:
@@ -60,7 +61,7 @@ class Checkpoints:
             [known.step for known in stored],
             self._store.evaluations(job),
             keep=plan.config.keep_checkpoints,
-            restore_best=plan.config.validation.restore_best,
+            best=watched(plan.config) if plan.config.validation.restore_best else None,
             ends_epoch=plan.ends_epoch,
         )
         self.drop(job, [known for known in stored if known.step in steps])

@@ -224,6 +224,7 @@ def _check_validation(checks: _Checks, validation: Validation) -> None:
         validation.wanted or validation.patience <= 0, "validation.patience", f"is {validation.patience}; {wanted}"
     )
     checks.that(validation.wanted or not validation.restore_best, "validation.restore_best", wanted)
+    checks.that(validation.wanted or not validation.metric, "validation.metric", wanted)
 
 
 # --- what does not ---------------------------------------------------------------------------------------------

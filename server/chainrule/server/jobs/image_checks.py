@@ -81,6 +81,21 @@ def check_images(
     return (channels, height, width), found
 
 
+def check_places(augmentation: Augmentation, shape: tuple[int, ...], target_shape: tuple[int, ...]) -> list[Violation]:
+    """What moves the places of images whose targets have a value for each place, which would stay where they are."""
+    if len(shape) != 3 or target_shape[-2:] != shape[-2:]:
+        return []
+    return [
+        Violation(
+            f"{_PATH}.transforms[{index}]",
+            f"is a {transform.kind}, which moves what is in an image, but the targets, of shape {list(target_shape)}, "
+            "have a value for each place of it and would stay as they are; leave it out",
+        )
+        for index, transform in enumerate(augmentation.transforms)
+        if isinstance(transform, RandomCrop | RandomResizedCrop | RandomFlip)
+    ]
+
+
 def evaluated_shape(augmentation: Augmentation, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that inputs have where they are evaluated, of images that `check_images` takes."""
     if not augmentation.of_evaluation:

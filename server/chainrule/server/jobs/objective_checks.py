@@ -18,9 +18,10 @@ from chainrule.server.training.config import Loss, MetricSpec, TrainingConfig
 from chainrule.server.training.errors import ObjectiveError
 from chainrule.server.training.examples import TARGETS
 from chainrule.server.training.losses import LOSSES, Term, are_alike, class_axis, label_axis
-from chainrule.server.training.metrics import MAX_SUMS, MAX_VALUES, METRICS, column_of, metric_name
+from chainrule.server.training.metrics import MAX_SUMS, MAX_VALUES, METRICS, column_of
 from chainrule.server.training.objectives import Cost, Objective
 from chainrule.server.training.state import Array
+from chainrule.server.training.watching import measured, metric_name
 
 MAX_LOSSES = 16
 MAX_METRICS = 32
@@ -47,6 +48,7 @@ def check_objective(config: TrainingConfig) -> list[Violation]:
         found += _prefixed(f"job.config.losses[{index}]", _check_loss(loss))
     for index, metric in enumerate(config.metrics):
         found += _prefixed(f"job.config.metrics[{index}]", _check_metric(metric))
+    found += _check_watched(config)
     names = Counter(map(metric_name, config.metrics))
     found += [
         Violation(f"job.config.metrics[{index}]", f"is called {echo(name)} as another one is; leave one of them out")
@@ -54,6 +56,19 @@ def check_objective(config: TrainingConfig) -> list[Violation]:
         if names[name] > 1 and name in list(map(metric_name, config.metrics))[:index]
     ]
     return found
+
+
+def _check_watched(config: TrainingConfig) -> list[Violation]:
+    """What evaluations are compared by must be measured, and be one value."""
+    name, specs = config.validation.metric, {metric_name(spec): spec for spec in measured(config)}
+    if not name or (name in specs and specs[name].average != "none"):
+        return []
+    if name in specs:
+        why = f"is {echo(name)}, which has a value for each class; measure it with the average macro or micro"
+    else:
+        instead = f", or use {', '.join(specs)}" if specs else ""
+        why = f"is {echo(name)}, which the job does not measure; name it in metrics, too{instead}"
+    return [Violation("job.config.validation.metric", why)]
 
 
 def _prefixed(path: str, found: Sequence[tuple[str, str]]) -> list[Violation]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chainrule.server.records import JobState
-from chainrule.server.training.policies import best
 from chainrule.server.training.state import EvaluationMetric
+from chainrule.server.training.watching import Watched
 
 FIRST_DELAY_S = 0.5
 """Pause before the first new attempt; doubled for each further loss in a row."""
@@ -182,15 +182,19 @@ def superfluous(
     evaluations: Sequence[EvaluationMetric],
     *,
     keep: int,
-    restore_best: bool,
+    best: Watched | None,
     ends_epoch: Callable[[int], bool],
 ) -> list[int]:
     """The steps, of those that have a checkpoint, whose checkpoints need not be kept: neither the latest `keep`, nor,
-    where the best evaluated one may become the result, that one or one that is still to be evaluated."""
+    where the best one of all evaluated may become the result, that one or one that is still to be evaluated.
+
+    Args:
+        best: by what they are compared; None: the last one becomes the result.
+    """
     kept = set(sorted(steps)[-keep:])
-    if restore_best:
+    if best is not None:
         evaluated = {evaluation.step for evaluation in evaluations}
         kept |= {step for step in steps if ends_epoch(step) and step not in evaluated}
         if evaluations:
-            kept.add(best(evaluations).step)
+            kept.add(best.best(evaluations).step)
     return [step for step in steps if step not in kept]

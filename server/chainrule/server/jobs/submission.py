@@ -16,7 +16,7 @@ from chainrule.server.architecture import Architecture, CodeArchitecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.jobs.column_checks import check_alike, columns_of_inputs, example_of_inputs
-from chainrule.server.jobs.image_checks import check_images, evaluated_shape
+from chainrule.server.jobs.image_checks import check_images, check_places, evaluated_shape
 from chainrule.server.jobs.objective_checks import check_columns, check_fit
 from chainrule.server.jobs.trial import always_reaches, check_pieces, check_reached, freeze
 from chainrule.server.models import ModelCatalog
@@ -81,8 +81,9 @@ class Submission:
 def _as_asked(config: TrainingConfig) -> dict[str, object]:
     """What makes a configuration the same as another, whichever version was asked for it."""
     values = {**asdict(config), "augmentation": augmentation_values(config.augmentation)}
-    if not config.validation.seed:  # came later, too
-        del values["validation"]["seed"]
+    for name in ("seed", "metric"):  # came later, too
+        if not values["validation"][name]:
+            del values["validation"][name]
     return {name: value for name, value in values.items() if value != _LATER.get(name, _NEVER)}
 
 
@@ -244,7 +245,11 @@ def _trained_example(dataset: Dataset, columns: Sequence[str], config: TrainingC
     done to them."""
     inputs = example_of_inputs(dataset, columns)
     image = columns.index(image_column(columns))
-    shape, wrong = check_images(config.augmentation, inputs[image].shape[1:], inputs[image].dtype.name)
+    given = inputs[image].shape[1:]
+    shape, wrong = check_images(config.augmentation, given, inputs[image].dtype.name)
+    for name in Objective(config).columns:
+        if not wrong and (target := dataset.column(name)) is not None:
+            wrong = check_places(config.augmentation, given, target.shape)
     if config.augmentation.mixup and not wrong and any(array.dtype == np.int64 for array in inputs):
         what = "mixes inputs of float32, but there are some of int64; leave it out"
         wrong = [Violation("job.config.augmentation.mixup", what)]

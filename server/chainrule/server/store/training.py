@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from chainrule.server.records import NO_RECEIPT, Checkpoint, Receipt
-from chainrule.server.store import listings, rows, schema
+from chainrule.server.store import configs, listings, rows, schema
 from chainrule.server.store.database import Database, get
 from chainrule.server.store.paging import PageRequest, page
 from chainrule.server.training.state import EvaluationMetric, StepMetric
+from chainrule.server.training.watching import Watched, watched
 
 ALL_METRICS_STEPS = 10_000
 """Of how many of a job's latest steps all metrics are kept."""
@@ -252,7 +253,12 @@ def _delete_checkpoints(db: Connection, job: str, steps: Sequence[int]) -> None:
 
 
 def _best_step(db: Connection, job: str) -> int | None:
-    """Step of the best evaluation, as training.policies.best has it; None if there is none."""
+    """Step of the best evaluation, by what the job watches; None if there is none."""
+    config = db.execute(sa.select(schema.jobs.c.config).where(schema.jobs.c.name == job)).scalar()
+    by = Watched() if config is None else watched(configs.from_values(config))
+    if by.name:
+        found = rows.evaluations(db, job)
+        return by.best(found).step if found else None
     table = schema.evaluations
     by_loss = (table.c.loss.is_(None), table.c.loss, table.c.epoch)
     return db.execute(sa.select(table.c.step).where(table.c.job == job).order_by(*by_loss).limit(1)).scalar()

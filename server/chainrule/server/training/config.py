@@ -127,11 +127,13 @@ class Validation:
     """Share of the dataset that is kept back, its last examples or those that `seed` draws; 0: none. Not with
     `dataset`."""
     patience: int = 0
-    """Epochs without a better loss after which the job stops early; 0: never."""
+    """Epochs without a better evaluation after which the job stops early; 0: never."""
     restore_best: bool = False
-    """Whether the weights of the epoch with the least validation loss are the result, instead of the last."""
+    """Whether the weights of the epoch with the best evaluation are the result, instead of the last."""
     seed: int = 0
     """Draws the examples that `fraction` keeps back; 0: they are the last ones."""
+    metric: str = ""
+    """What tells whether an evaluation is better than another: the name of a measured value; empty: the loss."""
 
     @property
     def wanted(self) -> bool:

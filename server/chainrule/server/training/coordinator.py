@@ -46,6 +46,7 @@ from chainrule.server.training.serving import PartitionSpec
 from chainrule.server.training.state import EvaluationMetric, StepMetric, TrainingState
 from chainrule.server.training.switchboard import Line, Message, Switchboard
 from chainrule.server.training.tls import make_identity
+from chainrule.server.training.watching import watched
 from chainrule.server.training.wire import Endpoint
 
 CHECK_INTERVAL_S = 0.1
@@ -454,11 +455,10 @@ class Coordinator:
         self._end_if_over()
 
     def _stop_early(self, message: Message) -> None:
-        best = policies.best(self._evaluations)
+        by = watched(self._plan.config)
+        best = by.best(self._evaluations)
         self.note(
-            "early_stop",
-            f"after epoch {message['epoch']}: none since epoch {best.epoch} has had a validation loss "
-            f"below {best.loss:.6g}",
+            "early_stop", f"after epoch {message['epoch']}: none since epoch {best.epoch} has had {by.told(best)}"
         )
         self._finish_at(message["step"])
 
@@ -469,7 +469,7 @@ class Coordinator:
 
     def _result_step(self, last: int) -> int:
         restores = self._plan.config.validation.restore_best and self._evaluations
-        return policies.best(self._evaluations).step if restores else last
+        return watched(self._plan.config).best(self._evaluations).step if restores else last
 
     # --- for the crew ------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from chainrule.server.training.config import MetricSpec
 from chainrule.server.training.errors import ObjectiveError
 from chainrule.server.training.losses import TARGETS, Family, are_alike, class_axis, label_axis
 from chainrule.server.training.state import Array
+from chainrule.server.training.watching import metric_name
 
 Vector = tuple[float, ...]
 Finish = Callable[[Vector, str], dict[str, float]]
@@ -212,14 +213,6 @@ class Metric:
     """The averages it has."""
     parameters: frozenset[str] = field(default_factory=frozenset)
     """The settings of MetricSpec that it has, besides those of all."""
-
-
-def metric_name(spec: MetricSpec) -> str:
-    """What its value is called: "accuracy", "top_5", "f1_micro"; of a named output "head.accuracy"."""
-    name = f"top_{spec.k}" if spec.name == "top_k" else spec.name
-    if spec.average and spec.average != "none":
-        name = f"{name}_{spec.average}"
-    return f"{spec.output}.{name}" if spec.output else name
 
 
 def column_of(spec: MetricSpec) -> str:

@@ -13,14 +13,14 @@ from chainrule.server.training.config import Loss, MetricSpec, TrainingConfig
 from chainrule.server.training.contributions import Measured, Sums
 from chainrule.server.training.errors import ObjectiveError
 from chainrule.server.training.losses import Term
-from chainrule.server.training.metrics import METRICS, Seen, Statistic, Vector, column_of, metric_name, values_of
+from chainrule.server.training.metrics import METRICS, Seen, Statistic, Vector, column_of, values_of
 from chainrule.server.training.state import Array
+from chainrule.server.training.watching import ACCURACY, measured, metric_name
 
 Outputs = object
 """What a model gives: a Tensor; several in a tuple or list; or several by name."""
 Targets = Mapping[str, Array]
 """Columns of a dataset, of the same examples."""
-ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Objective:
     def __init__(self, config: TrainingConfig, output_names: Sequence[str] = ()) -> None:
         self.losses = config.losses or (Loss(),)
         self.terms = tuple(Term(loss) for loss in self.losses)
-        self.metrics = config.metrics or self._default_metrics()
+        self.metrics = measured(config)
         self.output_names = tuple(output_names)
         self._others = tuple(spec for spec in self.metrics if metric_name(spec) != ACCURACY)
         self._accuracy = next((spec for spec in self.metrics if metric_name(spec) == ACCURACY), None)
@@ -177,12 +177,6 @@ class Objective:
         return found
 
     # --- private -----------------------------------------------------------------------------------------------
-
-    def _default_metrics(self) -> tuple[MetricSpec, ...]:
-        first = self.losses[0]
-        if first.name not in ("cross_entropy", "nll"):
-            return ()
-        return (MetricSpec(ACCURACY, output=first.output, target=first.target),)
 
     def _place(self, spec: MetricSpec) -> tuple[Statistic, str, str]:
         return METRICS[spec.name].statistic(spec), spec.output, column_of(spec)

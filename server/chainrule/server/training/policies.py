@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from chainrule.server.training.plan import Plan
 from chainrule.server.training.state import EvaluationMetric
+from chainrule.server.training.watching import Watched
 
 LEASE_S = 5.0
 """How long a part may be silent before it counts as lost."""
@@ -52,14 +53,9 @@ def receipt_due(plan: Plan, step: int) -> bool:
     return plan.ends_epoch(step) or (0 < every <= step and step % every == 0)
 
 
-def best(evaluations: Sequence[EvaluationMetric]) -> EvaluationMetric:
-    """The evaluation with the least loss; the first of equals."""
-    return min(evaluations, key=lambda metric: (metric.loss != metric.loss, metric.loss, metric.epoch))
-
-
-def stops_early(evaluations: Sequence[EvaluationMetric], patience: int) -> bool:
+def stops_early(evaluations: Sequence[EvaluationMetric], patience: int, by: Watched) -> bool:
     """Whether the last `patience` epochs have not been better than one before; never for a patience of 0."""
-    return patience > 0 and bool(evaluations) and evaluations[-1].epoch - best(evaluations).epoch >= patience
+    return patience > 0 and bool(evaluations) and evaluations[-1].epoch - by.best(evaluations).epoch >= patience
 
 
 # --- who is lost -----------------------------------------------------------------------------------------------

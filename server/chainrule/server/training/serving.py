@@ -31,6 +31,7 @@ from chainrule.server.training.stale import StalePartition
 from chainrule.server.training.state import EvaluationMetric, TrainingState
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.waiting import ready
+from chainrule.server.training.watching import watched
 from chainrule.server.training.wire import (
     CLOCKS,
     END,
@@ -288,7 +289,7 @@ class PartitionServer:
         partition, plan = self._partition, self._spec.plan
         if plan.tick(partition.tick - 1).evaluates:
             self._history.append(partition.evaluations[-1])
-            if policies.stops_early(self._history, plan.config.validation.patience):
+            if policies.stops_early(self._history, plan.config.validation.patience, watched(plan.config)):
                 self._over = True
                 self._report()
                 epoch, step = self._history[-1].epoch, partition.step

@@ -200,6 +200,7 @@ def test_what_to_evaluate_on_replaces_the_other_way_to_say_it(file: Path) -> Non
     found = gathered(file, environment={"CHAINRULE_JOB_VALIDATION_DATASET": "val"}, validation_fraction=0.2)
     assert found["validation"] == {"fraction": 0.2, "patience": 3}
     assert gathered(file, patience=4)["validation"] == {"fraction": 0.1, "patience": 4}
+    assert gathered(file, validation_metric="f1")["validation"] == {"fraction": 0.1, "patience": 3, "metric": "f1"}
 
 
 def test_a_switch_of_the_file_can_be_turned_off(run: Run, server: FakeServer, tmp_path: Path) -> None:

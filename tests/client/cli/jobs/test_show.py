@@ -189,6 +189,20 @@ def test_status_shows_the_latest_events_and_evaluations_and_the_best(
     assert (len(told["events"]), told["events"][6]["seconds_lost"], told["evaluations"][1]["loss"]) == (7, 3.0, 0.0)
 
 
+def test_the_best_evaluation_is_that_by_what_the_job_watches(run: Run, server: FakeServer) -> None:
+    seen = [
+        job_pb2.Evaluation(epoch=i, step=i, loss=1 / i, accuracy=a, values={"rmse": a}, num_examples=8, time=NOW)
+        for i, a in ((1, 0.25), (2, 0.75), (3, 0.5))
+    ]
+    for name, metric, epoch in (("jobs/1", "accuracy", "2"), ("jobs/2", "rmse", "1"), ("jobs/3", "", "3")):
+        config = TrainingConfig(validation=Validation(fraction=0.1, patience=2, metric=metric))
+        server.put_job(name=name, config=to_message(config), evaluations=seen)
+        shown = rows_of(run("jobs", "status", name).stdout)
+        assert [text.split()[1] for label, text in shown if label == "evaluation" and "(best)" in text] == [epoch]
+        by = f", by {metric}" if metric else ""
+        assert dict(shown)["validation"] == f"the last 10 % of the dataset{by}, patience 2"
+
+
 def test_weights_that_are_not_of_the_last_step_say_so(run: Run, server: FakeServer) -> None:
     progress = job_pb2.Progress(step=60, total_steps=100)
     ended = {"state": job_pb2.Job.STATE_SUCCEEDED, "weights_digest": DIGEST, "progress": progress}

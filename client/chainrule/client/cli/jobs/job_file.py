@@ -30,6 +30,7 @@ OPTIONS: Mapping[str, str] = {
     "validation_dataset": "validation.dataset",
     "patience": "validation.patience",
     "restore_best": "validation.restore_best",
+    "validation_metric": "validation.metric",
     **{
         name: name
         for name in (
@@ -55,6 +56,7 @@ _TEXTS = (
     "optimizer.name",
     "schedule.decay",
     "validation.dataset",
+    "validation.metric",
     "loss",
 )
 _NAMED_BY = {"optimizer": "name", "loss": "name", "schedule": "decay"}

@@ -1,5 +1,6 @@
 """`chainrule jobs ls` and `status`, and how every command shows a job."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from chainrule.client.status import Evaluation, JobEvent, JobStatus, Timings
 
 SHOWN = 5  # events and evaluations of a status; there are commands for all of them
+_FALLING = ("perplexity", "mae", "mse", "rmse")  # metrics of which less is better
 
 
 def list_jobs(
@@ -208,7 +210,8 @@ def _validation(validation: "Validation") -> str:
     drawn = f"{share}, drawn by seed {validation.seed}" if validation.seed else f"the last {share}"
     examples = validation.dataset or drawn
     patience = f", patience {validation.patience}" if validation.patience else ""
-    return f"{examples}{patience}" + (", the best weights are the result" if validation.restore_best else "")
+    watched = f", by {validation.metric}" if validation.metric else ""
+    return f"{examples}{watched}{patience}" + (", the best weights are the result" if validation.restore_best else "")
 
 
 def _workers(status: "JobStatus") -> str:
@@ -236,12 +239,26 @@ def _safety(config: "TrainingConfig") -> str:
 
 
 def _evaluation_lines(status: "JobStatus") -> Iterator[tuple[str, str]]:
-    best = min(status.evaluations, key=lambda e: e.loss, default=None)
+    best = _best(status)
     latest = status.evaluations[-SHOWN:]
     if best is not None and best not in latest:
         latest = (best, *latest)
     for evaluation in latest:
         yield "evaluation", _evaluation(evaluation) + ("  (best)" if evaluation is best else "")
+
+
+def _best(status: "JobStatus") -> "Evaluation | None":
+    """The best evaluation by what the job compares them by; the first of equals."""
+    name = status.config.validation.metric
+    sign = 1.0 if not name or name.rpartition(".")[2] in _FALLING else -1.0
+
+    def rank(evaluation: "Evaluation") -> float:
+        value = evaluation.values.get(name) if name else evaluation.loss
+        if name == "accuracy":
+            value = evaluation.accuracy
+        return math.inf if value is None or math.isnan(value) else sign * value
+
+    return min(status.evaluations, key=rank, default=None)
 
 
 def _evaluation(evaluation: "Evaluation") -> str:

@@ -166,11 +166,15 @@ def submit(
         str | None, _option(EVALUATION, "A second dataset to evaluate on.", "none", "DATASET", complete_dataset)
     ] = None,
     patience: Annotated[
-        int | None, _option(EVALUATION, "Epochs without a better loss after which the job stops; 0: never.", "0")
+        int | None, _option(EVALUATION, "Epochs without a better evaluation after which the job stops; 0: never.", "0")
     ] = None,
     restore_best: Annotated[
         bool | None,
         _switch("--restore-best/--no-restore-best", EVALUATION, "The best weights are the result, not the last."),
+    ] = None,
+    validation_metric: Annotated[
+        str | None,
+        _option(EVALUATION, "What evaluations are compared by, of what is measured.", "the loss", "NAME"),
     ] = None,
     workers: Annotated[int | None, _option(WORKERS, "Short for --max-workers.", "1", "N")] = None,
     min_workers: Annotated[
