@@ -182,7 +182,8 @@ class Models:
             network: a module of `chainrule.engine`; a `torch.nn.Module`, which stays as it is; an ONNX file, as its
                 path or its bytes, whose initializers are the weights; or the name of a family that the server knows.
             config: with the name of a family, what it should not take its default for.
-            example: a batch of inputs, whose first dimension counts examples, or a tuple of several: a module that is
+            example: a batch of inputs, whose first dimension counts examples, or a tuple of several, or, for a module
+                of PyTorch, several by the names that `forward` has for them: a module that is
                 not of a family is run on it once. Shapes and dtypes matter, values do not.
             weights: in place of the network's own: a state_dict of arrays or tensors, or the path of a safetensors or
                 .pth file. Without any, the server initialises a family from `init_seed`.
