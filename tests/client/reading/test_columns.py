@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_column_is_told_by_its_name(tmp_path: Path) -> None
     path.write_text("a,w,y\n1,1,0\n1,x,1\n")
     assert "line 3, column \"w\": 'x' is no number, as others are" in refused(path, further={"w": "w"})
     (tmp_path / "t.txt").write_text("a text")
-    assert 'no columns "w"' in refused(tmp_path / "t.txt", further={"w": "w"})
+    assert 'cannot be asked for the columns "w"' in refused(tmp_path / "t.txt", further={"w": "w"})
 
 
 def test_arrays_are_columns_of_their_names() -> None:
