@@ -183,7 +183,7 @@ def test_several_inputs_and_outputs_have_names(
     x, mask = torch.randn(4, FEATURES), torch.randint(0, 2, (4, FEATURES))
     model = with_version(server, client.models.create("net", module, example={"mask": mask, "x": x}))
     ours = model.module().eval()
-    assert {spec.name for spec in ours.inputs} == {"x", "mask"}  # type: ignore[attr-defined]
+    assert {spec.name for spec in ours.inputs} == {"x", "mask"}
     found = ours(x=cr.from_numpy(x.numpy()), mask=cr.from_numpy(mask.numpy()))
     assert list(found) == (["kind", "price"] if kind == "dict" else ["output_0", "output_1"])
     wanted = module(x, mask=mask)

@@ -76,7 +76,7 @@ def test_an_encoder_with_a_mask_is_trained_and_its_weights_come_back(client: Cli
             return self.head((x * kept).sum(1) / kept.sum(1))
 
     torch.manual_seed(0)
-    module, columns = Encoder(), text_columns(200, seed=1)
+    module, columns = Encoder(), text_columns(150, seed=1)
     ids, mask = columns["input_ids"], columns["attention_mask"]
     model = client.models.create("columns-encoder", module, example=(ids[:4], mask[:4]))
     assert [(spec.name, spec.dtype) for spec in model.inputs] == [("input_ids", "int64"), ("attention_mask", "int64")]
@@ -86,8 +86,8 @@ def test_an_encoder_with_a_mask_is_trained_and_its_weights_come_back(client: Cli
     assert [column.name for column in data.columns] == ["targets", "attention_mask", "input_ids"]
     jobs = [
         client.jobs.create(
-            model=model, dataset=data, epochs=3, batch_size=20, shards=4, workers=workers,
-            optimizer={"name": "adam", "lr": 0.01}, validation={"fraction": 0.2},
+            model=model, dataset=data, epochs=2, batch_size=20, shards=2, workers=workers,
+            optimizer={"name": "adam", "lr": 0.02}, validation={"fraction": 0.2},
         )
         for workers in (1, 2)
     ]  # fmt: skip
@@ -98,7 +98,8 @@ def test_an_encoder_with_a_mask_is_trained_and_its_weights_come_back(client: Cli
     with torch.no_grad():
         scores = module(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
     last = statuses[0].evaluations[-1]
-    assert last.accuracy == pytest.approx((scores[160:].argmax(1) == columns["label"][160:]).mean(), abs=1e-9)
+    assert last.accuracy is not None
+    assert last.accuracy == pytest.approx((scores[120:].argmax(1) == columns["label"][120:]).mean(), abs=1e-9)
     assert last.accuracy > 0.7  # it has learnt something
     found = client.predict("columns-encoder", {"input_ids": ids[:5], "attention_mask": mask[:5]})
     np.testing.assert_allclose(found["output"] if isinstance(found, dict) else found, scores[:5], atol=1e-4)
