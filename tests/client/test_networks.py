@@ -11,7 +11,7 @@ import pytest
 import chainrule.engine as cr
 from chainrule.client import Client, FailedPrecondition, InvalidInputError, Model
 from chainrule.engine import graph, io, models, nn
-from chainrule.v1 import job_pb2, model_pb2
+from chainrule.v1 import dataset_pb2, job_pb2, model_pb2
 from tests import graphs
 from tests.client.fake_server import NOW, FakeServer
 
@@ -164,6 +164,21 @@ def test_a_model_of_a_family_comes_back_likewise(server: FakeServer, client: Cli
     assert io.digest(io.save(io.load_weights(tmp_path / "m.pth"))) == model.weights_digest
     with pytest.raises(InvalidInputError, match="MLP is exported by running it once: give example="):
         model.save(tmp_path / "m.onnx")
+
+
+def test_a_family_is_written_with_examples_of_the_column_that_it_took(
+    server: FakeServer, client: Client, tmp_path: Path
+) -> None:
+    module = models.mlp(in_features=graphs.FEATURES, hidden=(4,), num_classes=3)
+    model = with_version(server, client.models.create("f", module))
+    weights = {name: t.numpy() for name, t in module.state_dict().items()}
+    finished_job(server, client, model, weights)
+    server.jobs["jobs/1"].dataset = "datasets/d"
+    server.jobs["jobs/1"].config.inputs["inputs"] = "pixels"
+    columns = [dataset_pb2.Column(name="pixels", dtype="float32", shape=[graphs.FEATURES])]
+    server.datasets["datasets/d"] = dataset_pb2.Dataset(name="datasets/d", columns=columns)
+    client.jobs.get("jobs/1").save(tmp_path / "m.onnx")
+    np.testing.assert_allclose(outputs(graph.load((tmp_path / "m.onnx").read_bytes())), outputs(module), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["m", "m.txt", "m.h5"])

@@ -152,9 +152,45 @@ class Fails(torch.nn.Module):  # type: ignore[misc]
         raise RuntimeError("only on Sundays")
 
 
-class Pair(torch.nn.Module):  # type: ignore[misc]
+class Nested(torch.nn.Module):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:
-        return x, x
+        return x, (x, x)
+
+
+class Several(torch.nn.Module):  # type: ignore[misc]
+    """Two inputs, one of them with a default, and as many outputs."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first, self.last = torch.nn.Linear(FEATURES, 3), torch.nn.Linear(FEATURES, 1)
+
+    def forward(self, x: Any, scale: Any = None, mask: Any = None) -> Any:
+        y = x * mask
+        found = self.first(y), self.last(y if scale is None else y * scale)
+        return {"kind": found[0], "price": found[1]} if self.kind == "dict" else found
+
+
+@pytest.mark.parametrize("exporter", ["_by_tracing", "_by_dynamo"])
+@pytest.mark.parametrize("kind", ["dict", "tuple"])
+def test_several_inputs_and_outputs_have_names(
+    server: FakeServer, client: Client, kind: str, exporter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if exporter == "_by_dynamo":
+        pytest.importorskip("onnxscript")
+        monkeypatch.setattr(torch_modules, "_by_tracing", torch_modules._by_dynamo)
+    module = Several(kind)
+    x, mask = torch.randn(4, FEATURES), torch.randint(0, 2, (4, FEATURES))
+    model = with_version(server, client.models.create("net", module, example={"mask": mask, "x": x}))
+    ours = model.module().eval()
+    assert {spec.name for spec in ours.inputs} == {"x", "mask"}
+    found = ours(x=cr.from_numpy(x.numpy()), mask=cr.from_numpy(mask.numpy()))
+    assert list(found) == (["kind", "price"] if kind == "dict" else ["output_0", "output_1"])
+    wanted = module(x, mask=mask)
+    for ours_, theirs in zip(found.values(), wanted.values() if kind == "dict" else wanted, strict=True):
+        np.testing.assert_allclose(ours_.detach().numpy(), theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InvalidInputError, match=r'example has "y", but Several\.forward takes x, scale, mask'):
+        client.models.create("net", module, example={"y": x})
 
 
 @pytest.mark.parametrize(
@@ -169,7 +205,11 @@ class Pair(torch.nn.Module):  # type: ignore[misc]
         (Network, np.float32(1), r"example has shape \(\); it must be a batch"),
         (Network, np.zeros((0, FEATURES)), r"example has shape \(0, 6\); it must be a batch"),
         (Fails, np.zeros((4, 5), np.float32), "RuntimeError: only on Sundays"),
-        (Pair, np.zeros((4, 5), np.float32), "Pair gives a tuple; a model gives one tensor"),
+        (
+            Nested,
+            np.zeros((4, 5), np.float32),
+            "Nested gives a tuple, with tuple as output_1; a model gives a tensor, or",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_why(

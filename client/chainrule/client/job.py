@@ -413,8 +413,11 @@ class Job:
         weights = self.weights()
         model = self._model()
         if example is None and model.family and target.suffix == networks.ONNX:
-            shape = (self._service.datasets.get((self.status()).dataset)).input_shape
-            example = networks.example_of(model.family, shape)
+            status = self.status()
+            dataset = self._service.datasets.get(status.dataset)
+            column = next(iter(status.config.inputs.values()), "inputs")
+            shapes = {of.name: of.shape for of in dataset.columns}
+            example = networks.example_of(model.family, shapes.get(column, dataset.input_shape))
         self._service.models.save(model, weights, target, example)
 
     def _model(self) -> Model:

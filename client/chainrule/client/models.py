@@ -204,7 +204,8 @@ class Models:
             config: with the name of a family, what it should not take its default for; with a Python file, the keyword
                 arguments of its factory.
             factory: with a Python file, the function or class in it that makes the network. Default "build".
-            example: a batch of inputs, whose first dimension counts examples, or a tuple of several: a module that is
+            example: a batch of inputs, whose first dimension counts examples, or a tuple of several, or, for a module
+                of PyTorch, several by the names that `forward` has for them: a module that is
                 not of a family is run on it once. Shapes and dtypes matter, values do not.
             weights: in place of the network's own: a state_dict of arrays or tensors, or the path of a safetensors or
                 .pth file. Without any, the server initialises a family from `init_seed`.

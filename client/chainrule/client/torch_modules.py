@@ -8,6 +8,7 @@ import io as streams
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
@@ -64,13 +65,14 @@ def exported(module: Any, example: object) -> bytes:
     The module stays as it is, and so does PyTorch's random state: a copy is traced.
 
     Args:
-        example: a batch of inputs, or a tuple of several; only its shapes and dtypes matter.
+        example: a batch of inputs, a tuple of several, or several by the names that `forward` has for them; only shapes
+            and dtypes matter.
 
     Raises:
         InvalidInputError: there is no example, or the module cannot be copied, run on it or exported.
     """
     torch = _torch()
-    inputs = _inputs(torch, module, example)
+    call = _call(torch, module, example)
     try:
         twin = copy.deepcopy(module).cpu().train()
     except RuntimeError as error:
@@ -79,11 +81,11 @@ def exported(module: Any, example: object) -> bytes:
             "training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False) and give the file"
         ) from error
     with torch.random.fork_rng(devices=[]):
-        _try(torch, twin, inputs)
+        outputs = _try(torch, twin, call)
         reasons = []
         for export in (_by_tracing, _by_dynamo):
             try:
-                return export(torch, twin, inputs)
+                return export(torch, twin, call, outputs)
             except Exception as error:  # noqa: BLE001 — exporters raise whatever went wrong in them
                 reasons.append(f"{export.__name__.removeprefix('_by_')}: {_first_line(error)}")
     raise InvalidInputError(
@@ -94,37 +96,63 @@ def exported(module: Any, example: object) -> bytes:
 # What PyTorch is asked to do.
 
 
-def _by_tracing(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
-    target, names = streams.BytesIO(), _input_names(module, len(inputs))
+@dataclass(frozen=True)
+class _Call:
+    """How a module is run once."""
+
+    names: list[str]
+    """Of its inputs."""
+    inputs: list[Any]
+    by_name: bool
+    """Whether they are given by name, rather than in order."""
+
+    def of(self, module: Any) -> Any:
+        """What the module gives."""
+        return module(**dict(zip(self.names, self.inputs, strict=True))) if self.by_name else module(*self.inputs)
+
+
+def _by_tracing(torch: Any, module: Any, call: _Call, outputs: Sequence[str]) -> bytes:
+    target, forward = streams.BytesIO(), module.forward
+
+    def in_order(*inputs: Any) -> Any:
+        given = forward(**dict(zip(call.names, inputs, strict=True))) if call.by_name else forward(*inputs)
+        return tuple(given.values()) if isinstance(given, Mapping) else given
+
+    module.forward = in_order  # of the copy: tracing knows neither names of inputs nor mappings of outputs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an exporter that is there, though another is newer
         warnings.simplefilter("default", torch.jit.TracerWarning)  # of what becomes a constant
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning, module=r"torch\.")  # in PyTorch's own code
         torch.onnx.export(
             module,
-            tuple(inputs),
+            tuple(call.inputs),
             target,
             dynamo=False,
             training=torch.onnx.TrainingMode.TRAINING,
             do_constant_folding=False,
             opset_version=OPSET,
-            input_names=names,
-            output_names=["output"],
-            dynamic_axes={name: {0: "batch"} for name in [*names, "output"]},
+            input_names=call.names,
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in [*call.names, *outputs]},
         )
     return target.getvalue()
 
 
-def _by_dynamo(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
+def _by_dynamo(torch: Any, module: Any, call: _Call, outputs: Sequence[str]) -> bytes:
+    module.__dict__.pop("forward", None)  # what tracing has put there
     batch = torch.export.Dim("batch")
+    in_order = () if call.by_name else tuple(call.inputs)
+    by_name = dict(zip(call.names, call.inputs, strict=True)) if call.by_name else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a module in training mode is exported
         program = torch.onnx.export(
             module,
-            tuple(inputs),
+            in_order,
+            kwargs=by_name,
             dynamo=True,
             training=torch.onnx.TrainingMode.TRAINING,
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamic_shapes={name: {0: batch} for name in by_name} or tuple({0: batch} for _ in in_order),
+            output_names=None if len(outputs) == 1 else list(outputs),
             optimize=False,
             verbose=False,
         )
@@ -132,25 +160,52 @@ def _by_dynamo(torch: Any, module: Any, inputs: Sequence[Any]) -> bytes:
     return content
 
 
-def _try(torch: Any, module: Any, inputs: Sequence[Any]) -> None:
-    """A forward pass tells what is wrong with the example before the exporter does."""
-    shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in inputs)
+def _try(torch: Any, module: Any, call: _Call) -> list[str]:
+    """A forward pass tells what is wrong with the example before the exporter does; the names of its outputs."""
+    shapes = ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for x in call.inputs)
     try:
         with torch.no_grad():
-            output = module(*inputs)
+            output = call.of(module)
     except Exception as error:
         raise InvalidInputError(
             f"{type(module).__name__} does not take the example ({shapes}): {_first_line(error)}"
         ) from error
-    if not is_torch_tensor(output):
+    if is_torch_tensor(output):
+        return ["output"]
+    if isinstance(output, Mapping):
+        given = {str(name): value for name, value in output.items()}
+    elif isinstance(output, tuple | list):
+        names = getattr(output, "_fields", None) or [f"output_{place}" for place in range(len(output))]
+        given = dict(zip(names, output, strict=True))
+    else:
+        given = {}
+    strange = {name: type(value).__name__ for name, value in given.items() if not is_torch_tensor(value)}
+    if not given or strange:
+        what = ", ".join(f"{kind} as {name}" for name, kind in strange.items()) or "nothing else"
         raise InvalidInputError(
-            f"{type(module).__name__} gives a {type(output).__name__}; a model gives one tensor: wrap it in a module "
-            "that does"
+            f"{type(module).__name__} gives a {type(output).__name__}, with {what}; a model gives a tensor, or several "
+            "in a tuple or by name: wrap it in a module that does"
         )
+    return list(given)
+
+
+def _call(torch: Any, module: Any, example: object) -> _Call:
+    """The inputs to trace with."""
+    if isinstance(example, Mapping):
+        known = inspect.signature(module.forward).parameters
+        several = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+        for name in example:
+            if name not in known and not several:
+                raise InvalidInputError(
+                    f'example has "{name}", but {type(module).__name__}.forward takes {", ".join(known)}'
+                )
+        return _Call(list(map(str, example)), _inputs(torch, module, tuple(example.values())), by_name=True)
+    inputs = _inputs(torch, module, example)
+    return _Call(_input_names(module, len(inputs)), inputs, by_name=False)
 
 
 def _inputs(torch: Any, module: Any, example: object) -> list[Any]:
-    """The inputs to trace with: the first examples of the batch, on the CPU, numbers in the module's dtype."""
+    """The first examples of the batch, on the CPU, numbers in the module's dtype."""
     if example is None:
         raise InvalidInputError(
             f"{type(module).__name__} is exported by running it once: give example=, a batch of inputs"

@@ -50,10 +50,40 @@ def test_pictures_stay_bytes_with_channels_first() -> None:
 
 
 def test_samples_that_are_not_alike_are_named() -> None:
-    with pytest.raises(InvalidInputError, match=r"sample 3 has an input of shape \(4,\)"):
+    with pytest.raises(
+        InvalidInputError, match=r"sample 3 has inputs of shape \(4,\), targets of shape \(\), sample 0"
+    ):
         read(Samples(lambda i: (np.zeros(4 if i == 3 else 2), 0)))
     with pytest.raises(InvalidInputError, match="sample 0 is a int; a dataset must give pairs"):
         read(Samples(lambda i: i))
+
+
+def test_samples_of_several_columns_keep_their_names() -> None:
+    def sample(i: int) -> dict[str, Any]:
+        return {"input_ids": [i, 2, 3], "attention_mask": np.ones(3, bool), "label": i % 2, "text": "a text"}
+
+    with pytest.raises(InvalidInputError, match='sample 0, "text" is no array of numbers; leave it out: choose others'):
+        list(open_source(Samples(sample), ReadOptions()).blocks())
+    reader = open_source(Samples(sample, classes=["no", "yes"]), ReadOptions(columns=["input_ids", "attention_mask"]))
+    [block] = reader.blocks()
+    assert {name: (array.dtype.name, array.shape) for name, array in block.items()} == {
+        "targets": ("int64", (5,)),
+        "attention_mask": ("int64", (5, 3)),
+        "input_ids": ("int64", (5, 3)),
+    }
+    assert reader.class_labels == ("no", "yes")
+    for wrong, said in (
+        (
+            lambda i: {"ids": [1] * (1 + i), "y": 0},
+            r"sample 1 has ids of shape \(2,\), targets of shape \(\), sample 0",
+        ),
+        (lambda i: {"ids": [[1], [2, 3]], "y": 0}, "sample 0 has lists of different lengths"),
+        (lambda i: {"ids": 1, "y": 0} if i == 0 else {"y": 0}, "sample 1 has targets of shape"),
+    ):
+        with pytest.raises(InvalidInputError, match=said):
+            list(open_source(Samples(wrong), ReadOptions()).blocks())
+    with pytest.raises(InvalidInputError, match='sample 0 has no "kind"; it has input_ids, attention_mask'):
+        list(open_source(Samples(sample), ReadOptions(target="kind")).blocks())
 
 
 @pytest.mark.torch

@@ -121,6 +121,12 @@ def test_losses_and_metrics_of_other_columns_are_taken(catalogs: Catalogs, confi
             '"datasets/i" has the label 10 in "high", but "models/m" tells 10 classes apart',
         ),
         (
+            {"metrics": (MetricSpec("perplexity", target="high"),)},
+            "metrics[0].target",
+            'the values of "high" of "datasets/i" have the label 10, but "models/m" tells 10 classes apart (0 to 9); ',
+        ),
+        ({"metrics": (MetricSpec("f1", target="holes"),)}, "metrics[0].target", "have the label -100, but"),
+        (
             {"losses": (Loss("mse", target="kinds"),)},
             "losses[0].name",
             'the values of "kinds" of "datasets/i" (N,); use another model',

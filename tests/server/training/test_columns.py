@@ -127,7 +127,7 @@ def test_one_input_is_augmented_and_all_are_mixed() -> None:
     np.testing.assert_allclose(first, (second - 1) / 2, rtol=1e-6)  # none is called inputs: the first
     mixed = replace(plan, config=replace(plan.config, augmentation=Augmentation(mixup=0.5)))
     lot = Reader(mixed, data, inputs=("a", "inputs")).shard(0, 0)
-    assert np.array_equal(*lot.inputs)
+    assert np.array_equal(lot.inputs[0], lot.inputs[1])
     assert not np.array_equal(lot.inputs[0], plain)
 
 

@@ -99,7 +99,10 @@ def data(plan: Plan) -> dict[str, Any]:
 def with_columns(examples: Examples) -> Examples:
     """The same with weights, of which some are 0, and with numbers to predict for each class."""
     rng, count = np.random.default_rng(4), len(examples)
-    further = {"weights": rng.integers(0, 4, count) / np.float32(2), "soft": rng.random((count, 10), np.float32)}
+    further: Arrays = {
+        "weights": rng.integers(0, 4, count) / np.float32(2),
+        "soft": rng.random((count, 10), np.float32),
+    }
     return Examples(examples.inputs, examples.targets, further)
 
 

@@ -67,10 +67,10 @@ class AsyncDatasets:
                 regression, or several labels at once. Labels that come as floats must be converted to integers.
             target: which column of a table is the target; None: that called target, targets, label, labels or y. Texts
                 become classes, in the order of the alphabet.
-            columns: which columns of a table are the inputs; None: all others. Or the columns that the dataset has
-                besides inputs and targets, by name: {"weights": w, "boxes": b}; of a table {"weights": "weight",
-                "corner": ["x", "y"]}, by the names of its columns, of which several are put side by side. Floats are
-                sent as float32, whole numbers as int64.
+            columns: which columns of a table are the inputs; None: all others; of samples that are mappings, which are
+                taken, besides the target. Or the columns that the dataset has besides inputs and targets, by name:
+                {"weights": w, "boxes": b}; of a table {"weights": "weight", "corner": ["x", "y"]}, by the names of its
+                columns, of which several are put side by side. Floats are sent as float32, whole numbers as int64.
             tokens: whether the inputs are tokens: whole numbers from 0, sent as int64.
             regression: whether targets are numbers to predict, sent as float32, although they are whole ones or come
                 from CSV; else these are class labels.

@@ -412,8 +412,11 @@ class AsyncJob:
         weights = await self.weights()
         model = await self._model()
         if example is None and model.family and target.suffix == networks.ONNX:
-            shape = (await self._service.datasets.get((await self.status()).dataset)).input_shape
-            example = networks.example_of(model.family, shape)
+            status = await self.status()
+            dataset = await self._service.datasets.get(status.dataset)
+            column = next(iter(status.config.inputs.values()), "inputs")
+            shapes = {of.name: of.shape for of in dataset.columns}
+            example = networks.example_of(model.family, shapes.get(column, dataset.input_shape))
         await self._service.models.save(model, weights, target, example)
 
     async def _model(self) -> AsyncModel:

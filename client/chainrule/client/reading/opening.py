@@ -99,5 +99,5 @@ def _without_further(what: str, options: ReadOptions) -> None:
     if options.further:
         names = ", ".join(f'"{name}"' for name in options.further)
         raise InvalidInputError(
-            f"{what} gives inputs and targets only, no columns {names}; give arrays, or a table with such columns"
+            f"{what} cannot be asked for the columns {names}; give arrays, or a table with such columns"
         )

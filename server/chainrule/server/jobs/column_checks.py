@@ -11,7 +11,7 @@ from chainrule.server.errors import InvalidRequestError, Violation, echo
 from chainrule.server.records import Dataset, Model
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.examples import INPUTS, TARGETS
-from chainrule.server.training.reading import input_columns
+from chainrule.server.training.reading import input_columns, input_names
 from chainrule.server.training.state import Array
 
 _FIELD = "job.config.inputs"
@@ -98,7 +98,7 @@ def columns_of_inputs(
 ) -> tuple[str, ...]:
     """The columns that the inputs of a network are read from, in their order; without the network, of its only input.
     Raises InvalidRequestError if the network has no such input, or the dataset no such column."""
-    names = [spec.name for spec in model.inputs] or [INPUTS]
+    names = input_names(module) or [INPUTS]
     for name in config.inputs:
         if name not in names:
             takes = ", ".join(f'"{known}"' for known in names)

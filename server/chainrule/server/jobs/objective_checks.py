@@ -426,6 +426,7 @@ def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Ma
             what = error.description if error.field else f'"{spec.name}" {error.description}'
             raise InvalidRequestError.of(place, what) from error
         _check_kind(objective, outputs, spec, path)
+        _check_labels_known(fit, f"{path}.target", spec, objective, outputs, targets)
         total += len(sums)
         classes = len(sums) // 3
         if spec.average == "binary" and classes > 2:
@@ -457,6 +458,25 @@ def _check_kind(objective: Objective, outputs: object, spec: MetricSpec, path: s
             f"{path}.name",
             f'"{spec.name}" is of classes or labels, but {names}, the loss of that output, takes targets for numbers; '
             f"measure {', '.join(_OF_NUMBERS)}, or train with cross_entropy or bce_with_logits",
+        )
+
+
+def _check_labels_known(
+    fit: _Fit, path: str, spec: MetricSpec, objective: Objective, outputs: object, targets: Mapping[str, Array]
+) -> None:
+    """Labels that no loss compares with this output must be those of its classes, too."""
+    column, output = column_of(spec), spec.output
+    goal, shape = _Goal(fit.dataset, column, targets[column]), objective.output(outputs, output).shape
+    axis, known = class_axis(shape, goal.shape), fit.dataset.statistics_of(column)
+    is_checked = any((term.column, term.settings.output) == (column, output) for term in objective.terms)
+    if is_checked or not goal.num_classes or known is None or axis is None or shape[axis] < 2:
+        return
+    if known.min < 0 or goal.num_classes > shape[axis]:
+        wrong = known.min if known.min < 0 else known.max
+        raise InvalidRequestError.of(
+            path if fit.is_first else fit.field,
+            f'{goal.where} have the label {wrong:g}, but "{fit.model.name}" tells {shape[axis]} classes apart (0 to '
+            f"{shape[axis] - 1}); name another column or output for {metric_name(spec)}",
         )
 
 

@@ -39,12 +39,12 @@ class Computation:
     def __init__(self, plan: Plan, examples: ExampleSource, validation: ExampleSource | None = None) -> None:
         self.plan = plan
         architecture = plan.architecture
+        is_code = isinstance(architecture, CodeArchitecture)  # what it calls its attributes says nothing
         self.model = architecture.build()
-        self.layout = make_layout(
-            plan, architecture.outline() if isinstance(architecture, CodeArchitecture) else self.model
-        )
-        self._drawing = all_draws if isinstance(architecture, CodeArchitecture) else _engine_draws
-        self._reader = Reader(plan, examples, validation, inputs=input_columns(self.model, plan.config))
+        self.layout = make_layout(plan, architecture.outline() if is_code else self.model)
+        self._drawing = all_draws if is_code else _engine_draws
+        columns = input_columns(None if is_code else self.model, plan.config)
+        self._reader = Reader(plan, examples, validation, inputs=columns)
         self._parameters = dict(self.model.named_parameters())
         self._buffers = dict(self.model.named_buffers())
         self._trained = {name: self._parameters[name] for name in self.layout.trained}

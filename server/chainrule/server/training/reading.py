@@ -18,12 +18,17 @@ from chainrule.server.training.plan import Indices, Plan
 from chainrule.server.training.state import Array, Arrays
 
 
+def input_names(model: object) -> list[str]:
+    """What a network calls its inputs, in their order; none: it does not say, as a family, which has one."""
+    declared: Sequence[object] = getattr(model, "inputs", ())
+    return [str(getattr(spec, "name", "")) for spec in declared]
+
+
 def input_columns(model: object, config: TrainingConfig) -> tuple[str, ...]:
     """The columns that a network's inputs are read from, in the order of its inputs: what `config.inputs` says; else,
     of a network with one input, "inputs", and of one with several, the columns of their names."""
-    declared: Sequence[object] = getattr(model, "inputs", ())  # a family does not say: it has one
-    names = [str(getattr(spec, "name", "")) for spec in declared] or [""]
-    if len(names) == 1:
+    names = input_names(model)
+    if len(names) <= 1:
         return (next(iter(config.inputs.values()), INPUTS),)
     return tuple(config.inputs.get(name, name) for name in names)
 
