@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
+# One thread of arithmetic for each process, said before numpy is imported. `make test` runs two sessions side by side,
+# and threads that wait for each other's cores spin: small networks trained ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 import pytest
 
