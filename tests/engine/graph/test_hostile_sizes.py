@@ -44,6 +44,23 @@ def test_constants_that_would_be_huge_are_refused(made: onnx.NodeProto, initiali
     refused(model_of([made], initialisers, inputs=[]), OVER)
 
 
+DOWN = numpy_helper.from_array(np.ones((1000, 1), np.int64), "n")
+ACROSS = numpy_helper.from_array(np.ones((1, 1000), np.int64), "m")
+
+
+@pytest.mark.parametrize("op", ["Add", "MatMul"])
+def test_constants_that_make_a_square_are_refused(op: str) -> None:
+    refused(model_of([node(op, "n m", "c"), node("Add", "x c", "y", name="last")], [DOWN, ACROSS]), OVER)
+
+
+def test_many_constants_of_a_size_that_is_allowed_are_refused() -> None:
+    """Each is a fifth of what all together may take."""
+    made = [node("ConstantOfShape", "n", f"c{i}", name=f"constant {i}") for i in range(9)]
+    sums = [node("Add", f"{'x' if i == 0 else f's{i}'} c{i}", f"s{i + 1}", name=f"sum {i}") for i in range(9)]
+    model = model_of([*made, *sums, node("Relu", "s9", "y")], settings(100, 131))
+    refused(model, r'node "constant [0-9]" .* at most [0-9]+ are allowed')
+
+
 @pytest.mark.parametrize(("made", "initialisers"), MAKERS.values(), ids=MAKERS.keys())
 def test_results_that_would_be_huge_are_refused(made: onnx.NodeProto, initialisers: list[onnx.TensorProto]) -> None:
     """The same numbers, given to the forward."""
