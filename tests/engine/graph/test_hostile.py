@@ -400,6 +400,29 @@ def test_an_input_whose_shape_is_a_lie_is_refused() -> None:
         module(cr.ones(2, 3))
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        node("Reshape", "x n", "y"),
+        node("Unsqueeze", "x n", "y"),
+        node("Squeeze", "x n", "y"),
+        node("Expand", "x n", "y"),
+        node("Tile", "x n", "y"),
+        node("ReduceSum", "x n", "y"),
+        node("TopK", "x n", "y i"),
+        node("Slice", "x n n", "y"),
+        node("CumSum", "x n", "y"),
+        node("Pad", "x n", "y"),
+        node("Split", "x n", "y"),
+    ],
+    ids=lambda made: made.op_type,
+)
+def test_axes_and_lengths_that_are_no_integers_are_refused(made: onnx.NodeProto) -> None:
+    content = model_of([made], [fixed("n", 1.5, kind=np.float32)]).SerializeToString()
+    with pytest.raises(GraphError, match=r'node "culprit" .*are integers, not float32'):
+        graph.load(content, limits=LIMITS)(cr.ones(2, 3))
+
+
 def test_indices_and_lengths_that_point_nowhere_are_errors_of_the_node() -> None:
     table, rows = numpy_helper.from_array(np.ones((5, 3), np.float32), "w"), value("x", "N", kind=INT64)
     gather = graph.load(model_of([node("Gather", "w x", "y")], [table], [rows]).SerializeToString(), limits=LIMITS)
