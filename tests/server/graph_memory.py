@@ -1,7 +1,7 @@
 """What loading a file takes of a process, protobuf's own memory included: `python -m tests.server.graph_memory SHARE`.
 
-For each kind of file that makes the most of one of the service's limits, divided by SHARE, a process of its own loads it.
-Prints a JSON list of [kind, bytes taken, bytes that it may take, what came of it].
+For each kind of file that makes the most of one of the service's limits, divided by SHARE, a process of its own loads
+it. Prints a JSON list of [kind, bytes taken, bytes that it may take, what came of it].
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from onnx import helper
@@ -115,7 +116,7 @@ def peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def apart(function: Callable[[], object]) -> object:
+def apart(function: Callable[[], Any]) -> Any:
     """What a function gives, called in a process of its own."""
     reading, writing = os.pipe()
     if child := os.fork():
@@ -144,8 +145,7 @@ def measured(kind: Callable[[graph.Limits], bytes], limits: graph.Limits, folder
     """The file is made in another process than it is loaded in, as that takes memory, too."""
     file = folder / kind.__name__
     size = apart(lambda: file.write_bytes(kind(limits)))
-    taken, outcome = apart(lambda: loaded(file, limits))  # type: ignore[misc]
-    assert isinstance(size, int)
+    taken, outcome = apart(lambda: loaded(file, limits))
     allowed = 3 * size + PRICES[KINDS[kind]] * getattr(limits, KINDS[kind]) + SLACK
     return [kind.__name__, taken, allowed, outcome]
 
