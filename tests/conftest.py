@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -42,3 +43,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("whole")]
     items[:] = [item for item in items if not item.get_closest_marker("whole")]
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """What is there now, modules and thousands of tests, stays: a collection need not go through it again each time."""
+    gc.collect()
+    gc.freeze()
