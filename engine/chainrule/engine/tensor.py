@@ -37,7 +37,7 @@ from chainrule.engine.functions.arguments import Number, Operand, axis_of, opera
 from chainrule.engine.layout import cpu
 from chainrule.engine.layout import device as device_of_tensors
 from chainrule.engine.ops import division, elementwise
-from chainrule.engine.watching import tell_detached, watchers
+from chainrule.engine.watching import tell_detached, tell_read, watchers
 
 __all__ = ["Number", "Operand", "Tensor"]
 
@@ -182,6 +182,8 @@ class Tensor(Variable):
         """
         if self.requires_grad and not force:
             raise AutogradError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if watchers:
+            tell_read(self)
         return self.data
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: builtins.bool | None = None) -> Array:
@@ -195,12 +197,16 @@ class Tensor(Variable):
 
     def item(self) -> Any:
         """The one element as a Python number."""
+        if watchers:
+            tell_read(self)
         if self.data.size != 1:
             raise ShapeError(f"a Tensor with {self.data.size} elements cannot be converted to Scalar")
         return self.data.item() if self.data.dtype.kind != "V" else float(self.data.reshape(())[()])
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
+        if watchers:
+            tell_read(self)
         return self.data.tolist() if self.data.dtype.kind != "V" else self.data.astype(float32).tolist()
 
     def __bool__(self) -> builtins.bool:
@@ -223,7 +229,7 @@ class Tensor(Variable):
     def __index__(self) -> builtins.int:
         if self.data.dtype.kind not in "iu" or self.data.size != 1:
             raise DTypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.data.item())
+        return int(self.item())
 
     def __contains__(self, element: Operand) -> builtins.bool:
         return bool((self == element).any())

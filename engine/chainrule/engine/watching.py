@@ -27,6 +27,9 @@ class Watcher(Protocol):
     def detached(self, x: Any, y: Any) -> None:
         """`y` is `x` without its history."""
 
+    def read(self, x: Any) -> None:
+        """Elements of `x` become Python's numbers, or an array."""
+
     def function(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A function that is `watched` is to be called: the watcher does so."""
 
@@ -74,6 +77,13 @@ def tell_detached(x: Any, y: Any) -> None:
     watcher = watcher_here()
     if watcher is not None:
         watcher.detached(x, y)
+
+
+def tell_read(x: Any) -> None:
+    """Tells that elements of a tensor are looked at, other than by an operation."""
+    watcher = watcher_here()
+    if watcher is not None:
+        watcher.read(x)
 
 
 def call_module(module: Any, call: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ MAX_PARAMETERS = 100_000_000
 """Parameters of the largest model that is accepted: 400 MB, of which creating it takes about three copies."""
 LIMITS = graph.Limits(
     fields=500_000,
+    numbers=2**20,
     nodes=20_000,
     weight_bytes=4 * MAX_PARAMETERS,
     folded_bytes=2**24,

@@ -17,20 +17,20 @@ from chainrule.engine.graph import GraphError, Limits
 
 LIMITS = Limits(
     fields=2_000,
+    numbers=10_000,
     nodes=300,
     weight_bytes=2**18,
     folded_bytes=2**18,
     tensor_bytes=2**19,
     activation_bytes=2**20,
 )
-STRUCTURES = 2**21
-"""What the objects of 300 nodes, and of Python's own, may take."""
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def to_load(content: bytes, limits: Limits = LIMITS) -> int:
     """The bytes that loading may take at most, as the limits' docstring says."""
-    return 3 * len(content) + 1024 * limits.fields + limits.weight_bytes + 2 * limits.folded_bytes + STRUCTURES
+    counted = 2**10 * limits.fields + 96 * limits.numbers + 2**13 * limits.nodes
+    return 3 * len(content) + counted + limits.weight_bytes + 2 * limits.folded_bytes
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.exporting import export
 from chainrule.engine.graph.loading import load
 from chainrule.engine.graph.translations import local
+from chainrule.engine.models.resnet import BasicBlock, Bottleneck, ResNet
 from chainrule.engine.nn import functional as F
 from chainrule.engine.random import Generator, using
 
@@ -36,12 +37,33 @@ def family(name: str, **config: object) -> Callable[[], nn.Module]:
     return lambda: models.build(name, config, generator=Generator(1))
 
 
+class NarrowResNet(ResNet):
+    """An eighth of the channels, in as many blocks."""
+
+    def _make_layer(self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> nn.Sequential:
+        if planes == 64:
+            self.inplanes = 8
+            self.conv1 = nn.Conv2d(3, 8, kernel_size=7, stride=2, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(8)
+        return super()._make_layer(block, planes // 8, blocks, stride, dilate)
+
+
+def narrow(block: Any, layers: tuple[int, ...]) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        with using(Generator(1)):
+            made = NarrowResNet(block, layers)
+            made.fc = nn.Linear(64 * block.expansion, 10)
+        return made
+
+    return make
+
+
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], Draw]] = {
     "mlp": (family("mlp", hidden=[32, 16]), images(64)),
     "small_cnn": (family("small_cnn", dropout=0.3), images(1, 8, 8)),
-    "resnet18": (family("resnet18", num_classes=10), images(3, 32, 32)),
-    "resnet50": (family("resnet50", num_classes=10), images(3, 32, 32)),
-    "mobilenet_v2": (family("mobilenet_v2", num_classes=10), images(3, 32, 32)),
+    "resnet18": (narrow(BasicBlock, (2, 2, 2, 2)), images(3, 32, 32)),
+    "resnet50": (narrow(Bottleneck, (3, 4, 6, 3)), images(3, 32, 32)),
+    "mobilenet_v2": (family("mobilenet_v2", num_classes=10, width_mult=0.25), images(3, 32, 32)),
     "gpt": (family("gpt", vocab_size=50, context=16, dim=32, layers=2), tokens(16, 50)),
     "gpt_dropout": (family("gpt", vocab_size=50, context=16, dim=32, layers=2, dropout=0.1), tokens(16, 50)),
     "gpt_untied": (family("gpt", vocab_size=50, context=16, dim=32, layers=1, tie_weights=False), tokens(16, 50)),
@@ -160,7 +182,14 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Draw]] = {
         }.items()
     },
 }  # fmt: skip
-EVERYTHING = {**FAMILIES, **LAYERS}
+WIDE: dict[str, tuple[Callable[[], nn.Module], Draw]] = {
+    name: (family(name, num_classes=10), images(3, 32, 32)) for name in ("resnet18", "resnet50", "mobilenet_v2")
+}
+EVERYTHING = {**FAMILIES, **LAYERS, **{f"{name}, as wide as it is": made for name, made in WIDE.items()}}
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.whole] * (name.partition(",")[0] in WIDE and "," in name))
+    for name in EVERYTHING
+]
 
 
 def run(content: bytes, x: Any) -> Any:
@@ -168,7 +197,7 @@ def run(content: bytes, x: Any) -> Any:
     return session.run(None, {session.get_inputs()[0].name: x})[0]
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("name", NAMES)
 def test_onnxruntime_computes_the_same_for_another_batch(name: str) -> None:
     make, draw = EVERYTHING[name]
     module = make().eval()
@@ -197,7 +226,7 @@ def trained(module: nn.Module, draw: Draw) -> dict[str, bytes]:
     return state | {key: value.numpy().tobytes() for key, value in module.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_loaded_trains_to_the_same_bits(name: str) -> None:
     make, draw = EVERYTHING[name]
     module = make()
@@ -258,11 +287,11 @@ def _write_through_a_view(x: Any) -> Any:
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "branches": (
-        lambda x: x.exp() if float(x[0, 0].item()) > float(x[2, 5].item()) else x.sin(),
+        lambda x: x.exp() if x.data[0, 0] > x.data[2, 5] else x.sin(),
         "depends on the input's values",
     ),
     "random": (lambda x: x + cr.rand(6), "random draws"),
-    "values": (lambda x: x * float(x.sum().item()), "not the same for every input"),
+    "values": (lambda x: x * float(x.data.sum()), "not the same for every input"),
     "own": (Double.apply, "Double.apply"),
     "nonzero": (lambda x: x[x > 0], "not the same|no multiple"),
     "view": (_write_through_a_view, "through a view"),
@@ -277,6 +306,96 @@ def test_what_no_graph_can_say_is_refused_by_name(name: str) -> None:
     with pytest.raises(GraphError, match=message) as caught:
         export(module, rows(3))
     assert 'module "1"' in str(caught.value) or "the module itself" in str(caught.value)
+
+
+READS: dict[str, Callable[[Any], Any]] = {
+    "item": lambda x: x * x.sum().item(),
+    "bool": lambda x: x.exp() if (x > -100).all() else x,
+    "float": lambda x: x * float(x.detach().amax()),
+    "int": lambda x: x.narrow(1, 0, int(x.isfinite().sum(1).amin())),
+    "tolist": lambda x: x * max(map(max, x.detach().tolist())),
+    "numpy": lambda x: x * np.abs(x.detach().numpy()).max(),
+    "a function of numpy": lambda x: x * np.sign(np.abs(np.mean(x.detach()))),
+    "array": lambda x: x + cr.tensor(np.asarray(x.detach())).sum(),
+    "index": lambda x: x[:, x.isfinite().sum(1).amin() - 1],
+    "range": lambda x: sum((x * i for i in range(x.isfinite().sum(1).amin())), x),
+    "equal": lambda x: x if cr.equal(x, x + 1) else x.exp(),
+    "allclose": lambda x: x if cr.allclose(x, x) else x.exp(),
+    "in": lambda x: x.exp() if 7.5 in x else x,
+    "a comparison": lambda x: x.exp() if x.sum() < 1e9 else x,
+}
+"""Each is the same in both calls of the module, or may be."""
+
+
+@pytest.mark.parametrize("name", READS)
+def test_elements_that_are_read_are_refused_with_their_line(name: str) -> None:
+    module = nn.Sequential(nn.Identity(), Apply(READS[name]))
+    with pytest.raises(GraphError, match=r'module "1": elements of a tensor that depends on the input are') as caught:
+        export(module, rows(3))
+    assert f'{__file__}, line {READS[name].__code__.co_firstlineno}: "{name}": lambda x' in str(caught.value)
+
+
+class Reading(nn.Module):
+    """Reads what it keeps."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__()
+        self.weight, self.kept = nn.Parameter(cr.tensor([2.0])), kept
+        self.register_buffer("size", cr.tensor(2.0))
+
+    def forward(self, x: Any) -> Any:
+        return self.weight * x * (getattr(self, self.kept) + 1).item()
+
+
+def test_parameters_that_are_read_are_refused_and_buffers_said() -> None:
+    with pytest.raises(GraphError, match='a tensor that depends on the parameter "weight" are read'):
+        export(Reading("weight"), rows(3))
+    with pytest.warns(UserWarning, match='elements of the buffer "size" are read'):
+        content = export(Reading("size"), rows(3))
+    np.testing.assert_allclose(run(content, rows(2)), 6 * rows(2), rtol=1e-6)
+
+
+def test_what_is_known_without_the_input_may_be_read() -> None:
+    module = Apply(lambda x: x * float(cr.arange(4).sum()) * x.shape[1] + cr.tensor(3.0).item())
+    np.testing.assert_allclose(run(export(module, rows(3)), rows(2)), 1.5 * 36 * rows(2) + 3, rtol=1e-6)
+
+
+class Moody(nn.Module):
+    """Computes something else in evaluation."""
+
+    def __init__(self, trains: Callable[[Any], Any], evaluates: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.trains, self.evaluates = trains, evaluates
+
+    def forward(self, x: Any) -> Any:
+        return (self.trains if self.training else self.evaluates)(x)
+
+
+MOODS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], str]] = {
+    "operations": (lambda x: x.exp(), lambda x: x.sin(), 'module "1": "exp" is computed in training, and "sin" in'),
+    "more": (lambda x: x.exp(), lambda x: x.exp().sin(), '"nothing more" is computed in training|nothing more'),
+    "numbers": (lambda x: x.clamp(0, 1), lambda x: x.clamp(0, 2), "with other arguments in training"),
+    "constants": (lambda x: x * cr.tensor(2.0), lambda x: x * cr.tensor(3.0), "something else in evaluation"),
+    "results": (lambda x: (x, x + 1), lambda x: x, "gives 2 tensors in training and 1 in evaluation"),
+    "shapes": (lambda x: x, lambda x: x.sum(1), "is computed in"),
+    "drops always": (lambda x: F.dropout(x), lambda x: F.dropout(x), "in evaluation"),
+}
+
+
+@pytest.mark.parametrize("name", MOODS)
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_something_else_in_evaluation_is_refused(name: str, training: bool) -> None:
+    trains, evaluates, message = MOODS[name]
+    module = nn.Sequential(nn.Identity(), Moody(trains, evaluates)).train(training)
+    with pytest.raises(GraphError, match=message):
+        export(module, rows(3))
+    assert all(part.training is training for part in module.modules())
+
+
+def test_modes_that_come_to_the_same_are_taken() -> None:
+    module = nn.Sequential(Moody(lambda x: x + x, lambda x: 2 * x), nn.BatchNorm1d(6), nn.Dropout(0.5)).eval()
+    content = export(module, rows(3))
+    np.testing.assert_allclose(run(content, rows(4)), module(cr.tensor(rows(4))).numpy(force=True), rtol=1e-5)
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

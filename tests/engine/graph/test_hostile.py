@@ -87,6 +87,17 @@ def test_bytes_that_are_no_model_are_refused(content: bytes) -> None:
     refused(content, "these bytes are no ONNX model")
 
 
+def test_a_model_without_outputs_is_refused() -> None:
+    model = model_of([RELU])
+    model.graph.ClearField("output")
+    refused(model, "these bytes are no ONNX model: there is no graph with outputs in them")
+
+
+def test_only_bytes_are_loaded() -> None:
+    with pytest.raises(GraphError, match="loaded from bytes, not str"):
+        graph.load("model.onnx")  # type: ignore[arg-type]
+
+
 def _other(content: bytes, dice: random.Random) -> bytes:
     """The file with a few bytes changed, left out, repeated or put in."""
     changed = bytearray(content)
@@ -198,6 +209,13 @@ RELU = node("Relu", "x", "y")
     [
         ([node("Add", "x z", "y"), node("Relu", "y", "z", name="back")], r'cycle, in or before node "culprit" \(Add\)'),
         ([node("Relu", "y", "y")], r'cycle, in or before node "culprit" \(Relu\)'),
+        (
+            [
+                helper.make_node(op, names.split(), [made], made)
+                for op, names, made in (("Add", "x b", "a"), ("Neg", "a", "b"), ("Relu", "a", "y"))
+            ],
+            r'the graph has a cycle, in or before node "a" \(Add\), node "b" \(Neg\), node "y" \(Relu\)',
+        ),
         ([node("Relu", "nowhere", "y")], r'node "culprit" \(Relu\): its input "nowhere" is computed by no node'),
         ([node("Relu", "x", "y", name="first"), RELU], 'node "culprit" .*the name "y" is given to two values'),
         ([node("Split", "x", "y y", axis=1)], 'node "culprit" .*the name "y" is given to two values'),
@@ -216,6 +234,12 @@ RELU = node("Relu", "x", "y")
 )
 def test_nodes_that_do_not_go_together_are_refused(nodes: list[onnx.NodeProto], message: str) -> None:
     refused(model_of(nodes), message)
+
+
+def test_an_attribute_that_is_given_twice_is_refused() -> None:
+    twice = node("Relu", "x", "y")
+    twice.attribute.extend([helper.make_attribute("a", 1)] * 2)
+    refused(model_of([twice]), r'node "culprit" \(Relu\): attribute "a" is given twice')
 
 
 @pytest.mark.parametrize("opset", [-1, 0, 5, 27, 10**6, 2**62])
@@ -374,6 +398,39 @@ def test_an_input_whose_shape_is_a_lie_is_refused() -> None:
     module = graph.load(model_of([RELU], inputs=[value("x", 2**40, 2**40)]).SerializeToString(), limits=LIMITS)
     with at_most(2**18), pytest.raises(GraphError, match='input "x" has the shape'):
         module(cr.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        node("Reshape", "x n", "y"),
+        node("Unsqueeze", "x n", "y"),
+        node("Squeeze", "x n", "y"),
+        node("Expand", "x n", "y"),
+        node("Tile", "x n", "y"),
+        node("ReduceSum", "x n", "y"),
+        node("TopK", "x n", "y i"),
+        node("Slice", "x n n", "y"),
+        node("CumSum", "x n", "y"),
+        node("Pad", "x n", "y"),
+        node("Split", "x n", "y"),
+    ],
+    ids=lambda made: made.op_type,
+)
+def test_axes_and_lengths_that_are_no_integers_are_refused(made: onnx.NodeProto) -> None:
+    content = model_of([made], [fixed("n", 1.5, kind=np.float32)]).SerializeToString()
+    with pytest.raises(GraphError, match=r'node "culprit" .*are integers, not float32'):
+        graph.load(content, limits=LIMITS)(cr.ones(2, 3))
+
+
+def test_indices_and_lengths_that_point_nowhere_are_errors_of_the_node() -> None:
+    table, rows = numpy_helper.from_array(np.ones((5, 3), np.float32), "w"), value("x", "N", kind=INT64)
+    gather = graph.load(model_of([node("Gather", "w x", "y")], [table], [rows]).SerializeToString(), limits=LIMITS)
+    with pytest.raises(GraphError, match=r'node "culprit" \(Gather\): .* index 7 is out of bounds'):
+        gather(cr.tensor(np.array([1, 7])))
+    reshape = graph.load(model_of([node("Reshape", "x s", "y")], [fixed("s", 7, -1)]).SerializeToString())
+    with pytest.raises(GraphError, match=r'node "culprit" \(Reshape\): it cannot be computed from inputs of shapes'):
+        reshape(cr.ones(2, 3))
 
 
 def test_outputs_whose_shape_is_a_lie_are_not_relied_on() -> None:

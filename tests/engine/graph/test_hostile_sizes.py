@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 import chainrule.engine as cr
 from chainrule.engine import graph
 from chainrule.engine.graph import GraphError, Limits
-from tests.engine.graph.hostile import LIMITS, at_most, fixed, model_of, node, refused, to_load, value
+from tests.engine.graph.hostile import FLOAT, LIMITS, at_most, fixed, model_of, node, refused, to_load, value
 
 RELU = node("Relu", "x", "y")
 
@@ -42,6 +42,23 @@ MAKERS = {
 @pytest.mark.parametrize(("made", "initialisers"), MAKERS.values(), ids=MAKERS.keys())
 def test_constants_that_would_be_huge_are_refused(made: onnx.NodeProto, initialisers: list[onnx.TensorProto]) -> None:
     refused(model_of([made], initialisers, inputs=[]), OVER)
+
+
+DOWN = numpy_helper.from_array(np.ones((1000, 1), np.int64), "n")
+ACROSS = numpy_helper.from_array(np.ones((1, 1000), np.int64), "m")
+
+
+@pytest.mark.parametrize("op", ["Add", "MatMul"])
+def test_constants_that_make_a_square_are_refused(op: str) -> None:
+    refused(model_of([node(op, "n m", "c"), node("Add", "x c", "y", name="last")], [DOWN, ACROSS]), OVER)
+
+
+def test_many_constants_of_a_size_that_is_allowed_are_refused() -> None:
+    """Each is a fifth of what all together may take."""
+    made = [node("ConstantOfShape", "n", f"c{i}", name=f"constant {i}") for i in range(9)]
+    sums = [node("Add", f"{'x' if i == 0 else f's{i}'} c{i}", f"s{i + 1}", name=f"sum {i}") for i in range(9)]
+    model = model_of([*made, *sums, node("Relu", "s9", "y")], settings(100, 131))
+    refused(model, r'node "constant [0-9]" .* at most [0-9]+ are allowed')
 
 
 @pytest.mark.parametrize(("made", "initialisers"), MAKERS.values(), ids=MAKERS.keys())
@@ -217,6 +234,35 @@ def test_empty_messages_are_counted(count: int) -> None:
         graph.load(content, limits=LIMITS)
 
 
+# ---- Numbers ----
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+@pytest.mark.parametrize(("number", "content"), [(8, b"\x01" * 10_001), (7, bytes(4 * 10_001))], ids=["ints", "floats"])
+def test_numbers_of_attributes_that_are_packed_are_counted(number: int, content: bytes) -> None:
+    made = RELU.SerializeToString() + _field(5, _field(number, content))
+    rest = model_of([RELU]).graph.output[0].SerializeToString()
+    refused(_field(7, _field(1, made) + _field(12, rest)), "the file lists more than 10000 numbers, which is the limit")
+
+
+@pytest.mark.parametrize("field", ["int64_data", "int32_data"])
+def test_numbers_of_a_tensor_are_counted(field: str) -> None:
+    made = onnx.TensorProto(name="w", data_type=onnx.TensorProto.INT64)
+    getattr(made, field).extend([1] * 10_001)
+    refused(model_of([RELU], [made]), "the file lists more than 10000 numbers, which is the limit")
+
+
+def test_floats_of_a_tensor_are_not_counted() -> None:
+    made = helper.make_tensor("w", FLOAT, [20_000], [0.5] * 20_000)
+    content = model_of([node("Add", "x w", "y")], [made]).SerializeToString()
+    with at_most(to_load(content)):
+        module = graph.load(content, limits=LIMITS)
+    assert module.state_dict()["w"].tolist() == [0.5] * 20_000
+
+
 # ---- Functions ----
 
 
@@ -250,6 +296,23 @@ def test_functions_that_carry_much_into_every_call_are_refused() -> None:
     names = ["x", *(f"c{i}" for i in range(40)), "y"]
     calls = [call("F", a, b) for a, b in pairwise(names)]
     refused(model_of(calls, functions=[body]), "the functions of the file hold more than they may")
+
+
+@pytest.mark.parametrize("what", ["name", "output", "metadata", "ints"])
+def test_functions_whose_nodes_say_much_are_refused(what: str) -> None:
+    """Names and lists are there once for each call, too."""
+    inner = node("Relu", "a", "b")
+    body = function("F", inner, node("Neg", "a", "z" * 10_000)) if what == "output" else function("F", inner)
+    match what:
+        case "name":
+            body.node[0].name = "n" * 10_000
+        case "metadata":
+            body.node[0].metadata_props.add(key="k", value="v" * 10_000)
+        case "ints":
+            body.node[0].attribute.add(name="n", type=onnx.AttributeProto.INTS, ints=[1] * 1_000)
+    names = ["x", *(f"c{i}" for i in range(60)), "y"]
+    calls = [call("F", a, b) for a, b in pairwise(names)]
+    refused(model_of(calls, functions=[body]), 'node "culprit/": the functions of the file hold more than they may')
 
 
 def test_a_function_of_two_bodies_is_refused() -> None:

@@ -1,7 +1,7 @@
 """Architectures that PyTorch exports are loaded, agree with PyTorch, train, and go back; or are refused by name.
 
-Exported with a batch of 2, run with one of 3. The exporter with torch.export takes a second for each, so most of its
-cases are left out unless `-m whole` asks for them.
+Exported with a batch of 2, run with one of 3. The exporter with torch.export takes a second and more for each, so most
+of its cases are left out unless `-m whole` asks for them; every network is exported by the other one.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ pytestmark = pytest.mark.torch
 EXPORTERS = {"legacy": export_legacy, "dynamo": export_dynamo}
 NOT_EXPORTED = {("llama", "legacy")}  # aten::rms_norm is unknown to the older exporter
 PADDING_ROW = {"text_cnn": ("embed.weight", 0)}  # ONNX's Gather cannot say that a row is not learnt
-ALWAYS_WITH_DYNAMO = {
-    "resnet18", "mobilenet_v3", "densenet", "googlenet", "unet", "convnext", "style", "vit", "gpt", "llama", "bert",
-    "lstm_tagger", "gru_classifier", "wide_and_deep", "conv3d",
-}  # fmt: skip
+ALWAYS_WITH_DYNAMO = {"resnet18", "patchwork", "vit", "gpt", "llama", "lstm_tagger", "wide_and_deep", "conv3d"}
+"""Of each kind of layer that it writes in a way of its own, the smallest network."""
 
 
 def cases(refused: bool) -> list[Any]:
@@ -214,8 +212,15 @@ def test_statistics_are_left_to_someone_else(exporter: str) -> None:
         np.testing.assert_array_equal(after[key].numpy(), expected)
 
 
-@pytest.mark.parametrize("name", ["vgg_bn", "unet"])
-@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize(
+    ("name", "exporter"),
+    [
+        ("vgg_bn", "legacy"),
+        ("unet", "legacy"),
+        ("vgg_bn", "dynamo"),
+        pytest.param("unet", "dynamo", marks=pytest.mark.whole),
+    ],
+)
 def test_an_export_for_inference_is_explained(name: str, exporter: str) -> None:
     import torch
 
@@ -237,4 +242,4 @@ def test_an_export_for_training_needs_no_explanation(name: str, exporter: str) -
 
 def test_enough_architectures_are_tried() -> None:
     loaded = {name for name, architecture in ZOO.items() if architecture.refused is None}
-    assert len(loaded) >= 27
+    assert len(loaded) >= 40

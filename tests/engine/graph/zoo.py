@@ -58,7 +58,7 @@ ZOO = {
     **dict.fromkeys(("resnet18", "resnet50", "resnext", "group_norm_resnet"), _image(size=32)),
     **dict.fromkeys(("senet", "mobilenet_v2", "mobilenet_v3", "efficientnet", "squeezenet", "shufflenet"), _image()),
     **dict.fromkeys(("alexnet", "vgg_bn", "densenet", "inception", "googlenet", "prelu_net", "cbam"), _image()),
-    **dict.fromkeys(("unet", "unet_bilinear", "fcn", "style", "convnext"), _image()),
+    **dict.fromkeys(("unet", "unet_bilinear", "fcn", "style", "convnext", "patchwork"), _image()),
     **dict.fromkeys(("lenet", "autoencoder", "super_resolution"), _image(1)),
     **dict.fromkeys(("mlp_mixer", "vit", "swin"), _numbers((3, 16, 16))),
     **dict.fromkeys(("gpt", "gpt_untied", "llama", "bert", "text_cnn"), _tokens()),

@@ -224,18 +224,9 @@ def shufflenet() -> Any:
 
 
 def lenet() -> Any:
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 5, padding=2),
-        nn.Tanh(),
-        nn.AvgPool2d(2),
-        nn.Conv2d(4, 6, 5),
-        nn.Tanh(),
-        nn.AvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(24, 20),
-        nn.Tanh(),
-        nn.Linear(20, 5),
-    )
+    first = [nn.Conv2d(1, 4, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2)]
+    second = [nn.Conv2d(4, 6, 5), nn.Tanh(), nn.AvgPool2d(2)]
+    return nn.Sequential(*first, *second, nn.Flatten(), nn.Linear(24, 20), nn.Tanh(), nn.Linear(20, 5))
 
 
 class AlexNet(Module):
@@ -402,6 +393,29 @@ class FCN(Module):
 
 def fcn() -> Any:
     return FCN()
+
+
+class Patchwork(Module):
+    """What U-Net, MobileNetV3, style transfer, DenseNet and GoogLeNet have that others do not, once each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3, 2), nn.InstanceNorm2d(4, affine=True))
+        self.gated = SqueezeExcite(4, 2, nn.Hardsigmoid)
+        self.act = nn.Hardswish()
+        self.up = nn.ConvTranspose2d(4, 4, 2, 2, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.aux = nn.Linear(4, 5)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Any) -> Any:
+        y = self.act(self.gated(self.stem(x)))
+        z = self.norm(torch.cat([F.interpolate(y, scale_factor=2.0), self.up(F.gelu(y))], 1))
+        return self.fc(F.max_pool2d(z, 3, 2).mean((2, 3))), self.aux(y.amax((2, 3)))
+
+
+def patchwork() -> Any:
+    return Patchwork()
 
 
 def super_resolution() -> Any:

@@ -132,13 +132,13 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether |input − other| ≤ atol + rtol · |other| everywhere; see `isclose`."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).data.all())
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether the tensors have one shape and the same elements."""
     _require_tensors("equal", input, other)
-    return input.shape == other.shape and bool(elementwise.eq(input, other).data.all())
+    return input.shape == other.shape and bool(elementwise.eq(input, other).all())
 
 
 # ---- Logic ----

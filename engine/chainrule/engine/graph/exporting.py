@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from chainrule.engine.autograd.mode import enable_grad
+from chainrule.engine.autograd.mode import enable_grad, no_grad
 from chainrule.engine.dtypes import Array
 from chainrule.engine.graph.emitting import Emitter, tensor_of, type_of
 from chainrule.engine.graph.errors import GraphError
-from chainrule.engine.graph.symbols import Batch, Comparison
-from chainrule.engine.graph.tracing import INPUT, RESULT, STATE, Trace, Value, trace
+from chainrule.engine.graph.loading import load
+from chainrule.engine.graph.symbols import Batch, Comparison, difference
+from chainrule.engine.graph.tracing import INPUT, RESULT, STATE, Trace, Value, tensors_in, trace, values_in
 from chainrule.engine.graph.translations import elementwise, layers, local, reducing, shaping
 from chainrule.engine.graph.translations.registry import translation, whole
 from chainrule.engine.nn.layers.batch_norm import _BatchNorm, collect_batch_statistics
@@ -73,7 +74,9 @@ def export(
     _check_state(described, names)
     traces = [_traced(module, inputs, size, number) for number, size in enumerate(_sizes)]
     followed = Comparison(traces[0], traces[1], _sizes).run()
-    return _model(module, described, followed, names, output_names, opset)
+    content = _model(module, described, followed, names, output_names, opset)
+    _check_evaluation(module, inputs, content, traces[0])
+    return content
 
 
 # ---- Calling the module ----
@@ -109,6 +112,32 @@ def _traced(module: Module, inputs: Sequence[Array], size: int, number: int) -> 
     return _pruned(traced)
 
 
+def _check_evaluation(module: Module, inputs: Sequence[Array], content: bytes, training: Trace) -> None:
+    """Raises GraphError unless the graph, which was followed in training, evaluates to what the module does."""
+    tensors = [Tensor(_batch(x, _sizes[0], 0)) for x in inputs]
+    with _undisturbed(module), using(Generator(0)):
+        module.eval()
+        evaluating = _pruned(trace(module, tensors, whole))
+        with no_grad():
+            expected = tensors_in(module(*tensors))
+            loaded = load(content).eval()
+            found = tensors_in(loaded(*tensors))
+    if len(expected) != len(found):
+        raise GraphError(
+            f"the module gives {len(found)} tensors in training and {len(expected)} in evaluation; a graph gives the "
+            "same in both: export a module that does"
+        )
+    for y, e in zip(found, expected, strict=True):
+        close = y.shape == e.shape and np.allclose(
+            y.data.astype(np.float64), e.data.astype(np.float64), rtol=1e-3, atol=1e-5, equal_nan=True
+        )
+        if not close:
+            raise GraphError(
+                f"{difference(training, evaluating)}. A graph computes the same in both, but for dropout and the "
+                "statistics of BatchNorm: export a module that does"
+            )
+
+
 @contextmanager
 def _undisturbed(module: Module) -> Iterator[None]:
     """The module in training, if it does not train; afterwards all of its state and modes are as before."""
@@ -130,24 +159,14 @@ def _undisturbed(module: Module) -> Iterator[None]:
 
 def _pruned(traced: Trace) -> Trace:
     """Without the calls that the result does not need."""
-    needed = {id(value) for value in _values_in(traced.result)}
+    needed = {id(value) for value in values_in(traced.result)}
     calls = []
     for call in reversed(traced.calls):
         if any(id(y) in needed for y in call.outputs):
             calls.append(call)
-            needed.update(id(value) for value in _values_in(call.arguments))
+            needed.update(id(value) for value in values_in(call.arguments))
     traced.calls = calls[::-1]
     return traced
-
-
-def _values_in(structure: Any) -> list[Value]:
-    if isinstance(structure, Value):
-        return [structure]
-    if isinstance(structure, dict):
-        structure = list(structure.values())
-    if isinstance(structure, tuple | list):
-        return [value for part in structure for value in _values_in(part)]
-    return []
 
 
 # ---- Names ----
@@ -199,7 +218,7 @@ def _model(
     state = {value.number: value.name for value in traced.values if value.kind == STATE}
     entered = {value.number: name for value, name in zip(inputs, input_names, strict=True)}
     emitter = Emitter(input_names[0], {**entered, **state}, opset, _momenta(module), described.aliases)
-    results = _values_in(traced.result)
+    results = values_in(traced.result)
     if not results or len(results) != len(_leaves(traced.result)):
         raise GraphError("the module has to return a tensor, or a tuple, list or dict of tensors")
     outputs = _output_names(len(results), output_names, input_names)

@@ -20,7 +20,7 @@ import numpy as np
 
 from chainrule.engine.autograd.mode import no_grad
 from chainrule.engine.autograd.variable import Variable
-from chainrule.engine.dtypes import Array
+from chainrule.engine.dtypes import Array, is_floating
 from chainrule.engine.errors import ChainruleError
 from chainrule.engine.graph.errors import GraphError, Refused, Unsupported, UnsupportedError
 from chainrule.engine.graph.limits import Limits
@@ -68,6 +68,7 @@ class Call:
     host: frozenset[int]
     level: int
     stateful: bool
+    itemsize: int = 1
 
 
 @dataclass
@@ -93,23 +94,25 @@ class Plan:
 # ---- Bounds ----
 
 
-def check(node: Node, elements: Callable[..., int] | None, args: Sequence[Any], limit: int) -> None:
-    """Refuse a call that would allocate more than `limit` bytes.
+def check(call: Call, args: Sequence[Any], limit: int) -> None:
+    """Refuse a call whose result would take more than `limit` bytes.
 
     Where an operator says nothing, its outputs are no larger than the shape that its tensors broadcast to, or than all
-    of them together.
+    of them together. Its elements are no wider than the widest of floats, or of any dtype where all are integers.
 
     Raises:
         GraphError: it would.
     """
-    if elements is not None:
-        count = elements(*args)
+    arrays = [x.data for x in args if isinstance(x, Variable)]
+    if call.elements is not None:
+        count = call.elements(*args)
     else:
-        shapes = [x.data.shape for x in args if isinstance(x, Variable)]
+        shapes = [array.shape for array in arrays]
         count = max(_broadcast(shapes), sum(math.prod(shape) for shape in shapes))
-    width = max((x.data.itemsize for x in args if isinstance(x, Variable)), default=8)
+    least = 4 if any(is_floating(array.dtype) for array in arrays) else 8  # halves are computed with as float32
+    width = max(call.itemsize, least, *(array.itemsize for array in arrays))
     if count * width > limit:
-        raise node.error(f"its result would take {count * width} bytes; at most {limit} are allowed")
+        raise call.node.error(f"its result would take {count * width} bytes; at most {limit} are allowed")
 
 
 def _broadcast(shapes: Sequence[tuple[int, ...]]) -> int:
@@ -228,7 +231,8 @@ class Program:
         if bound is None:
             return []
         compute, elements = (bound.compute, bound.elements) if isinstance(bound, Bounded) else (bound, None)
-        call = Call(node, compute, elements, inputs, outputs, host, level, row.stateful)  # type: ignore[union-attr]
+        assert not isinstance(row, str)  # it is refused
+        call = Call(node, compute, elements, inputs, outputs, host, level, row.stateful, row.itemsize)
         _check_arity(call)
         if level == CONSTANT and all(x in self.known or x == NONE for x in inputs):
             self._fold(call)
@@ -325,7 +329,7 @@ def apply(call: Call, args: list[Any], limit: int, run: Run | None = None) -> tu
     """
     args = [x.data if i in call.host and x is not None else x for i, x in enumerate(args)]
     try:
-        check(call.node, call.elements, args, limit)
+        check(call, args, limit)
         result = call.compute(run, *args) if call.stateful else call.compute(*args)
     except GraphError:
         raise

@@ -58,6 +58,7 @@ class Operator:
     stateful: bool
     of_shape: bool
     dynamic: bool
+    itemsize: int
 
 
 _table: dict[tuple[str, str], list[Operator]] = {}
@@ -73,6 +74,7 @@ def operator(
     stateful: bool = False,
     of_shape: bool = False,
     dynamic: bool = False,
+    itemsize: int = 1,
 ) -> Callable[[F], F]:
     """Enters a function in the table.
 
@@ -85,6 +87,8 @@ def operator(
         stateful: the computation's first argument is the forward's `Run`: whether it trains.
         of_shape: the result depends on the input's shape only, never on its elements.
         dynamic: the shape of the result depends on the elements of the inputs.
+        itemsize: the bytes that an element of the results, all of them together, may take where inputs are of narrower
+            floats.
     """
     last = until if until is not None else MAX_ML_OPSET if domain == ML_DOMAIN else MAX_OPSET
 
@@ -93,7 +97,17 @@ def operator(
             rows = _table.setdefault((domain, op), [])
             rows.append(
                 Operator(
-                    domain, op, since, last, bind, frozenset(host), frozenset(weights), stateful, of_shape, dynamic
+                    domain,
+                    op,
+                    since,
+                    last,
+                    bind,
+                    frozenset(host),
+                    frozenset(weights),
+                    stateful,
+                    of_shape,
+                    dynamic,
+                    itemsize,
                 )
             )
             rows.sort(key=lambda row: row.since)

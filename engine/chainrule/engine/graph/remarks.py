@@ -20,7 +20,7 @@ _REMEDY = (
 
 def found_in(source: Source, roles: Roles) -> list[str]:
     """What there is to say about a graph."""
-    return [*_folded_norms(source), *_shared_vectors(source, roles)]
+    return [*_folded_norms(source), *_norms_of_keras(source), *_shared_vectors(source, roles)]
 
 
 def freed(inputs: list[TensorSpec]) -> tuple[list[TensorSpec], list[str]]:
@@ -47,6 +47,17 @@ def _folded_norms(source: Source) -> list[str]:
         f"{len(folded)} convolutions ({names}{', ...' if len(folded) > 3 else ''}) have weights that no module had: "
         f"{kept}the network's BatchNorm layers were folded into them when it was exported for inference. It trains, "
         f"but without them, and its weights do not go back into the module; {_REMEDY}"
+    ]
+
+
+def _norms_of_keras(source: Source) -> list[str]:
+    names = sorted({name.partition("/batchnorm/")[0] for name in source.weights if "/batchnorm/" in name})
+    if not names or source.producer != "tf2onnx":
+        return []
+    return [
+        f'BatchNormalization is a scale and a shift in this file, as it is in evaluation: "{names[0]}"'
+        f"{f' and {len(names) - 1} others' if len(names) > 1 else ''}. They are learnt, its statistics are not moved; "
+        "Dropout of Keras is not in the file at all"
     ]
 
 

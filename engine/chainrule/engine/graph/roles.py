@@ -301,11 +301,29 @@ class _Assignment:
             return True
         if users and all(_at_host(user, i) for user, i in users):
             return True
+        if self._is_shift(name, users):
+            return False
         return is_generated(name) and not any(_at_weight(user, i) for user, i in users)
 
     def _is_number(self, name: str) -> bool:
-        """Whether it is a number in a formula; of files that name all their numbers, one without dimensions is."""
-        return not self._shape(name) and self.source.producer == "skl2onnx"
+        """Whether it is a number in a formula; of files that name all their numbers, one without dimensions is, but for
+        a variable of TensorFlow."""
+        return (
+            not self._shape(name) and self.source.producer in ("skl2onnx", "tf2onnx") and "ReadVariableOp" not in name
+        )
+
+    def _is_shift(self, name: str, users: list[tuple[Node, int]]) -> bool:
+        """Whether it is the bias of a Conv1D, or the shift of a normalisation, which tf2onnx makes new constants of."""
+        if self.source.producer != "tf2onnx" or not name.startswith("const_fold_opt__") or not self._shape(name):
+            return False
+        makers = {y: node for node in self.nodes for y in node.outputs}
+        for user, i in users:
+            scaled = makers.get(user.inputs[1 - i]) if user.op == "Add" and len(user.inputs) == 2 else None
+            if scaled is not None and scaled.op == "Squeeze" and scaled.inputs[0] in makers:
+                return makers[scaled.inputs[0]].op == "Conv"
+            if scaled is not None and scaled.op == "Mul" and any("/batchnorm/" in x for x in scaled.inputs):
+                return True
+        return False
 
     def _is_integer_buffer(self, name: str, users: list[tuple[Node, int]]) -> bool:
         """Whether it is a buffer of integers: what has a name in a traced file is part of a module's state."""

@@ -201,6 +201,8 @@ class _Reader:
         self.count += 1
         if self.count > self.limits.nodes:
             raise GraphError(f"the graph has more than {self.limits.nodes} nodes, which is the limit")
+        if scope.arguments is not None:
+            self.take(proto.ByteSize(), scope.label)
         domain = _domain(proto.domain)
         title = f'node "{name}" ({proto.op_type})'
         inputs = tuple(scope.look_up(x, title) if x else "" for x in proto.input)
@@ -254,16 +256,19 @@ class _Reader:
                 raise GraphError(f'{title}: attribute "{entry.name}" is given twice')
             if not entry.ref_attr_name:
                 values[entry.name] = self.attribute(entry, scope, title)
-                self.room -= _size(values[entry.name])
-                if self.room < 0:
-                    raise GraphError(
-                        f"{title}: the functions of the file hold more than they may when they are inlined"
-                    )
+                if scope.arguments is not None:
+                    self.take(_size(values[entry.name]), scope.label)
             elif scope.arguments is None:
                 raise GraphError(f'{title}: attribute "{entry.name}" refers to a function\'s, outside of functions')
             elif entry.ref_attr_name in scope.arguments:
                 values[entry.name] = scope.arguments[entry.ref_attr_name]
         return values
+
+    def take(self, count: int, label: str) -> None:
+        """Counts what a function's node holds, its names included: it is there once for each call."""
+        self.room -= count
+        if self.room < 0:
+            raise GraphError(f'node "{label}": the functions of the file hold more than they may when they are inlined')
 
     def attribute(self, entry: Any, scope: _Scope, title: str) -> Any:
         where = f'{title}: attribute "{entry.name}"'
@@ -343,7 +348,8 @@ def _opsets(imports: Any) -> dict[str, int]:
 
 
 def _size(value: Any) -> int:
-    return value.nbytes if isinstance(value, np.ndarray) else 8 * len(value) if isinstance(value, list | str) else 0
+    """What it takes beside its message."""
+    return value.nbytes if isinstance(value, np.ndarray) else 40 * len(value) if isinstance(value, list) else 0
 
 
 def _shortest(value: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 import numpy as np
@@ -169,3 +170,31 @@ def _row(x: Array, shape: tuple[Size, ...]) -> Array | None:
     """`x` with one element along the dimensions of the batch, if all of them are the same."""
     row = x[tuple(slice(0, 1) if isinstance(n, Batch) else slice(None) for n in shape)]
     return row if math.prod(row.shape) and np.array_equal(np.broadcast_to(row, x.shape), x) else None
+
+
+# ---- Training and evaluation ----
+
+_OF_TRAINING = ("_dropped", "_alpha_dropped")
+
+
+def difference(training: Trace, evaluation: Trace) -> str:
+    """Where a module first computes something else in evaluation than in training."""
+    trains = [call for call in training.calls if call.key not in _OF_TRAINING]
+    for a, b in zip_longest(trains, evaluation.calls):
+        if a is not None and b is not None and _told(a) == _told(b):
+            continue
+        where = f'module "{path}"' if (path := (a or b).path) else "the module itself"
+        first, second = (f'"{one.name.strip("_")}"' if one is not None else "nothing more" for one in (a, b))
+        if first == second:
+            return f"{where}: {first} is computed with other arguments in training than in evaluation"
+        return f"{where}: {first} is computed in training, and {second} in evaluation"
+    return "the module gives something else in evaluation than the same operations do in training"
+
+
+def _told(call: Call) -> tuple[str, dict[str, Any]]:
+    """An operation, and what it is told beside tensors."""
+    plain = (bool, int, float, str)
+    told = {
+        name: x for name, x in call.arguments.items() if isinstance(x, plain) and name not in ("training", "momentum")
+    }
+    return call.name.removesuffix("_with_statistics"), told

@@ -110,7 +110,7 @@ def to_array(tensor: Any, title: str) -> Array:
 
 
 def _narrowed(values: Any, dtype: DType, title: str) -> Array:
-    wide = np.asarray(values, np.int64 if dtype.kind in "iub" else dtype)
+    wide = np.fromiter(values, np.int64 if dtype.kind in "iub" else dtype, len(values))  # without a list of Python's
     narrow = wide.astype(dtype)
     if dtype.kind in "iu" and not np.array_equal(narrow, wide):
         raise GraphError(f"{title}: elements that {dtype} does not hold")

@@ -7,6 +7,9 @@ the module's state, is a constant.
 from __future__ import annotations
 
 import inspect
+import linecache
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,10 +90,12 @@ class Tracer:
         whole: for a function that is watched, whether it is followed as a whole with these arguments, rather than
             operation by operation; None for functions that are not known.
         paths: of modules, by id.
+        parameters: names of the state that is learnt.
     """
 
     whole: Mapping[str, Callable[[Mapping[str, Any]], bool]]
     paths: Mapping[int, str]
+    parameters: frozenset[str] = frozenset()
     calls: list[Call] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     _known: dict[int, _Known] = field(default_factory=dict)
@@ -153,6 +158,50 @@ class Tracer:
         return f'module "{self._stack[-1]}"' if self._stack and self._stack[-1] else "the module itself"
 
     # ---- What it is told ----
+
+    def read(self, x: Any) -> None:
+        """Refuses to have elements read that are others for other inputs, or after a step of training.
+
+        Raises:
+            GraphError: they depend on the input or on parameters.
+        """
+        known = self._known.get(id(x.data))
+        if self._inside or known is None:
+            return
+        origins = self._origins(known.value)
+        learnt = [value.name for value in origins if value.kind == STATE and value.name in self.parameters]
+        if any(value.kind == INPUT for value in origins):
+            what = "that depends on the input"
+        elif learnt:
+            what = f'that depends on the parameter "{learnt[0]}"'
+        else:
+            names = [value.name for value in origins if value.kind == STATE]
+            if names:
+                warnings.warn(
+                    f'{self.where()}: elements of the buffer "{names[0]}" are read ({_line_of_the_user()}): the graph '
+                    "has them as they are now, whatever is loaded into it",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            return
+        raise GraphError(
+            f"{self.where()}: elements of a tensor {what} are read, which a graph cannot say: {_line_of_the_user()}. "
+            "Compute with tensors instead, with where(), say; what decides nothing, as an assertion, may read `.data`"
+        )
+
+    def _origins(self, value: Value) -> list[Value]:
+        """The inputs and parts of the state that a value was computed from."""
+        makers = {y.number: call for call in self.calls for y in call.outputs}
+        found, seen, waiting = [], {value.number}, [value]
+        while waiting:
+            one = waiting.pop()
+            if one.kind in (INPUT, STATE):
+                found.append(one)
+            for part in values_in(makers[one.number].arguments) if one.number in makers else ():
+                if part.number not in seen:
+                    seen.add(part.number)
+                    waiting.append(part)
+        return found
 
     def operation(self, op: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], y: Any) -> None:
         """Notes an operation."""
@@ -227,6 +276,27 @@ def _never(_: Mapping[str, Any]) -> bool:
     return False
 
 
+def _line_of_the_user() -> str:
+    """The innermost line that is not the engine's."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("chainrule.engine."):
+        frame = frame.f_back
+    path, number = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(path, number).strip()
+    return f"{path}, line {number}{f': {text}' if text else ''}"
+
+
+def values_in(structure: Any) -> list[Value]:
+    """The Values of a structure, in order."""
+    if isinstance(structure, Value):
+        return [structure]
+    if isinstance(structure, dict):
+        structure = list(structure.values())
+    if isinstance(structure, tuple | list):
+        return [value for part in structure for value in values_in(part)]
+    return []
+
+
 def tensors_in(result: Any) -> list[Any]:
     """The tensors of a structure, in order."""
     if isinstance(result, Variable):
@@ -249,7 +319,7 @@ def trace(
         GraphError: something in it that no graph can say; the message names the module and the operation.
     """
     paths = {id(part): path for path, part in module.named_modules()}
-    tracer = Tracer(whole, paths)
+    tracer = Tracer(whole, paths, frozenset(name for name, _ in module.named_parameters(remove_duplicate=False)))
     for number, x in enumerate(inputs):
         tracer.enter(x, INPUT, str(number))
     seen = set()

@@ -1,7 +1,8 @@
 """A look at the bytes of a protobuf message before it is parsed: parsing multiplies what it is given.
 
-Two bytes can be an empty message, which takes some two hundred in memory. So fields are counted, and the depth of
-messages in messages is measured, on the bytes themselves and without allocating anything.
+Two bytes can be an empty message, which takes some two hundred in memory, and one byte a number that takes thirty. So
+fields and such numbers are counted, and the depth of messages in messages is measured, on the bytes themselves and
+without allocating anything.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from chainrule.engine.graph.errors import GraphError
 from chainrule.engine.graph.limits import Limits
 
-_Table = dict[int, Any]  # number of a field: the table of its message, if it is one, or that it is a text
-_TEXT = object()
+_Table = dict[int, Any]  # number of a field: the table of its message, if it is one, or one of these
+_TEXT, _VARYING, _FLOATS = object(), object(), object()
+"""A text; many numbers of one byte or more each; many floats that become Python's."""
+_PIECE = 2**20
 
 
 def scan(content: bytes, descriptor: Any, limits: Limits) -> None:
@@ -21,8 +26,9 @@ def scan(content: bytes, descriptor: Any, limits: Limits) -> None:
 
     Raises:
         GraphError: it is cut short or malformed, has a text that is none, or has more fields or more depth than the
-            limits allow.
+            limits allow, or more numbers.
     """
+    numbers = 0
     stack: list[tuple[int, _Table]] = []  # where each message around ends, and its table
     table, position, end, fields = _table(descriptor), 0, len(content), 0
     while True:
@@ -42,9 +48,13 @@ def scan(content: bytes, descriptor: Any, limits: Limits) -> None:
             if length > end - position:
                 raise _malformed(position, f"a field of {length} bytes where {end - position} are left")
             inner = table.get(number)
-            if inner is None or inner is _TEXT:
+            if not callable(inner):
                 if inner is _TEXT:
                     _check_text(content, position, length)
+                elif inner is not None:
+                    numbers += length // 4 if inner is _FLOATS else _varints(content, position, length)
+                    if numbers > limits.numbers:
+                        raise GraphError(f"the file lists more than {limits.numbers} numbers, which is the limit")
                 position += length
                 continue
             if len(stack) >= limits.depth:
@@ -71,6 +81,15 @@ def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
     raise _malformed(position, "a number that does not end")
 
 
+def _varints(content: bytes, position: int, length: int) -> int:
+    """How many numbers of varying length are in so many bytes: each ends with a byte below 128."""
+    count = 0
+    for start in range(position, position + length, _PIECE):
+        size = min(_PIECE, position + length - start)
+        count += int(np.count_nonzero(np.frombuffer(content, np.uint8, size, start) < 128))
+    return count
+
+
 def _check_text(content: bytes, position: int, length: int) -> None:
     """Protobuf hands out what is no UTF-8 as bytes, where everybody expects a text."""
     try:
@@ -86,5 +105,13 @@ def _malformed(position: int, what: str) -> GraphError:
 @cache
 def _table(descriptor: Any) -> _Table:
     messages = {field.number: field.message_type for field in descriptor.fields if field.message_type is not None}
-    texts = {field.number: _TEXT for field in descriptor.fields if field.type == field.TYPE_STRING}
-    return texts | {number: (lambda message=message: _table(message)) for number, message in messages.items()}
+    others = {field.number: _kind(field) for field in descriptor.fields}
+    return others | {number: (lambda message=message: _table(message)) for number, message in messages.items()}
+
+
+def _kind(field: Any) -> object:
+    if field.type == field.TYPE_STRING:
+        return _TEXT
+    if field.containing_type.name == "AttributeProto" and field.type == field.TYPE_FLOAT:
+        return _FLOATS  # those of a tensor go into its array
+    return _VARYING if field.type in (field.TYPE_INT64, field.TYPE_INT32, field.TYPE_UINT64) else None

@@ -180,13 +180,13 @@ def where(node: Node) -> Compute:  # noqa: ARG001
 # ---- Conversions ----
 
 
-@operator("Cast", since=6)
+@operator("Cast", since=6, itemsize=8)
 def cast(node: Node) -> Compute:
     dtype = _wanted(node.int("to"))
     return lambda x: x if x.dtype == dtype else x.to(dtype)
 
 
-@operator("CastLike", since=15)
+@operator("CastLike", since=15, itemsize=8)
 def cast_like(node: Node) -> Compute:  # noqa: ARG001
     return lambda x, like: x if x.dtype == like.dtype else x.to(like.dtype)
 

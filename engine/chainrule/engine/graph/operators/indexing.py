@@ -12,7 +12,7 @@ from chainrule.engine.dtypes import Array, int64, is_floating
 from chainrule.engine.errors import DimensionError, ShapeError
 from chainrule.engine.graph.errors import Refused
 from chainrule.engine.graph.node import Node
-from chainrule.engine.graph.operators.sizes import product
+from chainrule.engine.graph.operators.sizes import integer, integers, product
 from chainrule.engine.graph.registry import Bounded, Compute, bounded, operator
 from chainrule.engine.nn import functional as F
 from chainrule.engine.tensor import Tensor
@@ -30,15 +30,9 @@ def slice_by_attribute(node: Node) -> Compute:
 @operator("Slice", since=10, host=(1, 2, 3, 4))
 def slice_(node: Node) -> Compute:  # noqa: ARG001
     def compute(x: Tensor, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Tensor:
-        first = starts.reshape(-1).tolist()
-        named = list(range(len(first))) if axes is None else axes.reshape(-1).tolist()
-        return _sliced(
-            x,
-            first,
-            ends.reshape(-1).tolist(),
-            named,
-            [1] * len(first) if steps is None else steps.reshape(-1).tolist(),
-        )
+        first = integers(starts)
+        named = list(range(len(first))) if axes is None else integers(axes)
+        return _sliced(x, first, integers(ends), named, [1] * len(first) if steps is None else integers(steps))
 
     return compute
 
@@ -65,7 +59,7 @@ def trilu(node: Node) -> Compute:
     upper = node.int("upper", 1)
 
     def compute(x: Tensor, k: Array | None = None) -> Tensor:
-        diagonal = 0 if k is None else int(k.reshape(-1)[0])
+        diagonal = 0 if k is None else integer(k)
         diagonal = max(min(diagonal, x.shape[-1]), -x.shape[-2])
         return cr.triu(x, diagonal) if upper else cr.tril(x, diagonal)
 
@@ -152,7 +146,7 @@ def compress(node: Node) -> Compute:
     return compute
 
 
-@operator("NonZero", since=9, dynamic=True)
+@operator("NonZero", since=9, dynamic=True, itemsize=8)
 def nonzero(node: Node) -> Bounded:  # noqa: ARG001
     """A row of indices for each dimension."""
 
@@ -195,13 +189,13 @@ def scatter_nd(node: Node) -> Compute:
 # ---- Classes ----
 
 
-@operator("OneHot", since=9, host=(1, 2))
+@operator("OneHot", since=9, host=(1, 2), itemsize=8)
 def one_hot(node: Node) -> Bounded:
     """values[1] where the index is, values[0] elsewhere; an index out of bounds is nowhere."""
     axis = node.int("axis", -1)
 
     def compute(indices: Tensor, depth: Array, values: Array) -> Tensor:
-        classes = int(depth.reshape(-1)[0])
+        classes = _depth(depth)
         if classes < 0 or values.size != 2 or not -indices.ndim - 1 <= axis <= indices.ndim:
             raise ShapeError(f"{classes} classes along axis {axis}, with {values.size} values")
         positions = indices.data.astype(int64)
@@ -209,6 +203,14 @@ def one_hot(node: Node) -> Bounded:
         hits = np.expand_dims(counted, axis) == np.arange(classes).reshape(
             -1, *(1,) * (indices.ndim - axis % (indices.ndim + 1))
         )
-        return Variable.wrap(np.where(hits, values[1], values[0]).astype(values.dtype))
+        return Variable.wrap(np.where(hits, values[1], values[0]).astype(values.dtype, copy=False))
 
-    return bounded(compute, lambda indices, depth, values: indices.numel() * max(int(depth.reshape(-1)[0]), 0))  # noqa: ARG005
+    return bounded(compute, lambda indices, depth, values: indices.numel() * max(_depth(depth), 0))  # noqa: ARG005
+
+
+def _depth(depth: Array) -> int:
+    """ONNX lets it be a float."""
+    number = depth.reshape(-1)[0]
+    if int(number) != number:
+        raise ShapeError(f"{number} classes")
+    return int(number)

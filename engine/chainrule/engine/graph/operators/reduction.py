@@ -11,6 +11,7 @@ import chainrule.engine as cr
 from chainrule.engine.dtypes import Array, is_floating
 from chainrule.engine.errors import ShapeError
 from chainrule.engine.graph.node import Node
+from chainrule.engine.graph.operators.sizes import integer, integers
 from chainrule.engine.graph.registry import Compute, operator
 from chainrule.engine.tensor import Tensor
 
@@ -65,7 +66,7 @@ def reduce(node: Node) -> Compute:
     nothing = bool(node.int("noop_with_empty_axes", 0))
 
     def compute(x: Tensor, axes: Array | None = None) -> Tensor:
-        named = () if axes is None else tuple(axes.reshape(-1).tolist())
+        named = () if axes is None else tuple(integers(axes))
         return _reduced(function, x, named, keep, nothing=nothing)
 
     return compute
@@ -80,7 +81,7 @@ def _reduced(function: Callable[..., Tensor], x: Tensor, axes: Axes, keep: bool,
 # ---- Where an extreme is ----
 
 
-@operator("ArgMax", "ArgMin")
+@operator("ArgMax", "ArgMin", itemsize=8)
 def arg(node: Node) -> Compute:
     function = cr.argmax if node.op == "ArgMax" else cr.argmin
     axis, keep, last = node.int("axis", 0), bool(node.int("keepdims", 1)), bool(node.int("select_last_index", 0))
@@ -93,16 +94,16 @@ def arg(node: Node) -> Compute:
     return compute
 
 
-@operator("TopK", until=9)
+@operator("TopK", until=9, itemsize=16)
 def top_k_by_attribute(node: Node) -> Compute:
     k, axis = node.int("k"), node.int("axis", -1)
     return lambda x: _top(x, k, axis, True)
 
 
-@operator("TopK", since=10, host=(1,))
+@operator("TopK", since=10, host=(1,), itemsize=16)
 def top_k(node: Node) -> Compute:
     axis, largest = node.int("axis", -1), bool(node.int("largest", 1))
-    return lambda x, k: _top(x, int(k.reshape(-1)[0]), axis, largest)
+    return lambda x, k: _top(x, integer(k), axis, largest)
 
 
 def _top(x: Tensor, k: int, axis: int, largest: bool) -> tuple[Tensor, Tensor]:
@@ -122,7 +123,7 @@ def running(node: Node) -> Compute:
     neutral = 0 if node.op == "CumSum" else 1
 
     def compute(x: Tensor, axis: Array) -> Tensor:
-        dim = int(axis.reshape(-1)[0])
+        dim = integer(axis)
         if not -x.ndim <= dim < x.ndim:
             raise ShapeError(f"axis {dim} of a tensor of {x.ndim} dimensions")
         y = cr.flip(x, dim) if backwards else x

@@ -14,7 +14,7 @@ from chainrule.engine.errors import DimensionError, ShapeError
 from chainrule.engine.functions.shapes import broadcast_shapes
 from chainrule.engine.graph.errors import Refused
 from chainrule.engine.graph.node import Node
-from chainrule.engine.graph.operators.sizes import lengths, product
+from chainrule.engine.graph.operators.sizes import integer, integers, lengths, product
 from chainrule.engine.graph.registry import Bounded, Compute, bounded, operator
 from chainrule.engine.graph.tensors import DTYPES
 from chainrule.engine.nn import functional as F
@@ -48,7 +48,7 @@ def reshape(node: Node) -> Compute:
     literal = bool(node.int("allowzero", 0))
 
     def compute(x: Tensor, shape: Array) -> Tensor:
-        wanted = [int(n) for n in shape.reshape(-1)]
+        wanted = integers(shape)
         if not literal:
             if any(n == 0 and i >= x.ndim for i, n in enumerate(wanted)):
                 raise ShapeError(f"shape {wanted} keeps a dimension that {list(x.shape)} does not have")
@@ -78,7 +78,7 @@ def squeeze_by_attribute(node: Node) -> Compute:
 
 @operator("Squeeze", since=13, host=(1,))
 def squeeze(node: Node) -> Compute:  # noqa: ARG001
-    return lambda x, axes=None: _squeezed(x, None if axes is None else tuple(axes.reshape(-1).tolist()))
+    return lambda x, axes=None: _squeezed(x, None if axes is None else tuple(integers(axes)))
 
 
 def _squeezed(x: Tensor, axes: tuple[int, ...] | None) -> Tensor:
@@ -96,7 +96,7 @@ def unsqueeze_by_attribute(node: Node) -> Compute:
 
 @operator("Unsqueeze", since=13, host=(1,))
 def unsqueeze(node: Node) -> Compute:  # noqa: ARG001
-    return lambda x, axes: _unsqueezed(x, axes.reshape(-1).tolist())
+    return lambda x, axes: _unsqueezed(x, integers(axes))
 
 
 def _unsqueezed(x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -231,7 +231,7 @@ def pad(node: Node) -> Bounded:
     mode = node.one_of("mode", _modes, "constant")
 
     def margins(x: Tensor, pads: Array, axes: Array | None) -> list[tuple[int, int]]:
-        return _margins(x, pads.reshape(-1).tolist(), None if axes is None else axes.reshape(-1).tolist())
+        return _margins(x, integers(pads), None if axes is None else integers(axes))
 
     def compute(x: Tensor, pads: Array, value: Array | None = None, axes: Array | None = None) -> Tensor:
         filling = value.reshape(-1)[0].item() if value is not None and value.size else 0
@@ -250,7 +250,7 @@ def _margins(x: Tensor, pads: Sequence[int], axes: Sequence[int] | None) -> list
         raise ShapeError(f"{len(pads)} margins for {len(named)} axes; there have to be two for each")
     found = dict.fromkeys(range(x.ndim), (0, 0))
     for i, axis in enumerate(named):
-        found[axis] = (int(pads[i]), int(pads[i + len(named)]))
+        found[axis] = (pads[i], pads[i + len(named)])
     return list(found.values())
 
 
@@ -286,7 +286,7 @@ def constant_of_shape(node: Node) -> Bounded:
     )
 
 
-@operator("EyeLike", since=9, of_shape=True)
+@operator("EyeLike", since=9, of_shape=True, itemsize=8)
 def eye_like(node: Node) -> Compute:
     offset, code = node.int("k", 0), node.int("dtype", -1)
     if code != -1 and code not in DTYPES:
@@ -342,11 +342,11 @@ def sequence_part(node: Node) -> Compute:
     axis, keep = node.int("axis", 0), bool(node.int("keepdims", 1))
 
     def compute(x: Tensor, position: Array, sections: Array | None = None) -> Tensor:
-        dim, which = _axis(axis, x.ndim), int(position.reshape(-1)[0])
+        dim, which = _axis(axis, x.ndim), integer(position)
         if sections is not None and sections.ndim:
             each = lengths(sections)
         else:
-            size = 1 if sections is None else int(sections)
+            size = 1 if sections is None else integer(sections)
             if size < 1:
                 raise ShapeError(f"parts of length {size}")
             each = tuple(min(size, x.shape[dim] - start) for start in range(0, x.shape[dim], size))

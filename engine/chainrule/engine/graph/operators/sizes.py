@@ -11,13 +11,33 @@ from chainrule.engine.functions.shapes import broadcast_shapes
 from chainrule.engine.tensor import Tensor
 
 
-def lengths(numbers: Array) -> tuple[int, ...]:
-    """A shape that the graph has computed, as Python's integers.
+def integers(numbers: Array) -> list[int]:
+    """Axes, lengths or positions that the graph has computed, as Python's integers.
 
     Raises:
-        ShapeError: a length is negative.
+        ShapeError: they are of a dtype that is not of integers.
     """
-    shape = tuple(int(n) for n in numbers.reshape(-1))
+    if numbers.dtype.kind not in "iu":
+        raise ShapeError(f"axes, lengths and positions are integers, not {numbers.dtype}")
+    found: list[int] = numbers.reshape(-1).tolist()
+    return found
+
+
+def integer(numbers: Array) -> int:
+    """The first of them. Raises ShapeError: there is none, or none of integers."""
+    found = integers(numbers)
+    if not found:
+        raise ShapeError("a number is expected where there is none")
+    return found[0]
+
+
+def lengths(numbers: Array) -> tuple[int, ...]:
+    """A shape that the graph has computed.
+
+    Raises:
+        ShapeError: a length is negative or no integer.
+    """
+    shape = tuple(integers(numbers))
     if any(n < 0 for n in shape):
         raise ShapeError(f"a shape of {list(shape)}")
     return shape
