@@ -10,6 +10,7 @@ import pytest
 import chainrule.engine as cr
 from chainrule.engine import graph, io, models, nn
 from chainrule.engine.graph import exporting
+from chainrule.engine.nn.replay import Replay
 from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.models import state_of
 from chainrule.server.predictions.messages import (
@@ -24,7 +25,17 @@ from chainrule.server.predictions.messages import (
     unpack_answered,
     unpack_batch,
 )
-from chainrule.server.predictions.network import InputError, Named, Network, NetworkSpec, WeightsError, load_network
+from chainrule.server.predictions.network import (
+    MAX_SHAPES,
+    OFTEN,
+    InputError,
+    Named,
+    Network,
+    NetworkSpec,
+    Replays,
+    WeightsError,
+    load_network,
+)
 from chainrule.server.predictions.predictor import Predictor, PredictorSettings
 from chainrule.server.predictions.shelf import Shelf
 
@@ -142,6 +153,27 @@ def test_a_graph_takes_its_inputs_by_name_and_gives_its_outputs_so(tmp_path: Pat
     Path(spec.graph_file).write_bytes(b"something else")
     with pytest.raises(WeightsError, match='the graph of "models/g" does not have the digest'):
         load_network(spec)
+
+
+def test_what_comes_often_is_replayed_with_the_same_bits(tmp_path: Path) -> None:
+    spec = stored(tmp_path)
+    network = load_network(spec)
+    outputs = [network((("", images(2)),))[0][1] for _ in range(OFTEN + 2)]
+    assert network._replays is not None
+    assert isinstance(network._replays._known[2, 1, 8, 8], Replay)
+    assert {output.tobytes() for output in outputs} == {outputs[0].tobytes()}
+    with pytest.raises(InputError, match="does not fit"):
+        network((("", images(2)[:, :, :4]),))
+
+
+def test_what_takes_long_is_not_recorded_and_few_shapes_are_known() -> None:
+    seconds = iter(range(1000))
+    slow = Replays(nn.Linear(2, 2).eval(), clock=lambda: float(next(seconds)))
+    for rows in range(1, MAX_SHAPES + 10):
+        for _ in range(OFTEN + 1):
+            slow(np.zeros((rows, 2), np.float32))
+    assert len(slow._known) == MAX_SHAPES
+    assert not any(isinstance(found, Replay) for found in slow._known.values())
 
 
 def test_keys_tell_networks_apart(tmp_path: Path) -> None:
