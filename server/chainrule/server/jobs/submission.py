@@ -15,6 +15,7 @@ from chainrule.server.annotations import annotation_violations
 from chainrule.server.architecture import Architecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
+from chainrule.server.jobs.class_names import class_names
 from chainrule.server.jobs.image_checks import check_images
 from chainrule.server.jobs.objective_checks import check_fit
 from chainrule.server.models import ModelCatalog
@@ -124,7 +125,7 @@ class Submissions:
         inputs = self._store.inputs(
             submission.tenant, model=model, version=version, dataset=dataset, validation=validation
         )
-        self._try_model(inputs.model, inputs.dataset, inputs.validation, config)
+        class_labels = self._try_model(inputs.model, inputs.dataset, inputs.validation, config)
         if config.min_workers > cluster_cpus:
             raise IllegalStateError(
                 f"job.config.min_workers is {config.min_workers}, but the cluster has {cluster_cpus:g} CPUs for "
@@ -144,9 +145,13 @@ class Submissions:
             description=submission.description,
             priority=submission.priority,
             checked=inputs,
+            class_labels=class_labels,
         )
 
-    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig) -> None:
+    def _try_model(
+        self, model: Model, dataset: Dataset, validation: Dataset | None, config: TrainingConfig
+    ) -> tuple[str, ...]:
+        """What the classes of the version are called that the job makes, where the dataset says so."""
         module = self._models.load(model)
         _check_trainable(module, model, config.trainable)
         _check_groups(module, model, config.parameter_groups)
@@ -156,16 +161,17 @@ class Submissions:
                 f'is {config.validation.fraction}, but "{dataset.name}" has 1 example, which cannot be trained and '
                 "evaluated on; use a dataset of at least 2, or 0",
             )
-        try_forward(module, model, dataset, config, field="job.dataset")
+        outputs = try_forward(module, model, dataset, config, field="job.dataset")
         if validation is not None:
             _check_alike(dataset, validation)
             try_forward(module, model, validation, config, field=_VALIDATION)
+        return class_names(outputs, getattr(module, "output_names", ()), model, dataset, config)
 
 
-def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
-    """One forward pass tells whether the network takes such inputs, and whether its outputs go with the losses, the
-    metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises InvalidRequestError
-    naming the request's field."""
+def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> object:
+    """What the network makes of one example. It tells whether it takes such inputs, and whether its outputs go with the
+    losses, the metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`). Raises
+    InvalidRequestError naming the request's field."""
     module.eval()
     dtype = dataset.columns[0].dtype if dataset.columns else "int64" if dataset.num_tokens else "float32"
     shape, wrong = check_images(config.augmentation, tuple(dataset.input_shape), dtype)
@@ -185,6 +191,7 @@ def try_forward(module: nn.Module, model: Model, dataset: Dataset, config: Train
             f'inputs of shape {list(shape)} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}',
         ) from error
     check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+    return outputs
 
 
 def _declared(model: Model) -> str:

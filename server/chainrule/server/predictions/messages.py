@@ -34,6 +34,8 @@ class Asked:
     top_k: int = 0
     """How many classes to name; 0: none."""
     omit_outputs: bool = False
+    prepared: bool = False
+    """Whether the inputs are as the network takes them, without what prepares them for it."""
 
     @property
     def rows(self) -> int:
@@ -62,6 +64,8 @@ class Batch:
     inputs: Named
     """Of all requests, joined along the first dimension in their order."""
     questions: tuple[Question, ...]
+    prepared: bool = False
+    """Of all requests, too."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,8 @@ READY = b""
 
 
 def pack_batch(network: NetworkSpec, requests: Sequence[Asked], *, is_held: bool) -> bytes:
-    """The body of a batch: requests to one network, with inputs of the same names, dtypes and shapes but for the number
-    of examples.
+    """The body of a batch: requests to one network, all prepared or none, with inputs of the same names, dtypes and
+    shapes but for the number of examples.
 
     Args:
         is_held: whether the predictor has the network loaded.
@@ -126,6 +130,7 @@ def pack_batch(network: NetworkSpec, requests: Sequence[Asked], *, is_held: bool
     head = (
         network.key,
         None if is_held else pickle.dumps(network),
+        requests[0].prepared,
         tuple((name, array.dtype.str, array.shape[1:]) for name, array in inputs),
         tuple((request.rows, request.top_k, request.omit_outputs) for request in requests),
     )
@@ -134,13 +139,14 @@ def pack_batch(network: NetworkSpec, requests: Sequence[Asked], *, is_held: bool
 
 def unpack_batch(body: bytes) -> Batch:
     """The batch of a body; its arrays lie in the body's memory and cannot be written to."""
-    (key, network, inputs, questions), arrays = _opened(body)
+    (key, network, prepared, inputs, questions), arrays = _opened(body)
     rows = sum(rows for rows, _, _ in questions)
     return Batch(
         key,
         None if network is None else pickle.loads(network),  # noqa: S301 — of our own process
         tuple((name, arrays.next(dtype, (rows, *shape))) for name, dtype, shape in inputs),
         tuple(Question(*question) for question in questions),
+        prepared,
     )
 
 

@@ -19,6 +19,8 @@ import chainrule.engine as cr
 from chainrule.engine import io, nn
 from chainrule.engine.nn.replay import Replay, record
 from chainrule.server.architecture import Architecture, Builtin, GraphArchitecture
+from chainrule.server.training.augmentation import Normalize, Transform, prepared
+from chainrule.server.training.examples import as_features
 
 Array = NDArray[Any]
 Named = tuple[tuple[str, Array], ...]
@@ -68,6 +70,8 @@ class NetworkSpec:
     """Where the blob of that digest lies."""
     graph_file: str = field(default="", compare=False)
     """Where that of a graph lies."""
+    preparation: tuple[Transform, ...] = ()
+    """What is done to images before it takes them."""
 
     @cached_property
     def key(self) -> str:
@@ -77,7 +81,8 @@ class NetworkSpec:
                 what: list[object] = [family, dict(config)]
             case GraphArchitecture(digest):
                 what = [digest]
-        return hashlib.sha256(json.dumps([*what, self.weights_digest], sort_keys=True).encode()).hexdigest()
+        what += [self.weights_digest, repr(self.preparation)]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def load_network(spec: NetworkSpec) -> Network:
@@ -90,7 +95,8 @@ def load_network(spec: NetworkSpec) -> Network:
     else:
         module, inputs, outputs = _of_family(architecture)
     module.load_state_dict(io.load(_read(spec.weights_file, spec.weights_digest, f'the weights of "{spec.model}"')))
-    return Network(spec.model, module, inputs, outputs, replays=Replays(module) if is_family else None)
+    replays = Replays(module) if is_family else None
+    return Network(spec.model, module, inputs, outputs, preparation=spec.preparation, replays=replays)
 
 
 def _of_family(architecture: Builtin) -> tuple[nn.Module, Inputs, list[str]]:
@@ -158,6 +164,7 @@ class Network:
         model: what it is called in errors.
         inputs: name and dtype of each input, in the order in which the module takes them.
         outputs: what it gives, by name, likewise.
+        preparation: what is done to images, the first input, before the module takes them.
         replays: what computes the module for its one input and output; None: it is called.
     """
 
@@ -168,20 +175,42 @@ class Network:
         inputs: Inputs,
         outputs: Sequence[str],
         *,
+        preparation: tuple[Transform, ...] = (),
         replays: Replays | None = None,
     ) -> None:
         self._model = model
         self._module = module.eval()
         self._module.requires_grad_(False)
         self._inputs, self._outputs = inputs, outputs
-        self._replays = replays
+        self._preparation, self._replays = preparation, replays
         state = [*module.parameters(), *module.buffers()]
         self.size_bytes = sum(value.numel() * value.element_size() for value in state)
         """What its weights take in memory."""
 
     def __call__(self, inputs: Named) -> Named:
-        """The outputs for inputs whose first dimension is that of the examples. Raises InputError."""
+        """The outputs for inputs whose first dimension is that of the examples; images are prepared as those were that
+        it was trained on. Raises InputError."""
         arrays = self._checked(inputs)
+        if self._preparation:
+            arrays[0] = self._prepared(arrays[0])
+        return self._outputs_for(arrays)
+
+    def without_preparation(self, inputs: Named) -> Named:
+        """As a call, of inputs that are prepared."""
+        return self._outputs_for(self._checked(inputs))
+
+    def _prepared(self, images: Array) -> Array:
+        channels = {len(each.mean) for each in self._preparation if isinstance(each, Normalize)}
+        if images.ndim != 4 or images.dtype != np.float32 or not channels <= {images.shape[1]}:
+            shape = f"(N, {', '.join(map(str, channels)) or 'channels'}, height, width)"
+            raise InputError(
+                "inputs[0]",
+                f'are {images.dtype} of shape {images.shape}; "{self._model}" prepares images of shape {shape}, '
+                "float32 or uint8: send such, or say that they are prepared",
+            )
+        return prepared(images, self._preparation)
+
+    def _outputs_for(self, arrays: list[Array]) -> Named:
         try:
             if self._replays is not None:
                 return ((self._outputs[0], self._replays(*arrays)),)
@@ -208,17 +237,19 @@ class Network:
             place = places.get(name) if name else i
             if place is None or place in arrays:
                 raise InputError(f"inputs[{i}].name", f'is "{name}"; "{self._model}" takes, each once: {wanted}')
-            self._check_dtype(i, place, array)
-            arrays[place] = array
+            arrays[place] = self._typed(i, place, array)
         return [arrays[place] for place in range(len(arrays))]
 
-    def _check_dtype(self, i: int, place: int, array: Array) -> None:
+    def _typed(self, i: int, place: int, array: Array) -> Array:
         name, dtype = self._inputs[place]
+        if array.dtype == np.uint8 and dtype == np.float32:
+            return as_features(array)
         if array.dtype != dtype:
             raise InputError(
                 f"inputs[{i}].dtype",
                 f'is {array.dtype}, of shape {array.shape}; the input "{name}" of "{self._model}" is {dtype}',
             )
+        return array
 
 
 def _plain(output: cr.Tensor) -> Array:

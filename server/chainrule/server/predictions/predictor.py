@@ -66,7 +66,8 @@ class Predictor:
     def _results(self, batch: Batch) -> tuple[Result, ...]:
         try:
             network = self._shelf.get(batch.key, batch.network)
-            return results_of(network, batch.inputs, batch.questions, max_rows=self._max_rows)
+            forward = network.without_preparation if batch.prepared else network
+            return results_of(forward, batch.inputs, batch.questions, max_rows=self._max_rows)
         except WeightsError as error:
             refused = Refused(Reason.WEIGHTS, str(error))
         except MemoryError:

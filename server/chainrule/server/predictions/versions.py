@@ -53,8 +53,9 @@ class ServedVersions:
                 weights_digest=version.weights_digest,
                 weights_file=str(self._blobs.path(version.weights_digest)),
                 graph_file=str(self._blobs.path(graph.digest)) if isinstance(graph, GraphArchitecture) else "",
+                preparation=version.preparation,
             ),
-            class_labels=model.class_labels,
+            class_labels=version.class_labels or model.class_labels,
         )
         self._keep(tenant, name, found, revision)
         return found
