@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ from chainrule.server.predictions.network import (
 )
 from chainrule.server.predictions.predictor import Predictor, PredictorSettings
 from chainrule.server.predictions.shelf import Shelf
+from chainrule.server.training.augmentation import Augmentation, Normalize, Resize
+from chainrule.server.training.examples import as_features
 
 
 def stored(folder: Path, family: str = "small_cnn", seed: int = 1, **config: object) -> NetworkSpec:
@@ -174,6 +177,33 @@ def test_what_takes_long_is_not_recorded_and_few_shapes_are_known() -> None:
             slow(np.zeros((rows, 2), np.float32))
     assert len(slow._known) == MAX_SHAPES
     assert not any(isinstance(found, Replay) for found in slow._known.values())
+
+
+def test_images_are_prepared_as_in_training(tmp_path: Path) -> None:
+    transforms = (Resize(8, 8), Normalize((0.25,), (2.0,)))
+    plain = stored(tmp_path)
+    spec = replace(plain, preparation=transforms)
+    network = load_network(spec)
+    assert spec.key != plain.key
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 10, 12), np.uint8)
+    by_hand = Augmentation(transforms).evaluate(as_features(pixels))
+    [(_, expected)] = load_network(plain)((("", by_hand),))
+    np.testing.assert_array_equal(network((("", pixels),))[0][1], expected)
+    np.testing.assert_array_equal(network((("", as_features(pixels)),))[0][1], expected)
+    np.testing.assert_array_equal(network.without_preparation((("", by_hand),))[0][1], expected)
+    for wrong in (images(2)[0], images(2).repeat(3, axis=1)):
+        with pytest.raises(
+            InputError, match=r"prepares images of shape \(N, 1, height, width\), float32 or uint8"
+        ) as caught:
+            network((("", wrong),))
+        assert caught.value.field == "inputs[0]"
+
+
+def test_bytes_are_numbers_from_0_to_1_where_a_network_takes_numbers(tmp_path: Path) -> None:
+    network = load_network(stored(tmp_path))
+    pixels = np.full((1, 1, 8, 8), 51, np.uint8)
+    [(_, output)] = network((("", pixels),))
+    np.testing.assert_array_equal(output, network((("", np.full(pixels.shape, 0.2, np.float32)),))[0][1])
 
 
 def test_keys_tell_networks_apart(tmp_path: Path) -> None:
