@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from chainrule.server.architecture import Builtin
 from chainrule.server.errors import IllegalStateError, StartupError, StoreUnavailableError
 from chainrule.server.store import PageRequest, Store, configs, database, migrations, schema
 from chainrule.server.store.requests import payload_digest
+from chainrule.server.training.augmentation import Augmentation, Normalize, RandomFlip, Resize
 from chainrule.server.training.config import TrainingConfig, Validation
 from tests.server.postgresql import emptied
 
@@ -278,6 +280,46 @@ def test_jobs_know_the_versions_they_began_with_and_made(converted: tuple[Store,
     for row in rows.values():
         assert (row["tenant"], row["source_version"], row["dataset_digest"]) == ("default", 1, "d" * 64)
         assert (row["labels"], row["description"], row["revision"], row["priority"]) == ({}, "", 1, 0)
+
+
+def test_versions_know_how_the_jobs_of_before_prepared_their_images(url: str, engine: sa.Engine) -> None:
+    make(engine, "chainrule_0007")
+    augmentation = Augmentation((Resize(4, 6), RandomFlip(), Normalize((0.5,), (2.0,))))
+    with engine.begin() as db:
+        tables = sa.MetaData()
+        tables.reflect(db)
+        jobs, versions, models = (tables.tables[name] for name in ("jobs", "model_versions", "models"))
+        present = {
+            "create_time_us": 1,
+            "tenant": "default",
+            "weights_digest": "w",
+            "dataset": "d",
+            "dataset_digest": "",
+        }
+        of_model: dict[str, object] = {key: {} for key in ("family_config", "labels")}
+        of_model |= {key: [] for key in ("class_labels", "inputs", "outputs", "warnings")}
+        db.execute(models.insert().values(_filled(models, present, name="models/m", last_version=2, **of_model)))
+        config = configs.to_values(replace(CONFIG, augmentation=augmentation))
+        db.execute(jobs.insert().values(_filled(jobs, present, name="jobs/j", config=config, labels={})))
+        for number, job in ((1, ""), (2, "jobs/j")):
+            row = _filled(versions, present, model="models/m", number=number, job=job)
+            db.execute(versions.insert().values(row))
+    with closing(Store(url)) as store:
+        newest, first = store.list_versions("models/m", PageRequest(), tenant="default")[0]
+        assert newest.preparation == (Resize(4, 6), Normalize((0.5,), (2.0,)))
+        assert (first.preparation, first.class_labels, newest.class_labels) == ((), (), ())
+
+
+def _filled(table: sa.Table, *known: dict[str, object], **values: object) -> dict[str, object]:
+    """A row with these values, and nothing in all other columns that must have something."""
+    given: dict[str, object] = {key: value for some in (*known, values) for key, value in some.items()}
+    row = {}
+    for column in table.columns:
+        if column.name in given:
+            row[column.name] = given[column.name]
+        elif not column.nullable and column.name != "id":
+            row[column.name] = "" if isinstance(column.type, sa.String) else 0
+    return row
 
 
 def test_what_was_converted_is_used_as_what_is_new(converted: tuple[Store, Rows]) -> None:

@@ -1,6 +1,6 @@
 """What a job does to its images, and its translation to and from the API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,14 +75,20 @@ def put_augmentation(message: job_pb2.TrainingConfig, augmentation: Augmentation
 
 def read_augmentation(message: job_pb2.TrainingConfig) -> Augmentation:
     """An augmentation from its form in the API, with the fields that are set."""
+    transforms = read_transforms(message.augmentation.transforms)
+    return Augmentation(transforms=transforms, mixup=message.augmentation.mixup)
+
+
+def read_transforms(messages: Iterable[job_pb2.Transform]) -> tuple[Mapping[str, Any], ...]:
+    """Transforms from their form in the API, likewise."""
     transforms = []
-    for transform in message.augmentation.transforms:
+    for transform in messages:
         name = transform.WhichOneof("kind")
         if name is not None:
             kind = getattr(transform, name)
             told = {field.name: getattr(kind, field.name) for field, _ in kind.ListFields()}
             transforms.append({"name": name} | {key: _plain(value) for key, value in told.items()})
-    return Augmentation(transforms=tuple(transforms), mixup=message.augmentation.mixup)
+    return tuple(transforms)
 
 
 def _transform(given: object) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from chainrule.client import networks, runtime
+from chainrule.client.augmentation import read_transforms
 from chainrule.client.blobs import Blobs, Received, Transferred
 from chainrule.client.channel import Connection
 from chainrule.client.errors import FailedPrecondition, InvalidInputError
@@ -67,9 +68,10 @@ class Model(ModelRecord):
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What the network makes of some examples with the weights of its newest version; see `Client.predict`."""
-        return self._service.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+        return self._service.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone, prepared=prepared)
 
     def source(self) -> str:
         """The Python file that makes the network, to be read: it is not run.
@@ -127,6 +129,12 @@ class ModelVersion:
     """Steps of the job after which the weights were taken; 0 for the first."""
     create_time: datetime
     """When it was made, in UTC."""
+    preparation: tuple[Mapping[str, Any], ...]
+    """What was done to the images that it was trained on and evaluated with, in order, as `Augmentation.transforms` has
+    it: "resize" and "normalize" of its job. `predict` has it done; who computes with the weights does it first, on
+    numbers (bytes divided by 255). Empty: nothing."""
+    class_labels: tuple[str, ...]
+    """What its classes are called, from the dataset it was trained on; empty: as `Model.class_labels` says."""
     _blobs: Blobs = field(repr=False, compare=False)
     _predictions: Predictions = field(repr=False, compare=False)
 
@@ -160,9 +168,10 @@ class ModelVersion:
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What the network makes of some examples with these weights; see `Client.predict`."""
-        return self._predictions.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+        return self._predictions.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone, prepared=prepared)
 
 
 class Models:
@@ -406,9 +415,10 @@ class Models:
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What the network of a model makes of some examples; see `Client.predict`."""
-        return self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone)
+        return self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone, prepared=prepared)
 
     def source(self, model: ModelRecord) -> str:
         """The Python file that makes the network of a model; see `Model.source`."""
@@ -476,6 +486,8 @@ class Models:
             dataset_digest=message.dataset_digest or None,
             step=message.step,
             create_time=moment(message.create_time),
+            preparation=read_transforms(message.preparation),
+            class_labels=tuple(message.class_labels),
             _blobs=self._blobs,
             _predictions=self._predictions,
         )

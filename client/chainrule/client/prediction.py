@@ -97,8 +97,9 @@ class Prediction:
 
 
 def to_inputs(x: ArrayLike | Mapping[str, ArrayLike], *, tokens: bool = False) -> Inputs:
-    """The arrays to send. One array becomes float32 or, if it holds tokens, int64, as those of datasets do; named ones
-    keep their dtypes, but for float64, which becomes float32.
+    """The arrays to send. One array becomes float32 or, if it holds tokens, int64, as those of datasets do, and stays
+    uint8, of which the server makes numbers from 0 to 1; named ones keep their dtypes, but for float64, which becomes
+    float32.
 
     Raises:
         InvalidInputError: they do not convert, have no examples, or not the same number.
@@ -107,7 +108,9 @@ def to_inputs(x: ArrayLike | Mapping[str, ArrayLike], *, tokens: bool = False) -
         inputs = {name: _as_sent(name, np.asarray(value)) for name, value in x.items()}
     else:
         array = np.asarray(x)
-        inputs = {"": to_int64(array, "inputs", "tokens") if tokens else to_float32(array)}
+        if not tokens and array.dtype != np.uint8:
+            array = to_float32(array)
+        inputs = {"": to_int64(array, "inputs", "tokens") if tokens else array}
     rows = {name: array.shape[0] if array.ndim else 0 for name, array in inputs.items()}
     if not rows or min(rows.values()) < 1 or len(set(rows.values())) > 1:
         shapes = ", ".join(f"{name or 'x'} {array.shape}" for name, array in inputs.items())
@@ -139,20 +142,25 @@ def pieces_of(inputs: Inputs, batch_size: int | None = None) -> list[Inputs]:
     ]
 
 
-def to_request(model: str, inputs: Inputs, *, alone: bool, with_class_labels: bool) -> predict_pb2.PredictRequest:
+def to_request(
+    model: str, inputs: Inputs, *, alone: bool, prepared: bool, with_class_labels: bool
+) -> predict_pb2.PredictRequest:
     """One request."""
     request = predict_pb2.PredictRequest(model=model, with_class_labels=with_class_labels)
     put(request, "alone", alone, allowed="True or False")
+    put(request, "prepared", prepared, allowed="True or False")
     for name, array in inputs.items():
         data = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
         request.inputs.add(name=name, dtype=array.dtype.name, shape=array.shape, data=data)
     return request
 
 
-def to_stream(model: str, pieces: Sequence[Inputs], *, alone: bool) -> Iterator[predict_pb2.StreamPredictRequest]:
+def to_stream(
+    model: str, pieces: Sequence[Inputs], *, alone: bool, prepared: bool
+) -> Iterator[predict_pb2.StreamPredictRequest]:
     """The requests of a stream, each made when it is sent."""
     for inputs in pieces:
-        request = to_request(model, inputs, alone=alone, with_class_labels=False)
+        request = to_request(model, inputs, alone=alone, prepared=prepared, with_class_labels=False)
         yield predict_pb2.StreamPredictRequest(request=request)
 
 

@@ -26,19 +26,21 @@ class Predictions:
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What a version of a model, or the newest one of a model, makes of some examples; see `Client.predict`,
         of which these are the arguments."""
         inputs = self._connection.compute(to_inputs, x, tokens=tokens)
         pieces = pieces_of(inputs, batch_size)
-        request = to_request(name_of("models", model), pieces[0], alone=alone, with_class_labels=True)
+        name = name_of("models", model)
+        request = to_request(name, pieces[0], alone=alone, prepared=prepared, with_class_labels=True)
         first = self._connection.call(self._stub.Predict, request)
         answers = Answers(first)
         rest = pieces[1:]
         if rest:  # of the same version, also if there is a newer one by now
             stream = self._connection.exchange(
                 self._stub.StreamPredict,
-                lambda answered: to_stream(first.version, rest[answered:], alone=alone),
+                lambda answered: to_stream(first.version, rest[answered:], alone=alone, prepared=prepared),
                 count=len(rest),
             )
             for response in stream:

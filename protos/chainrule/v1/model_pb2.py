@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from chainrule.v1 import job_pb2 as chainrule_dot_v1_dot_job__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63hainrule/v1/model.proto\x12\x0c\x63hainrule.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x07\x62uiltin\x18\x02 \x01(\x0b\x32\x15.chainrule.v1.BuiltinH\x00\x12$\n\x05graph\x18\x03 \x01(\x0b\x32\x13.chainrule.v1.GraphH\x00\x12\"\n\x04\x63ode\x18\x0c \x01(\x0b\x32\x12.chainrule.v1.CodeH\x00\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\x11\n\tinit_seed\x18\x05 \x01(\x04\x12\x16\n\x0enum_parameters\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06labels\x18\x08 \x03(\x0b\x32\x1f.chainrule.v1.Model.LabelsEntry\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\x16\n\x0elatest_version\x18\x0b \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\r \x03(\t\x12(\n\x06inputs\x18\x0e \x03(\x0b\x32\x18.chainrule.v1.TensorSpec\x12)\n\x07outputs\x18\x0f \x03(\x0b\x32\x18.chainrule.v1.TensorSpec\x12\x10\n\x08warnings\x18\x10 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c\x61rchitecture\"\xc1\x01\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x16\n\x0eparent_version\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x06 \x01(\t\x12\x0c\n\x04step\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"B\n\x07\x42uiltin\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x17\n\x05Graph\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\xfe\x01\n\x04\x43ode\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63tory\x18\x02 \x01(\t\x12\'\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x12\n\nparameters\x18\x05 \x03(\t\x12*\n\x04tied\x18\x06 \x03(\x0b\x32\x1c.chainrule.v1.Code.TiedEntry\x12,\n\x0b\x62\x61tch_norms\x18\x07 \x03(\x0b\x32\x17.chainrule.v1.BatchNorm\x1a+\n\tTiedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\tBatchNorm\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x15\n\x08momentum\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_momentum\"Q\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12&\n\x05shape\x18\x03 \x03(\x0b\x32\x17.chainrule.v1.Dimension\"4\n\tDimension\x12\x0f\n\x05value\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x42\x06\n\x04size\"\x8c\x01\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.Model\x12\x15\n\rallow_missing\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.chainrule.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.chainrule.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.chainrule.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\x32\x86\x05\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .chainrule.v1.CreateModelRequest\x1a\x13.chainrule.v1.Model\x12>\n\x08GetModel\x12\x1d.chainrule.v1.GetModelRequest\x1a\x13.chainrule.v1.Model\x12O\n\nListModels\x12\x1f.chainrule.v1.ListModelsRequest\x1a .chainrule.v1.ListModelsResponse\x12\x44\n\x0bUpdateModel\x12 .chainrule.v1.UpdateModelRequest\x1a\x13.chainrule.v1.Model\x12G\n\x0b\x44\x65leteModel\x12 .chainrule.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\x12S\n\x0fGetModelVersion\x12$.chainrule.v1.GetModelVersionRequest\x1a\x1a.chainrule.v1.ModelVersion\x12\x64\n\x11ListModelVersions\x12&.chainrule.v1.ListModelVersionsRequest\x1a\'.chainrule.v1.ListModelVersionsResponse\x12U\n\x12\x44\x65leteModelVersion\x12\'.chainrule.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63hainrule/v1/model.proto\x12\x0c\x63hainrule.v1\x1a\x16\x63hainrule/v1/job.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x07\x62uiltin\x18\x02 \x01(\x0b\x32\x15.chainrule.v1.BuiltinH\x00\x12$\n\x05graph\x18\x03 \x01(\x0b\x32\x13.chainrule.v1.GraphH\x00\x12\"\n\x04\x63ode\x18\x0c \x01(\x0b\x32\x12.chainrule.v1.CodeH\x00\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\x11\n\tinit_seed\x18\x05 \x01(\x04\x12\x16\n\x0enum_parameters\x18\x06 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x06labels\x18\x08 \x03(\x0b\x32\x1f.chainrule.v1.Model.LabelsEntry\x12\x13\n\x0b\x64\x65scription\x18\t \x01(\t\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\x16\n\x0elatest_version\x18\x0b \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\r \x03(\t\x12(\n\x06inputs\x18\x0e \x03(\x0b\x32\x18.chainrule.v1.TensorSpec\x12)\n\x07outputs\x18\x0f \x03(\x0b\x32\x18.chainrule.v1.TensorSpec\x12\x10\n\x08warnings\x18\x10 \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c\x61rchitecture\"\x85\x02\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12\x16\n\x0eparent_version\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x61taset_digest\x18\x06 \x01(\t\x12\x0c\n\x04step\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x0bpreparation\x18\x32 \x03(\x0b\x32\x17.chainrule.v1.Transform\x12\x14\n\x0c\x63lass_labels\x18\x33 \x03(\t\"B\n\x07\x42uiltin\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\'\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x17\n\x05Graph\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\xfe\x01\n\x04\x43ode\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61\x63tory\x18\x02 \x01(\t\x12\'\n\x06\x63onfig\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x12\n\nparameters\x18\x05 \x03(\t\x12*\n\x04tied\x18\x06 \x03(\x0b\x32\x1c.chainrule.v1.Code.TiedEntry\x12,\n\x0b\x62\x61tch_norms\x18\x07 \x03(\x0b\x32\x17.chainrule.v1.BatchNorm\x1a+\n\tTiedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\tBatchNorm\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x15\n\x08momentum\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_momentum\"Q\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12&\n\x05shape\x18\x03 \x03(\x0b\x32\x17.chainrule.v1.Dimension\"4\n\tDimension\x12\x0f\n\x05value\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04name\x18\x02 \x01(\tH\x00\x42\x06\n\x04size\"\x8c\x01\n\x12\x43reateModelRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x13.chainrule.v1.Model\x12\x15\n\rallow_missing\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\"R\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.chainrule.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x12UpdateModelRequest\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.chainrule.v1.Model\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"G\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x19ListModelVersionsResponse\x12\x32\n\x0emodel_versions\x18\x01 \x03(\x0b\x32\x1a.chainrule.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\x32\x86\x05\n\x0cModelService\x12\x44\n\x0b\x43reateModel\x12 .chainrule.v1.CreateModelRequest\x1a\x13.chainrule.v1.Model\x12>\n\x08GetModel\x12\x1d.chainrule.v1.GetModelRequest\x1a\x13.chainrule.v1.Model\x12O\n\nListModels\x12\x1f.chainrule.v1.ListModelsRequest\x1a .chainrule.v1.ListModelsResponse\x12\x44\n\x0bUpdateModel\x12 .chainrule.v1.UpdateModelRequest\x1a\x13.chainrule.v1.Model\x12G\n\x0b\x44\x65leteModel\x12 .chainrule.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\x12S\n\x0fGetModelVersion\x12$.chainrule.v1.GetModelVersionRequest\x1a\x1a.chainrule.v1.ModelVersion\x12\x64\n\x11ListModelVersions\x12&.chainrule.v1.ListModelVersionsRequest\x1a\'.chainrule.v1.ListModelVersionsResponse\x12U\n\x12\x44\x65leteModelVersion\x12\'.chainrule.v1.DeleteModelVersionRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,46 +40,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CODE_TIEDENTRY']._loaded_options = None
   _globals['_CODE_TIEDENTRY']._serialized_options = b'8\001'
-  _globals['_MODEL']._serialized_start=169
-  _globals['_MODEL']._serialized_end=718
-  _globals['_MODEL_LABELSENTRY']._serialized_start=657
-  _globals['_MODEL_LABELSENTRY']._serialized_end=702
-  _globals['_MODELVERSION']._serialized_start=721
-  _globals['_MODELVERSION']._serialized_end=914
-  _globals['_BUILTIN']._serialized_start=916
-  _globals['_BUILTIN']._serialized_end=982
-  _globals['_GRAPH']._serialized_start=984
-  _globals['_GRAPH']._serialized_end=1007
-  _globals['_CODE']._serialized_start=1010
-  _globals['_CODE']._serialized_end=1264
-  _globals['_CODE_TIEDENTRY']._serialized_start=1221
-  _globals['_CODE_TIEDENTRY']._serialized_end=1264
-  _globals['_BATCHNORM']._serialized_start=1266
-  _globals['_BATCHNORM']._serialized_end=1327
-  _globals['_TENSORSPEC']._serialized_start=1329
-  _globals['_TENSORSPEC']._serialized_end=1410
-  _globals['_DIMENSION']._serialized_start=1412
-  _globals['_DIMENSION']._serialized_end=1464
-  _globals['_CREATEMODELREQUEST']._serialized_start=1467
-  _globals['_CREATEMODELREQUEST']._serialized_end=1607
-  _globals['_GETMODELREQUEST']._serialized_start=1609
-  _globals['_GETMODELREQUEST']._serialized_end=1640
-  _globals['_LISTMODELSREQUEST']._serialized_start=1642
-  _globals['_LISTMODELSREQUEST']._serialized_end=1734
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1736
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1818
-  _globals['_UPDATEMODELREQUEST']._serialized_start=1820
-  _globals['_UPDATEMODELREQUEST']._serialized_end=1925
-  _globals['_DELETEMODELREQUEST']._serialized_start=1927
-  _globals['_DELETEMODELREQUEST']._serialized_end=1998
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=2000
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=2038
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=2040
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=2121
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=2123
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=2227
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=2229
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=2293
-  _globals['_MODELSERVICE']._serialized_start=2296
-  _globals['_MODELSERVICE']._serialized_end=2942
+  _globals['_MODEL']._serialized_start=193
+  _globals['_MODEL']._serialized_end=742
+  _globals['_MODEL_LABELSENTRY']._serialized_start=681
+  _globals['_MODEL_LABELSENTRY']._serialized_end=726
+  _globals['_MODELVERSION']._serialized_start=745
+  _globals['_MODELVERSION']._serialized_end=1006
+  _globals['_BUILTIN']._serialized_start=1008
+  _globals['_BUILTIN']._serialized_end=1074
+  _globals['_GRAPH']._serialized_start=1076
+  _globals['_GRAPH']._serialized_end=1099
+  _globals['_CODE']._serialized_start=1102
+  _globals['_CODE']._serialized_end=1356
+  _globals['_CODE_TIEDENTRY']._serialized_start=1313
+  _globals['_CODE_TIEDENTRY']._serialized_end=1356
+  _globals['_BATCHNORM']._serialized_start=1358
+  _globals['_BATCHNORM']._serialized_end=1419
+  _globals['_TENSORSPEC']._serialized_start=1421
+  _globals['_TENSORSPEC']._serialized_end=1502
+  _globals['_DIMENSION']._serialized_start=1504
+  _globals['_DIMENSION']._serialized_end=1556
+  _globals['_CREATEMODELREQUEST']._serialized_start=1559
+  _globals['_CREATEMODELREQUEST']._serialized_end=1699
+  _globals['_GETMODELREQUEST']._serialized_start=1701
+  _globals['_GETMODELREQUEST']._serialized_end=1732
+  _globals['_LISTMODELSREQUEST']._serialized_start=1734
+  _globals['_LISTMODELSREQUEST']._serialized_end=1826
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1828
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1910
+  _globals['_UPDATEMODELREQUEST']._serialized_start=1912
+  _globals['_UPDATEMODELREQUEST']._serialized_end=2017
+  _globals['_DELETEMODELREQUEST']._serialized_start=2019
+  _globals['_DELETEMODELREQUEST']._serialized_end=2090
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=2092
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=2130
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=2132
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=2213
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=2215
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=2319
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=2321
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=2385
+  _globals['_MODELSERVICE']._serialized_start=2388
+  _globals['_MODELSERVICE']._serialized_end=3034
 # @@protoc_insertion_point(module_scope)

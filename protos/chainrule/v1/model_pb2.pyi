@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from chainrule.v1 import job_pb2 as _job_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -173,6 +174,8 @@ class ModelVersion(_message.Message):
     DATASET_DIGEST_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PREPARATION_FIELD_NUMBER: _builtins.int
+    CLASS_LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: models/{model}/versions/{version}. Versions count from 1; the number of one that was removed is not
     used again.
@@ -193,6 +196,19 @@ class ModelVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def preparation(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Transform]:
+        """What was done to all images that it was trained on and evaluated with, in order: resize and normalize, of the
+        augmentation of its job. A prediction does the same to images first (PredictRequest.prepared); who computes with the
+        weights elsewhere does so, too, on float32 numbers (images of bytes divided by 255). Empty: nothing.
+        """
+
+    @_builtins.property
+    def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its classes are called, in the order of its outputs: those of the dataset it was trained on, where that has names
+        for as many classes as the network tells apart, and the model has none. Empty: as Model.class_labels says.
+        """
+
     def __init__(
         self,
         *,
@@ -204,10 +220,12 @@ class ModelVersion(_message.Message):
         dataset_digest: _builtins.str = ...,
         step: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        preparation: _abc.Iterable[_job_pb2.Transform] | None = ...,
+        class_labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "job", b"job", "name", b"name", "parent_version", b"parent_version", "step", b"step", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "create_time", b"create_time", "dataset", b"dataset", "dataset_digest", b"dataset_digest", "job", b"job", "name", b"name", "parent_version", b"parent_version", "preparation", b"preparation", "step", b"step", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hainrule/v1/predict.proto\x12\x0c\x63hainrule.v1\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\x94\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x06inputs\x18\x02 \x03(\x0b\x32\x14.chainrule.v1.Tensor\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x14\n\x0comit_outputs\x18\x04 \x01(\x08\x12\r\n\x05\x61lone\x18\x05 \x01(\x08\x12\x19\n\x11with_class_labels\x18\x06 \x01(\x08\"\x88\x01\n\x0fPredictResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12%\n\x07outputs\x18\x02 \x03(\x0b\x32\x14.chainrule.v1.Tensor\x12\'\n\x08rankings\x18\x03 \x03(\x0b\x32\x15.chainrule.v1.Ranking\x12\x14\n\x0c\x63lass_labels\x18\x04 \x03(\t\"5\n\x07Ranking\x12*\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x19.chainrule.v1.RankedClass\"@\n\x0bRankedClass\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"E\n\x14StreamPredictRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.chainrule.v1.PredictRequest2\xb0\x01\n\x0ePredictService\x12\x46\n\x07Predict\x12\x1c.chainrule.v1.PredictRequest\x1a\x1d.chainrule.v1.PredictResponse\x12V\n\rStreamPredict\x12\".chainrule.v1.StreamPredictRequest\x1a\x1d.chainrule.v1.PredictResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63hainrule/v1/predict.proto\x12\x0c\x63hainrule.v1\"B\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"\xa6\x01\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12$\n\x06inputs\x18\x02 \x03(\x0b\x32\x14.chainrule.v1.Tensor\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x14\n\x0comit_outputs\x18\x04 \x01(\x08\x12\r\n\x05\x61lone\x18\x05 \x01(\x08\x12\x19\n\x11with_class_labels\x18\x06 \x01(\x08\x12\x10\n\x08prepared\x18\x32 \x01(\x08\"\x88\x01\n\x0fPredictResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12%\n\x07outputs\x18\x02 \x03(\x0b\x32\x14.chainrule.v1.Tensor\x12\'\n\x08rankings\x18\x03 \x03(\x0b\x32\x15.chainrule.v1.Ranking\x12\x14\n\x0c\x63lass_labels\x18\x04 \x03(\t\"5\n\x07Ranking\x12*\n\x07\x63lasses\x18\x01 \x03(\x0b\x32\x19.chainrule.v1.RankedClass\"@\n\x0bRankedClass\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"E\n\x14StreamPredictRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.chainrule.v1.PredictRequest2\xb0\x01\n\x0ePredictService\x12\x46\n\x07Predict\x12\x1c.chainrule.v1.PredictRequest\x1a\x1d.chainrule.v1.PredictResponse\x12V\n\rStreamPredict\x12\".chainrule.v1.StreamPredictRequest\x1a\x1d.chainrule.v1.PredictResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSOR']._serialized_start=44
   _globals['_TENSOR']._serialized_end=110
   _globals['_PREDICTREQUEST']._serialized_start=113
-  _globals['_PREDICTREQUEST']._serialized_end=261
-  _globals['_PREDICTRESPONSE']._serialized_start=264
-  _globals['_PREDICTRESPONSE']._serialized_end=400
-  _globals['_RANKING']._serialized_start=402
-  _globals['_RANKING']._serialized_end=455
-  _globals['_RANKEDCLASS']._serialized_start=457
-  _globals['_RANKEDCLASS']._serialized_end=521
-  _globals['_STREAMPREDICTREQUEST']._serialized_start=523
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=592
-  _globals['_PREDICTSERVICE']._serialized_start=595
-  _globals['_PREDICTSERVICE']._serialized_end=771
+  _globals['_PREDICTREQUEST']._serialized_end=279
+  _globals['_PREDICTRESPONSE']._serialized_start=282
+  _globals['_PREDICTRESPONSE']._serialized_end=418
+  _globals['_RANKING']._serialized_start=420
+  _globals['_RANKING']._serialized_end=473
+  _globals['_RANKEDCLASS']._serialized_start=475
+  _globals['_RANKEDCLASS']._serialized_end=539
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=541
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=610
+  _globals['_PREDICTSERVICE']._serialized_start=613
+  _globals['_PREDICTSERVICE']._serialized_end=789
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,7 @@ class PredictRequest(_message.Message):
     OMIT_OUTPUTS_FIELD_NUMBER: _builtins.int
     ALONE_FIELD_NUMBER: _builtins.int
     WITH_CLASS_LABELS_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Resource name of a version, models/{model}/versions/{version}, where "latest" is the newest; or of a model,
     models/{model}, which stands for its newest version, too.
@@ -83,11 +84,16 @@ class PredictRequest(_message.Message):
     """
     with_class_labels: _builtins.bool
     """Whether to send the names of all classes along. Default false."""
+    prepared: _builtins.bool
+    """Whether the inputs are as the network takes them already: what ModelVersion.preparation says is not done to them.
+    Default false.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
         """What the network takes, one tensor for each of its inputs, all with the same number of examples, at least 1. A
         network of a family has one input, "input": float32, or int64 for tokens. A graph has those of
-        Model.inputs.
+        Model.inputs. Where the network takes float32, uint8 is taken, too, and divided by 255, as in training. What
+        ModelVersion.preparation says is done to the first input.
         """
 
     def __init__(
@@ -99,10 +105,11 @@ class PredictRequest(_message.Message):
         omit_outputs: _builtins.bool = ...,
         alone: _builtins.bool = ...,
         with_class_labels: _builtins.bool = ...,
+        prepared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "inputs", b"inputs", "model", b"model", "omit_outputs", b"omit_outputs", "top_k", b"top_k", "with_class_labels", b"with_class_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alone", b"alone", "inputs", b"inputs", "model", b"model", "omit_outputs", b"omit_outputs", "prepared", b"prepared", "top_k", b"top_k", "with_class_labels", b"with_class_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

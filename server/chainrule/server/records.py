@@ -10,6 +10,7 @@ from datetime import datetime
 
 from chainrule.engine.io.chunked import Column
 from chainrule.server.architecture import Architecture
+from chainrule.server.training.augmentation import Transform
 from chainrule.server.training.config import TrainingConfig
 from chainrule.server.training.state import EvaluationMetric
 
@@ -134,6 +135,10 @@ class ModelVersion:
     dataset_digest: str = ""
     step: int = 0
     """Steps of the job after which the weights were taken."""
+    preparation: tuple[Transform, ...] = ()
+    """What was done to all images that it was trained on and evaluated with."""
+    class_labels: tuple[str, ...] = ()
+    """What its classes are called, from the dataset it was trained on; empty: as the model says."""
 
 
 @dataclass(frozen=True)

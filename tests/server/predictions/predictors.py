@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from chainrule.server.blobs import BlobStore
 from chainrule.server.predictions.batching import Limits
 from chainrule.server.predictions.dispatch import Predictions
-from chainrule.server.predictions.messages import Asked, Batch, Predicted, Result
+from chainrule.server.predictions.messages import (
+    Asked,
+    Predicted,
+    Result,
+    pack_answered,
+    pack_batch,
+    unpack_answered,
+    unpack_batch,
+)
 from chainrule.server.predictions.network import NetworkSpec
 from chainrule.server.predictions.predictor import Predictor, PredictorSettings
 from chainrule.server.predictions.process import Done, LostPredictorError, PredictorLike
@@ -27,8 +35,10 @@ class PredictorHere:
         self.held: frozenset[str] = frozenset()
 
     def submit(self, network: NetworkSpec, requests: Sequence[Asked], done: Done) -> None:
-        answered = self._predictor.answer(Batch(network, tuple(requests)))
-        self.held = answered.held
+        batch = unpack_batch(pack_batch(network, requests, is_held=network.key in self.held))
+        answered = unpack_answered(pack_answered(self._predictor.answer(batch)))
+        if answered.held is not None:
+            self.held = answered.held
         asyncio.get_running_loop().call_soon(done, answered.results)
 
     async def close(self) -> None:

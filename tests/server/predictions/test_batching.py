@@ -25,8 +25,10 @@ def request(
     since_s: float = 0.0,
     alone: bool = False,
     dtype: type = np.float32,
+    prepared: bool = False,
 ) -> Request:
-    return Request(spec(model), Asked((("", np.zeros((rows, width), dtype)),)), since_s, alone=alone)
+    asked = Asked((("", np.zeros((rows, width), dtype)),), prepared=prepared)
+    return Request(spec(model), asked, since_s, alone=alone)
 
 
 def filled(*requests: Request, **limits: float) -> Batcher:
@@ -45,7 +47,9 @@ def test_what_waits_for_the_same_network_in_the_same_shape_is_one_batch() -> Non
     assert len(batcher) == 0
 
 
-@pytest.mark.parametrize("other", [request(width=4), request(dtype=np.float64), request(model="models/n")])
+@pytest.mark.parametrize(
+    "other", [request(width=4), request(dtype=np.float64), request(model="models/n"), request(prepared=True)]
+)
 def test_what_differs_is_computed_apart(other: Request) -> None:
     first = request()
     batcher = filled(first, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,36 @@ import pytest
 import chainrule.engine as cr
 from chainrule.engine import graph, io, models, nn
 from chainrule.engine.graph import exporting
+from chainrule.engine.nn.replay import Replay
 from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.models import state_of
-from chainrule.server.predictions.messages import Answered, Asked, Batch, Predicted, Reason, Refused, packed, unpacked
-from chainrule.server.predictions.network import InputError, Named, Network, NetworkSpec, WeightsError, load_network
+from chainrule.server.predictions.messages import (
+    Answered,
+    Asked,
+    Batch,
+    Predicted,
+    Reason,
+    Refused,
+    pack_answered,
+    pack_batch,
+    unpack_answered,
+    unpack_batch,
+)
+from chainrule.server.predictions.network import (
+    MAX_SHAPES,
+    OFTEN,
+    InputError,
+    Named,
+    Network,
+    NetworkSpec,
+    Replays,
+    WeightsError,
+    load_network,
+)
 from chainrule.server.predictions.predictor import Predictor, PredictorSettings
 from chainrule.server.predictions.shelf import Shelf
+from chainrule.server.training.augmentation import Augmentation, Normalize, Resize
+from chainrule.server.training.examples import as_features
 
 
 def stored(folder: Path, family: str = "small_cnn", seed: int = 1, **config: object) -> NetworkSpec:
@@ -133,6 +158,54 @@ def test_a_graph_takes_its_inputs_by_name_and_gives_its_outputs_so(tmp_path: Pat
         load_network(spec)
 
 
+def test_what_comes_often_is_replayed_with_the_same_bits(tmp_path: Path) -> None:
+    spec = stored(tmp_path)
+    network = load_network(spec)
+    outputs = [network((("", images(2)),))[0][1] for _ in range(OFTEN + 2)]
+    assert network._replays is not None
+    assert isinstance(network._replays._known[2, 1, 8, 8], Replay)
+    assert {output.tobytes() for output in outputs} == {outputs[0].tobytes()}
+    with pytest.raises(InputError, match="does not fit"):
+        network((("", images(2)[:, :, :4]),))
+
+
+def test_what_takes_long_is_not_recorded_and_few_shapes_are_known() -> None:
+    seconds = iter(range(1000))
+    slow = Replays(nn.Linear(2, 2).eval(), clock=lambda: float(next(seconds)))
+    for rows in range(1, MAX_SHAPES + 10):
+        for _ in range(OFTEN + 1):
+            slow(np.zeros((rows, 2), np.float32))
+    assert len(slow._known) == MAX_SHAPES
+    assert not any(isinstance(found, Replay) for found in slow._known.values())
+
+
+def test_images_are_prepared_as_in_training(tmp_path: Path) -> None:
+    transforms = (Resize(8, 8), Normalize((0.25,), (2.0,)))
+    plain = stored(tmp_path)
+    spec = replace(plain, preparation=transforms)
+    network = load_network(spec)
+    assert spec.key != plain.key
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 10, 12), np.uint8)
+    by_hand = Augmentation(transforms).evaluate(as_features(pixels))
+    [(_, expected)] = load_network(plain)((("", by_hand),))
+    np.testing.assert_array_equal(network((("", pixels),))[0][1], expected)
+    np.testing.assert_array_equal(network((("", as_features(pixels)),))[0][1], expected)
+    np.testing.assert_array_equal(network.without_preparation((("", by_hand),))[0][1], expected)
+    for wrong in (images(2)[0], images(2).repeat(3, axis=1)):
+        with pytest.raises(
+            InputError, match=r"prepares images of shape \(N, 1, height, width\), float32 or uint8"
+        ) as caught:
+            network((("", wrong),))
+        assert caught.value.field == "inputs[0]"
+
+
+def test_bytes_are_numbers_from_0_to_1_where_a_network_takes_numbers(tmp_path: Path) -> None:
+    network = load_network(stored(tmp_path))
+    pixels = np.full((1, 1, 8, 8), 51, np.uint8)
+    [(_, output)] = network((("", pixels),))
+    np.testing.assert_array_equal(output, network((("", np.full(pixels.shape, 0.2, np.float32)),))[0][1])
+
+
 def test_keys_tell_networks_apart(tmp_path: Path) -> None:
     one, same = stored(tmp_path), stored(tmp_path)
     other_weights, other_shape = stored(tmp_path, seed=2), stored(tmp_path, width=4)
@@ -165,7 +238,7 @@ def test_the_network_goes_that_was_not_used_for_the_longest() -> None:
     loads = Loads(40)
     shelf = Shelf(100, load=loads)
     for model in ("a", "b", "a", "c", "a", "b"):
-        shelf.get(named(model))
+        shelf.get(named(model).key, named(model))
     assert loads.loaded == ["a", "b", "c", "b"]
     assert shelf.keys == {named("a").key, named("b").key}
 
@@ -174,7 +247,7 @@ def test_a_network_larger_than_the_memory_is_kept_alone() -> None:
     loads = Loads(200)
     shelf = Shelf(100, load=loads)
     for model in ("a", "a", "b"):
-        shelf.get(named(model))
+        shelf.get(named(model).key, named(model))
     assert loads.loaded == ["a", "b"]
     assert shelf.keys == {named("b").key}
 
@@ -182,31 +255,68 @@ def test_a_network_larger_than_the_memory_is_kept_alone() -> None:
 # --- the predictor without its process -------------------------------------------------------------------------
 
 
-def test_a_predictor_answers_and_says_what_it_holds(tmp_path: Path) -> None:
-    spec = stored(tmp_path)
-    answered = Predictor(PredictorSettings(10**9, 32)).answer(Batch(spec, (Asked((("", images(2)),)),)))
+def batch(spec: NetworkSpec, *requests: Asked, is_held: bool = False) -> Batch:
+    return unpack_batch(pack_batch(spec, requests, is_held=is_held))
+
+
+def test_a_predictor_answers_and_says_what_it_holds_once(tmp_path: Path) -> None:
+    spec, asked = stored(tmp_path), Asked((("", images(2)),))
+    predictor = Predictor(PredictorSettings(10**9, 32))
+    answered = predictor.answer(batch(spec, asked))
     [result] = answered.results
     assert isinstance(result, Predicted)
-    assert answered.held == {spec.key}
+    assert answered.held == frozenset({spec.key})
+    again = predictor.answer(batch(spec, asked, is_held=True))
+    assert isinstance(again.results[0], Predicted)
+    assert again.held is None
+
+
+def test_a_network_that_a_predictor_was_never_told_of_is_a_defect(tmp_path: Path) -> None:
+    predictor = Predictor(PredictorSettings(10**9, 32))
+    [result] = predictor.answer(batch(stored(tmp_path), Asked((("", images(1)),)), is_held=True)).results
+    assert isinstance(result, Refused)
+    assert result.reason is Reason.DEFECT
 
 
 def test_weights_that_cannot_be_read_refuse_the_batch_and_no_other(tmp_path: Path) -> None:
     predictor = Predictor(PredictorSettings(10**9, 32))
     asked = Asked((("", images(1)),))
-    refused = predictor.answer(Batch(named("models/gone"), (asked, asked)))
+    refused = predictor.answer(batch(named("models/gone"), asked, asked))
     assert [result.reason for result in refused.results if isinstance(result, Refused)] == [Reason.WEIGHTS] * 2
-    [result] = predictor.answer(Batch(stored(tmp_path), (asked,))).results
+    [result] = predictor.answer(batch(stored(tmp_path), asked)).results
     assert isinstance(result, Predicted)
 
 
-def test_messages_cross_with_their_arrays() -> None:
-    batch = Batch(named("models/m"), (Asked((("x", images(3)), ("y", np.zeros((3, 0), np.int64))), top_k=2),))
-    again = unpacked(b"".join(packed(batch)))
-    assert again.network == batch.network
-    [asked] = again.requests
-    assert (asked.rows, asked.top_k) == (3, 2)
-    for (name, array), (known, expected) in zip(asked.inputs, batch.requests[0].inputs, strict=True):
+def test_requests_cross_joined() -> None:
+    spec = named("models/m")
+    y = np.asarray([True, False, True])
+    first = Asked((("x", images(3)[:, :, ::2]), ("y", y), ("", np.zeros((3, 0), np.int64))), top_k=2)
+    second = Asked((("x", images(1)[:, :, ::2]), ("y", y[:1]), ("", np.zeros((1, 0), np.int64))), omit_outputs=True)
+    crossed = batch(spec, first, second)
+    assert (crossed.key, crossed.network) == (spec.key, spec)
+    assert batch(spec, first, is_held=True).network is None
+    assert [(q.rows, q.top_k, q.omit_outputs) for q in crossed.questions] == [(3, 2, False), (1, 0, True)]
+    for (name, array), (known, one), (_, other) in zip(crossed.inputs, first.inputs, second.inputs, strict=True):
         assert name == known
-        np.testing.assert_array_equal(array, expected)
-    answered = Answered((Refused(Reason.MEMORY, "m"),), frozenset({"k"}))
-    assert unpacked(b"".join(packed(answered))) == answered
+        assert array.dtype == one.dtype
+        assert array.flags.aligned
+        assert not array.flags.writeable
+        np.testing.assert_array_equal(array, np.concatenate([one, other]))
+
+
+def test_what_comes_of_them_crosses() -> None:
+    scores = ("output", images(2).astype(np.float16)[:, 0])
+    classes, probabilities = np.asarray([[3], [1]]), np.asarray([[0.5], [0.25]], np.float32)
+    results = (Predicted((scores,)), Refused(Reason.MEMORY, "m"), Predicted((), classes, probabilities))
+    answered = unpack_answered(pack_answered(Answered(results, frozenset({"k"}))))
+    assert answered.held == frozenset({"k"})
+    plain, refused, ranked = answered.results
+    assert isinstance(plain, Predicted)
+    assert plain.outputs[0][0] == "output"
+    np.testing.assert_array_equal(plain.outputs[0][1], scores[1])
+    assert plain.classes is plain.probabilities is None
+    assert refused == results[1]
+    assert isinstance(ranked, Predicted)
+    assert ranked.outputs == ()
+    np.testing.assert_array_equal(ranked.classes, classes)
+    np.testing.assert_array_equal(ranked.probabilities, probabilities)

@@ -153,6 +153,8 @@ async def test_who_has_gone_is_not_computed(tmp_path: Path, predictors: list[int
         gone = [stub.Predict(request_of(image(2)), timeout=0.2) for _ in range(20)]
         codes = [error.code() for error in await asyncio.gather(*map(refusal, gone))]
         assert set(codes) == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        while number(service, "chainrule_predictions_waiting"):  # noqa: ASYNC110 — another process tells it
+            await asyncio.sleep(0.01)
         os.kill(predictors[0], signal.SIGCONT)
         await first
         response = await stub.Predict(request_of(image(3)))
@@ -168,7 +170,11 @@ async def refusal(call: grpc.aio.UnaryUnaryCall) -> grpc.aio.AioRpcError:  # typ
 
 def examples(service: Service) -> float:
     """How many examples the predictors have computed."""
-    value = service.metrics.registry.get_sample_value("chainrule_prediction_batch_examples_sum")
+    return number(service, "chainrule_prediction_batch_examples_sum")
+
+
+def number(service: Service, name: str) -> float:
+    value = service.metrics.registry.get_sample_value(name)
     assert value is not None
     return value
 

@@ -141,3 +141,43 @@ async def test_a_stream_that_ends_with_its_token_is_recorded_and_one_too_many_is
     with pytest.raises(UnauthenticatedError):
         await following
     assert recorded(store) == [("jobs/x", "RESOURCE_EXHAUSTED"), ("jobs/x", "UNAUTHENTICATED")]
+
+
+PREDICT = "/chainrule.v1.PredictService/StreamPredict"
+
+
+class Time:
+    """A clock that goes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+async def test_requests_of_a_stream_count_as_calls_and_wait_for_their_turn(store: Store) -> None:
+    time = Time()
+    limits = Limits(calls=Rate(per_s=2, burst=3))
+    doorkeeper = Doorkeeper(TokenCatalog(store), asks=False, limits=limits, clock=time, sleep=time.sleep)
+
+    async def answered(requests: AsyncIterator[int], _context: Any) -> AsyncIterator[tuple[int, float]]:
+        async for request in requests:
+            yield request, time.now_s
+
+    async def continuation(_: object) -> Any:
+        return grpc.stream_stream_rpc_method_handler(cast(Any, answered))
+
+    async def requests() -> AsyncIterator[int]:
+        for number in range(6):
+            yield number
+
+    details = cast(grpc.HandlerCallDetails, SimpleNamespace(method=PREDICT))
+    handler: Any = await GateInterceptor(doorkeeper, AuditLog(store)).intercept_service(continuation, details)
+    answers = [answer async for answer in handler.stream_stream(requests(), Context())]
+    assert answers == [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.5), (4, 1.0), (5, 1.5)]
+    with pytest.raises(TooManyCallsError):  # of the same caller's, who has made as many as allowed
+        await anext(handler.stream_stream(requests(), Context()))

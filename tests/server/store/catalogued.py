@@ -37,6 +37,8 @@ def add_version(store: Store, number: int, *, tenant: str = "default", digest: s
         "dataset_digest": "b" * 64,
         "step": 10 * number,
         "create_time_us": 10**15 + number,
+        "preparation": [],
+        "class_labels": [],
     }
     with store._write() as db:
         db.execute(schema.model_versions.insert().values(**values))
@@ -76,6 +78,7 @@ def add_job(
         "description": "",
         "revision": 1,
         "priority": 0,
+        "class_labels": [],
     }
     with store._write() as db:
         db.execute(schema.jobs.insert().values(**values))

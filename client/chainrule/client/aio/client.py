@@ -133,6 +133,7 @@ class AsyncClient:
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What the network of a model makes of some examples, in evaluation mode, computed by the server.
 
@@ -141,12 +142,15 @@ class AsyncClient:
 
         Args:
             model: a version, "models/digits/versions/2", or a model, "digits", which stands for its newest version.
-            x: (N, ...) the inputs of N examples: numbers, sent as float32, or tokens; or, by their names, those of a
-                network with several inputs, which keep their dtypes, but for float64.
+            x: (N, ...) the inputs of N examples: numbers, sent as float32, bytes, which are divided by 255 as in
+                training, or tokens; or, by their names, those of a network with several inputs, which keep their
+                dtypes, but for float64. Images are prepared as in training.
             tokens: whether `x` holds tokens: whole numbers, sent as int64.
             batch_size: most examples of one request; by default at most 64, fewer where they are large.
             alone: whether no request is computed in a batch with those of others: then its answers have the same bits
                 whenever they are asked for on one machine, instead of about the same values.
+            prepared: whether `x` is as the network takes it, so that what `ModelVersion.preparation` says is not done
+                to it.
 
         Raises:
             InvalidInputError: the inputs cannot be sent.
@@ -154,7 +158,9 @@ class AsyncClient:
             InvalidArgument: the network does not take such inputs.
             ResourceExhausted: the server has too little memory for them.
         """
-        return await self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone)
+        return await self._predictions.predict(
+            model, x, tokens=tokens, batch_size=batch_size, alone=alone, prepared=prepared
+        )
 
     async def close(self) -> None:
         """Close the connection; calls under way end with ClientClosedError. Closing twice is fine."""

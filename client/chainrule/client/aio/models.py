@@ -16,6 +16,7 @@ from chainrule.client.aio.blobs import AsyncBlobs, Received, Transferred
 from chainrule.client.aio.channel import AsyncConnection
 from chainrule.client.aio.paging import page_size, take
 from chainrule.client.aio.predictions import AsyncPredictions
+from chainrule.client.augmentation import read_transforms
 from chainrule.client.errors import FailedPrecondition, InvalidInputError
 from chainrule.client.prediction import Prediction
 from chainrule.client.resources import ModelRecord, model_fields
@@ -67,9 +68,12 @@ class AsyncModel(ModelRecord):
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What the network makes of some examples with the weights of its newest version; see `AsyncClient.predict`."""
-        return await self._service.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+        return await self._service.predict(
+            self, x, tokens=tokens, batch_size=batch_size, alone=alone, prepared=prepared
+        )
 
     async def source(self) -> str:
         """The Python file that makes the network, to be read: it is not run.
@@ -127,6 +131,12 @@ class AsyncModelVersion:
     """Steps of the job after which the weights were taken; 0 for the first."""
     create_time: datetime
     """When it was made, in UTC."""
+    preparation: tuple[Mapping[str, Any], ...]
+    """What was done to the images that it was trained on and evaluated with, in order, as `Augmentation.transforms` has
+    it: "resize" and "normalize" of its job. `predict` has it done; who computes with the weights does it first, on
+    numbers (bytes divided by 255). Empty: nothing."""
+    class_labels: tuple[str, ...]
+    """What its classes are called, from the dataset it was trained on; empty: as `Model.class_labels` says."""
     _blobs: AsyncBlobs = field(repr=False, compare=False)
     _predictions: AsyncPredictions = field(repr=False, compare=False)
 
@@ -160,9 +170,12 @@ class AsyncModelVersion:
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What the network makes of some examples with these weights; see `AsyncClient.predict`."""
-        return await self._predictions.predict(self, x, tokens=tokens, batch_size=batch_size, alone=alone)
+        return await self._predictions.predict(
+            self, x, tokens=tokens, batch_size=batch_size, alone=alone, prepared=prepared
+        )
 
 
 class AsyncModels:
@@ -406,9 +419,12 @@ class AsyncModels:
         tokens: bool = False,
         batch_size: int | None = None,
         alone: bool = False,
+        prepared: bool = False,
     ) -> Prediction:
         """What the network of a model makes of some examples; see `AsyncClient.predict`."""
-        return await self._predictions.predict(model, x, tokens=tokens, batch_size=batch_size, alone=alone)
+        return await self._predictions.predict(
+            model, x, tokens=tokens, batch_size=batch_size, alone=alone, prepared=prepared
+        )
 
     async def source(self, model: ModelRecord) -> str:
         """The Python file that makes the network of a model; see `Model.source`."""
@@ -478,6 +494,8 @@ class AsyncModels:
             dataset_digest=message.dataset_digest or None,
             step=message.step,
             create_time=moment(message.create_time),
+            preparation=read_transforms(message.preparation),
+            class_labels=tuple(message.class_labels),
             _blobs=self._blobs,
             _predictions=self._predictions,
         )

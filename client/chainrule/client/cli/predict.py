@@ -44,6 +44,10 @@ TokensOption = Annotated[bool, typer.Option("--tokens", help="The inputs are tok
 AloneOption = Annotated[
     bool, typer.Option("--alone", help="Compute no request together with those of others: the same bits every time.")
 ]
+PreparedOption = Annotated[
+    bool,
+    typer.Option("--prepared", help="The inputs are resized and normalised already, as the version was trained with."),
+]
 BatchSizeOption = Annotated[
     int | None,
     typer.Option(min=1, help="Most examples of one request. Without it: at most 64.", show_default=False),
@@ -58,6 +62,7 @@ def predict(
     out: OutOption = None,
     tokens: TokensOption = False,
     alone: AloneOption = False,
+    prepared: PreparedOption = False,
     batch_size: BatchSizeOption = None,
     address: AddressOption = None,
     form: FormatOption = None,
@@ -66,22 +71,45 @@ def predict(
     if out is not None and out.suffix not in (".npy", ".npz"):
         raise typer.BadParameter(f"{out} ends in neither .npy nor .npz.", param_hint="--out")
     with open_session(ctx, address, form) as session:
-        inputs = _inputs(session, model, file)
-        prediction = session.client.predict(model, inputs, tokens=tokens, alone=alone, batch_size=batch_size)
+        inputs = _inputs(session, model, file, prepared=prepared)
+        prediction = session.client.predict(
+            model, inputs, tokens=tokens, alone=alone, prepared=prepared, batch_size=batch_size
+        )
         if out is not None:
             _write(prediction, out)
         _show(session, prediction, top)
 
 
-def _inputs(session: Session, model: str, file: Path) -> Any:
+def _inputs(session: Session, model: str, file: Path, *, prepared: bool) -> Any:
     from chainrule.client.input_files import is_image, read_arrays, read_image
 
     if not is_image(file):
         return read_arrays(file)
+    if not prepared and (shape := _trained_on(session, model)) is not None:
+        channels, height, width = shape
+        return read_image(file, channels=channels, size=(height, width))
     name = model.removeprefix("models/").partition("/")[0]
     config = session.client.models.get(name).config
     size = config.get("image_size")
     return read_image(file, channels=config.get("in_channels"), size=None if size is None else (size, size))
+
+
+def _trained_on(session: Session, model: str) -> tuple[int, int, int] | None:
+    """Channels, height and width of the images that a version was trained on, before its job prepared them; None: of
+    no images, or they are not there any more."""
+    from chainrule.client.errors import NotFound
+
+    version = session.client.models.version(model)
+    if version.dataset is None:
+        return None
+    try:
+        dataset = session.client.datasets.get(version.dataset)
+    except NotFound:
+        return None
+    if dataset.digest != version.dataset_digest or len(dataset.input_shape) != 3:
+        return None
+    channels, height, width = dataset.input_shape
+    return channels, height, width
 
 
 def _show(session: Session, prediction: "Prediction", top: int) -> None:

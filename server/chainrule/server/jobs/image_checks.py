@@ -98,10 +98,10 @@ def check_places(augmentation: Augmentation, shape: tuple[int, ...], target_shap
 
 def evaluated_shape(augmentation: Augmentation, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that inputs have where they are evaluated, of images that `check_images` takes."""
-    if not augmentation.of_evaluation:
+    if not augmentation.preparation:
         return shape
     channels, height, width = shape
-    return (channels, *size_after(augmentation.of_evaluation, (height, width)))
+    return (channels, *size_after(augmentation.preparation, (height, width)))
 
 
 def _wrong(transform: Transform) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from chainrule.server.annotations import annotation_violations
 from chainrule.server.architecture import Architecture, CodeArchitecture
 from chainrule.server.errors import IllegalStateError, InvalidRequestError, Violation, echo
 from chainrule.server.jobs.checks import check_config, check_priority
+from chainrule.server.jobs.class_names import class_names
 from chainrule.server.jobs.column_checks import check_alike, columns_of_inputs, example_of_inputs
 from chainrule.server.jobs.image_checks import check_images, check_places, evaluated_shape
 from chainrule.server.jobs.objective_checks import check_columns, check_fit
@@ -138,7 +139,7 @@ class Submissions:
             submission.tenant, model=model, version=version, dataset=dataset, validation=validation
         )
         plan = make_plan(inputs.model.architecture, inputs.dataset, inputs.validation, config)
-        self._try_model(inputs.model, inputs.dataset, inputs.validation, plan)
+        class_labels = self._try_model(inputs.model, inputs.dataset, inputs.validation, plan)
         if config.min_workers > cluster_cpus:
             raise IllegalStateError(
                 f"job.config.min_workers is {config.min_workers}, but the cluster has {cluster_cpus:g} CPUs for "
@@ -158,9 +159,11 @@ class Submissions:
             description=submission.description,
             priority=submission.priority,
             checked=inputs,
+            class_labels=class_labels,
         )
 
-    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, plan: Plan) -> None:
+    def _try_model(self, model: Model, dataset: Dataset, validation: Dataset | None, plan: Plan) -> tuple[str, ...]:
+        """What the classes of the version are called that the job makes, where the dataset says so."""
         self._models.check_allowed(model)
         config, module = plan.config, None
         if isinstance(model.architecture, CodeArchitecture):  # what it takes and gives shows in the job's workers
@@ -178,9 +181,9 @@ class Submissions:
             )
         columns = columns_of_inputs(module, model, dataset, config, field="job.dataset")
         inputs = _trained_example(dataset, columns, config)
-        _try(module, columns, inputs, model, dataset, plan)
+        class_labels = _try(module, columns, inputs, model, dataset, plan)
         if not plan.num_validation:
-            return
+            return class_labels
         evaluated, field = (dataset, _EVALUATED) if validation is None else (validation, _VALIDATION)
         columns_of_inputs(module, model, evaluated, config, field=field)
         others = _evaluated_example(evaluated, columns, config)
@@ -190,6 +193,7 @@ class Submissions:
             check_alike(dataset, validation, tuple(dict.fromkeys(read)), may_differ=same, field=_VALIDATION)
         if module is not None:
             try_forward(module, columns, others, model, evaluated, config, field=field)
+        return class_labels
 
 
 def _try(
@@ -199,15 +203,17 @@ def _try(
     model: Model,
     dataset: Dataset,
     plan: Plan,
-) -> None:
-    """Whether a network can be trained as the job says; None: it is code, of which only the columns are known."""
+) -> tuple[str, ...]:
+    """Whether a network can be trained as the job says; None: it is code, of which only the columns are known. Gives
+    what its classes are called, where the dataset says so."""
     if module is None:
         check_columns(model, dataset, plan.config)
-        return
+        return ()
     freeze(module, plan.config.trainable)
-    cost = try_forward(module, columns, inputs, model, dataset, plan.config, field="job.dataset")
+    outputs, cost = try_forward(module, columns, inputs, model, dataset, plan.config, field="job.dataset")
     check_reached(cost, module, model, plan.config)
     check_pieces(module, inputs, model, dataset, plan)
+    return class_names(outputs, getattr(module, "output_names", ()), model, dataset, plan.config)
 
 
 def try_forward(
@@ -219,10 +225,10 @@ def try_forward(
     config: TrainingConfig,
     *,
     field: str,
-) -> Cost:
-    """One forward pass tells whether the network takes such inputs, and whether its outputs go with the losses, the
-    metrics and the targets; it gives what the example costs. What a graph may allocate in it is bounded
-    (`networks.LIMITS`). Raises InvalidRequestError naming the request's field."""
+) -> tuple[object, Cost]:
+    """What a network makes of one example, and what that costs: whether it takes such inputs, and whether its outputs
+    go with the losses, the metrics and the targets. What a graph may allocate in it is bounded (`networks.LIMITS`).
+    Raises InvalidRequestError naming the request's field."""
     module.eval()
     try:
         with cr.no_grad() if always_reaches(model, config) else cr.enable_grad():
@@ -237,7 +243,8 @@ def try_forward(
             f'{given} of "{dataset.name}" do not fit "{model.name}"{_declared(model)}: {error}'
             f"{_HOW_EVALUATED if field != 'job.dataset' else ''}",
         ) from error
-    return check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+    cost = check_fit(outputs, getattr(module, "output_names", ()), model, dataset, config, field=field)
+    return outputs, cost
 
 
 def _trained_example(dataset: Dataset, columns: Sequence[str], config: TrainingConfig) -> list[Array]:

@@ -56,7 +56,11 @@ class Request:
 
     def kind(self) -> Hashable:
         """What requests have in common that can be computed together."""
-        return self.network.key, tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.asked.inputs)
+        return (
+            self.network.key,
+            self.asked.prepared,
+            tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.asked.inputs),
+        )
 
 
 class Batcher:

@@ -1,12 +1,12 @@
-"""A batch computed: inputs joined, outputs cut apart, classes ranked. Without processes."""
+"""A batch computed: a forward pass, outputs cut apart, classes ranked. Without processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from chainrule.server.predictions.messages import Asked, Predicted, Reason, Refused, Result
+from chainrule.server.predictions.messages import Predicted, Question, Reason, Refused, Result
 from chainrule.server.predictions.network import Array, InputError, Named
 
 MAX_ANSWER_BYTES = 15 * 1024**2
@@ -15,29 +15,32 @@ MAX_ANSWER_BYTES = 15 * 1024**2
 Forward = Callable[[Named], Named]
 
 
-def results_of(forward: Forward, requests: Sequence[Asked], *, max_rows: int) -> tuple[Result, ...]:
+def results_of(forward: Forward, inputs: Named, questions: Sequence[Question], *, max_rows: int) -> tuple[Result, ...]:
     """What comes of each request. If they cannot be computed together, each is computed by itself, so that one that is
     wrong harms no other.
 
     Args:
         forward: from inputs to outputs, whose first dimension is that of the examples. Raises InputError.
+        inputs: of all requests, joined along the first dimension.
+        questions: what each request asks, in their order.
         max_rows: most examples of a forward pass; what has more is computed in pieces.
     """
-    if len(requests) > 1:
+    if len(questions) > 1:
         try:
-            joined = _joined([request.inputs for request in requests])
-            return _cut(_forward(forward, joined, max_rows=max_rows), requests)
+            return _cut(_forward(forward, inputs, max_rows=max_rows), questions)
         except (InputError, MemoryError):
-            return tuple(results_of(forward, [request], max_rows=max_rows)[0] for request in requests)
-    [request] = requests
+            return tuple(
+                results_of(forward, own, [question], max_rows=max_rows)[0]
+                for question, own in _parts(inputs, questions)
+            )
+    [question] = questions
     try:
-        most_bytes = None if request.omit_outputs else MAX_ANSWER_BYTES
-        outputs = _forward(forward, request.inputs, max_rows=max_rows, most_bytes=most_bytes)
-        return (_result(outputs, request),)
+        most_bytes = None if question.omit_outputs else MAX_ANSWER_BYTES
+        return (_result(_forward(forward, inputs, max_rows=max_rows, most_bytes=most_bytes), question),)
     except InputError as error:
         return (Refused(Reason.INPUTS, error.description, error.field),)
     except MemoryError:
-        return (Refused(Reason.MEMORY, f"{request.rows} examples need more memory than the predictor has"),)
+        return (Refused(Reason.MEMORY, f"{question.rows} examples need more memory than the predictor has"),)
 
 
 def ranking(scores: Array, k: int) -> tuple[Array, Array]:
@@ -93,31 +96,37 @@ def _joined(parts: Sequence[Named]) -> Named:
     return tuple((name, np.concatenate([part[i][1] for part in parts])) for i, name in enumerate(names))
 
 
-def _cut(outputs: Named, requests: Sequence[Asked]) -> tuple[Result, ...]:
-    found: list[Result] = []
+def _parts(joined: Named, questions: Sequence[Question]) -> Iterator[tuple[Question, Named]]:
+    """Each request with what is its own."""
     start = 0
-    for request in requests:
-        own = tuple((name, array[start : start + request.rows]) for name, array in outputs)
-        start += request.rows
+    for question in questions:
+        end = start + question.rows
+        yield question, tuple((name, array[start:end]) for name, array in joined)
+        start = end
+
+
+def _cut(outputs: Named, questions: Sequence[Question]) -> tuple[Result, ...]:
+    found: list[Result] = []
+    for question, own in _parts(outputs, questions):
         try:
-            found.append(_result(own, request))
+            found.append(_result(own, question))
         except InputError as error:
             found.append(Refused(Reason.INPUTS, error.description, error.field))
     return tuple(found)
 
 
-def _result(outputs: Named, request: Asked) -> Predicted:
-    kept = () if request.omit_outputs else outputs
+def _result(outputs: Named, question: Question) -> Predicted:
+    kept = () if question.omit_outputs else outputs
     if (size := sum(array.nbytes for _, array in kept)) > MAX_ANSWER_BYTES:
-        raise _too_large(request.rows, size)
-    if not request.top_k:
+        raise _too_large(question.rows, size)
+    if not question.top_k:
         return Predicted(kept)
     _, scores = outputs[0]
     if len(outputs) != 1 or scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind != "f":
         shapes = ", ".join(f'"{name}" {array.dtype} {("N", *array.shape[1:])}' for name, array in outputs)
         raise InputError(
             "top_k",
-            f"is {request.top_k}, but the network does not tell classes apart, with one output of shape (N, classes): "
+            f"is {question.top_k}, but the network does not tell classes apart, with one output of shape (N, classes): "
             f"it has {shapes}; use 0, and read the outputs",
         )
-    return Predicted(kept, *ranking(scores, request.top_k))
+    return Predicted(kept, *ranking(scores, question.top_k))

@@ -71,6 +71,7 @@ class Predictions:
         self._start = start
         self._metrics = metrics
         self._batcher = Batcher(limits or Limits())
+        metrics.predictions_waiting.set_function(self._batcher.__len__)
         self._futures: dict[Request, asyncio.Future[Result]] = {}
         self._idle: list[PredictorLike] = []
         self._busy: set[PredictorLike] = set()
@@ -135,7 +136,6 @@ class Predictions:
             predictor.submit(
                 batch[0].network, [request.asked for request in batch], partial(self._done, predictor, batch)
             )
-        self._metrics.predictions_waiting.set(len(self._batcher))
         due_s = self._batcher.due_s()
         if due_s is None:
             return

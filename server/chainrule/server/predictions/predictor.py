@@ -11,7 +11,16 @@ from dataclasses import asdict, dataclass
 
 import chainrule.engine as cr
 from chainrule.server.predictions.computing import results_of
-from chainrule.server.predictions.messages import Answered, Batch, Ready, Reason, Refused, Result, packed, unpacked
+from chainrule.server.predictions.messages import (
+    READY,
+    Answered,
+    Batch,
+    Reason,
+    Refused,
+    Result,
+    pack_answered,
+    unpack_batch,
+)
 from chainrule.server.predictions.network import WeightsError
 from chainrule.server.predictions.shelf import Shelf
 from chainrule.server.training.errors import LinkError
@@ -43,32 +52,39 @@ class Predictor:
     def __init__(self, settings: PredictorSettings) -> None:
         self._shelf = Shelf(settings.memory_bytes)
         self._max_rows = settings.max_rows
+        self._told: frozenset[str] = frozenset()
 
     def answer(self, batch: Batch) -> Answered:
         """What comes of a batch; nothing is raised that is the matter of the batch alone."""
-        return Answered(self._results(batch), self._shelf.keys)
+        results = self._results(batch)
+        held = self._shelf.keys
+        if held == self._told:
+            return Answered(results, None)
+        self._told = held
+        return Answered(results, held)
 
     def _results(self, batch: Batch) -> tuple[Result, ...]:
         try:
-            network = self._shelf.get(batch.network)
-            return results_of(network, batch.requests, max_rows=self._max_rows)
+            network = self._shelf.get(batch.key, batch.network)
+            forward = network.without_preparation if batch.prepared else network
+            return results_of(forward, batch.inputs, batch.questions, max_rows=self._max_rows)
         except WeightsError as error:
             refused = Refused(Reason.WEIGHTS, str(error))
         except MemoryError:
-            refused = Refused(Reason.MEMORY, f'"{batch.network.model}" needs more memory than the predictor has')
+            refused = Refused(Reason.MEMORY, "the network needs more memory than the predictor has")
         except Exception as error:  # the next batch is another's
-            logger.exception("predicting with %s", batch.network.model)
+            logger.exception("predicting with %s", batch.network or batch.key)
             refused = Refused(Reason.DEFECT, f"{type(error).__name__}: {error}")
-        return (refused,) * len(batch.requests)
+        return (refused,) * len(batch.questions)
 
 
 def serve(connection: Connection, predictor: Predictor) -> None:
     """Answer what comes over a connection until it ends."""
     try:
-        connection.send(MESSAGE, *packed(Ready()))
+        connection.send(MESSAGE, READY)
         while True:
-            batch: Batch = unpacked(connection.next().body)
-            connection.send(MESSAGE, *packed(predictor.answer(batch)))
+            batch = unpack_batch(connection.next().body)
+            connection.send(MESSAGE, pack_answered(predictor.answer(batch)))
     except LinkError:  # the service is gone, or has no more use for this process
         return
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from chainrule.server.predictions.messages import Answered, Asked, Batch, Ready, Result, packed, unpacked
+from chainrule.server.predictions.messages import READY, Asked, Result, pack_batch, unpack_answered
 from chainrule.server.predictions.network import NetworkSpec
 from chainrule.server.predictions.predictor import PredictorSettings
 from chainrule.server.training.errors import LinkError
@@ -118,16 +118,16 @@ class PredictorProcess:
             return
         self._done = done
         self._timer = self._loop.call_later(COMPUTE_TIMEOUT_S, self._too_late)
-        parts = packed(Batch(network, tuple(requests)))
-        frame = b"".join((HEADER.pack(sum(map(len, parts)), MESSAGE), *parts))
+        body = pack_batch(network, requests, is_held=network.key in self.held)
+        header = HEADER.pack(len(body), MESSAGE)
         try:
-            sent = self._connection.socket.send(frame)
+            sent = self._connection.socket.sendmsg((header, body))
         except BlockingIOError:
             sent = 0
         except OSError:  # it has ended, as `_readable` finds out, too
             return
-        if sent < len(frame):
-            self._sending = self._loop.create_task(self._send(memoryview(frame)[sent:]))
+        if sent < len(header) + len(body):
+            self._sending = self._loop.create_task(self._send(memoryview(header + body)[sent:]))
 
     async def close(self) -> None:
         """Have it end, or end it."""
@@ -150,12 +150,13 @@ class PredictorProcess:
             self._ended("it has ended")
             return
         for frame in frames:
-            message: Ready | Answered = unpacked(frame.body)
-            if isinstance(message, Ready):
+            if frame.body == READY:
                 self._ready.set_result(None)
-            else:
-                self.held = message.held
-                self._tell(message.results)
+                continue
+            answered = unpack_answered(frame.body)
+            if answered.held is not None:
+                self.held = answered.held
+            self._tell(answered.results)
 
     def _too_late(self) -> None:
         logger.warning("a predictor has computed a batch for longer than %g s; it is ended", COMPUTE_TIMEOUT_S)

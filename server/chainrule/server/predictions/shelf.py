@@ -27,15 +27,22 @@ class Shelf:
         """Of the networks that are loaded."""
         return frozenset(self._networks)
 
-    def get(self, spec: NetworkSpec) -> Network:
-        """A network, loaded if it is not there. Raises WeightsError."""
-        network = self._networks.pop(spec.key, None)
+    def get(self, key: str, spec: NetworkSpec | None = None) -> Network:
+        """A network by its key; if it is not there, it is loaded. Raises WeightsError.
+
+        Args:
+            spec: what is needed to load it; None: it is there.
+        """
+        network = self._networks.get(key)
         if network is None:
+            if spec is None:
+                raise LookupError(f"the network {key} is not loaded, and nothing says what it is")
             with suppress(OSError):  # loading says what is wrong with the file
                 self._make_room(Path(spec.weights_file).stat().st_size)
             network = self._load(spec)
             self._make_room(network.size_bytes)
-        self._networks[spec.key] = network
+            self._networks[key] = network
+        self._networks.move_to_end(key)
         return network
 
     def _make_room(self, size_bytes: int) -> None:

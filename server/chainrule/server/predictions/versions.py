@@ -61,8 +61,9 @@ class ServedVersions:
                 graph_file=(
                     str(self._blobs.path(architecture.digest)) if isinstance(architecture, GraphArchitecture) else ""
                 ),
+                preparation=version.preparation,
             ),
-            class_labels=model.class_labels,
+            class_labels=version.class_labels or model.class_labels,
         )
         self._keep(tenant, name, found, revision)
         return found

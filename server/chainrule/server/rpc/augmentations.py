@@ -15,11 +15,14 @@ from chainrule.v1 import job_pb2
 
 def augmentation(record: Augmentation) -> job_pb2.Augmentation:
     """A message with all its fields."""
-    message = job_pb2.Augmentation(mixup=record.mixup)
-    for transform in record.transforms:
-        values = {field.name: getattr(transform, field.name) for field in fields(transform)}
-        message.transforms.add(**{transform.kind: values})
-    return message
+    return job_pb2.Augmentation(mixup=record.mixup, transforms=map(transform, record.transforms))
+
+
+def transform(record: Transform) -> job_pb2.Transform:
+    """A message with all its fields."""
+    values: Any = {field.name: getattr(record, field.name) for field in fields(record)}
+    kind: Any = {record.kind: values}
+    return job_pb2.Transform(**kind)
 
 
 def augmentation_record(message: job_pb2.Augmentation) -> Augmentation:

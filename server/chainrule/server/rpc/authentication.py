@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,6 +59,7 @@ class Doorkeeper:
     Args:
         asks: whether a token is asked for.
         clock: seconds from any origin, never going back.
+        sleep: waits so many of them.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class Doorkeeper:
         asks: bool,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._tokens = tokens
         self._asks = asks
         self._clock = clock
+        self._sleep = sleep
         self._calls = None if limits.calls is None else RateLimit(limits.calls)
         self._places = None if limits.streams is None else Places(limits.streams)
         self._failures = RateLimit(FAILURES)
@@ -107,6 +110,13 @@ class Doorkeeper:
             raise IllegalStateError(
                 "the server asks for no tokens, so these are managed from its own machine only; start it with --tokens"
             )
+
+    async def turn(self, admitted: Admitted) -> None:
+        """Count a request of a stream as a call. One that comes too early waits, instead of being refused: nothing more
+        is read of its stream meanwhile."""
+        if self._calls is not None:
+            while wait_s := self._calls.take(admitted.key, now_s=self._clock()):
+                await self._sleep(wait_s)
 
     @contextmanager
     def place(self, admitted: Admitted) -> Iterator[None]:

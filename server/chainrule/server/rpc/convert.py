@@ -19,6 +19,7 @@ from chainrule.server.blobs import Announcement, Blob, Chunk
 from chainrule.server.errors import InvalidRequestError, echo
 from chainrule.server.jobs.submission import Submission
 from chainrule.server.jobs.timings import Timings, timings
+from chainrule.server.rpc import augmentations
 from chainrule.server.rpc.configs import training_config, training_config_record
 from chainrule.server.rpc.masks import ANNOTATIONS, changed_fields
 from chainrule.server.store import JobChange
@@ -188,6 +189,8 @@ def model_version(record: records.ModelVersion) -> model_pb2.ModelVersion:
         dataset_digest=record.dataset_digest,
         step=record.step,
         create_time=timestamp(record.create_time),
+        preparation=map(augmentations.transform, record.preparation),
+        class_labels=record.class_labels,
     )
 
 

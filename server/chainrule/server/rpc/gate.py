@@ -49,7 +49,7 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
         return wrapped(
             handler,
             answer=lambda inner: self._unary(inner, method, is_stream=is_stream),
-            stream=lambda inner: self._stream(inner, method),
+            stream=lambda inner: self._stream(inner, method, is_stream=is_stream),
         )
 
     def _unary(self, inner: Answer, method: str, *, is_stream: bool) -> Answer:
@@ -88,19 +88,30 @@ class GateInterceptor(grpc.aio.ServerInterceptor):
                 async with lease.waiting():
                     yield
 
-    def _stream(self, inner: Stream, method: str) -> Stream:
+    def _stream(self, inner: Stream, method: str, *, is_stream: bool) -> Stream:
         async def gated(request: Any, context: Context) -> AsyncIterator[Any]:
-            record = _Record(method, context.peer(), request)
+            record = _Record(method, context.peer(), None if is_stream else request)
             try:
                 admitted = self._admit(context, record)
+                asked = self._in_turn(request, admitted) if is_stream else request
                 with self._doorkeeper.place(admitted):
-                    async for response in self._responses(inner(request, context), admitted):
+                    async for response in self._responses(inner(asked, context), admitted):
                         yield response
             except Exception as error:
                 await self._write(record.entry(None, error))
                 raise
 
         return gated
+
+    async def _in_turn(self, requests: AsyncIterator[Any], admitted: Admitted) -> AsyncIterator[Any]:
+        """Requests that are each answered count as calls, the first as the one that has opened their stream; they are
+        read when they may be made."""
+        is_first = True
+        async for request in requests:
+            if not is_first:
+                await self._doorkeeper.turn(admitted)
+            is_first = False
+            yield request
 
     async def _responses(self, responses: AsyncIterator[Any], admitted: Admitted) -> AsyncIterator[Any]:
         """The answers of a method to whom it was let in for, as long as that one's token is good."""

@@ -80,7 +80,7 @@ class PredictServicer(predict_pb2_grpc.PredictServiceServicer):
                 "top_k",
                 f"is {request.top_k}, of {rows} examples; use 0 to {MAX_TOP_K}, and no more than {MAX_RANKED:,} in all",
             )
-        asked = Asked(inputs, top_k=request.top_k, omit_outputs=request.omit_outputs)
+        asked = Asked(inputs, top_k=request.top_k, omit_outputs=request.omit_outputs, prepared=request.prepared)
         found = await self._predictions.predict(request.model, asked, tenant=tenant, alone=request.alone)
         return _response(found, with_class_labels=request.with_class_labels)
 

@@ -269,6 +269,8 @@ def _insert_model(db: Connection, model: Model, tenant: str, now_us: int) -> Non
             dataset_digest="",
             step=0,
             create_time_us=now_us,
+            preparation=[],
+            class_labels=[],
         )
     )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from chainrule.server.training.augmentation import KINDS, Augmentation
+from chainrule.server.training.augmentation import KINDS, Augmentation, Transform
 from chainrule.server.training.config import (
     Adam,
     Loss,
@@ -54,13 +54,21 @@ def from_values(values: Mapping[str, Any]) -> TrainingConfig:
 
 def augmentation_values(augmentation: Augmentation) -> dict[str, Any]:
     """What is done to images, likewise."""
-    transforms = [{"kind": transform.kind, **asdict(transform)} for transform in augmentation.transforms]
-    return {"transforms": transforms, "mixup": augmentation.mixup}
+    return {"transforms": transform_values(augmentation.transforms), "mixup": augmentation.mixup}
+
+
+def transform_values(transforms: Iterable[Transform]) -> list[dict[str, Any]]:
+    """Transforms, likewise."""
+    return [{"kind": transform.kind, **asdict(transform)} for transform in transforms]
+
+
+def transforms_of(values: Iterable[Mapping[str, Any]]) -> tuple[Transform, ...]:
+    """The transforms again."""
+    return tuple(KINDS[t.pop("kind")](**t) for t in map(_with_tuples, values))
 
 
 def _augmentation(values: Mapping[str, Any]) -> Augmentation:
-    transforms = [_with_tuples(transform) for transform in values.get("transforms", ())]
-    return Augmentation(tuple(KINDS[t.pop("kind")](**t) for t in transforms), values.get("mixup", 0.0))
+    return Augmentation(transforms_of(values.get("transforms", ())), values.get("mixup", 0.0))
 
 
 def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

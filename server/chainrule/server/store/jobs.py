@@ -52,6 +52,8 @@ class NewJob:
     priority: int = 0
     checked: Inputs | None = None
     """What the job was checked with; None: nothing has been."""
+    class_labels: tuple[str, ...] = ()
+    """What the classes of the version that it makes are called; empty: as its model says."""
 
 
 @dataclass(frozen=True)
@@ -319,6 +321,7 @@ class JobTables(Database):
             "weights_digest": "",
             "weights_step": 0,
             "create_time_us": now,
+            "class_labels": new.class_labels,
         }
         db.execute(schema.jobs.insert().values(**values))
         requests.record(db, new.request, new.name, tenant=new.tenant, now_us=now)

@@ -128,6 +128,8 @@ def model_version(row: RowMapping) -> ModelVersion:
         dataset=row["dataset"],
         dataset_digest=row["dataset_digest"],
         step=row["step"],
+        preparation=configs.transforms_of(row["preparation"]),
+        class_labels=tuple(row["class_labels"]),
     )
 
 

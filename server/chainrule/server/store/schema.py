@@ -86,6 +86,8 @@ model_versions = Table(
     Column("dataset_digest", String(64), nullable=False),
     Column("step", BigInteger, nullable=False),
     Column("create_time_us", BigInteger, nullable=False),
+    Column("preparation", JSON, nullable=False),
+    Column("class_labels", JSON, nullable=False),  # empty: those of the model
     UniqueConstraint("tenant", "model", "number", name="uq_model_versions"),
     ForeignKeyConstraint(["tenant", "model"], ["models.tenant", "models.name"], name="fk_model_versions_model"),
 )
@@ -154,6 +156,7 @@ jobs = Table(
     Column("description", Text, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("priority", Integer, nullable=False),
+    Column("class_labels", JSON, nullable=False),  # of the version that it makes
 )
 """Names are drawn at random: no two tenants have the same. Model and dataset may be removed once the job has ended."""
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from chainrule.server import names
 from chainrule.server.errors import NotFoundError
 from chainrule.server.records import Dataset, Model
-from chainrule.server.store import rows, schema
+from chainrule.server.store import configs, rows, schema
 from chainrule.server.store.database import get
 
 
@@ -93,6 +93,8 @@ def append(db: Connection, job: RowMapping, *, weights_digest: str, step: int, n
             dataset_digest=job["dataset_digest"],
             step=step,
             create_time_us=now_us,
+            preparation=configs.transform_values(configs.from_values(job["config"]).augmentation.preparation),
+            class_labels=job["class_labels"],
         )
     )
     return int(number)

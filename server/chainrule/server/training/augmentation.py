@@ -262,16 +262,21 @@ class Augmentation:
         return images
 
     @property
-    def of_evaluation(self) -> tuple[Transform, ...]:
-        """Those that are done to images that are evaluated, too."""
+    def preparation(self) -> tuple[Transform, ...]:
+        """What is done to all images, also those that are evaluated or predicted with."""
         return tuple(transform for transform in self.transforms if not transform.num_draws)
 
     def evaluate(self, images: Images) -> Images:
         """Images as they are evaluated."""
-        nothing = np.empty((len(images), 0))
-        for transform in self.of_evaluation:
-            images = transform.apply(images, nothing)
-        return images
+        return prepared(images, self.preparation)
+
+
+def prepared(images: Images, preparation: Sequence[Transform]) -> Images:
+    """Images after transforms that draw nothing."""
+    nothing = np.empty((len(images), 0))
+    for transform in preparation:
+        images = transform.apply(images, nothing)
+    return images
 
 
 def mixing(alpha: float, samples: Indices, *, seed: int, step: int) -> tuple[Indices, float]:

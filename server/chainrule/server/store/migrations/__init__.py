@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from chainrule.server.errors import StartupError
 from chainrule.server.store import schema
 
-HEAD = "chainrule_0008"
+HEAD = "chainrule_0009"
 """The revision that `schema` describes: the last of those in `versions`."""
 
 FIRST = "chainrule_0001"
