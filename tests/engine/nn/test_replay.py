@@ -55,6 +55,17 @@ class Double(nn.Module):
         return cr.cat([x.t().t() * scale, (x - y).mean(1, keepdim=True)], 1)
 
 
+class Reading(nn.Module):
+    """Of two inputs that are drawn alike, both decide the same: only that it is read tells that it decides."""
+
+    def forward(self, x: cr.Tensor) -> cr.Tensor:
+        return x * 2 if float(x.detach().abs().max().numpy()) < 100 else x
+
+
+def test_a_module_that_reads_what_it_computes_is_not_replayed() -> None:
+    assert record(evaluated(Reading()), inputs(2, 3)) is None
+
+
 def test_several_inputs_and_constants_are_replayed() -> None:
     module, x, y = evaluated(Double()), inputs(2, 3), inputs(2, 3, seed=1)
     replay = record(module, x, y)

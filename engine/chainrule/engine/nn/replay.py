@@ -127,8 +127,9 @@ class _Follower:
     def detached(self, x: Any, y: Any) -> None:
         pass  # they share their array
 
-    def read(self, x: Any) -> None:  # noqa: ARG002
-        self.is_plain = False  # something may be decided by it
+    def read(self, x: Any) -> None:
+        if self.places.get(id(x.data)) in self.made:  # something may be decided by it
+            self.is_plain = False
 
     def function(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return function(*args, **kwargs)
