@@ -189,7 +189,8 @@ def test_there_are_no_predictions_with_code(catalog: ModelCatalog, blobs: BlobSt
         (b"def build(): pass\n\0", "has the character NUL in line 2"),
         (b"", 'has no "build" at its top level, .* it defines no functions'),
         (b"(" * 100_000, "line 1: too many nested parentheses"),
-        (b"-" * 900_000 + b"1", "is nested too deeply to be parsed"),
+        (b"-" * 900_000 + b"1", "is nested too deeply, or consists of too much, to be parsed"),
+        (b"a\n" * 520_000, "is nested too deeply, or consists of too much, to be parsed"),
     ],
     ids=lambda value: repr(value[:20]),
 )

@@ -178,4 +178,4 @@ def test_parsing_runs_nothing_and_is_a_program_that_imports_nothing_of_ours() ->
     with open(parsing.__file__) as file:
         imported = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in imported if isinstance(node, ast.Import) for alias in node.names}
-    assert names == {"ast", "json", "sys", "warnings"}
+    assert names == {"ast", "json", "resource", "sys", "warnings"}

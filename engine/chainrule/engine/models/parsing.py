@@ -10,6 +10,8 @@ import warnings
 
 MAX_SOURCE_BYTES = 1024**2
 """Largest source file."""
+MAX_MEMORY_BYTES = 512 * 1024**2
+"""What the program may take: a tree takes a thousand times the bytes of some files."""
 
 
 def complaint(source: bytes, factory: str) -> str:
@@ -34,7 +36,7 @@ def complaint(source: bytes, factory: str) -> str:
     except SyntaxError as error:
         return f"is no Python {sys.version_info[0]}.{sys.version_info[1]}, line {error.lineno}: {error.msg}"
     except (RecursionError, MemoryError):
-        return "is nested too deeply to be parsed"
+        return "is nested too deeply, or consists of too much, to be parsed"
     except ValueError as error:
         return f"cannot be parsed: {error}"
     defined = _defined(tree.body)
@@ -67,4 +69,8 @@ def _defined(body: list[ast.stmt]) -> set[str]:
 
 
 if __name__ == "__main__":  # the source on stdin, the factory's name as an argument
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     json.dump(complaint(sys.stdin.buffer.read(), sys.argv[1]), sys.stdout)
