@@ -14,6 +14,7 @@ from chainrule.server.architecture import GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.checks import check_config
+from chainrule.server.jobs.column_checks import example_of_inputs
 from chainrule.server.records import JobState
 from chainrule.server.store import Store
 from chainrule.server.training.augmentation import Augmentation
@@ -204,6 +205,14 @@ def test_inputs_that_do_not_fit_are_told_one_by_one(
     found = refused(catalogs, replace(BY_KIND, inputs=inputs), model=model, dataset=name)
     assert found[0] == field
     assert description in found[1]
+
+
+def test_a_mask_of_the_example_leaves_nothing_out(catalogs: Catalogs) -> None:
+    columns = {"mask": np.tile([1.0, 0.0], 25).reshape(10, 5).astype(np.float32), "ids": TOKENS["ids"]}
+    found = catalogs.datasets.get(dataset(catalogs, "t", columns), tenant="default")
+    mask, ids = example_of_inputs(found, ("mask", "ids"))
+    assert (mask.dtype.name, mask.tolist()) == ("float32", [[1, 1, 1, 1, 1]])
+    assert (ids.dtype.name, ids.tolist()) == ("int64", [[11, 11, 11, 11, 0]])
 
 
 def test_whole_numbers_are_not_mixed(catalogs: Catalogs) -> None:
