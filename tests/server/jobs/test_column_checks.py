@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from chainrule.engine import graph, io
-from chainrule.server.architecture import GraphArchitecture
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.checks import check_config
@@ -145,6 +145,19 @@ def test_a_column_that_a_loss_or_metric_cannot_use_is_told_with_the_remedy(
     found = refused(catalogs, replace(CONFIG, **config), dataset=dataset(catalogs, "i", IMAGES))
     assert found[0] == f"job.config.{field}"
     assert description in found[1]
+
+
+def test_a_dataset_needs_no_targets_if_the_loss_says_what_it_compares_with(catalogs: Catalogs) -> None:
+    name = dataset(catalogs, "n", {"inputs": np.zeros((10, 16), np.float32), "kinds": IMAGES["kinds"]})
+    mlp = Builtin("mlp", {"in_features": 16, "hidden": [4], "num_classes": 16})
+    model = catalogs.models.create("auto", architecture=mlp, weights_digest="", init_seed=0, tenant="default").name
+    assert refused(catalogs, model=model, dataset=name) == (
+        "job.dataset",
+        '"datasets/n" has "inputs" and "kinds", but no column \'targets\', which the loss compares with where none is '
+        'said; say which, as loss={"target": …}',
+    )
+    for losses in ((Loss(target="kinds"),), (Loss("mse", target="inputs"),)):
+        assert catalogs.submit(model=model, dataset=name, config=replace(CONFIG, losses=losses))
 
 
 def test_the_validation_dataset_has_the_columns_too(catalogs: Catalogs) -> None:
