@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from chainrule.engine import graph, io
-from chainrule.server.architecture import GraphArchitecture
+from chainrule.server.architecture import Builtin, GraphArchitecture
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import InvalidRequestError
 from chainrule.server.jobs.checks import check_config
+from chainrule.server.jobs.column_checks import example_of_inputs
 from chainrule.server.records import JobState
 from chainrule.server.store import Store
 from chainrule.server.training.augmentation import Augmentation
@@ -146,6 +147,19 @@ def test_a_column_that_a_loss_or_metric_cannot_use_is_told_with_the_remedy(
     assert description in found[1]
 
 
+def test_a_dataset_needs_no_targets_if_the_loss_says_what_it_compares_with(catalogs: Catalogs) -> None:
+    name = dataset(catalogs, "n", {"inputs": np.zeros((10, 16), np.float32), "kinds": IMAGES["kinds"]})
+    mlp = Builtin("mlp", {"in_features": 16, "hidden": [4], "num_classes": 16})
+    model = catalogs.models.create("auto", architecture=mlp, weights_digest="", init_seed=0, tenant="default").name
+    assert refused(catalogs, model=model, dataset=name) == (
+        "job.dataset",
+        '"datasets/n" has "inputs" and "kinds", but no column \'targets\', which the loss compares with where none is '
+        'said; say which, as loss={"target": …}',
+    )
+    for losses in ((Loss(target="kinds"),), (Loss("mse", target="inputs"),)):
+        assert catalogs.submit(model=model, dataset=name, config=replace(CONFIG, losses=losses))
+
+
 def test_the_validation_dataset_has_the_columns_too(catalogs: Catalogs) -> None:
     name = dataset(catalogs, "i", IMAGES)
     config = replace(CONFIG, losses=(Loss(target="kinds", example_weight="weights"),))
@@ -204,6 +218,14 @@ def test_inputs_that_do_not_fit_are_told_one_by_one(
     found = refused(catalogs, replace(BY_KIND, inputs=inputs), model=model, dataset=name)
     assert found[0] == field
     assert description in found[1]
+
+
+def test_a_mask_of_the_example_leaves_nothing_out(catalogs: Catalogs) -> None:
+    columns = {"mask": np.tile([1.0, 0.0], 25).reshape(10, 5).astype(np.float32), "ids": TOKENS["ids"]}
+    found = catalogs.datasets.get(dataset(catalogs, "t", columns), tenant="default")
+    mask, ids = example_of_inputs(found, ("mask", "ids"))
+    assert (mask.dtype.name, mask.tolist()) == ("float32", [[1, 1, 1, 1, 1]])
+    assert (ids.dtype.name, ids.tolist()) == ("int64", [[11, 11, 11, 11, 0]])
 
 
 def test_whole_numbers_are_not_mixed(catalogs: Catalogs) -> None:

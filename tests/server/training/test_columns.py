@@ -131,6 +131,20 @@ def test_one_input_is_augmented_and_all_are_mixed() -> None:
     assert not np.array_equal(lot.inputs[0], plain)
 
 
+def test_a_network_may_write_to_what_it_takes() -> None:
+    """As one that begins with an activation in place: neither a target nor another input changes with it."""
+    data = tiny_images(16)
+    plan = tiny_plan(losses=(Loss("mse", target="inputs"),))
+    lot = Reader(replace(plan, num_examples=16), data, inputs=("inputs", "inputs")).shard(0, 0)
+    first, second = lot.inputs
+    assert np.array_equal(first, lot.targets["inputs"])
+    first[:] = 0
+    second[:] = 1
+    assert not np.array_equal(lot.targets["inputs"], first)
+    assert not np.array_equal(lot.targets["inputs"], second)
+    assert np.count_nonzero(first) == 0
+
+
 # --- what it is for --------------------------------------------------------------------------------------------
 
 

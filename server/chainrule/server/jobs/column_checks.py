@@ -117,16 +117,17 @@ def columns_of_inputs(
 
 
 def example_of_inputs(dataset: Dataset, columns: Sequence[str]) -> list[Array]:
-    """One example of each column, of zeros and, of whole numbers, the highest and the lowest that there are: whether
-    the network has them, too."""
+    """One example of each column: of zeros, if it is "inputs", else of the highest number, so that of a mask nothing is
+    left out; with the highest and the lowest of whole numbers, whether the network has them."""
     found = [example_of(dataset, name) for name in columns]
     for name, array in zip(columns, found, strict=True):
-        known = dataset.statistics_of(name)
-        if array.dtype == np.int64 and known is not None:
-            array.reshape(-1)[-1] = int(known.min)
-            array.reshape(-1)[0] = int(known.max)
+        known, numbers = dataset.statistics_of(name), array.reshape(-1)
+        if known is not None and name != INPUTS:
+            numbers[:] = known.max
+        if known is not None and array.dtype == np.int64:
+            numbers[-1], numbers[0] = known.min, known.max
         elif array.dtype == np.int64 and name == INPUTS:
-            array[0, 0] = dataset.num_tokens - 1
+            numbers[0] = dataset.num_tokens - 1
     return found
 
 

@@ -253,9 +253,12 @@ def check_fit(
 
 def _without(fit: _Fit, path: str, field: str, column: str) -> InvalidRequestError:
     """A loss or metric names a column that is not there."""
-    if not fit.is_first or (path.startswith("losses") and not fit.told):
-        by = f", which {path} of the job needs as its {field}" if fit.told or not fit.is_first else ""
-        return InvalidRequestError.of(fit.field, f"{missing(fit.dataset, column)}{by}")
+    if not fit.is_first:
+        by = f"which {path} of the job needs as its {field}"
+        return InvalidRequestError.of(fit.field, f"{missing(fit.dataset, column)}, {by}")
+    if path.startswith("losses") and not fit.told:
+        remedy = 'which the loss compares with where none is said; say which, as loss={"target": …}'
+        return InvalidRequestError.of(fit.field, f"{missing(fit.dataset, column)}, {remedy}")
     remedy = f"name one of these, or make a dataset with it: columns={{{column!r}: …}}"
     return InvalidRequestError.of(
         f"job.config.{path}.{field}", f"is {echo(column)}, but {listed(fit.dataset)}; {remedy}"
