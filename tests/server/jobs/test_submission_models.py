@@ -44,7 +44,7 @@ def test_a_model_or_dataset_that_is_not_there_is_not_found(catalogs: Catalogs, f
 
 @pytest.mark.parametrize("shape", [(), (64,), (8, 8), (3, 8, 8), (1, 4, 16), (1, 9, 9), (1, 1, 8, 8), (1, 3000, 3000)])
 def test_inputs_that_the_model_does_not_take_are_refused(catalogs: Catalogs, shape: tuple[int, ...]) -> None:
-    dataset = catalogs.create_dataset("other", shape)
+    dataset = catalogs.create_dataset("other", shape, count=1)
     with pytest.raises(InvalidRequestError, match=r'of "datasets/other" do not fit "models/m": .* got \(1') as caught:
         catalogs.submit(dataset=dataset)
     assert refusal(caught).field == "job.dataset"
