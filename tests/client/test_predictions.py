@@ -122,6 +122,8 @@ def test_to_be_computed_alone_is_asked_for_of_every_request(server: FakeServer, 
 def test_numbers_are_sent_as_float32_and_tokens_as_int64() -> None:
     assert to_inputs([[1, 2]])[""].dtype == np.float32
     assert to_inputs([[1, 2]], tokens=True)[""].dtype == np.int64
+    assert to_inputs(np.zeros((1, 2), np.uint8))[""].dtype == np.uint8
+    assert to_inputs(np.zeros((1, 2), np.uint8), tokens=True)[""].dtype == np.int64
     with pytest.raises(InvalidInputError, match="tokens must be whole numbers"):
         to_inputs([[1.5]], tokens=True)
 

@@ -14,6 +14,7 @@ from typer.testing import Result
 from chainrule.client import Client
 from chainrule.client.cli.exits import ExitCode
 from chainrule.engine import models
+from chainrule.v1 import dataset_pb2, model_pb2
 from tests.client.fake_server import Failure, FakeServer
 
 Run = Callable[..., Result]
@@ -57,10 +58,22 @@ def test_an_image_is_made_what_the_network_takes(run: Run, server: FakeServer, c
     image = pytest.importorskip("PIL.Image")
     client.models.create("digits", models.small_cnn(in_channels=1, image_size=8))
     image.new("RGB", (20, 10), "white").save(tmp_path / "x.png")
+    version = server.versions["models/digits/versions/1"] = model_pb2.ModelVersion(name="models/digits/versions/1")
     assert run("predict", "digits", str(tmp_path / "x.png")).exit_code == 0
     [request] = server.requests("Predict")
     assert list(request.inputs[0].shape) == [1, 1, 8, 8]
     assert set(np.frombuffer(request.inputs[0].data, np.float32)) == {1.0}
+
+    # Of a version that a job has made it is what the job's images were, which the server prepares.
+    version.dataset, version.dataset_digest = "datasets/pictures", "d"
+    server.datasets["datasets/pictures"] = dataset_pb2.Dataset(
+        name="datasets/pictures", digest="d", input_shape=[3, 6, 4]
+    )
+    assert run("predict", "digits", str(tmp_path / "x.png")).exit_code == 0
+    assert run("predict", "digits", str(tmp_path / "x.png"), "--prepared").exit_code == 0
+    of_dataset, prepared = server.requests("Predict")[1:]
+    assert (list(of_dataset.inputs[0].shape), of_dataset.prepared) == ([1, 3, 6, 4], False)
+    assert (list(prepared.inputs[0].shape), prepared.prepared) == ([1, 1, 8, 8], True)
 
 
 def test_tokens_are_sent_as_they_are(run: Run, server: FakeServer, file: Path) -> None:

@@ -29,7 +29,6 @@ from chainrule.server.training.config import ParameterGroup, TrainingConfig
 from chainrule.server.training.examples import INPUTS
 from chainrule.server.training.objectives import Cost, Objective
 from chainrule.server.training.plan import Plan
-from chainrule.server.training.reading import image_column
 from chainrule.server.training.state import Array
 
 _VALIDATION = "job.config.validation.dataset"
@@ -251,9 +250,8 @@ def _trained_example(dataset: Dataset, columns: Sequence[str], config: TrainingC
     """One example of each column as it is trained on. Raises InvalidRequestError if its images do not go with what is
     done to them."""
     inputs = example_of_inputs(dataset, columns)
-    image = columns.index(image_column(columns))
-    given = inputs[image].shape[1:]
-    shape, wrong = check_images(config.augmentation, given, inputs[image].dtype.name)
+    given = inputs[0].shape[1:]
+    shape, wrong = check_images(config.augmentation, given, inputs[0].dtype.name)
     for name in Objective(config).columns:
         if not wrong and (target := dataset.column(name)) is not None:
             wrong = check_places(config.augmentation, given, target.shape)
@@ -263,17 +261,16 @@ def _trained_example(dataset: Dataset, columns: Sequence[str], config: TrainingC
     if wrong:
         raise InvalidRequestError(wrong)
     if config.augmentation.transforms:
-        inputs[image] = np.zeros((1, *shape), np.float32)
+        inputs[0] = np.zeros((1, *shape), np.float32)
     return inputs
 
 
 def _evaluated_example(dataset: Dataset, columns: Sequence[str], config: TrainingConfig) -> list[Array]:
     """One example of each column as it is evaluated."""
     inputs = example_of_inputs(dataset, columns)
-    image = columns.index(image_column(columns))
     if config.augmentation.transforms:
-        shape = evaluated_shape(config.augmentation, inputs[image].shape[1:])
-        inputs[image] = np.zeros((1, *shape), np.float32)
+        shape = evaluated_shape(config.augmentation, inputs[0].shape[1:])
+        inputs[0] = np.zeros((1, *shape), np.float32)
     return inputs
 
 

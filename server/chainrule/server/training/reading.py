@@ -33,11 +33,6 @@ def input_columns(model: object, config: TrainingConfig) -> tuple[str, ...]:
     return tuple(config.inputs.get(name, name) for name in names)
 
 
-def image_column(inputs: Sequence[str]) -> str:
-    """Of the columns that a network reads, that which is augmented: "inputs", or the first."""
-    return INPUTS if INPUTS in inputs else inputs[0]
-
-
 @dataclass(frozen=True)
 class Lot:
     """Some examples as the network takes them."""
@@ -79,7 +74,6 @@ class Reader:
     ) -> None:
         self._plan = plan
         self._inputs = tuple(inputs)
-        self._image = self._inputs.index(image_column(self._inputs))
         self._targets = Objective(plan.config).columns
         self._columns = tuple(dict.fromkeys((*self._inputs, *self._targets)))
         self._examples = examples
@@ -148,13 +142,13 @@ class Reader:
         return Lot(self._taken(examples, self._plan.config.augmentation.evaluate), self._targets_of(examples))
 
     def _taken(self, examples: Arrays, augment: Callable[[Array], Array]) -> tuple[Array, ...]:
-        """What the network takes; of several inputs one is augmented. What is read twice is there twice: a network may
+        """What the network takes; of several inputs the first is augmented. What is read twice is there twice: a network may
         write to its inputs."""
         taken, arrays = set(self._targets), []
         for name in self._inputs:
             arrays.append(examples[name].copy() if name in taken else examples[name])
             taken.add(name)
-        arrays[self._image] = augment(arrays[self._image])
+        arrays[0] = augment(arrays[0])
         return tuple(arrays)
 
     def _targets_of(self, examples: Arrays) -> Arrays:
