@@ -183,3 +183,90 @@ async def test_an_error_ends_the_job_with_its_line_whatever_it_says(monkeypatch:
     assert 'raise LookupError("it has settled "' in found.last.traceback
     logged = [entry.message for event in found.of(Logged) for entry in event.entries]
     assert any("net.py, line 26: LookupError" in message for message in logged)
+
+
+RAISING = """
+import sys
+from chainrule.engine import nn
+
+
+class Odd(Exception):
+    def __str__(self):
+        raise RuntimeError("it does not say")
+
+
+class Ending(BaseException):
+    def __reduce__(self):
+        return exec, ("import os; os.environ['CHAINRULE_UNPICKLED'] = '1'",)
+
+
+class build(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, x):
+        {statement}
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("raise Odd()", "Odd: (what it says cannot be told)"),
+        ("raise Ending('now')", "Ending: now"),
+        ("sys.exit(3)", "SystemExit: 3"),
+        (r"raise ValueError('half \udcff, and \0')", "ValueError: half ?, and \N{REPLACEMENT CHARACTER}"),
+    ],
+)
+async def test_what_code_raises_stays_in_its_process_and_is_told_as_text(
+    statement: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture = code(RAISING.format(statement=statement))
+    monkeypatch.setenv(RUNS_CODE, architecture.digest)
+    plan = plan_of(architecture)
+    found = await run(plan, data=data(plan), state=first_state(plan), workers=1, **IN_THREADS)
+    assert isinstance(found.last, Failed)
+    assert found.last.message == f"two workers failed in the same way: net.py, line 22: {said}"
+
+
+async def test_what_code_says_at_length_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture = code(RAISING.format(statement="raise ValueError('x' * 1_000_000)"))
+    monkeypatch.setenv(RUNS_CODE, architecture.digest)
+    plan = plan_of(architecture)
+    found = await run(plan, data=data(plan), state=first_state(plan), workers=1, **IN_THREADS)
+    assert isinstance(found.last, Failed)
+    assert max(len(found.last.message), len(found.last.traceback)) < 10_000
+
+
+DRAWING = """
+import numpy as np
+from chainrule.engine import nn
+
+
+class build(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.inputs, self.output_names = 2, 3
+
+    def forward(self, x):
+        return self.layer(x) * float(np.random.rand())
+"""
+
+
+def test_what_code_draws_in_evaluations_does_not_depend_on_what_was_drawn_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its attributes may be called as those of a graph are."""
+    architecture = code(DRAWING)
+    monkeypatch.setenv(RUNS_CODE, architecture.digest)
+    plan = plan_of(architecture, num_validation=10)
+    settings: dict[str, Any] = {"data": data(plan), "validation": data(replace(plan, num_examples=10))}
+    losses = []
+    for seed in (0, 1):
+        np.random.seed(seed)  # noqa: NPY002 — what a worker has drawn before
+        bench = Bench(plan, examples=settings["data"], validation=settings["validation"], state=first_state(plan))
+        bench.run()
+        losses.append([evaluation.loss for evaluation in bench.partitions[0].evaluations])
+    assert losses[0] == losses[1] != []

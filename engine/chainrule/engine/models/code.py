@@ -60,6 +60,18 @@ class Source:
         line = next((frame.lineno for frame in reversed(frames) if frame.filename == self.file_name), None)
         return f"{self.file_name}, line {line}" if line else ""
 
+    def raises(self, error: BaseException) -> bool:
+        """Whether it is a line of the file that has raised an error, rather than what it calls."""
+        return [frame.filename for frame in traceback.extract_tb(error.__traceback__)][-1:] == [self.file_name]
+
+    def told(self, error: BaseException) -> str:
+        """An error in a line: where it comes from, its kind, and what it says: "net.py, line 17: ValueError: no"."""
+        try:
+            said = str(error)
+        except Exception:  # noqa: BLE001 — it is the file's own class, and is to be named all the same
+            said = "(what it says cannot be told)"
+        return f"{self.place_of(error) or self.file_name}: {type(error).__name__}: {said}".rstrip(": ")
+
     def _module(self) -> ModuleType:
         name = f"chainrule_code_{hashlib.sha256(self.content).hexdigest()[:16]}"
         module = ModuleType(name)
@@ -80,8 +92,7 @@ class Source:
         try:
             yield
         except (Exception, SystemExit) as error:
-            place = self.place_of(error)
-            raise CodeError(f"{place or self.file_name}: {type(error).__name__}: {error}".rstrip(": ")) from error
+            raise CodeError(self.told(error)) from error
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Computation:
         self._landing: Sink | None = None
         self._left: Sequence[Sink] = ()
         self._seeds: dict[float, cr.Tensor] = {}
-        self._objective = Objective.of(plan.config, self.model)
+        self._objective = Objective(plan.config) if is_code else Objective.of(plan.config, self.model)
         self._amounts: tuple[int, tuple[float, ...]] = (-1, ())  # of the batch of a step
         self._validation_amounts: tuple[float, ...] = ()
         self._send: Send | None = None
@@ -103,7 +103,11 @@ class Computation:
                 of the last shard goes on.
         """
         if tick.evaluates:
-            measured = [self._evaluate(shard) for shard in self._shards_of(self.plan.validation_shards(), block)]
+            shards = self._shards_of(self.plan.validation_shards(), block)
+            measured = []
+            for number, shard in enumerate(shards, start=block.start):
+                with self._drawing(self._seed_of_draws(tick.step, number, evaluates=True)):
+                    measured.append(self._evaluate(shard))
             total = _in_tree(measured)
             for partition in range(len(self.layout.partitions)):
                 send(partition, HEAD, total)
@@ -261,9 +265,10 @@ class Computation:
             self._validation_amounts = self._objective.amounts(count, of_all)
         return self._validation_amounts
 
-    def _seed_of_draws(self, step: int, shard: int) -> int:
-        """Of what dropout and the like draw: a function of the job's seed, the step and the shard."""
-        key = struct.pack("<QQQ", self.plan.config.seed, step, shard)
+    def _seed_of_draws(self, step: int, shard: int, *, evaluates: bool = False) -> int:
+        """Of what dropout and the like draw: a function of the job's seed, the step and the shard; others where a shard
+        of the validation examples is evaluated after the step."""
+        key = struct.pack("<QQQ", self.plan.config.seed, step, shard) + b"evaluation" * evaluates
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
 
     def _tensor(self, name: str) -> cr.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chainrule.server.training.door import pumped
 from chainrule.server.training.errors import CorruptionError, LinkError, NonFiniteError
-from chainrule.server.training.logs import MAX_WAITING, LogBuffer, collected, to_values
+from chainrule.server.training.logs import MAX_WAITING, LogBuffer, collected, tidy, to_values
 from chainrule.server.training.memory import Segment
 from chainrule.server.training.tls import Identity
 from chainrule.server.training.wire import BLOB, SLOT, Connection, Endpoint, connect_local, connect_remote
@@ -147,4 +147,4 @@ def describe_failure(error: BaseException) -> dict[str, str]:
     else:
         reason = "TRAINING_ERROR"
     text = "".join(traceback.format_exception(error))
-    return {"reason": reason, "message": f"{error}" or type(error).__name__, "traceback": text}
+    return {"reason": reason, "message": tidy(f"{error}" or type(error).__name__), "traceback": tidy(text)}

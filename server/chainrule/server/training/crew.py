@@ -17,6 +17,7 @@ from chainrule.server.training.contributions import Dispute, Verdict
 from chainrule.server.training.errors import FingerprintError, PlacementError
 from chainrule.server.training.events import NO_ROOM, Event, Failed, IncidentKind, Started, WorkersChanged
 from chainrule.server.training.fingerprint import differences, from_json, to_json
+from chainrule.server.training.logs import tidy
 from chainrule.server.training.parts import LAST_WORDS_S, Placement, WorkerPart
 from chainrule.server.training.reduction import Block, assign, blocks_of
 from chainrule.server.training.switchboard import Line, Message
@@ -218,7 +219,7 @@ class Crew:
             self._desk.do(later())
 
     def _failed(self, worker: WorkerPart, message: Message) -> None:
-        found = policies.WorkerFailure(message["tick"], message["message"], message["traceback"])
+        found = policies.WorkerFailure(message["tick"], tidy(message["message"]), tidy(message["traceback"]))
         decision = policies.after_failure(self._failures, found)
         self._failures.append(found)
         if decision is not None:

@@ -92,19 +92,25 @@ def _work_under(spec: WorkerSpec, control: Control) -> None:
         worker.run()
     except (LinkError, RejectedError):  # the coordinator has seen it too, and decides
         return
-    except Exception as error:  # noqa: BLE001 — whatever it was, it is the coordinator who decides
-        control.failed(_located(error, spec.plan), tick=worker.tick if worker is not None else -1)
+    except BaseException as error:  # whatever it was, it is the coordinator who decides
+        located = _located(error, spec.plan)
+        if not isinstance(located, Exception):  # the process is to end
+            raise
+        control.failed(located, tick=worker.tick if worker is not None else -1)
 
 
-def _located(error: Exception, plan: Plan) -> Exception:
-    """An error with the line of the model's code that it comes from, if it comes from there."""
+def _located(error: BaseException, plan: Plan) -> BaseException:
+    """An error with the line of the model's code that it comes from, if it comes from there. What code raises goes no
+    further than its process: whoever unpickled an exception of its classes would run what they say."""
     architecture = plan.architecture
     if isinstance(error, cr.CodeError) or not isinstance(architecture, CodeArchitecture):
         return error
-    place = architecture.source.place_of(error)
-    if not place:
+    source = architecture.source
+    if type(error) in (SystemExit, KeyboardInterrupt) and not source.raises(error):  # of a signal, in the midst of it
         return error
-    located = cr.CodeError(f"{place}: {type(error).__name__}: {error}".rstrip(": "))
+    if not source.place_of(error):
+        return error
+    located = cr.CodeError(source.told(error))
     located.__cause__ = error
     return located
 
