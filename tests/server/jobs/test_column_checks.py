@@ -247,3 +247,15 @@ def test_a_family_takes_another_column_if_that_is_said(catalogs: Catalogs) -> No
     name = dataset(catalogs, "i", {"pixels": IMAGES["inputs"], "targets": IMAGES["targets"]})
     assert "but no column 'inputs', which \"models/m\" takes" in refused(catalogs, dataset=name)[1]
     assert catalogs.submit(dataset=name, config=replace(CONFIG, inputs={"inputs": "pixels"}))
+
+
+def test_what_another_dataset_has_against_a_loss_names_the_loss(catalogs: Catalogs) -> None:
+    dataset(catalogs, "i", IMAGES)
+    other = dataset(catalogs, "held-out", {**IMAGES, "weights": IMAGES["wrong"]})
+    config = replace(CONFIG, losses=(Loss(example_weight="weights"),), validation=Validation(dataset=other))
+    with pytest.raises(
+        InvalidRequestError, match=r'which is \'weights\', and -0.5 of example 7 of "datasets/h'
+    ) as caught:
+        catalogs.submit(dataset="datasets/i", config=config)
+    assert refusal(caught).field == "job.config.validation.dataset"
+    assert refusal(caught).description.startswith("does not go with the example_weight of losses[0], which")

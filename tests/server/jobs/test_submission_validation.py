@@ -14,6 +14,7 @@ from chainrule.server.errors import (
 )
 from chainrule.server.jobs.submission import Submission, num_kept_back
 from chainrule.server.records import JobState
+from chainrule.server.training.augmentation import Augmentation, Normalize, Resize
 from chainrule.server.training.config import Validation
 from tests.server.conftest import refusal
 from tests.server.jobs.submitting import CONFIG, Catalogs
@@ -70,3 +71,22 @@ def test_tokens_and_features_are_not_evaluated_on_each_other(catalogs: Catalogs)
             model="models/mlp", dataset=features, config=replace(CONFIG, validation=Validation(dataset=tokens))
         )
     assert refusal(caught).field == "job.config.validation.dataset"
+
+
+def test_images_that_are_evaluated_must_go_with_what_is_done_to_all_of_them(catalogs: Catalogs) -> None:
+    catalogs.create_dataset("flat", (64,))
+    catalogs.create_dataset("coloured", (3, 4, 4))
+    catalogs.create_dataset("small", (1, 4, 4))
+    both = Augmentation((Resize(8, 8), Normalize((0.5,), (0.5,))))
+
+    def submit(dataset: str) -> tuple[JobState, bool]:
+        return catalogs.submit(config=replace(CONFIG, augmentation=both, validation=Validation(dataset=dataset)))
+
+    assert submit("datasets/small") == (JobState.QUEUED, True)
+    for name, said in (
+        ("datasets/flat", r'"datasets/flat" does not go with what the job does to images: .* float32 of shape \[64\]'),
+        ("datasets/coloured", r"images: augmentation.transforms\[1\].mean has 1 values; images have 3 channels"),
+    ):
+        with pytest.raises(InvalidRequestError, match=said) as caught:
+            submit(name)
+        assert refusal(caught).field == "job.config.validation.dataset"

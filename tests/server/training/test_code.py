@@ -265,7 +265,7 @@ def test_what_code_draws_in_evaluations_does_not_depend_on_what_was_drawn_before
     settings: dict[str, Any] = {"data": data(plan), "validation": data(replace(plan, num_examples=10))}
     losses = []
     for seed in (0, 1):
-        np.random.seed(seed)  # noqa: NPY002 — what a worker has drawn before
+        np.random.seed(seed)  # what a worker has drawn before
         bench = Bench(plan, examples=settings["data"], validation=settings["validation"], state=first_state(plan))
         bench.run()
         losses.append([evaluation.loss for evaluation in bench.partitions[0].evaluations])

@@ -96,12 +96,11 @@ def check_places(augmentation: Augmentation, shape: tuple[int, ...], target_shap
     ]
 
 
-def evaluated_shape(augmentation: Augmentation, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that inputs have where they are evaluated, of images that `check_images` takes."""
-    if not augmentation.preparation:
-        return shape
-    channels, height, width = shape
-    return (channels, *size_after(augmentation.preparation, (height, width)))
+def check_evaluated(augmentation: Augmentation, shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], str]:
+    """The shape that inputs have where they are evaluated, and why what is done to all images does not fit them; empty:
+    it does."""
+    shape, wrong = check_images(Augmentation(augmentation.preparation), shape, dtype)
+    return shape, "; ".join(f"{of.field.removeprefix('job.config.')} {of.description}" for of in wrong)
 
 
 def _wrong(transform: Transform) -> Iterator[tuple[str, str]]:

@@ -167,6 +167,8 @@ class _Fit:
     def refused(self, index: int, name: str, description: str) -> InvalidRequestError:
         """What is wrong with a loss; with the dataset, where no loss was given, or the loss fits another dataset."""
         if not self.told:
+            if self.config.losses and description.startswith(("is ", "has ")):  # of the loss, which is to be named
+                description = f"does not go with the {name} of losses[{index}], which {description}"
             return InvalidRequestError.of(self.field, description)
         return InvalidRequestError.of(f"job.config.losses[{index}].{name}", description)
 
@@ -207,10 +209,10 @@ class _Goal:
         return self.dataset.num_classes if found is None or self.name == TARGETS else max(0, int(found.max) + 1)
 
 
-def check_columns(model: Model, dataset: Dataset, config: TrainingConfig) -> None:
+def check_columns(model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
     """Whether the dataset has what losses and metrics are computed from, whatever the model gives. Raises
-    InvalidRequestError."""
-    _check_all_columns(_Fit(model, dataset, config, "job.dataset", is_first=True), Objective(config))
+    InvalidRequestError; `field` is that of the request that names the dataset."""
+    _check_all_columns(_Fit(model, dataset, config, field, is_first=field == "job.dataset"), Objective(config))
 
 
 def check_fit(

@@ -17,7 +17,7 @@ from chainrule.server.errors import IllegalStateError, InvalidRequestError, Viol
 from chainrule.server.jobs.checks import check_config, check_priority
 from chainrule.server.jobs.class_names import class_names
 from chainrule.server.jobs.column_checks import check_alike, columns_of_inputs, example_of_inputs
-from chainrule.server.jobs.image_checks import check_images, check_places, evaluated_shape
+from chainrule.server.jobs.image_checks import check_evaluated, check_images, check_places
 from chainrule.server.jobs.objective_checks import check_columns, check_fit
 from chainrule.server.jobs.trial import always_reaches, check_pieces, check_reached, freeze
 from chainrule.server.models import ModelCatalog
@@ -185,12 +185,14 @@ class Submissions:
             return class_labels
         evaluated, field = (dataset, _EVALUATED) if validation is None else (validation, _VALIDATION)
         columns_of_inputs(module, model, evaluated, config, field=field)
-        others = _evaluated_example(evaluated, columns, config)
+        others = _evaluated_example(evaluated, columns, config, field=field)
         if validation is not None:
             read = (*columns, *Objective(config).columns)
             same = [name for name, a, b in zip(columns, inputs, others, strict=True) if a.shape == b.shape]
             check_alike(dataset, validation, tuple(dict.fromkeys(read)), may_differ=same, field=_VALIDATION)
-        if module is not None:
+        if module is None:
+            check_columns(model, evaluated, config, field=field)
+        else:
             try_forward(module, columns, others, model, evaluated, config, field=field)
         return class_labels
 
@@ -206,7 +208,7 @@ def _try(
     """Whether a network can be trained as the job says; None: it is code, of which only the columns are known. Gives
     what its classes are called, where the dataset says so."""
     if module is None:
-        check_columns(model, dataset, plan.config)
+        check_columns(model, dataset, plan.config, field="job.dataset")
         return ()
     freeze(module, plan.config.trainable)
     outputs, cost = try_forward(module, columns, inputs, model, dataset, plan.config, field="job.dataset")
@@ -265,12 +267,17 @@ def _trained_example(dataset: Dataset, columns: Sequence[str], config: TrainingC
     return inputs
 
 
-def _evaluated_example(dataset: Dataset, columns: Sequence[str], config: TrainingConfig) -> list[Array]:
-    """One example of each column as it is evaluated."""
+def _evaluated_example(dataset: Dataset, columns: Sequence[str], config: TrainingConfig, *, field: str) -> list[Array]:
+    """One example of each column as it is evaluated. Raises InvalidRequestError naming the request's field, if its
+    images do not go with what is done to them."""
     inputs = example_of_inputs(dataset, columns)
     if config.augmentation.transforms:
-        shape = evaluated_shape(config.augmentation, inputs[0].shape[1:])
-        inputs[0] = np.zeros((1, *shape), np.float32)
+        shape, wrong = check_evaluated(config.augmentation, inputs[0].shape[1:], inputs[0].dtype.name)
+        if wrong:
+            raise InvalidRequestError.of(
+                field, f'"{dataset.name}" does not go with what the job does to images: {wrong}; evaluate on others'
+            )
+        inputs[0] = np.zeros((1, *shape), inputs[0].dtype)
     return inputs
 
 
