@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,16 @@ def test_what_a_server_has_is_run_only_as_a_file_of_this_machine(
     assert io.digest((tmp_path / "m.safetensors").read_bytes()) == model.weights_digest
     with pytest.raises(InvalidInputError, match=r"is Python code, which is not run to be written as \.onnx"):
         model.save(tmp_path / "m.onnx")
+
+
+def test_a_server_does_not_choose_what_is_called_but_among_what_the_file_defines(
+    server: FakeServer, client: Client, net: Path
+) -> None:
+    net.write_text(f"from os import putenv\n{net.read_text()}")
+    made = with_version(server, client.models.create("m", net))
+    hostile = replace(made, factory="putenv", config={"name": "A", "value": "B"})
+    with pytest.raises(InvalidInputError, match='has no function or class of its own called "putenv"'):
+        hostile.module(code=net)
 
 
 def test_a_model_that_is_no_code_has_no_source(server: FakeServer, client: Client, net: Path) -> None:

@@ -240,6 +240,7 @@ def test_a_file_at_which_the_parser_ends_is_refused(
         ({"file_name": "x.sh"}, "file_name", "use at most 100 letters, digits"),
         ({"file_name": "x\n.py"}, "file_name", "use at most 100 letters, digits"),
         ({"config": {"a b": 1}}, "config", "has 'a b', which is no name of an argument"),
+        ({"config": {**{f"a{number}": 1 for number in range(200)}, "b c": 1}}, "config", "has 'b c', which is no name"),
         ({"config": {"a": "x" * 70_000}}, "config", "has 70,009 bytes as JSON; use at most 65,536"),
     ],
 )
@@ -258,6 +259,12 @@ NAMES = declared(Net())
     ("outline", "field", "said"),
     [
         (Outline({}), "parameters", "is empty; name the parameters"),
+        (Outline({f"w{number}": ("", ()) for number in range(20_001)}), "parameters", "has 20,001 names; a model of"),
+        (
+            replace(NAMES, tied={f"w{number}": "again.weight" for number in range(20_001)}),
+            "tied",
+            "has 20,001 names; a",
+        ),
         (Outline({"w": ("", ())}), "parameters[0]", "is 'w', which the weights do not have; they have "),
         (
             replace(NAMES, parameters={**NAMES.parameters, "again.weight": ("", ())}),

@@ -311,9 +311,10 @@ def module_of_code(
 
     Args:
         digest: SHA-256 of the file that the model was created with.
+        factory, config: what is called, and with what, as the server says: a function or class of the file's own.
 
     Raises:
-        InvalidInputError: the file cannot be read, is another one, or fails.
+        InvalidInputError: the file cannot be read, is another one, has no such function, or fails.
     """
     content = _read(Path(path))
     found = io.digest(content)
@@ -321,6 +322,11 @@ def module_of_code(
         raise InvalidInputError(
             f"{path} has the SHA-256 {found}, but the model was created with a file that has {digest}; give that one, "
             "as model.source() shows it"
+        )
+    if factory not in models.own_factories(content):  # whoever has imported subprocess.run has not offered it
+        raise InvalidInputError(
+            f'{path} has no function or class of its own called "{factory}", which the server says makes the network; '
+            "what it imports, or gives another name, is not called because a server says so"
         )
     module = _run(models.Source(content, factory, config, str(path)), seed)
     module.load_state_dict(weights)

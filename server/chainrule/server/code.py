@@ -56,7 +56,7 @@ def check_call(architecture: CodeArchitecture) -> None:
         )
     found += [
         Violation(f"{_CODE}.config", f"has {echo(name)}, which is no name of an argument")
-        for name in list(config)[:MAX_NAME_LENGTH]
+        for name in config
         if not name.isidentifier() or keyword.iskeyword(name)
     ]
     if (size := len(json.dumps(dict(config)))) > MAX_CONFIG_BYTES:
@@ -138,9 +138,14 @@ def all_names(declared: Outline, values: Mapping[str, Array]) -> Arrays:
 
 
 def _check_size(declared: Outline, weights: Arrays) -> None:
-    count = len(weights)
-    if count > MAX_NAMES:
-        raise InvalidRequestError.of(_WEIGHTS, f"has {count:,} tensors; a model of code has at most {MAX_NAMES:,}")
+    for field, count, what in (
+        (_WEIGHTS, len(weights), "tensors"),
+        (f"{_CODE}.parameters", len(declared.parameters), "names"),
+        (f"{_CODE}.tied", len(declared.tied), "names"),
+        (f"{_CODE}.batch_norms", len(declared.batch_norms), "layers"),
+    ):
+        if count > MAX_NAMES:
+            raise InvalidRequestError.of(field, f"has {count:,} {what}; a model of code has at most {MAX_NAMES:,}")
     if not declared.parameters:
         raise InvalidRequestError.of(
             f"{_CODE}.parameters", "is empty; name the parameters of the network, in the order of named_parameters()"
@@ -148,13 +153,13 @@ def _check_size(declared: Outline, weights: Arrays) -> None:
 
 
 def _wrong_parameters(declared: Outline, specs: Mapping[str, Spec]) -> list[Violation]:
-    found = []
+    found, known = [], _some(specs)
     for index, name in enumerate(declared.parameters):
         field = f"{_CODE}.parameters[{index}]"
         if name in declared.tied:
             found.append(Violation(field, f"is {echo(name)}, which is in tied, too; leave it out of one of them"))
         elif name not in specs:
-            found.append(Violation(field, f"is {echo(name)}, which the weights do not have; they have {_some(specs)}"))
+            found.append(Violation(field, f"is {echo(name)}, which the weights do not have; they have {known}"))
         elif specs[name][0] not in ("float32", "float64", "float16", "bfloat16"):
             found.append(Violation(field, f"is {echo(name)}, which is {specs[name][0]} in the weights; use float32"))
     return found

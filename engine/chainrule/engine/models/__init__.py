@@ -5,6 +5,7 @@ from chainrule.engine.models.gpt import GPT, GPTConfig, gpt
 from chainrule.engine.models.mlp import MLP, MLPConfig, mlp
 from chainrule.engine.models.mobilenet import MobileNetV2, MobileNetV2Config, mobilenet_v2
 from chainrule.engine.models.outlines import Outline, outline_of
+from chainrule.engine.models.parsing import own_factories
 from chainrule.engine.models.registry import Family, build, families, family, family_of
 from chainrule.engine.models.resnet import (
     BasicBlock,
@@ -61,6 +62,7 @@ __all__ = [
     "mlp",
     "mobilenet_v2",
     "outline_of",
+    "own_factories",
     "resnet18",
     "resnet34",
     "resnet50",

@@ -49,20 +49,30 @@ def complaint(source: bytes, factory: str) -> str:
     return ""
 
 
-def _defined(body: list[ast.stmt]) -> set[str]:
-    """The names that statements bind, as far as that can be seen."""
+def own_factories(source: bytes) -> set[str]:
+    """The functions and classes that a source file itself defines at its top level; none of what it imports."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    return _defined(tree.body, only_own=True)
+
+
+def _defined(body: list[ast.stmt], *, only_own: bool = False) -> set[str]:
+    """The names that statements bind, as far as that can be seen; `only_own`: to functions and classes that they
+    define."""
     names: set[str] = set()
     for node in body:
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 names.add(name)
-            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported) if not only_own:
                 names.update((alias.asname or alias.name).partition(".")[0] for alias in imported)
             case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While():
                 branches = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)]
                 handlers = [part for of in getattr(node, "handlers", ()) for part in of.body]
-                names |= _defined([*branches, *handlers])
-            case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
+                names |= _defined([*branches, *handlers], only_own=only_own)
+            case ast.Assign() | ast.AnnAssign() | ast.AugAssign() if not only_own:
                 inside = (part for part in ast.walk(node) if isinstance(part, ast.Name))
                 names.update(part.id for part in inside if isinstance(part.ctx, ast.Store))
     return names
