@@ -259,3 +259,31 @@ def test_what_another_dataset_has_against_a_loss_names_the_loss(catalogs: Catalo
         catalogs.submit(dataset="datasets/i", config=config)
     assert refusal(caught).field == "job.config.validation.dataset"
     assert refusal(caught).description.startswith("does not go with the example_weight of losses[0], which")
+
+
+def test_metrics_are_tried_on_more_than_one_example(catalogs: Catalogs) -> None:
+    """Of one example, shapes may go together by chance."""
+    dataset(catalogs, "i", {**IMAGES, "numbers": np.zeros(10, np.float32)})
+    for spec in (MetricSpec("perplexity", target="inputs"), MetricSpec("top_k", k=2, target="numbers")):
+        config = replace(CONFIG, metrics=(spec,))
+        with pytest.raises(InvalidRequestError) as caught:
+            catalogs.submit(dataset="datasets/i", config=config)
+        assert refusal(caught).field.startswith("job.config.metrics[0]")
+
+
+def test_an_output_of_numbers_may_be_measured_with_labels_of_another_column(catalogs: Catalogs) -> None:
+    """As where a network learns what another one gives, and is measured by what is right."""
+    dataset(catalogs, "i", IMAGES)
+    losses = (Loss("mse", target="soft"),)
+    labels, same = (MetricSpec("accuracy"), MetricSpec("accuracy", target="soft"))
+    assert catalogs.submit(dataset="datasets/i", config=replace(CONFIG, losses=losses, metrics=(labels,)))[1]
+    with pytest.raises(InvalidRequestError, match='"accuracy" is of classes or labels, but "mse"'):
+        catalogs.submit(dataset="datasets/i", config=replace(CONFIG, losses=losses, metrics=(same,)))
+
+
+def test_the_highest_label_below_one_that_is_ignored_must_have_an_output(catalogs: Catalogs) -> None:
+    dataset(catalogs, "i", {**IMAGES, "kinds": np.arange(10) % 3 + 9})
+    config = replace(CONFIG, losses=(Loss(target="kinds", ignore_index=11),))
+    with pytest.raises(InvalidRequestError, match=r'has the label 10 in "kinds", .* tells 10 classes apart') as caught:
+        catalogs.submit(dataset="datasets/i", config=config)
+    assert refusal(caught).field == "job.config.losses[0].name"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+import chainrule.engine as cr
 from chainrule.server.datasets import NO_LABEL
 from chainrule.server.errors import InvalidRequestError, Violation, echo
 from chainrule.server.jobs.column_checks import example_of, listed, missing
@@ -208,6 +209,14 @@ class _Goal:
         found = self.dataset.statistics_of(self.name)
         return self.dataset.num_classes if found is None or self.name == TARGETS else max(0, int(found.max) + 1)
 
+    def highest_but(self, ignored: int) -> int:
+        """The highest label, leaving out the one that counts for nothing; -1: it is not known, or there is none."""
+        if ignored != self.num_classes - 1:
+            return self.num_classes - 1
+        found = self.dataset.statistics_of(self.name)
+        counts = () if found is None else found.class_counts
+        return max((label for label, count in enumerate(counts) if count and label != ignored), default=-1)
+
 
 def check_columns(model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
     """Whether the dataset has what losses and metrics are computed from, whatever the model gives. Raises
@@ -328,13 +337,13 @@ def _check_classes(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], 
         )
     count = outputs[axis]
     _check_least_label(fit, index, loss, goal)
-    highest_is_ignored = loss.ignore_index == goal.num_classes - 1
-    if goal.num_classes > count and not highest_is_ignored:
+    highest = goal.highest_but(loss.ignore_index)
+    if highest >= count:
         raise fit.refused(
             index,
             "name",
-            f'"{dataset.name}" has the label {goal.num_classes - 1}{goal.among}, but "{model.name}" tells {count} '
-            f"classes apart (0 to {count - 1}); correct the labels or use a model with num_classes {goal.num_classes}",
+            f'"{dataset.name}" has the label {highest}{goal.among}, but "{model.name}" tells {count} '
+            f"classes apart (0 to {count - 1}); correct the labels or use a model with num_classes {highest + 1}",
         )
     _check_number_of_classes(fit, index, loss, count)
 
@@ -421,15 +430,23 @@ def _check_values(fit: _Fit, index: int, loss: Loss, goal: _Goal) -> None:
 
 
 def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Mapping[str, Array]) -> None:
-    total = 0
+    total, several = 0, _twice(outputs)  # of one example, shapes may go together that do not of a batch
+    columns = {name: column.repeat(2, axis=0) for name, column in targets.items()}
     for index, spec in enumerate(fit.config.metrics):
         path = f"job.config.metrics[{index}]"
         try:
-            sums = objective.sums_of(spec, outputs, targets)
+            sums = objective.sums_of(spec, several, columns)
         except ObjectiveError as error:
             place = f"{path}.{error.field}" if error.field else f"{path}.name"
             what = error.description if error.field else f'"{spec.name}" {error.description}'
             raise InvalidRequestError.of(place, what) from error
+        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            goal = _Goal(fit.dataset, column_of(spec), targets[column_of(spec)])
+            raise InvalidRequestError.of(
+                f"{path}.name",
+                f'"{spec.name}" cannot be computed of the outputs of "{fit.model.name}" and {goal.where}, of shape '
+                f"{_batch(goal.shape)}: {error}",
+            ) from error
         _check_kind(objective, outputs, spec, path)
         _check_labels_known(fit, f"{path}.target", spec, objective, outputs, targets)
         total += len(sums)
@@ -451,12 +468,29 @@ def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Ma
             )
 
 
+def _twice(outputs: object) -> object:
+    """What a model gives for one example, as if for two."""
+    match outputs:
+        case cr.Tensor():
+            return cr.from_numpy(np.repeat(outputs.data, 2, axis=0))
+        case Mapping():
+            return {name: _twice(part) for name, part in outputs.items()}
+        case tuple() | list():
+            return [_twice(part) for part in outputs]
+        case _:
+            return outputs
+
+
 def _check_kind(objective: Objective, outputs: object, spec: MetricSpec, path: str) -> None:
-    """A metric of classes or labels says nothing of an output that every loss of it takes for numbers."""
+    """A metric of classes or labels says nothing of an output and targets that every loss of both takes for numbers."""
     if spec.name in _OF_NUMBERS:
         return
     measured = objective.output(outputs, spec.output)
-    of_output = [term for term in objective.terms if objective.output(outputs, term.settings.output) is measured]
+    of_output = [
+        term
+        for term in objective.terms
+        if term.column == column_of(spec) and objective.output(outputs, term.settings.output) is measured
+    ]
     if of_output and all(LOSSES[term.settings.name].family == "numbers" for term in of_output):
         names = " and ".join(f'"{term.settings.name}"' for term in of_output)
         raise InvalidRequestError.of(
