@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-import chainrule.engine as cr
 from chainrule.server.datasets import NO_LABEL
 from chainrule.server.errors import InvalidRequestError, Violation, echo
 from chainrule.server.jobs.column_checks import example_of, listed, missing
+from chainrule.server.jobs.fitting import Fit, Goal, batch_text
+from chainrule.server.jobs.metric_checks import check_metrics
 from chainrule.server.records import Dataset, Model
 from chainrule.server.training.config import Loss, MetricSpec, TrainingConfig
 from chainrule.server.training.errors import ObjectiveError
 from chainrule.server.training.examples import TARGETS
 from chainrule.server.training.losses import LOSSES, Term, are_alike, class_axis, label_axis
-from chainrule.server.training.metrics import MAX_SUMS, MAX_VALUES, METRICS, column_of
+from chainrule.server.training.metrics import METRICS, column_of
 from chainrule.server.training.objectives import Cost, Objective
-from chainrule.server.training.state import Array
 from chainrule.server.training.watching import measured, metric_name
 
 MAX_LOSSES = 16
@@ -31,8 +31,6 @@ MAX_WEIGHTS = 65_536
 MAX_NAME_LENGTH = 128
 """Longest name of an output or a column."""
 
-_OF_NUMBERS = ("mae", "mse", "rmse", "r2")
-"""Metrics; all others are of classes or labels."""
 _OF_ALL = frozenset({"name", "output", "target", "weight", "example_weight"})
 
 
@@ -148,80 +146,10 @@ def _is_finite(value: float) -> bool:
 # --- with a model and a dataset --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """What the checks of one dataset go by."""
-
-    model: Model
-    dataset: Dataset
-    config: TrainingConfig
-    field: str
-    """Of the request, that names the dataset."""
-    is_first: bool
-    """Whether it is the one that is trained on: then what does not fit is the loss as given."""
-
-    @property
-    def told(self) -> bool:
-        """Whether what does not fit is a loss that was given, rather than the dataset."""
-        return bool(self.config.losses) and self.is_first
-
-    def refused(self, index: int, name: str, description: str) -> InvalidRequestError:
-        """What is wrong with a loss; with the dataset, where no loss was given, or the loss fits another dataset."""
-        if not self.told:
-            if self.config.losses and description.startswith(("is ", "has ")):  # of the loss, which is to be named
-                description = f"does not go with the {name} of losses[{index}], which {description}"
-            return InvalidRequestError.of(self.field, description)
-        return InvalidRequestError.of(f"job.config.losses[{index}].{name}", description)
-
-
-@dataclass(frozen=True)
-class _Goal:
-    """A column that outputs are compared with."""
-
-    dataset: Dataset
-    name: str
-    array: Array
-    """One example of it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one example, as a batch."""
-        return self.array.shape
-
-    @property
-    def what(self) -> str:
-        return TARGETS if self.name == TARGETS else f'values of "{self.name}"'
-
-    @property
-    def where(self) -> str:
-        return f'the {self.what} of "{self.dataset.name}"'
-
-    @property
-    def among(self) -> str:
-        """Where its labels are."""
-        return "" if self.name == TARGETS else f' in "{self.name}"'
-
-    @property
-    def num_classes(self) -> int:
-        """The highest label plus one; 0: it has no labels."""
-        if self.array.dtype != np.int64:
-            return 0
-        found = self.dataset.statistics_of(self.name)
-        return self.dataset.num_classes if found is None or self.name == TARGETS else max(0, int(found.max) + 1)
-
-    def highest_but(self, ignored: int) -> int:
-        """The highest label, leaving out the one that counts for nothing; -1: it is not known, or there is none."""
-        if ignored != self.num_classes - 1:
-            return self.num_classes - 1
-        found = self.dataset.statistics_of(self.name)
-        counts = () if found is None else found.class_counts
-        return max((label for label, count in enumerate(counts) if count and label != ignored), default=-1)
-
-
 def check_columns(model: Model, dataset: Dataset, config: TrainingConfig, *, field: str) -> None:
     """Whether the dataset has what losses and metrics are computed from, whatever the model gives. Raises
     InvalidRequestError; `field` is that of the request that names the dataset."""
-    _check_all_columns(_Fit(model, dataset, config, field, is_first=field == "job.dataset"), Objective(config))
+    _check_all_columns(Fit(model, dataset, config, field, is_first=field == "job.dataset"), Objective(config))
 
 
 def check_fit(
@@ -236,7 +164,7 @@ def check_fit(
 
     Raises InvalidRequestError.
     """
-    fit = _Fit(model, dataset, config, field, field == "job.dataset")
+    fit = Fit(model, dataset, config, field, field == "job.dataset")
     objective = Objective(config, output_names)
     _check_all_columns(fit, objective)
     targets = {name: example_of(dataset, name) for name in objective.columns}
@@ -246,7 +174,7 @@ def check_fit(
             shape = tuple(objective.output(outputs, term.settings.output).shape)
         except ObjectiveError as error:
             raise fit.refused(index, error.field, f'{error.description} of "{model.name}"') from error
-        goal = _Goal(dataset, term.column, targets[term.column])
+        goal = Goal(dataset, term.column, targets[term.column])
         _CHECKS[LOSSES[term.settings.name].family](fit, index, term.settings, shape, goal)
         _check_values(fit, index, term.settings, goal)
     try:
@@ -256,13 +184,13 @@ def check_fit(
             "job.config.losses" if config.losses else field,
             f'cannot be computed of the outputs of "{model.name}" and the targets of "{dataset.name}": {error}',
         ) from error
-    _check_metrics(fit, objective, outputs, targets)
+    check_metrics(fit, objective, outputs, targets)
     if config.metrics:
         objective.finish(objective.measure(cost, outputs, targets))
     return cost
 
 
-def _without(fit: _Fit, path: str, field: str, column: str) -> InvalidRequestError:
+def _without(fit: Fit, path: str, field: str, column: str) -> InvalidRequestError:
     """A loss or metric names a column that is not there."""
     if not fit.is_first:
         by = f"which {path} of the job needs as its {field}"
@@ -276,7 +204,7 @@ def _without(fit: _Fit, path: str, field: str, column: str) -> InvalidRequestErr
     )
 
 
-def _check_all_columns(fit: _Fit, objective: Objective) -> None:
+def _check_all_columns(fit: Fit, objective: Objective) -> None:
     for index, term in enumerate(objective.terms):
         _check_columns(fit, index, term)
     for index, spec in enumerate(fit.config.metrics):
@@ -284,7 +212,7 @@ def _check_all_columns(fit: _Fit, objective: Objective) -> None:
             raise _without(fit, f"metrics[{index}]", "target", column_of(spec))
 
 
-def _check_columns(fit: _Fit, index: int, term: Term) -> None:
+def _check_columns(fit: Fit, index: int, term: Term) -> None:
     """The columns that a loss needs are there, and weights of examples are some."""
     dataset, weights = fit.dataset, term.settings.example_weight
     if dataset.column(term.column) is None:
@@ -298,8 +226,8 @@ def _check_columns(fit: _Fit, index: int, term: Term) -> None:
         raise fit.refused(
             index,
             "example_weight",
-            f'is {echo(weights)}, which has values of shape {_batch((1, *column.shape))} in "{dataset.name}"; a weight '
-            "for each example is (N,)",
+            f'is {echo(weights)}, which has values of shape {batch_text((1, *column.shape))} in "{dataset.name}"; a '
+            "weight for each example is (N,)",
         )
     if known is not None and known.min < 0:
         row = "" if known.min_row is None else f" of example {known.min_row}"
@@ -314,7 +242,7 @@ def _check_columns(fit: _Fit, index: int, term: Term) -> None:
         )
 
 
-def _check_classes(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: _Goal) -> None:
+def _check_classes(fit: Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: Goal) -> None:
     dataset, model, targets = fit.dataset, fit.model, goal.shape
     if goal.array.dtype != np.int64:
         if are_alike(outputs, targets) and (loss.name == "dice" or outputs == targets):
@@ -331,9 +259,9 @@ def _check_classes(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], 
         raise fit.refused(
             index,
             "name",
-            f'"{dataset.name}" has {goal.what} of shape {_batch(targets)}, which go with outputs of shape '
-            f'{_batch((*targets, "classes"))}, but those of "{model.name}" are {_batch(outputs)}; use another model '
-            "or other targets",
+            f'"{dataset.name}" has {goal.what} of shape {batch_text(targets)}, which go with outputs of shape '
+            f'{batch_text((*targets, "classes"))}, but those of "{model.name}" are {batch_text(outputs)}; use another '
+            "model or other targets",
         )
     count = outputs[axis]
     _check_least_label(fit, index, loss, goal)
@@ -348,7 +276,7 @@ def _check_classes(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], 
     _check_number_of_classes(fit, index, loss, count)
 
 
-def _check_least_label(fit: _Fit, index: int, loss: Loss, goal: _Goal) -> None:
+def _check_least_label(fit: Fit, index: int, loss: Loss, goal: Goal) -> None:
     """Labels of another column than "targets", where -100 may stand for none, are from 0."""
     known = fit.dataset.statistics_of(goal.name)
     if goal.name == TARGETS or known is None or known.min >= 0 or known.min == loss.ignore_index:
@@ -362,7 +290,7 @@ def _check_least_label(fit: _Fit, index: int, loss: Loss, goal: _Goal) -> None:
     )
 
 
-def _check_number_of_classes(fit: _Fit, index: int, loss: Loss, count: int) -> None:
+def _check_number_of_classes(fit: Fit, index: int, loss: Loss, count: int) -> None:
     if loss.class_weights and len(loss.class_weights) != count:
         raise fit.refused(
             index,
@@ -372,7 +300,7 @@ def _check_number_of_classes(fit: _Fit, index: int, loss: Loss, count: int) -> N
         )
 
 
-def _check_labels(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: _Goal) -> None:
+def _check_labels(fit: Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: Goal) -> None:
     _check_numbers(fit, index, loss, outputs, goal)
     if goal.num_classes > 2:
         raise fit.refused(
@@ -388,25 +316,25 @@ def _check_labels(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], g
         )
 
 
-def _check_numbers(fit: _Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: _Goal) -> None:
+def _check_numbers(fit: Fit, index: int, loss: Loss, outputs: tuple[int, ...], goal: Goal) -> None:
     if not are_alike(outputs, goal.shape):
         raise fit.refused(
             index,
             "name",
             f'"{loss.name}" compares each output with a target, but the outputs of "{fit.model.name}" have the shape '
-            f"{_batch(outputs)} and {goal.where} {_batch(goal.shape)}; use another model, other "
+            f"{batch_text(outputs)} and {goal.where} {batch_text(goal.shape)}; use another model, other "
             "targets, or cross_entropy for class labels",
         )
 
 
-_CHECKS: dict[str, Callable[[_Fit, int, Loss, tuple[int, ...], _Goal], None]] = {
+_CHECKS: dict[str, Callable[[Fit, int, Loss, tuple[int, ...], Goal], None]] = {
     "classes": _check_classes,
     "labels": _check_labels,
     "numbers": _check_numbers,
 }
 
 
-def _check_values(fit: _Fit, index: int, loss: Loss, goal: _Goal) -> None:
+def _check_values(fit: Fit, index: int, loss: Loss, goal: Goal) -> None:
     """Whether a loss means what the targets are, where their shape does not tell."""
     name, family, known = fit.dataset.name, LOSSES[loss.name].family, fit.dataset.statistics_of(goal.name)
     if known is None:
@@ -427,98 +355,3 @@ def _check_values(fit: _Fit, index: int, loss: Loss, goal: _Goal) -> None:
             f'"{loss.name}" goes with float32 targets from 0 to 1, but {goal.where} go from {known.min:g} to '
             f"{known.max:g}; use mse, l1, huber or smooth_l1 for numbers",
         )
-
-
-def _check_metrics(fit: _Fit, objective: Objective, outputs: object, targets: Mapping[str, Array]) -> None:
-    total, several = 0, _twice(outputs)  # of one example, shapes may go together that do not of a batch
-    columns = {name: column.repeat(2, axis=0) for name, column in targets.items()}
-    for index, spec in enumerate(fit.config.metrics):
-        path = f"job.config.metrics[{index}]"
-        try:
-            sums = objective.sums_of(spec, several, columns)
-        except ObjectiveError as error:
-            place = f"{path}.{error.field}" if error.field else f"{path}.name"
-            what = error.description if error.field else f'"{spec.name}" {error.description}'
-            raise InvalidRequestError.of(place, what) from error
-        except (ValueError, RuntimeError, IndexError, TypeError) as error:
-            goal = _Goal(fit.dataset, column_of(spec), targets[column_of(spec)])
-            raise InvalidRequestError.of(
-                f"{path}.name",
-                f'"{spec.name}" cannot be computed of the outputs of "{fit.model.name}" and {goal.where}, of shape '
-                f"{_batch(goal.shape)}: {error}",
-            ) from error
-        _check_kind(objective, outputs, spec, path)
-        _check_labels_known(fit, f"{path}.target", spec, objective, outputs, targets)
-        total += len(sums)
-        classes = len(sums) // 3
-        if spec.average == "binary" and classes > 2:
-            raise InvalidRequestError.of(
-                f"{path}.average", f"is binary, but there are {classes} classes; use macro, micro or none"
-            )
-        if spec.average == "none" and classes > MAX_VALUES:
-            raise InvalidRequestError.of(
-                f"{path}.average",
-                f"is none, and there are {classes} classes; at most {MAX_VALUES} have a value each: use macro or micro",
-            )
-        if total > MAX_SUMS:
-            raise InvalidRequestError.of(
-                path,
-                f"{metric_name(spec)} makes them {total:,} sums for each contribution, more than {MAX_SUMS:,}; leave "
-                "it out, or use accuracy or top_k, which need two",
-            )
-
-
-def _twice(outputs: object) -> object:
-    """What a model gives for one example, as if for two."""
-    match outputs:
-        case cr.Tensor():
-            return cr.from_numpy(np.repeat(outputs.data, 2, axis=0))
-        case Mapping():
-            return {name: _twice(part) for name, part in outputs.items()}
-        case tuple() | list():
-            return [_twice(part) for part in outputs]
-        case _:
-            return outputs
-
-
-def _check_kind(objective: Objective, outputs: object, spec: MetricSpec, path: str) -> None:
-    """A metric of classes or labels says nothing of an output and targets that every loss of both takes for numbers."""
-    if spec.name in _OF_NUMBERS:
-        return
-    measured = objective.output(outputs, spec.output)
-    of_output = [
-        term
-        for term in objective.terms
-        if term.column == column_of(spec) and objective.output(outputs, term.settings.output) is measured
-    ]
-    if of_output and all(LOSSES[term.settings.name].family == "numbers" for term in of_output):
-        names = " and ".join(f'"{term.settings.name}"' for term in of_output)
-        raise InvalidRequestError.of(
-            f"{path}.name",
-            f'"{spec.name}" is of classes or labels, but {names}, the loss of that output, takes targets for numbers; '
-            f"measure {', '.join(_OF_NUMBERS)}, or train with cross_entropy or bce_with_logits",
-        )
-
-
-def _check_labels_known(
-    fit: _Fit, path: str, spec: MetricSpec, objective: Objective, outputs: object, targets: Mapping[str, Array]
-) -> None:
-    """Labels that no loss compares with this output must be those of its classes, too."""
-    column, output = column_of(spec), spec.output
-    goal, shape = _Goal(fit.dataset, column, targets[column]), objective.output(outputs, output).shape
-    axis, known = class_axis(shape, goal.shape), fit.dataset.statistics_of(column)
-    is_checked = any((term.column, term.settings.output) == (column, output) for term in objective.terms)
-    if is_checked or not goal.num_classes or known is None or axis is None or shape[axis] < 2:
-        return
-    if known.min < 0 or goal.num_classes > shape[axis]:
-        wrong = known.min if known.min < 0 else known.max
-        raise InvalidRequestError.of(
-            path if fit.is_first else fit.field,
-            f'{goal.where} have the label {wrong:g}, but "{fit.model.name}" tells {shape[axis]} classes apart (0 to '
-            f"{shape[axis] - 1}); name another column or output for {metric_name(spec)}",
-        )
-
-
-def _batch(shape: tuple[object, ...]) -> str:
-    """The shape of a batch, as one writes it."""
-    return f"({', '.join(['N', *map(str, shape[1:])])})" if len(shape) > 1 else "(N,)"
