@@ -74,7 +74,7 @@ class Goal:
         found = self.dataset.statistics_of(self.name)
         return self.dataset.num_classes if found is None or self.name == TARGETS else max(0, int(found.max) + 1)
 
-    def highest_but(self, ignored: int) -> int:
+    def highest_but(self, ignored: int | None) -> int:
         """The highest label, leaving out the one that counts for nothing; -1: it is not known, or there is none."""
         if ignored != self.num_classes - 1:
             return self.num_classes - 1

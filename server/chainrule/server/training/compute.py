@@ -103,11 +103,10 @@ class Computation:
                 of the last shard goes on.
         """
         if tick.evaluates:
-            shards = self._shards_of(self.plan.validation_shards(), block)
             measured = []
-            for number, shard in enumerate(shards, start=block.start):
+            for number, indices in enumerate(self._shards_of(self.plan.validation_shards(), block), block.start):
                 with self._drawing(self._seed_of_draws(tick.step, number, evaluates=True)):
-                    measured.append(self._evaluate(shard))
+                    measured.append(self._evaluate(indices))
             total = _in_tree(measured)
             for partition in range(len(self.layout.partitions)):
                 send(partition, HEAD, total)

@@ -62,6 +62,8 @@ class Seen:
         """Of classes: outputs (places, classes), and the labels (places,) that count."""
         outputs, targets = self.outputs, self.targets
         if targets.dtype.kind == "f":
+            if outputs.shape != targets.shape:
+                raise ObjectiveError("", f"needs labels that tell classes apart, but {self._shapes}")
             axis = label_axis(outputs.shape)
             targets = targets.argmax(axis)
         else:
