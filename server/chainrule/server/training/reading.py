@@ -142,8 +142,8 @@ class Reader:
         return Lot(self._taken(examples, self._plan.config.augmentation.evaluate), self._targets_of(examples))
 
     def _taken(self, examples: Arrays, augment: Callable[[Array], Array]) -> tuple[Array, ...]:
-        """What the network takes; of several inputs the first is augmented. What is read twice is there twice: a network
-        may write to its inputs."""
+        """What the network takes; of several inputs the first is augmented. What is read twice is there twice: a
+        network may write to its inputs."""
         taken, arrays = set(self._targets), []
         for name in self._inputs:
             arrays.append(examples[name].copy() if name in taken else examples[name])
