@@ -25,7 +25,8 @@ INSTANCES = [
     cr.UnknownFamilyError("resnet", ["mlp", "small_cnn"]),
     cr.WeightsNotFoundError("resnet18", "/weights/resnet18.safetensors", "put it there"),
     cr.autograd.GradcheckError("h"),
-    cr.ChainruleError("i"),
+    cr.CodeError("i"),
+    cr.ChainruleError("j"),
 ]
 
 

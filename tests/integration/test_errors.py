@@ -313,7 +313,7 @@ def test_a_model_without_architecture(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as error:
         model_pb2_grpc.ModelServiceStub(channel).CreateModel(model_pb2.CreateModelRequest(model_id="m"))
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert error.value.details() == "model.architecture: is not set; set model.builtin or model.graph"
+    assert error.value.details() == "model.architecture: is not set; set model.builtin, model.graph or model.code"
 
 
 def test_streams_refuse_an_unknown_job_too(channel: grpc.Channel) -> None:
