@@ -35,7 +35,7 @@ def test_inputs_and_targets_are_given_by_their_places(client: Client, inputs: Ar
         (("d.csv", TARGETS), "targets are given beside a str, which has its own; name the column with target, or give"),
         (({"x": INPUTS}, TARGETS), "targets are given beside a dict"),
         ((INPUTS,), "a ndarray cannot be read; give a pair of arrays"),
-        ((None, TARGETS), "give a source, or inputs and targets: one of the two, and nothing else"),
+        ((None, TARGETS), r"give a source, or inputs and targets \(or columns\): one of the two, and nothing else"),
     ],
 )
 def test_targets_go_with_arrays_alone(client: Client, arguments: tuple[Any, ...], message: str) -> None:

@@ -54,8 +54,8 @@ def to_column(values: ArrayLike, name: str, *, first_row: int = 0) -> NDArray[np
     array = to_array(values, name)
     if array.dtype.kind not in "fiub":
         raise InvalidInputError(
-            f"{name} have dtype {array.dtype}; a column of arrays holds numbers: texts become classes in a table, a dict "
-            "or a frame"
+            f"{name} have dtype {array.dtype}; a column of arrays holds numbers: texts become classes in a table, "
+            "a dict or a frame"
         )
     if array.dtype.kind == "f":
         return to_float32(array, name)
