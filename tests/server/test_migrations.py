@@ -304,9 +304,11 @@ def test_versions_know_how_the_jobs_of_before_prepared_their_images(url: str, en
         for number, job, data in ((1, "", ""), (2, "jobs/j", "datasets/float32"), (3, "jobs/k", "datasets/uint8")):
             row = _filled(versions, {**present, "dataset": data}, model="models/m", number=number, job=job)
             db.execute(versions.insert().values(row))
-        of_data = {key: [] for key in ("input_shape", "target_shape", "statistics", "class_labels", "labels")}
+        of_data: dict[str, object] = {
+            key: [] for key in ("input_shape", "target_shape", "statistics", "class_labels", "labels")
+        }
         for dtype in ("float32", "uint8"):
-            columns = [{"name": "inputs", "dtype": dtype, "shape": []}]
+            columns: list[object] = [{"name": "inputs", "dtype": dtype, "shape": []}]
             row = _filled(tables.tables["datasets"], present, of_data, name=f"datasets/{dtype}", columns=columns)
             db.execute(tables.tables["datasets"].insert().values(row))
     with closing(Store(url)) as store:

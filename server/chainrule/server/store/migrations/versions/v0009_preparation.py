@@ -43,10 +43,20 @@ def _fill_in() -> None:
 
 def _fill_in_bytes() -> None:
     db = op.get_bind()
-    same = ("tenant", "digest")
-    datasets = sa.table("datasets", *map(sa.column, same), sa.column("name"), sa.column("columns", sa.JSON))
-    of_versions = map(sa.column, ("tenant", "dataset", "dataset_digest"))
-    versions = sa.table("model_versions", *of_versions, sa.column("raw_bytes", sa.Boolean))
+    datasets = sa.table(
+        "datasets",
+        sa.column("tenant", sa.String),
+        sa.column("digest", sa.String),
+        sa.column("name", sa.String),
+        sa.column("columns", sa.JSON),
+    )
+    versions = sa.table(
+        "model_versions",
+        sa.column("tenant", sa.String),
+        sa.column("dataset", sa.String),
+        sa.column("dataset_digest", sa.String),
+        sa.column("raw_bytes", sa.Boolean),
+    )
     for tenant, digest, name, columns in db.execute(sa.select(datasets)).all():
         if columns and not any(column["dtype"] == "uint8" for column in columns):
             own = versions.c.tenant == tenant, versions.c.dataset == name, versions.c.dataset_digest == digest
