@@ -118,6 +118,14 @@ def test_what_makes_no_column_is_told_by_its_name(values: Any, message: str) -> 
         list(open_reader(None, np.ones(2), None, ReadOptions(further={"w": values})).blocks())
 
 
+@pytest.mark.parametrize("options", [{"columns": ["x"], "further": {"w": "w"}}, {"columns": ["x"], "target": "w"}])
+def test_a_number_that_is_missing_is_what_is_told(options: dict[str, Any]) -> None:
+    columns = {"x": [1.0, 2.0], "w": [1.0, None], "label": [0, 1]}
+    assert refused(columns, **options) == (
+        'the dict, row 1, column "w": None is no number; drop the column, or choose others with columns'
+    )
+
+
 def test_rows_of_different_lengths_are_no_column_of_a_dict() -> None:
     assert refused({"x": [[1], [2, 3]], "y": [0, 1]}).startswith("x make no array: ")
 

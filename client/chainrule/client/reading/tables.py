@@ -110,8 +110,8 @@ class TableReader:
         first = 0
         for columns in self._table.read([column]):
             values = columns[column]
-            if values.dtype.kind not in "OUST":
-                return None
+            if values.dtype.kind not in "OUST" or (not found and not any(isinstance(v, str) for v in values.tolist())):
+                return None  # whether they are numbers, is asked when they are taken
             if column != self._target and not self._table.is_typed:
                 self._check_texts(values, column, first)
             for row, value in enumerate(values.tolist()):
