@@ -171,6 +171,49 @@ class Several(torch.nn.Module):  # type: ignore[misc]
         return {"kind": found[0], "price": found[1]} if self.kind == "dict" else found
 
 
+class Echo(torch.nn.Module):  # type: ignore[misc]
+    """What it gives is called as what it takes."""
+
+    def forward(self, x: Any) -> Any:
+        return {"y": x * 2, "x": x + 1}
+
+
+class OfOutput(torch.nn.Linear):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(5, 2)
+
+    def forward(self, output: Any) -> Any:
+        return super().forward(output)
+
+
+def test_an_input_keeps_its_name_whatever_it_is(server: FakeServer, client: Client) -> None:
+    """PyTorch's exporter renames an input that is called as an output."""
+    model = client.models.create("net", OfOutput(), example=torch.zeros(2, 5))
+    assert model.graph_digest is not None
+    loaded = graph.load(server.blobs[model.graph_digest])
+    assert ([spec.name for spec in loaded.inputs], [spec.name for spec in loaded.outputs]) == (["output"], ["output_0"])
+
+
+class Scaled(torch.nn.Module):  # type: ignore[misc]
+    """A parameter has the name of an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(5))
+
+    def forward(self, scale: Any) -> Any:
+        return {"y": scale * self.scale}
+
+
+def test_parameters_keep_their_names_whatever_the_inputs_are_called(server: FakeServer, client: Client) -> None:
+    model = client.models.create("net", Scaled(), example=torch.zeros(2, 5))
+    assert model.graph_digest is not None
+    loaded = graph.load(server.blobs[model.graph_digest])
+    assert ([name for name, _ in loaded.named_parameters()], loaded.inputs[0].name) == (["scale"], "input_0")
+    with pytest.raises(InvalidInputError, match='example has "scale", which is a parameter or buffer of Scaled, too'):
+        client.models.create("net", Scaled(), example={"scale": torch.zeros(2, 5)})
+
+
 @pytest.mark.parametrize("exporter", ["_by_tracing", "_by_dynamo"])
 @pytest.mark.parametrize("kind", ["dict", "tuple"])
 def test_several_inputs_and_outputs_have_names(
@@ -205,6 +248,7 @@ def test_several_inputs_and_outputs_have_names(
         (Network, np.float32(1), r"example has shape \(\); it must be a batch"),
         (Network, np.zeros((0, FEATURES)), r"example has shape \(0, 6\); it must be a batch"),
         (Fails, np.zeros((4, 5), np.float32), "RuntimeError: only on Sundays"),
+        (Echo, np.zeros((4, 5), np.float32), 'Echo gives "x", which is what it calls an input, too'),
         (
             Nested,
             np.zeros((4, 5), np.float32),

@@ -301,11 +301,19 @@ def test_versions_know_how_the_jobs_of_before_prepared_their_images(url: str, en
         db.execute(models.insert().values(_filled(models, present, name="models/m", last_version=2, **of_model)))
         config = configs.to_values(replace(CONFIG, augmentation=augmentation))
         db.execute(jobs.insert().values(_filled(jobs, present, name="jobs/j", config=config, labels={})))
-        for number, job in ((1, ""), (2, "jobs/j")):
-            row = _filled(versions, present, model="models/m", number=number, job=job)
+        for number, job, data in ((1, "", ""), (2, "jobs/j", "datasets/float32"), (3, "jobs/k", "datasets/uint8")):
+            row = _filled(versions, {**present, "dataset": data}, model="models/m", number=number, job=job)
             db.execute(versions.insert().values(row))
+        of_data: dict[str, object] = {
+            key: [] for key in ("input_shape", "target_shape", "statistics", "class_labels", "labels")
+        }
+        for dtype in ("float32", "uint8"):
+            columns: list[object] = [{"name": "inputs", "dtype": dtype, "shape": []}]
+            row = _filled(tables.tables["datasets"], present, of_data, name=f"datasets/{dtype}", columns=columns)
+            db.execute(tables.tables["datasets"].insert().values(row))
     with closing(Store(url)) as store:
-        newest, first = store.list_versions("models/m", PageRequest(), tenant="default")[0]
+        pictures, newest, first = store.list_versions("models/m", PageRequest(), tenant="default")[0]
+        assert (first.raw_bytes, newest.raw_bytes, pictures.raw_bytes) == (False, True, False)
         assert newest.preparation == (Resize(4, 6), Normalize((0.5,), (2.0,)))
         assert (first.preparation, first.class_labels, newest.class_labels) == ((), (), ())
 

@@ -1,6 +1,7 @@
 """The arrays of a dataset, converted to what its blob holds."""
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,10 +51,23 @@ def to_column(values: ArrayLike, name: str, *, first_row: int = 0) -> NDArray[np
     Raises:
         InvalidInputError: they do not convert without loss of meaning.
     """
-    array = np.asarray(values)
+    array = to_array(values, name)
+    if array.dtype.kind not in "fiub":
+        raise InvalidInputError(
+            f"{name} have dtype {array.dtype}; a column of arrays holds numbers: texts become classes in a table, "
+            "a dict or a frame"
+        )
     if array.dtype.kind == "f":
         return to_float32(array, name)
     return to_int64(array, name, "numbers", first_row)
+
+
+def to_array(values: ArrayLike, name: str) -> NDArray[Any]:
+    """Values as an array. Raises InvalidInputError, in which they have this name, if rows are of different lengths."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InvalidInputError(f"{name} make no array: {error}; give rows of one length") from error
 
 
 def to_float32(array: NDArray[np.generic], name: str = "inputs") -> NDArray[np.float32]:

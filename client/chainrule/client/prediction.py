@@ -98,8 +98,8 @@ class Prediction:
 
 def to_inputs(x: ArrayLike | Mapping[str, ArrayLike], *, tokens: bool = False) -> Inputs:
     """The arrays to send. One array becomes float32 or, if it holds tokens, int64, as those of datasets do, and stays
-    uint8, of which the server makes numbers from 0 to 1; named ones keep their dtypes, but for float64, which becomes
-    float32.
+    uint8, of which the server makes numbers as the version's dataset has them; named ones keep their dtypes, but for
+    float64, which becomes float32.
 
     Raises:
         InvalidInputError: they do not convert, have no examples, or not the same number.

@@ -171,7 +171,7 @@ def _try(torch: Any, module: Any, call: _Call) -> list[str]:
             f"{type(module).__name__} does not take the example ({shapes}): {_first_line(error)}"
         ) from error
     if is_torch_tensor(output):
-        return ["output"]
+        return ["output" if "output" not in {*call.names, *module.state_dict()} else "output_0"]
     if isinstance(output, Mapping):
         given = {str(name): value for name, value in output.items()}
     elif isinstance(output, tuple | list):
@@ -186,6 +186,12 @@ def _try(torch: Any, module: Any, call: _Call) -> list[str]:
             f"{type(module).__name__} gives a {type(output).__name__}, with {what}; a model gives a tensor, or several "
             "in a tuple or by name: wrap it in a module that does"
         )
+    for kind, known in (("an input", call.names), ("a parameter or buffer", module.state_dict())):
+        if taken := [name for name in given if name in known]:
+            raise InvalidInputError(
+                f'{type(module).__name__} gives "{taken[0]}", which is what it calls {kind}, too; a graph has one name '
+                "for each: give the output another"
+            )
     return list(given)
 
 
@@ -198,6 +204,11 @@ def _call(torch: Any, module: Any, example: object) -> _Call:
             if name not in known and not several:
                 raise InvalidInputError(
                     f'example has "{name}", but {type(module).__name__}.forward takes {", ".join(known)}'
+                )
+            if name in module.state_dict():
+                raise InvalidInputError(
+                    f'example has "{name}", which is a parameter or buffer of {type(module).__name__}, too; a graph '
+                    "has one name for each: rename the argument of forward"
                 )
         return _Call(list(map(str, example)), _inputs(torch, module, tuple(example.values())), by_name=True)
     inputs = _inputs(torch, module, example)
@@ -226,10 +237,11 @@ def _inputs(torch: Any, module: Any, example: object) -> list[Any]:
 
 
 def _input_names(module: Any, count: int) -> list[str]:
-    """What `forward` calls its inputs, if it does."""
+    """What `forward` calls its inputs, if it does and nothing else in the module is called so."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     found = [name for name, p in inspect.signature(module.forward).parameters.items() if p.kind in kinds]
-    return found[:count] if len(found) >= count else [f"input_{i}" for i in range(count)]
+    taken, given = module.state_dict(), found[:count] if len(found) >= count else [""] * count
+    return [name if name and name not in taken else f"input_{i}" for i, name in enumerate(given)]
 
 
 def _tensor(torch: Any, array: np.ndarray) -> Any:

@@ -92,7 +92,8 @@ class PredictRequest(_message.Message):
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]:
         """What the network takes, one tensor for each of its inputs, all with the same number of examples, at least 1. A
         network of a family has one input, "input": float32, or int64 for tokens. A graph has those of
-        Model.inputs. Where the network takes float32, uint8 is taken, too, and divided by 255, as in training. What
+        Model.inputs. Where the network takes float32, uint8 is taken, too, and divided by 255, unless the version was
+        trained on a dataset that has no inputs of uint8: then the numbers stay as they are, as in training. What
         ModelVersion.preparation says is done to the first input.
         """
 

@@ -139,6 +139,9 @@ class ModelVersion:
     """What was done to all images that it was trained on and evaluated with."""
     class_labels: tuple[str, ...] = ()
     """What its classes are called, from the dataset it was trained on; empty: as the model says."""
+    raw_bytes: bool = False
+    """Whether bytes are the numbers that they are, as in a dataset that has none in its inputs; else they are divided
+    by 255."""
 
 
 @dataclass(frozen=True)

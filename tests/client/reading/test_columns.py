@@ -106,6 +106,30 @@ def test_arrays_are_columns_of_their_names() -> None:
         open_reader(None, np.ones(3), None, ReadOptions(further={"inputs": np.ones(3)}))
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1], [2, 3]], r"^w make no array: .*; give rows of one length$"),
+        (np.array(["a", "b"]), "^w have dtype <U1; a column of arrays holds numbers: texts become classes in a table"),
+    ],
+)
+def test_what_makes_no_column_is_told_by_its_name(values: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        list(open_reader(None, np.ones(2), None, ReadOptions(further={"w": values})).blocks())
+
+
+@pytest.mark.parametrize("options", [{"columns": ["x"], "further": {"w": "w"}}, {"columns": ["x"], "target": "w"}])
+def test_a_number_that_is_missing_is_what_is_told(options: dict[str, Any]) -> None:
+    columns = {"x": [1.0, 2.0], "w": [1.0, None], "label": [0, 1]}
+    assert refused(columns, **options) == (
+        'the dict, row 1, column "w": None is no number; drop the column, or choose others with columns'
+    )
+
+
+def test_rows_of_different_lengths_are_no_column_of_a_dict() -> None:
+    assert refused({"x": [[1], [2, 3]], "y": [0, 1]}).startswith("x make no array: ")
+
+
 @pytest.mark.parametrize("single_bytes", [0, 10**6])
 def test_they_are_packed_as_inputs_and_targets_are(single_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "rows_per_chunk", lambda row_bytes: 2)

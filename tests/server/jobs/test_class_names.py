@@ -9,7 +9,7 @@ from chainrule.engine import io
 from chainrule.server.architecture import Builtin
 from chainrule.server.blobs import BlobStore
 from chainrule.server.errors import InvalidRequestError
-from chainrule.server.records import JobState
+from chainrule.server.records import JobState, ModelVersion
 from chainrule.server.store import PageRequest, Store
 from chainrule.server.training.augmentation import Augmentation, Normalize, RandomFlip
 from chainrule.server.training.config import Loss, TrainingConfig
@@ -37,15 +37,16 @@ def model(catalogs: Catalogs, name: str, *, outputs: int = 3, class_labels: tupl
     ).name
 
 
-def made_version(catalogs: Catalogs, store: Store, name: str, config: TrainingConfig) -> tuple[object, ...]:
-    """Class labels and preparation of what the job has made, once it has succeeded."""
-    catalogs.submit(model=name, dataset="datasets/pets", config=config)
+def made_version(
+    catalogs: Catalogs, store: Store, name: str, config: TrainingConfig, dataset: str = "datasets/pets"
+) -> ModelVersion:
+    """What the job has made, once it has succeeded."""
+    catalogs.submit(model=name, dataset=dataset, config=config)
     [job] = store.list_jobs(PageRequest())[0]
     for state in (JobState.PREPARING, JobState.RUNNING, JobState.FINALIZING):
         store.transition(job.name, state)
     store.transition(job.name, JobState.SUCCEEDED, weights_digest="a" * 64, weights_step=1)
-    version = store.list_versions(name, PageRequest(), tenant="default")[0][0]
-    return version.class_labels, version.preparation
+    return store.list_versions(name, PageRequest(), tenant="default")[0][0]
 
 
 def test_a_version_has_the_names_of_its_dataset_and_the_preparation_of_its_job(
@@ -53,7 +54,19 @@ def test_a_version_has_the_names_of_its_dataset_and_the_preparation_of_its_job(
 ) -> None:
     augmentation = Augmentation((RandomFlip(), Normalize((0.5,), (2.0,))))
     config = TrainingConfig(epochs=1, batch_size=2, augmentation=augmentation)
-    assert made_version(catalogs, store, model(catalogs, "plain"), config) == (NAMES, (Normalize((0.5,), (2.0,)),))
+    version = made_version(catalogs, store, model(catalogs, "plain"), config)
+    assert (version.class_labels, version.preparation) == (NAMES, (Normalize((0.5,), (2.0,)),))
+
+
+@pytest.mark.parametrize(("dtype", "raw"), [("float32", True), ("uint8", False)])
+def test_a_version_takes_bytes_as_its_dataset_does(catalogs: Catalogs, store: Store, dtype: str, raw: bool) -> None:
+    """Arrays of bytes are sent as float32 of the same values, unless they are said to be pictures."""
+    content = io.save({"inputs": np.zeros((6, 1, 8, 8), dtype), "targets": np.arange(6) % 3})
+    catalogs.datasets.create("bytes", digest=catalogs.blobs.put(content), tenant="default")
+    config = TrainingConfig(epochs=1, batch_size=2)
+    name = model(catalogs, "of-bytes")
+    assert made_version(catalogs, store, name, config, "datasets/bytes").raw_bytes is raw
+    assert not store.get_model_version(name, 1, tenant="default")[1].raw_bytes
 
 
 @pytest.mark.parametrize(
@@ -68,7 +81,8 @@ def test_a_version_takes_no_names_where_they_do_not_fit_or_the_model_has_them(
 ) -> None:
     name = model(catalogs, "other", outputs=outputs, class_labels=class_labels)
     config = TrainingConfig(epochs=1, batch_size=2, losses=losses)
-    assert made_version(catalogs, store, name, config) == ((), ())
+    version = made_version(catalogs, store, name, config)
+    assert (version.class_labels, version.preparation) == ((), ())
 
 
 def test_other_names_than_those_of_the_model_are_refused(catalogs: Catalogs) -> None:

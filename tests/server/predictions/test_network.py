@@ -98,6 +98,15 @@ def test_inputs_that_do_not_fit_are_told_what_would(tmp_path: Path, inputs: Name
     assert said in caught.value.description
 
 
+def test_bytes_are_the_numbers_that_the_dataset_had_of_them(tmp_path: Path) -> None:
+    spec, pixels = stored(tmp_path), np.arange(2 * 64, dtype=np.uint8).reshape(2, 1, 8, 8)
+    raw = replace(spec, raw_bytes=True)
+    assert raw.key != spec.key
+    for network, numbers in ((load_network(spec), as_features(pixels)), (load_network(raw), pixels.astype(np.float32))):
+        [(_, output)] = network((("input", pixels),))
+        np.testing.assert_array_equal(output, network((("input", numbers),))[0][1])
+
+
 def test_a_network_of_tokens_takes_whole_numbers(tmp_path: Path) -> None:
     network = load_network(stored(tmp_path, "gpt", vocab_size=16, context=4, dim=8, heads=1, layers=1))
     [(_, output)] = network((("input", np.zeros((2, 3), np.int64)),))

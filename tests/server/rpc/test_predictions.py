@@ -149,6 +149,7 @@ def message(dtype: str, shape: tuple[int, ...], data: bytes) -> predict_pb2.Tens
         (message("uint8", (0, 2), b""), "inputs[0].shape: is (0, 2)"),
         (message("uint8", (1, -1), b""), "inputs[0].shape: is (1, -1)"),
         (message("uint8", (1,) * 17, b"x"), "inputs[0].shape: is (1, 1"),
+        (message("float32", (1, 2**62, 0), b""), "inputs[0].shape: is (1, 4611686018427387904, 0), larger than"),
         (message("uint8", (2**40, 2**40), b"x"), "inputs[0].data: has 1 bytes; uint8 of shape"),
         (message("float32", (2,), bytes(7)), "inputs[0].data: has 7 bytes; float32 of shape (2,) takes 8"),
         (message("bool", (2,), b"\1\2"), "inputs[0].data: has bytes other than 0 and 1"),

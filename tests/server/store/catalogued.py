@@ -39,6 +39,7 @@ def add_version(store: Store, number: int, *, tenant: str = "default", digest: s
         "create_time_us": 10**15 + number,
         "preparation": [],
         "class_labels": [],
+        "raw_bytes": False,
     }
     with store._write() as db:
         db.execute(schema.model_versions.insert().values(**values))

@@ -165,6 +165,18 @@ async def test_where_the_columns_lie_does_not_matter(tmp_path: Path) -> None:
     assert found.digest == Bench(plan, examples=token_data(), state=state).run().digest()
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_an_evaluation_of_which_nothing_counts_is_not_the_best(workers: int) -> None:
+    """A share that is kept back may have the weight 0 alone; a loss of 0 would be a perfect one."""
+    plan = tiny_plan(num_validation=20, losses=(Loss(example_weight="weights"),))
+    validation = with_columns(tiny_images(20, seed=9))
+    nothing = Examples(further={**validation.columns, "weights": np.zeros(20, np.float32)})
+    data = with_columns(tiny_images())
+    for examples, counts in ((validation, True), (nothing, False)):
+        found = await run(plan, data=data, validation=examples, workers=workers, **IN_THREADS)
+        assert [bool(np.isfinite(loss)) for loss, _ in found.evaluations.values()] == [counts] * 2
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("shards", [1, 4])
 def test_steps_with_weights_of_examples_are_those_of_pytorch(shards: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from chainrule.client.errors import InvalidInputError
-from chainrule.client.examples import in_order, to_column, to_inputs, to_targets
+from chainrule.client.examples import in_order, to_array, to_column, to_inputs, to_targets
 from chainrule.client.reading.options import ReadOptions
 from chainrule.client.reading.source import Block, rows_at_a_time
 
@@ -41,7 +41,7 @@ class ArrayReader:
                 raise InvalidInputError(f'columns has "{name}", which is given as {name}, too; give it once')
             if isinstance(values, str | bytes):
                 raise InvalidInputError(f'columns["{name}"] is {values!r}; beside arrays, give an array')
-        self._columns = {name: np.asarray(values) for name, values in {**given, **further}.items()}
+        self._columns = {name: to_array(values, name) for name, values in {**given, **further}.items()}
         self._options = options or ReadOptions()
 
     @property

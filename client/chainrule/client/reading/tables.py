@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.client.errors import InvalidInputError
+from chainrule.client.examples import to_array
 from chainrule.client.reading.arrays import to_block
 from chainrule.client.reading.options import ReadOptions
 from chainrule.client.reading.source import Block, rows_at_a_time
@@ -109,8 +110,8 @@ class TableReader:
         first = 0
         for columns in self._table.read([column]):
             values = columns[column]
-            if values.dtype.kind not in "OUST":
-                return None
+            if values.dtype.kind not in "OUST" or (not found and not any(isinstance(v, str) for v in values.tolist())):
+                return None  # whether they are numbers, is asked when they are taken
             if column != self._target and not self._table.is_typed:
                 self._check_texts(values, column, first)
             for row, value in enumerate(values.tolist()):
@@ -207,7 +208,7 @@ class DictTable:
     is_typed = True
 
     def __init__(self, columns: Mapping[str, Any]) -> None:
-        self._columns = {str(name): np.asarray(values) for name, values in columns.items()}
+        self._columns = {str(name): to_array(values, str(name)) for name, values in columns.items()}
         lengths = {name: len(array) if array.ndim else 0 for name, array in self._columns.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f'"{name}" {length}' for name, length in lengths.items())

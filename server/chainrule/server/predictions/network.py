@@ -72,6 +72,8 @@ class NetworkSpec:
     """Where that of a graph lies."""
     preparation: tuple[Transform, ...] = ()
     """What is done to images before it takes them."""
+    raw_bytes: bool = False
+    """Whether bytes are the numbers that they are; else they are divided by 255."""
 
     @cached_property
     def key(self) -> str:
@@ -81,7 +83,7 @@ class NetworkSpec:
                 what: list[object] = [family, dict(config)]
             case GraphArchitecture(digest):
                 what = [digest]
-        what += [self.weights_digest, repr(self.preparation)]
+        what += [self.weights_digest, repr(self.preparation), self.raw_bytes]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -96,7 +98,15 @@ def load_network(spec: NetworkSpec) -> Network:
         module, inputs, outputs = _of_family(architecture)
     module.load_state_dict(io.load(_read(spec.weights_file, spec.weights_digest, f'the weights of "{spec.model}"')))
     replays = Replays(module) if is_family else None
-    return Network(spec.model, module, inputs, outputs, preparation=spec.preparation, replays=replays)
+    return Network(
+        spec.model,
+        module,
+        inputs,
+        outputs,
+        preparation=spec.preparation,
+        raw_bytes=spec.raw_bytes,
+        replays=replays,
+    )
 
 
 def _of_family(architecture: Builtin) -> tuple[nn.Module, Inputs, list[str]]:
@@ -165,6 +175,7 @@ class Network:
         inputs: name and dtype of each input, in the order in which the module takes them.
         outputs: what it gives, by name, likewise.
         preparation: what is done to images, the first input, before the module takes them.
+        raw_bytes: whether bytes are the numbers that they are; else they are divided by 255.
         replays: what computes the module for its one input and output; None: it is called.
     """
 
@@ -176,13 +187,14 @@ class Network:
         outputs: Sequence[str],
         *,
         preparation: tuple[Transform, ...] = (),
+        raw_bytes: bool = False,
         replays: Replays | None = None,
     ) -> None:
         self._model = model
         self._module = module.eval()
         self._module.requires_grad_(False)
         self._inputs, self._outputs = inputs, outputs
-        self._preparation, self._replays = preparation, replays
+        self._preparation, self._raw_bytes, self._replays = preparation, raw_bytes, replays
         state = [*module.parameters(), *module.buffers()]
         self.size_bytes = sum(value.numel() * value.element_size() for value in state)
         """What its weights take in memory."""
@@ -243,7 +255,7 @@ class Network:
     def _typed(self, i: int, place: int, array: Array) -> Array:
         name, dtype = self._inputs[place]
         if array.dtype == np.uint8 and dtype == np.float32:
-            return as_features(array)
+            return array.astype(np.float32) if self._raw_bytes else as_features(array)
         if array.dtype != dtype:
             raise InputError(
                 f"inputs[{i}].dtype",

@@ -62,6 +62,7 @@ class ServedVersions:
                     str(self._blobs.path(architecture.digest)) if isinstance(architecture, GraphArchitecture) else ""
                 ),
                 preparation=version.preparation,
+                raw_bytes=version.raw_bytes,
             ),
             class_labels=version.class_labels or model.class_labels,
         )

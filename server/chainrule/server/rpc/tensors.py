@@ -63,6 +63,10 @@ def _array(message: predict_pb2.Tensor, field: str) -> Array:
         raise InvalidRequestError.of(
             f"{field}.data", f"has {len(data)} bytes; {message.dtype} of shape {shape} takes {wanted}"
         )
+    if math.prod(filter(None, shape)) * dtype.itemsize >= 2**63:  # numpy takes none so large, even without elements
+        raise InvalidRequestError.of(
+            f"{field}.shape", f"is {shape}, larger than arrays are; leave out empty dimensions"
+        )
     array: Array = np.ndarray(shape, dtype, data)
     if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise InvalidRequestError.of(f"{field}.data", "has bytes other than 0 and 1, which are no bool")

@@ -271,6 +271,7 @@ def _insert_model(db: Connection, model: Model, tenant: str, now_us: int) -> Non
             create_time_us=now_us,
             preparation=[],
             class_labels=[],
+            raw_bytes=False,
         )
     )
 

@@ -130,6 +130,7 @@ def model_version(row: RowMapping) -> ModelVersion:
         step=row["step"],
         preparation=configs.transforms_of(row["preparation"]),
         class_labels=tuple(row["class_labels"]),
+        raw_bytes=row["raw_bytes"],
     )
 
 

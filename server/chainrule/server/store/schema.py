@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -88,6 +89,7 @@ model_versions = Table(
     Column("create_time_us", BigInteger, nullable=False),
     Column("preparation", JSON, nullable=False),
     Column("class_labels", JSON, nullable=False),  # empty: those of the model
+    Column("raw_bytes", Boolean, nullable=False),
     UniqueConstraint("tenant", "model", "number", name="uq_model_versions"),
     ForeignKeyConstraint(["tenant", "model"], ["models.tenant", "models.name"], name="fk_model_versions_model"),
 )

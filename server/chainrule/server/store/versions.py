@@ -95,6 +95,15 @@ def append(db: Connection, job: RowMapping, *, weights_digest: str, step: int, n
             create_time_us=now_us,
             preparation=configs.transform_values(configs.from_values(job["config"]).augmentation.preparation),
             class_labels=job["class_labels"],
+            raw_bytes=_has_no_bytes(db, job),
         )
     )
     return int(number)
+
+
+def _has_no_bytes(db: Connection, job: RowMapping) -> bool:
+    """Whether the dataset of a job holds numbers as they are, so that bytes at a prediction are such numbers, too."""
+    datasets = schema.datasets.c
+    these = datasets.tenant == job["tenant"], datasets.name == job["dataset"], datasets.digest == job["dataset_digest"]
+    columns = db.execute(sa.select(datasets.columns).where(*these)).scalar()
+    return columns is not None and not any(column["dtype"] == "uint8" for column in columns)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -247,7 +249,7 @@ class Computation:
                 cost = self._objective.cost(outputs, lot.targets, amounts)
                 total = total + self._objective.measure(cost, outputs, lot.targets)
         self.model.train()
-        return total
+        return total if any(amounts) else replace(total, loss=math.nan)  # of nothing that counts; 0 would be the best
 
     def _amounts_at(self, step: int) -> tuple[float, ...]:
         """What the losses over the global batch of a step are divided by. Where that depends on targets, all of the
