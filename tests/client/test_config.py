@@ -239,7 +239,7 @@ def test_metrics_are_given_likewise() -> None:
             lambda: to_losses({"smoothing": 0.1}),
             "the loss has no field smoothing; it takes name, output, target",
         ),
-        (lambda: to_losses(3), 'loss is 3; it must be a mapping, as "mse" or'),
+        (lambda: to_losses(3), 'loss is 3; it must be a name or a mapping, as "mse" or'),
         (lambda: to_losses({"class_weights": "12"}), "class_weights is '12'; it must be a list of numbers"),
         (lambda: to_metrics({"k": 3}), "the metric {'k': 3} has no name; give it, as \"f1\" or"),
         (
@@ -284,7 +284,7 @@ def test_an_optimizer_is_given_by_its_fields_or_as_it_is(given: Any, optimizer: 
         ),
         ({"name": "adamw", "decoupled": False}, 'for a coupled one, name the optimizer "adam"'),
         ("rmsprop", "there is no optimizer 'rmsprop'; it must be one of sgd, adam, adamw"),
-        (0.1, 'optimizer is 0.1; it must be a mapping, as "adam" or {"name": "adam", "lr": 0.001}'),
+        (0.1, 'optimizer is 0.1; it must be a name or a mapping, as "adam" or {"name": "adam", "lr": 0.001}'),
     ],
 )
 def test_what_is_no_optimizer_is_refused_with_the_remedy(given: Any, message: str) -> None:

@@ -91,6 +91,7 @@ def test_a_family_may_be_given_by_its_name(server: FakeServer, client: Client) -
     ("network", "more", "said"),
     [
         (3, {}, "a int is no network; give a module of chainrule.engine or of PyTorch"),
+        (nn.Linear, {}, "Linear is a class; give a network that is made of it: Linear(…)"),
         ("no/such/file.onnx", {}, "cannot read no/such/file.onnx: no such file"),
         (b"", {"config": {}}, "config goes with the name of a family"),
         (nn.Linear(2, 3), {}, "Linear is exported by running it once: give example="),
@@ -108,6 +109,14 @@ def test_what_is_no_network_is_refused_here(
         client.models.create("m", network, **more)
     assert said in str(caught.value)
     assert server.requests("CreateModel") == []
+
+
+def test_a_file_that_is_no_onnx_is_named(server: FakeServer, client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "photo.onnx"
+    file.write_bytes(b"PNG" * 9)
+    with pytest.raises(graph.GraphError) as caught:
+        client.models.create("m", file)
+    assert str(caught.value).startswith(f"{file}: these bytes are no ONNX model: ")
 
 
 def test_nodes_that_cannot_be_trained_are_all_named_here(server: FakeServer, client: Client) -> None:

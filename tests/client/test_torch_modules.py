@@ -243,7 +243,7 @@ def test_several_inputs_and_outputs_have_names(
         (
             Network,
             np.zeros((4, 5), np.float32),
-            r"Network does not take the example \(float32 \(2, 5\)\): RuntimeError",
+            r"Network does not take the example \(float32 \(2, 5\)\): RuntimeError: .*; give a batch that it takes",
         ),
         (Network, np.float32(1), r"example has shape \(\); it must be a batch"),
         (Network, np.zeros((0, FEATURES)), r"example has shape \(0, 6\); it must be a batch"),
@@ -262,6 +262,16 @@ def test_what_cannot_be_exported_is_refused_with_why(
     with pytest.raises(InvalidInputError, match=said):
         client.models.create("net", module_type(), example=example)
     assert server.requests("CreateModel") == []
+
+
+class Coloured(torch.nn.Module):  # type: ignore[misc]
+    def forward(self, x: Any) -> Any:
+        raise RuntimeError("it is so. \x1b[96mThis is step 3/3\x1b[0m of many")
+
+
+def test_what_pytorch_writes_in_colour_is_not_repeated(client: Client) -> None:
+    with pytest.raises(InvalidInputError, match=r"RuntimeError: it is so\.; give a batch"):
+        client.models.create("net", Coloured(), example=np.zeros((4, 5), np.float32))
 
 
 def test_the_newer_exporter_is_asked_where_the_tracing_one_fails(

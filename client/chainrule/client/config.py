@@ -441,7 +441,8 @@ def _mapping(kind: str, given: object, *, example: str, text: str = "") -> dict[
     if text and isinstance(given, str):
         return {text: given}
     if not isinstance(given, Mapping):
-        raise InvalidInputError(f"{kind} is {given!r}; it must be a mapping, as {example}")
+        what = "a name or a mapping" if text else "a mapping"
+        raise InvalidInputError(f"{kind} is {given!r}; it must be {what}, as {example}")
     return dict(given)
 
 

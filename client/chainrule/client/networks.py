@@ -158,7 +158,11 @@ def _parcel(network: Network, example: object) -> Parcel:
     if isinstance(network, bytes | bytearray | memoryview):
         return _of_file(bytes(network))
     if isinstance(network, str | Path):
-        return _of_file(_read(Path(network)))
+        return _of_path(Path(network))
+    if isinstance(network, type):
+        raise InvalidInputError(
+            f"{network.__name__} is a class; give a network that is made of it: {network.__name__}(…)"
+        )
     raise InvalidInputError(
         f"a {type(network).__name__} is no network; give a module of chainrule.engine or of PyTorch, the path or the "
         "bytes of an ONNX file, the path of a Python file, or the name of a family"
@@ -212,6 +216,18 @@ def _of_file(content: bytes) -> Parcel:
     from chainrule.client import graphs
 
     return graphs.of_file(content)
+
+
+def _of_path(path: Path) -> Parcel:
+    from chainrule.engine.graph import GraphError, UnsupportedError
+
+    content = _read(path)
+    try:
+        return _of_file(content)
+    except UnsupportedError:
+        raise
+    except GraphError as error:
+        raise GraphError(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> bytes:

@@ -168,7 +168,8 @@ def _try(torch: Any, module: Any, call: _Call) -> list[str]:
             output = call.of(module)
     except Exception as error:
         raise InvalidInputError(
-            f"{type(module).__name__} does not take the example ({shapes}): {_first_line(error)}"
+            f"{type(module).__name__} does not take the example ({shapes}): {_first_line(error)}; give a batch that it "
+            "takes, whose first dimension counts examples, also of one: x[None]"
         ) from error
     if is_torch_tensor(output):
         return ["output" if "output" not in {*call.names, *module.state_dict()} else "output_0"]
@@ -252,7 +253,8 @@ def _tensor(torch: Any, array: np.ndarray) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:400]}"
+    line = str(error).strip().partition("\n")[0].partition("\x1b")[0]  # PyTorch's advice to people follows in colour
+    return f"{type(error).__name__}: {line.rstrip()[:400]}"
 
 
 def _torch() -> Any:

@@ -105,6 +105,8 @@ def test_a_model_of_a_family_is_saved_with_the_shape_of_an_input(
     file = tmp_path / "f.onnx"
     for shape in ("8,x", "", "-1"):
         assert run("models", "save", "f", str(file), f"--input-shape={shape}").exit_code == ExitCode.USAGE
+    refused = run("models", "save", "f", str(file))
+    assert (refused.exit_code, "--input-shape" in refused.stderr) == (ExitCode.USAGE, True)
     run_json("models", "save", "f", str(file), "--input-shape", "8")
     [x] = graph.load(file.read_bytes()).inputs
     assert x.shape is not None

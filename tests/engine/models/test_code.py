@@ -100,7 +100,10 @@ def test_a_class_makes_networks_too() -> None:
         (b"#" * (1024**2 + 1), "net.py has 1,048,577 bytes; a source file has at most 1,048,576"),
         (b"1 / 0\ndef build(): pass", "net.py, line 1: ZeroDivisionError: division by zero"),
         (b"def build():\n    x = 1\n    return missing", "net.py, line 3: NameError: name 'missing' is not defined"),
-        (b"def build(a): pass", "net.py: TypeError: build() missing 1 required positional argument: 'a'"),
+        (
+            b"def build(a): pass",
+            "net.py: TypeError: build() missing 1 required positional argument: 'a'; it is build(a)",
+        ),
         (b"def build():\n  raise SystemExit(2)", "net.py, line 2: SystemExit: 2"),
         (b"def build():\n  raise ValueError", "net.py, line 2: ValueError"),
         (b"def build(): return 7", '"build" of net.py gives a int; it must give a chainrule.engine.nn.Module'),
@@ -112,6 +115,12 @@ def test_what_makes_no_network_is_refused_with_its_line(content: bytes, said: st
     with pytest.raises(cr.CodeError) as error:
         Source(content, file_name="net.py").build()
     assert str(error.value).startswith(said)
+
+
+def test_a_setting_that_the_factory_does_not_take_is_refused_with_those_that_it_takes() -> None:
+    source = Source(b"def build(features=4, hidden=2): pass\n", config={"hiden": 3}, file_name="net.py")
+    with pytest.raises(cr.CodeError, match=r"argument 'hiden'.*; it is build\(features=4, hidden=2\)"):
+        source.build()
 
 
 def test_tracebacks_show_the_lines_of_the_file() -> None:

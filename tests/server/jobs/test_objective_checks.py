@@ -21,7 +21,11 @@ from tests.server.jobs.submitting import CONFIG, Catalogs
     ("config", "field", "description"),
     [
         ({"losses": (Loss("mse"),)}, "losses[0].name", "compares each output with a target"),
-        ({"losses": (Loss(output="head"),)}, "losses[0].output", 'is "head", but the outputs of the model are 0'),
+        (
+            {"losses": (Loss(output="head"),)},
+            "losses[0].output",
+            'is "head", which is no output; name one of 0, the outputs',
+        ),
         ({"losses": (Loss(target="y"),)}, "losses[0].target", 'has "inputs" and "targets"'),
         ({"losses": (Loss(class_weights=(1, 2)),)}, "losses[0].class_weights", "has 2 numbers, but"),
         ({"metrics": (MetricSpec("top_k", k=11),)}, "metrics[0].k", "is 11, but there are 10 classes"),

@@ -161,7 +161,9 @@ def test_inputs_that_a_graph_does_not_take_are_refused_with_those_that_it_declar
 def test_a_loss_names_one_of_the_outputs_of_a_graph(catalogs: Catalogs) -> None:
     model, dataset = catalogs.create_graph(graphs.two_outputs()), catalogs.create_dataset("pairs", (2,), label=1)
     assert catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="z"),)))
-    with pytest.raises(InvalidRequestError, match=r'is "q", but the outputs of the model are y, z') as error:
+    with pytest.raises(
+        InvalidRequestError, match=r'is "q", which is no output; name one of y, z, the outputs of "models/'
+    ) as error:
         catalogs.submit(model=model, dataset=dataset, config=replace(CONFIG, losses=(Loss(output="q"),)))
     assert refusal(error).field == "job.config.losses[0].output"
 

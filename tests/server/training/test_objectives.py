@@ -149,7 +149,7 @@ def test_several_losses_are_added_up_and_told_apart() -> None:
     assert cost.value == pytest.approx(mse + 0.5 * l1, rel=1e-6)
     _, values = objective.finish(objective.measure(cost, outputs, targets))
     assert values == pytest.approx({"loss.a.mse": mse, "loss.1.l1": l1}, rel=1e-6)
-    with pytest.raises(ObjectiveError, match='output is "c", but the outputs of the model are a, b') as caught:
+    with pytest.raises(ObjectiveError, match='output is "c", which is no output; name one of a, b') as caught:
         objective.output(outputs, "c")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 

@@ -292,13 +292,14 @@ def _load_tokenizer(path: Path) -> "Tokenizer":
 
 
 def _show(session: Session, dataset: "Dataset", first: "Preview | None" = None) -> None:
+    has_inputs = not dataset.columns or any(of.name == "inputs" for of in dataset.columns)
     session.output.record(
         dataset,
         [
             ("dataset", dataset.name),
             ("sha256", dataset.digest),
             ("examples", f"{dataset.num_examples:,}"),
-            ("input shape", str(dataset.input_shape)),
+            *((("input shape", str(dataset.input_shape)),) if has_inputs else ()),
             ("classes", str(dataset.num_classes)),
             ("size", size(dataset.size_bytes)),
             *((("chunks", f"{dataset.num_chunks:,}"),) if dataset.num_chunks else ()),

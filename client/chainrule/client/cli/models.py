@@ -236,6 +236,12 @@ def save(
         from chainrule.client.networks import example_of
 
         found = session.client.models.get(model)
+        if found.family and shape is None and file.suffix == ".onnx":
+            raise typer.BadParameter(
+                f"{found.name} is of a family, which is run once to be written as .onnx; give the "
+                "shape of one input, as 1,8,8.",
+                param_hint="--input-shape",
+            )
         found.save(file, example=None if shape is None else example_of(found.family, shape))
         written = file.stat().st_size
         session.output.record(

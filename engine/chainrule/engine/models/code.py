@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import linecache
 import random
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -46,7 +47,7 @@ class Source:
             raise CodeError(f"{self.file_name} {wrong}")
         with all_draws(seed), self._in_own_words():
             make = getattr(self._module(), self.factory)
-            made = make(**self.config)
+            made = self._made(make)
         if not isinstance(made, nn.Module):
             raise CodeError(
                 f'"{self.factory}" of {self.file_name} gives a {type(made).__name__}; it must give a '
@@ -71,6 +72,15 @@ class Source:
         except Exception:  # noqa: BLE001 — it is the file's own class, and is to be named all the same
             said = "(what it says cannot be told)"
         return f"{self.place_of(error) or self.file_name}: {type(error).__name__}: {said}".rstrip(": ")
+
+    def _made(self, make: Callable[..., object]) -> object:
+        try:
+            return make(**self.config)
+        except TypeError as error:
+            known = inspect.isfunction(make) or (inspect.isclass(make) and issubclass(make, nn.Module))
+            if self.place_of(error) or not known:
+                raise
+            raise TypeError(f"{error}; it is {self.factory}{inspect.signature(make)}") from error
 
     def _module(self) -> ModuleType:
         name = f"chainrule_code_{hashlib.sha256(self.content).hexdigest()[:16]}"

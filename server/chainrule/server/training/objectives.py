@@ -173,7 +173,9 @@ class Objective:
             name = places[int(name)]
         found = known.get(name)
         if not isinstance(found, cr.Tensor):
-            raise ObjectiveError("output", f'is "{name}", but the outputs of the model are {", ".join(places)}')
+            raise ObjectiveError(
+                "output", f'is "{name}", which is no output; name one of {", ".join(places)}, the outputs'
+            )
         return found
 
     # --- private -----------------------------------------------------------------------------------------------
