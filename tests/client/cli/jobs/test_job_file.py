@@ -284,7 +284,7 @@ def test_mistakes_in_a_file_are_wrong_usage(
         ("epoch=3", '--set has the unknown key "epoch"; did you mean "epochs"?'),
         ("request_id=3", '--set has the unknown key "request_id"'),
         ("epochs=[3]", r"epochs is [3]; it must be a whole number from 1 to 2147483647"),
-        ("optimizer=[1]", "optimizer is [1]; it must be a mapping"),
+        ("optimizer=[1]", "optimizer is [1]; it must be a name or a mapping"),
         ("labels=3", "labels is 3; it must be a mapping of texts"),
         ("exact='no'", "exact is 'no'; it must be True or False"),
     ],
