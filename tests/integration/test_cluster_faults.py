@@ -155,5 +155,9 @@ def _cannot_list_nodes(server: ServerProcess, *, times: int = 1) -> None:
     """Ask for the nodes, several times at once and without trying again."""
     with grpc.insecure_channel(server.address) as channel:
         stub = cluster_pb2_grpc.ClusterServiceStub(channel)
-        calls = [stub.ListNodes.future(cluster_pb2.ListNodesRequest(), timeout=30) for _ in range(times)]
-        assert [call.code() for call in calls] == [grpc.StatusCode.UNAVAILABLE] * times
+        for _ in range(2):
+            calls = [stub.ListNodes.future(cluster_pb2.ListNodesRequest(), timeout=30) for _ in range(times)]
+            codes = [call.code() for call in calls]
+            if grpc.StatusCode.OK not in codes:
+                break  # else they have joined a question of the service's that was answered before the head was lost
+        assert codes == [grpc.StatusCode.UNAVAILABLE] * times
