@@ -241,8 +241,11 @@ class Network:
         """The arrays in the order of the network's inputs."""
         wanted = ", ".join(f'"{name}"' for name, _ in self._inputs)
         if len(inputs) != len(self._inputs):
-            came = ", ".join(f'"{name}"' for name, _ in inputs)
-            raise InputError("inputs", f'are {len(inputs)} ({came}); "{self._model}" has {len(self._inputs)}: {wanted}')
+            came = ", ".join(f'"{name}"' if name else "without a name" for name, _ in inputs)
+            raise InputError(
+                "inputs",
+                f'are {len(inputs)} ({came}); "{self._model}" has {len(self._inputs)}: {wanted}; give each by its name',
+            )
         places = {name: place for place, (name, _) in enumerate(self._inputs)}
         arrays: dict[int, Array] = {}
         for i, (name, array) in enumerate(inputs):
