@@ -77,7 +77,11 @@ def test_weights_that_are_missing_or_damaged_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("inputs", "field", "said"),
     [
-        ((("input", images(1)), ("mask", images(1))), "inputs", 'are 2 ("input", "mask"); "models/m" has 1: "input"'),
+        (
+            (("input", images(1)), ("mask", images(1))),
+            "inputs",
+            'are 2 ("input", "mask"); "models/m" has 1: "input"; give each',
+        ),
         ((("x", images(1)),), "inputs[0].name", 'is "x"; "models/m" takes, each once: "input"'),
         (
             (("input", images(2).astype(np.float64)),),
